@@ -1,0 +1,27 @@
+"""PiCaS: pilot jobs that work through a pool of tokens in CouchDB."""
+
+from __future__ import annotations
+
+from .actors import Actor, RunActor
+from .clients import CouchDB
+from .documents import Document, Job, Task, User
+from .iterators import EndlessViewIterator, PrioritizedViewIterator, TaskViewIterator, ViewIterator
+from .version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "VERSION",
+    "Actor",
+    "CouchDB",
+    "Document",
+    "EndlessViewIterator",
+    "Job",
+    "PrioritizedViewIterator",
+    "RunActor",
+    "Task",
+    "TaskViewIterator",
+    "User",
+    "ViewIterator",
+    "__version__",
+]

@@ -1,0 +1,224 @@
+"""Where the settings come from: which server, which database, which user.
+
+For each setting the first source that has it wins: arguments, the environment, `picasconfig.py` beside the script,
+`~/.config/picas/config.ini` (section `[picas]`), and `~/.netrc` for the password.
+"""
+
+from __future__ import annotations
+
+import configparser
+import logging
+import os
+import runpy
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from requests.utils import get_netrc_auth
+
+from .exceptions import SettingsError
+
+log = logging.getLogger(__name__)
+
+NAMES = {
+    "host_url": "PICAS_HOST_URL",
+    "database": "PICAS_DATABASE",
+    "username": "PICAS_USERNAME",
+    "password": "PICAS_PASSWORD",
+    "password_file": "PICAS_PASSWORD_FILE",
+    "ssl_verification": "PICAS_SSL_VERIFICATION",
+}
+"""The settings: the name of each in config.ini, and in the environment and picasconfig.py."""
+
+REQUIRED = ("host_url", "database", "username", "password")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to reach the pool.
+
+    `ssl_verification` is True, False, or the path of a bundle of CA certificates. The password is not in the repr.
+    """
+
+    host_url: str
+    database: str
+    username: str
+    password: str = field(repr=False)
+    ssl_verification: bool | str = True
+
+
+def load(
+    *,
+    host_url: str | None = None,
+    database: str | None = None,
+    username: str | None = None,
+    password: str | None = None,
+    password_file: str | None = None,
+    ssl_verification: bool | str | None = None,
+    script_dir: Path | None = None,
+) -> Settings:
+    """Return the settings, from the first source that has each. An empty text counts as not set.
+
+    A file that holds the password and that others can read gets a warning.
+
+    :param host_url: the server, e.g. "https://couch.example.org:6984"; a user and password in it are taken out of it
+    :param database: the name of the database
+    :param username: the user's name
+    :param password: the user's password
+    :param password_file: a file whose first line is the password
+    :param ssl_verification: True, False or the path of a CA bundle
+    :param script_dir: where picasconfig.py is looked for, by default beside the script that runs
+    :raises SettingsError: if a setting is missing or a source can't be read; one line that says how to set it
+    """
+    arguments = {
+        "host_url": host_url,
+        "database": database,
+        "username": username,
+        "password": password,
+        "password_file": password_file,
+        "ssl_verification": ssl_verification,
+    }
+    found: dict[str, Any] = {}
+    for values, origin in (
+        (arguments, None),
+        ({name: os.environ.get(variable) for name, variable in NAMES.items()}, None),
+        _from_picasconfig(script_dir or _script_dir()),
+        _from_ini(),
+    ):
+        _take(found, values, origin)
+    _take_from_netrc(found)
+
+    missing = [NAMES[name] for name in REQUIRED if name not in found]
+    if missing:
+        raise SettingsError(
+            f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py beside the "
+            f"script, in the environment (export {missing[0]}=…), or in {_ini_path()}"
+        )
+    return Settings(
+        host_url=found["host_url"],
+        database=found["database"],
+        username=found["username"],
+        password=found["password"],
+        ssl_verification=_verification(found.get("ssl_verification", True)),
+    )
+
+
+def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None) -> None:
+    """Add what one source has to what the sources before it had.
+
+    :param origin: the file that the values come from, None if they come from no file
+    """
+    values = {name: value for name, value in values.items() if value not in (None, "")}
+    if "host_url" not in found and "host_url" in values:
+        found["host_url"], user_in_url, password_in_url = _split_credentials(str(values["host_url"]))
+        if user_in_url and "username" not in values:
+            values.update(username=user_in_url, password=password_in_url)
+    if "password" not in found:
+        if "password" in values:
+            found["password"] = str(values["password"])
+            if origin is not None:
+                _warn_if_readable_by_others(origin)
+        elif "password_file" in values:
+            found["password"] = _read_password(Path(str(values["password_file"])).expanduser())
+    for name in ("database", "username", "ssl_verification"):
+        if name in values:
+            found.setdefault(name, values[name])
+
+
+def _split_credentials(url: str) -> tuple[str, str, str]:
+    """Return a URL without its user and password, the user and the password."""
+    parts = urlsplit(url)
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return bare, unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def _read_password(path: Path) -> str:
+    try:
+        password = path.read_text(encoding="utf-8").splitlines()[:1]
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not text"
+        raise SettingsError(f"The password file {path} can't be read: {reason}") from error
+    if not password or not password[0]:
+        raise SettingsError(f"The password file {path} is empty: its first line must be the password")
+    _warn_if_readable_by_others(path)
+    return password[0]
+
+
+def _script_dir() -> Path:
+    main = getattr(sys.modules.get("__main__"), "__file__", None)
+    return Path(main).resolve().parent if main else Path.cwd()
+
+
+def _from_picasconfig(folder: Path) -> tuple[dict[str, Any], Path | None]:
+    path = folder / "picasconfig.py"
+    if not path.is_file():
+        return {}, None
+    try:
+        content = runpy.run_path(str(path))
+    except Exception as error:
+        raise SettingsError(f"{path} can't be run: {type(error).__name__}: {error}") from error
+    return {name: content.get(variable) for name, variable in NAMES.items()}, path
+
+
+def _ini_path() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
+    return Path(base).expanduser() / "picas" / "config.ini"
+
+
+def _from_ini() -> tuple[dict[str, Any], Path | None]:
+    path = _ini_path()
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        if not path.is_file():
+            return {}, None
+        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} can't be read: {error}") from error
+    except configparser.Error as error:
+        # Its own text may quote the line, and the line may hold the password.
+        raise SettingsError(f"{path} is no valid ini file ({type(error).__name__})") from error
+    if not parser.has_section("picas"):
+        raise SettingsError(f"{path} has no section [picas]")
+    unknown = set(parser["picas"]) - set(NAMES)
+    if unknown:
+        raise SettingsError(f"{path} has an unknown setting {sorted(unknown)[0]}; known are {', '.join(NAMES)}")
+    return dict(parser["picas"]), path
+
+
+def _take_from_netrc(found: dict[str, Any]) -> None:
+    """Take user and password from ~/.netrc (or $NETRC) where the other sources have no password."""
+    if "password" in found or "host_url" not in found:
+        return
+    entry = get_netrc_auth(found["host_url"])
+    if entry is None or found.setdefault("username", entry[0]) != entry[0]:
+        return
+    found["password"] = entry[1]
+    _warn_if_readable_by_others(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
+
+
+def _verification(value: bool | str) -> bool | str:
+    """Return the setting for TLS: True, False, or the path of a CA bundle that exists."""
+    if isinstance(value, bool):
+        return value
+    word = value.strip().lower()
+    if word in ("1", "true", "yes", "on"):
+        return True
+    if word in ("0", "false", "no", "off"):
+        return False
+    path = Path(value).expanduser()
+    if not path.exists():
+        raise SettingsError(f"PICAS_SSL_VERIFICATION must be true, false or a CA bundle; there is no file {path}")
+    return str(path)
+
+
+def _warn_if_readable_by_others(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return
+    if mode & (stat.S_IRGRP | stat.S_IROTH):
+        log.warning("Others can read the password in %s. Run: chmod 600 %s", path, path)

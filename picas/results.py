@@ -1,0 +1,118 @@
+"""Save what became of a token so that it is never lost and never overwrites another pilot's."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any, Callable
+
+from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
+
+from . import spool
+from .clients import CouchDB
+from .documents import Document, make_storable
+from .exceptions import PicasError
+from .modifiers import end_attempt, is_same_lock, note_error, set_error
+from .outages import MAX_OUTAGE, is_outage, wait_out
+from .transport import explain
+from .writes import merge
+
+log = logging.getLogger(__name__)
+
+MERGES = 5
+"""How often a result is merged into a newer revision before it is kept aside."""
+
+
+class ClaimedToken:
+    """A token that this pilot holds, with its content at the time of the lock.
+
+    :param token: the token, just locked
+    """
+
+    def __init__(self, token: Document) -> None:
+        self.token = token
+        self.claimed: dict[str, Any] = copy.deepcopy(token.value)
+        self.is_processed = False
+        """Whether the user's code has ended by itself."""
+
+    def save(
+        self,
+        client: CouchDB,
+        *,
+        max_outage: float = MAX_OUTAGE,
+        spool_folder: Path | None = None,
+        is_stopped: Callable[[], bool] = lambda: False,
+    ) -> bool:
+        """Save the token and return whether that worked; it never raises for the token's sake.
+
+        If the token was edited meanwhile and the lock is still ours, our changes are laid over the newer revision. If
+        the lock is not ours any more, if the server refuses the document, or if the database stays away, the result
+        goes to a file.
+
+        :param client: the pool
+        :param max_outage: seconds to wait for the database
+        :param spool_folder: where that file goes
+        :param is_stopped: true ends the waiting
+        """
+        for name in make_storable(self.token):
+            note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
+        try:
+            wait_out(lambda: self._save_merged(client), max_outage, is_stopped)
+        except Exception as error:  # whatever it is, the result must not go with it
+            self._keep(_reason(error), spool_folder)
+            if not is_outage(error) and not isinstance(error, ResourceConflict):
+                self._note_refusal(client, error)
+            return False
+        return True
+
+    def _save_merged(self, client: CouchDB) -> None:
+        """Save the token, merging it into newer revisions a bounded number of times.
+
+        :raises ResourceConflict: if the lock is not ours any more
+        """
+        for _ in range(MERGES):
+            try:
+                client.save(self.token)
+                return
+            except ResourceConflict:
+                newer = self._read_if_ours(client)
+                ours = self.token.value
+                content = merge(self.claimed, ours, newer)
+                self.claimed = newer
+                ours.clear()
+                ours.update(content)
+        client.save(self.token)
+
+    def _read_if_ours(self, client: CouchDB) -> dict[str, Any]:
+        try:
+            newer: dict[str, Any] = client.get(self.token.id).value
+        except ValueError:
+            raise ResourceConflict(("conflict", "the token was deleted")) from None
+        if not is_same_lock(newer, self.claimed):
+            raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
+        return newer
+
+    def _keep(self, reason: str, folder: Path | None) -> None:
+        try:
+            path = spool.keep(self.token, self.claimed, reason, folder)
+        except OSError as error:
+            log.critical("LOST: the result of token %s: %s; no file: %s", self.token.id, reason, explain(error))
+        else:
+            log.error("The result of token %s was not saved (%s). It is kept in %s", self.token.id, reason, path)
+
+    def _note_refusal(self, client: CouchDB, refusal: BaseException) -> None:
+        """Say on the token that the server did not take its result."""
+        try:
+            stored = Document(self._read_if_ours(client))
+            set_error(stored, f"the result could not be saved: {_reason(refusal)}")
+            client.save(end_attempt(stored, "failed"))
+        except (PicasError, HTTPError) as error:
+            log.warning("Token %s stays locked: %s", self.token.id, _reason(error))
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the server or the network said, in one line."""
+    if isinstance(error, (ResourceConflict, ResourceNotFound)) and error.args and isinstance(error.args[0], tuple):
+        return str(error.args[0][1])
+    return explain(error)

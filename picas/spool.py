@@ -1,0 +1,50 @@
+"""Results that could not be saved, kept in files beside the pilot so that none is ever dropped."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from .documents import Document
+from .modifiers import claim_of
+from .util import seconds
+
+FOLDER_VARIABLE = "PICAS_SPOOL"
+FOLDER = "picas-spool"
+"""Where results are kept, below the working directory, unless the environment names another folder."""
+
+
+def default_folder() -> Path:
+    """Return the folder in which results are kept."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or FOLDER).absolute()
+
+
+def keep(token: Document, claimed: dict[str, Any], reason: str, folder: Path | None = None) -> Path:
+    """Write a token with all that was to be saved, its attachments included, to a file of its own.
+
+    The file is readable by its owner only. It is a JSON object: `reason`, `time` (seconds since the epoch), `claimed`
+    (the token as it was when it was locked) and `token`.
+
+    :param token: the token as it was to be saved
+    :param claimed: its content when it was locked
+    :param reason: why it could not be saved
+    :param folder: where to keep it; the default folder if left out
+    :returns: the file
+    :raises OSError: if the file can't be written
+    """
+    folder = folder or default_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^A-Za-z0-9._-]", "_", str(token.get("_id", "token")))[:100]
+    claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}"
+    path = folder / f"{name}-{claim}.json"
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    content = {"reason": reason, "time": seconds(), "claimed": claimed, "token": token.value}
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+        json.dump(content, file, default=repr)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return path

@@ -1,0 +1,413 @@
+"""How bytes travel: one HTTP session for the `couchdb` package, and one of `requests` with the same settings.
+
+The session for `couchdb` has time-outs, keeps connections alive, and repeats what is safe to repeat:
+
+- a request that was not sent (no connection) is repeated, whatever it is;
+- a request that only reads is also repeated when its answer was lost, late, or a passing error of the server;
+- a write is never repeated here once it was sent. `LostAnswer` tells that its outcome has to be looked up.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import io
+import os
+import random
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email.message import Message
+from pathlib import Path
+from typing import Any, BinaryIO, NoReturn, Optional
+from urllib.parse import urljoin, urlsplit
+
+import certifi
+import couchdb.http
+import requests
+import requests.adapters
+from couchdb import json as couchdb_json
+
+from .exceptions import LostAnswer, Unreachable
+from .version import VERSION
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds until a connection must stand."""
+READ_TIMEOUT = 60.0
+"""Seconds without a byte from the server after which an answer counts as lost."""
+RETRY_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds of waiting before each repetition."""
+CONNECT_PATIENCE = 15.0
+"""Seconds after which no further connection is tried within one request."""
+MAX_RETRY_AFTER = 10.0
+"""Seconds that a server's Retry-After is obeyed for at the most."""
+MAX_IDLE_CONNECTIONS = 32
+
+USER_AGENT = f"picas/{VERSION}"
+PASSING_ERRORS = frozenset({429, 500, 502, 503, 504})
+"""Answers after which the same request may well succeed."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READING_POSTS = frozenset({"_find", "_explain", "_all_docs", "_bulk_get", "_changes", "_revs_diff", "_missing_revs"})
+_CONTINUOUS_FEEDS = ("feed=continuous", "feed=eventsource")
+_LOST = (OSError, http.client.HTTPException)
+
+Answer = tuple[int, Message, Optional[BinaryIO]]
+Credentials = Optional[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long to wait for the server, in seconds."""
+
+    connect: float = CONNECT_TIMEOUT
+    read: float = READ_TIMEOUT
+
+
+def tls_context(verify: bool | str) -> ssl.SSLContext:
+    """Return the TLS settings for all connections to one server.
+
+    :param verify: True for the system's certificate authorities and those of `certifi`, False for no check at all, or
+        the path of a file or folder of CA certificates that are trusted instead
+    :raises OSError: if that path can't be read
+    """
+    if verify is False:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+    if verify is True:
+        context = ssl.create_default_context()
+        context.load_verify_locations(cafile=certifi.where())
+        return context
+    folder = Path(verify).is_dir()
+    return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
+
+
+def may_repeat(method: str, url: str) -> bool:
+    """Tell whether a request only reads, so that repeating it changes nothing."""
+    if method in ("GET", "HEAD"):
+        return True
+    path = urlsplit(url).path
+    return method == "POST" and (path.rpartition("/")[2] in _READING_POSTS or "/_view/" in path)
+
+
+class ConnectionPool:
+    """The idle connections of a session; any thread may take and give back."""
+
+    def __init__(self, timeouts: Timeouts, verify: bool | str) -> None:
+        self._timeouts = timeouts
+        self._verify = verify
+        self._tls: ssl.SSLContext | None = None
+        # A deque's append and pop are atomic. A lock could be held by the very code that a signal handler interrupts,
+        # and the handler needs a connection too.
+        self._idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = {}
+        self._pid = os.getpid()
+
+    def get(self, url: str) -> http.client.HTTPConnection:
+        """Return a connection to the URL's server that stands.
+
+        :raises OSError: if none can be made
+        """
+        if self._pid != os.getpid():  # after a fork the connections are the parent's
+            self._idle, self._pid = {}, os.getpid()
+        server = urlsplit(url)[:2]
+        idle = self._idle.setdefault(server, deque())
+        while True:
+            try:
+                connection = idle.pop()
+            except IndexError:
+                return self._connect(*server)
+            if _is_usable(connection):
+                return connection
+            connection.close()
+
+    def release(self, url: str, connection: http.client.HTTPConnection) -> None:
+        """Take a connection back whose answer was read to its end."""
+        idle = self._idle.setdefault(urlsplit(url)[:2], deque())
+        if len(idle) < MAX_IDLE_CONNECTIONS:
+            idle.append(connection)
+        else:
+            connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for idle in self._idle.values():
+            while idle:
+                idle.pop().close()
+
+    def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection
+        if scheme == "https":
+            if self._tls is None:
+                self._tls = tls_context(self._verify)
+            connection = http.client.HTTPSConnection(netloc, timeout=self._timeouts.connect, context=self._tls)
+        elif scheme == "http":
+            connection = http.client.HTTPConnection(netloc, timeout=self._timeouts.connect)
+        else:
+            raise ValueError(f"the URL must begin with http:// or https://, not with {scheme}://")
+        try:
+            connection.connect()
+        except BaseException:
+            connection.close()
+            raise
+        connection.sock.settimeout(self._timeouts.read)
+        return connection
+
+
+def _is_usable(connection: http.client.HTTPConnection) -> bool:
+    """Tell whether an idle connection still stands: the server says nothing between requests, unless it closes."""
+    if connection.sock is None:
+        return False
+    poll = select.poll()
+    try:
+        poll.register(connection.sock, select.POLLIN)
+        return not poll.poll(0)
+    except (OSError, ValueError):
+        return False
+
+
+class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no types
+    """The session that `couchdb` sends its requests through.
+
+    :param verify: see `tls_context`
+    :param timeouts: how long to wait for the server
+    :param retry_pauses: seconds of waiting before each repetition of what may be repeated
+    """
+
+    def __init__(
+        self,
+        verify: bool | str = True,
+        timeouts: Timeouts | None = None,
+        retry_pauses: tuple[float, ...] = RETRY_PAUSES,
+    ) -> None:
+        self.verify = verify
+        self.timeouts = timeouts or Timeouts()
+        self.retry_pauses = retry_pauses
+        super().__init__(timeout=self.timeouts.read)
+        self.user_agent = USER_AGENT
+        self.connection_pool = ConnectionPool(self.timeouts, verify)
+
+    def disable_ssl_verification(self) -> None:
+        """Trust any certificate from now on."""
+        self.verify = False
+        self.connection_pool = ConnectionPool(self.timeouts, False)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials = None,
+        num_redirects: int = 0,
+    ) -> Answer:
+        """Send a request and return the status, the headers and the body, as `couchdb` wants them.
+
+        JSON is read to its end before this returns, so that a broken answer is noticed (and repeated) here; other
+        bodies, and feeds that do not end, are read by the caller.
+
+        :param body: None, text, bytes, a file, or whatever JSON can hold
+        :raises Unreachable: if the request was not sent, or reads and got no answer
+        :raises LostAnswer: if it writes, was sent and got no answer
+        :raises couchdb.http.HTTPError: for an answer that is an error (one of its subclasses)
+        :raises ValueError, TypeError: if JSON can't hold the body
+        """
+        method = method.upper()
+        payload, all_headers = self._encode(body, headers, credentials)
+        repeatable = may_repeat(method, url) and not hasattr(payload, "read")
+        pauses = iter(self.retry_pauses)
+        while True:
+            connection = self._get_connection(url)
+            try:
+                answer = self._exchange(connection, method, url, payload, all_headers)
+            except _LOST as error:
+                connection.close()
+                if not repeatable:
+                    raise LostAnswer(f"no answer from {server_of(url)} to {method} ({explain(error)})") from error
+                if not pause(pauses):
+                    raise Unreachable(f"no answer from {server_of(url)} ({explain(error)})") from error
+                continue
+            except BaseException:
+                connection.close()  # half an answer may be on its way
+                raise
+            status, message, data = answer
+            if status in _REDIRECTS and method in ("GET", "HEAD") and message["location"]:
+                return self._redirect(method, url, message["location"], headers, credentials, num_redirects)
+            refused = status == 429  # the server says that it has not looked at the request
+            worth_repeating = refused or (repeatable and status in PASSING_ERRORS)
+            if worth_repeating and not hasattr(payload, "read") and pause(pauses, message["retry-after"]):
+                continue
+            if status >= 400:
+                raise_error(status, data.read() if data else b"")
+            return answer
+
+    def _encode(
+        self, body: Any, headers: Mapping[str, str] | None, credentials: Credentials
+    ) -> tuple[Any, dict[str, str]]:
+        """Return the body as it is sent, and all headers."""
+        result = {"Accept": "application/json", "User-Agent": self.user_agent, **(headers or {})}
+        if isinstance(body, str):
+            body = body.encode("utf-8")
+        elif body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
+            body = couchdb_json.encode(body).encode("utf-8")
+            result.setdefault("Content-Type", "application/json")
+        if body is None or isinstance(body, bytes):
+            result.setdefault("Content-Length", str(len(body or b"")))
+        authorization = couchdb.http.basic_auth(credentials)
+        if authorization:
+            result["Authorization"] = authorization.decode("ascii")
+        return body, result
+
+    def _get_connection(self, url: str) -> http.client.HTTPConnection:
+        """Return a connection that stands, after several tries if need be: nothing was sent yet."""
+        pauses = iter(self.retry_pauses)
+        give_up = time.monotonic() + CONNECT_PATIENCE
+        while True:
+            try:
+                connection: http.client.HTTPConnection = self.connection_pool.get(url)
+                return connection
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                if _is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
+                    raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        url: str,
+        payload: Any,
+        headers: dict[str, str],
+    ) -> Answer:
+        """Send one request and read its answer; JSON is read to its end."""
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        connection.request(method, path, body=payload, headers=headers, encode_chunked=hasattr(payload, "read"))
+        response = connection.getresponse()
+        is_json = "json" in response.msg.get("content-type", "")
+        endless = any(feed in parts.query for feed in _CONTINUOUS_FEEDS)
+        if response.status >= 400 or method == "HEAD" or (is_json and not endless):
+            data: Any = io.BytesIO(response.read())
+            if response.will_close:
+                connection.close()
+            else:
+                self.connection_pool.release(url, connection)
+        else:
+            data = couchdb.http.ResponseBody(response, self.connection_pool, url, connection)
+        return response.status, response.msg, data
+
+    def _redirect(
+        self,
+        method: str,
+        url: str,
+        location: str,
+        headers: Mapping[str, str] | None,
+        credentials: Credentials,
+        num_redirects: int,
+    ) -> Answer:
+        if num_redirects >= self.max_redirects:
+            raise couchdb.http.RedirectLimit("Redirection limit exceeded")
+        target = urljoin(url, location)
+        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+            credentials = None  # another server has no business with the password
+        return self.request(method, target, None, headers, credentials, num_redirects + 1)
+
+
+class RequestsSession(requests.Session):
+    """A session of `requests` with the same user, TLS and time-outs, for streams and large bodies.
+
+    :param credentials: user and password, None for neither
+    :param verify: see `tls_context`
+    :param timeouts: how long to wait for the server
+    """
+
+    def __init__(self, credentials: Credentials, verify: bool | str, timeouts: Timeouts) -> None:
+        super().__init__()
+        self.trust_env = False  # the other session knows no proxies, and ~/.netrc was looked at by config
+        self.auth = credentials
+        self.headers["User-Agent"] = USER_AGENT
+        self.verify = verify
+        self._timeouts = timeouts
+        self.mount("https://", _TlsAdapter(verify))
+
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, with the session's time-outs if none are given; see `requests.Session.request`."""
+        kwargs.setdefault("timeout", (self._timeouts.connect, self._timeouts.read))
+        return super().request(method, url, *args, **kwargs)
+
+
+class _TlsAdapter(requests.adapters.HTTPAdapter):
+    """Gives `requests` the same TLS settings as the other session."""
+
+    def __init__(self, verify: bool | str) -> None:
+        self._verify = verify
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=tls_context(self._verify), **kwargs)
+
+
+def server_of(url: str) -> str:
+    """Return the scheme, host and port of a URL: what may be shown of it."""
+    scheme, netloc = urlsplit(url)[:2]
+    return f"{scheme}://{netloc.rpartition('@')[2]}"
+
+
+def explain(error: BaseException) -> str:
+    """Return why a connection failed, in a few words."""
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        return "time-out"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS: {error.reason or error}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _is_hopeless(error: OSError) -> bool:
+    """Tell whether trying the connection again right away is a waste of time."""
+    name_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
+    return name_unknown or error.errno in (errno.EACCES, errno.EPERM) or isinstance(error, FileNotFoundError)
+
+
+def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
+    """Wait before the next try; return False if there is none left.
+
+    :param pauses: the seconds to wait each time, made longer by up to a half so that pilots do not march in step
+    :param retry_after: the server's own wish in seconds, if it has one
+    """
+    seconds = next(pauses, None)
+    if seconds is None:
+        return False
+    if retry_after and retry_after.isdigit():
+        seconds = min(max(seconds, float(retry_after)), MAX_RETRY_AFTER)
+    time.sleep(seconds * random.uniform(1.0, 1.5))
+    return True
+
+
+_ERRORS = {
+    401: couchdb.http.Unauthorized,
+    403: couchdb.http.Forbidden,
+    404: couchdb.http.ResourceNotFound,
+    409: couchdb.http.ResourceConflict,
+    412: couchdb.http.PreconditionFailed,
+}
+
+
+def raise_error(status: int, text: bytes) -> NoReturn:
+    """Raise what `couchdb` raises for a status of 400 or more, with the server's error and reason."""
+    error: Any
+    try:
+        content = couchdb_json.decode(text.decode("utf-8"))
+        error = content.get("error"), content.get("reason")
+    except (ValueError, AttributeError):  # no JSON, or no object
+        error = text.decode("utf-8", "replace")[:1000]
+    if status in _ERRORS:
+        raise _ERRORS[status](error)
+    raise couchdb.http.ServerError((status, error))

@@ -1,0 +1,63 @@
+"""Small helpers: time, dictionaries and files."""
+
+from __future__ import annotations
+
+import time
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+
+def seconds() -> int:
+    """Return the time in whole seconds since the epoch."""
+    return int(time.time())
+
+
+class Timer:
+    """A stopwatch that runs from its making, on a clock that nobody sets back."""
+
+    def __init__(self) -> None:
+        self.t = time.monotonic()
+
+    def elapsed(self) -> float:
+        """Return the seconds since the timer was made or reset."""
+        return time.monotonic() - self.t
+
+    def reset(self) -> float:
+        """Start again from zero and return the seconds that had passed."""
+        now = time.monotonic()
+        passed, self.t = now - self.t, now
+        return passed
+
+
+def time_elapsed(timer: Timer, max: float = 30.0) -> bool:
+    """Tell whether more than `max` seconds have passed on the timer."""
+    return timer.elapsed() > max
+
+
+def merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Return a deep copy of `a`, with the items of `b` laid over it."""
+    merged = deepcopy(a)
+    merged.update(b)
+    return merged
+
+
+def read_capped(path: str | Path, limit: int) -> bytes:
+    """Return a file's content, at most `limit` bytes of it: its head and its tail, with a line between that says so.
+
+    Only what is returned is held in memory. The line comes on top of the limit.
+
+    :param path: the file
+    :param limit: the most bytes of the file to return
+    :raises OSError: if the file can't be read
+    """
+    with Path(path).open("rb") as file:
+        head = file.read(limit + 1)
+        if len(head) <= limit:
+            return head
+        half = limit // 2
+        size = file.seek(0, 2)
+        cut = size - 2 * half
+        file.seek(size - half)
+        tail = file.read(half)
+    return head[:half] + f"\n[... picas cut {cut} of {size} bytes here ...]\n".encode() + tail

