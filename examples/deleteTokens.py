@@ -1,0 +1,32 @@
+"""Delete all tokens of a view. Tokens that change meanwhile, for example because a pilot takes them, are kept."""
+
+from couchdb.http import ResourceNotFound
+
+from picas import console
+from picas.pool import count_tokens, delete_tokens
+
+
+def main() -> int:
+    parser = console.ArgumentParser(description=__doc__)
+    parser.add_argument("view", type=console.view_name, metavar="DESIGN_DOCUMENT/VIEW", help="for example Monitor/todo")
+    parser.add_argument("--yes", action="store_true", help="do not ask first")
+    arguments = parser.parse_args()
+    design_doc, view = arguments.view
+
+    client = console.connect()
+    try:
+        count = count_tokens(client, view, design_doc)
+        if count and not arguments.yes and not console.confirm(f"Delete {count} tokens of {design_doc}/{view}?"):
+            print("Nothing was deleted")
+            return console.EXIT_FAILURE
+        result = delete_tokens(client, view, design_doc)
+    except ResourceNotFound:
+        raise console.no_such_view(view, design_doc) from None
+    print(f"Deleted {result.changed} tokens of {design_doc}/{view}")
+    if result.kept:
+        print(f"Kept {result.kept} tokens that changed meanwhile")
+    return 0
+
+
+if __name__ == "__main__":
+    console.run(main)

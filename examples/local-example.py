@@ -1,0 +1,85 @@
+"""Process the tokens of the pool, one after the other, until there is no work left.
+
+For each token process_task.sh is run with the token's input and id. Its exit code and its output are kept in the token.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from couchdb.http import ResourceNotFound
+
+from picas import RunActor, console
+from picas.executers import run_command
+
+PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
+LINE = "-----------------------"
+
+
+class ExampleActor(RunActor):
+    """Runs process_task.sh for each token."""
+
+    def process_task(self, token: Any) -> None:
+        print(LINE)
+        print("Working on token:", token.id)
+        for key, value in token.items():
+            if key not in ("claim", "attempts", "_attachments"):
+                print(key, value)
+        print(LINE, flush=True)
+
+        with tempfile.TemporaryDirectory(prefix="picas-") as folder:
+            out, err = Path(folder, "out"), Path(folder, "err")
+            try:
+                result = run_command(
+                    ["bash", str(PROCESS_TASK), str(token["input"]), token.id], stdout=out, stderr=err, token=token
+                )
+                token["exit_code"] = result.exit_code
+            finally:  # also if the time is up or the pilot is stopped: the logs so far
+                for path in (out, err):
+                    if path.exists():
+                        token.put_log(f"logs_{token.id}.{path.name}", path)
+
+
+def main() -> None:
+    parser = console.ArgumentParser(description=__doc__)
+    parser.add_argument("--view", default="todo", help="view that tokens are taken from (default: todo)")
+    parser.add_argument("--design-doc", default="Monitor", help="design document of the view (default: Monitor)")
+    parser.add_argument("--max-tasks", type=positive(int), metavar="N", help="end after so many tokens")
+    parser.add_argument("--max-token-time", type=positive(float), metavar="SECONDS", help="end the work on a token")
+    parser.add_argument("--max-total-time", type=positive(float), metavar="SECONDS", help="start no token after this")
+    parser.add_argument(
+        "--max-scrub", type=positive(int), default=0, metavar="N", help="try a failed token again N times"
+    )
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what goes on; -vv: every detail")
+    arguments = parser.parse_args()
+    console.log_to_stderr(arguments.verbose)
+
+    actor = ExampleActor(console.connect(), view=arguments.view, design_doc=arguments.design_doc)
+    try:
+        actor.run(
+            max_token_time=arguments.max_token_time,
+            max_total_time=arguments.max_total_time,
+            max_tasks=arguments.max_tasks,
+            max_scrub=arguments.max_scrub,
+        )
+    except ResourceNotFound:
+        raise console.no_such_view(arguments.view, arguments.design_doc) from None
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(actor.pilot.outcomes.items()))
+    print(f"Processed {actor.tasks_processed} tokens" + (f": {outcomes}" if outcomes else ""))
+
+
+def positive(kind: Any) -> Any:
+    """Return a type for argparse: a number above 0."""
+
+    def number(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
+
+
+if __name__ == "__main__":
+    console.run(main)

@@ -1,0 +1,85 @@
+#!/bin/bash
+# Runs the quick example from its beginning to its end: installs picas in a virtual environment, starts the embedded
+# server (or uses the server that the environment names), creates the views, pushes three tokens and processes them.
+#
+#   quickstart.sh [--keep]
+#
+# --keep leaves the embedded server running afterwards.
+set -euo pipefail
+cd "$(dirname "$0")"
+root=$(cd .. && pwd)
+
+keep=no
+case ${1:-} in
+    "") ;;
+    --keep) keep=yes ;;
+    -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' quickstart.sh; exit 0 ;;
+    *) echo "quickstart.sh: unknown option $1; there is only --keep" >&2; exit 2 ;;
+esac
+
+python=${PYTHON:-python3}
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
+    echo "quickstart.sh: Python 3.9 or later is needed; name one with PYTHON=…" >&2
+    exit 1
+fi
+
+venv=$root/.venv/quickstart
+if [ ! -x "$venv/bin/picas" ] || [ "$root/setup.py" -nt "$venv/bin/picas" ]; then
+    echo "== Installing picas in $venv"
+    if ! "$python" -m venv "$venv" >"$root/.venv.log" 2>&1; then
+        rm -rf "$venv" "$root/.venv.log"
+        echo "quickstart.sh: $python can't make a virtual environment; on Debian: apt-get install python3-venv" >&2
+        exit 1
+    fi
+    rm -f "$root/.venv.log"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[embedded]"
+    touch "$venv/bin/picas"
+fi
+PATH=$venv/bin:$PATH
+
+web=
+if [ -n "${PICAS_HOST_URL:-}" ]; then
+    echo "== Using the server that the environment names"
+else
+    echo "== Starting the embedded server"
+    ready=$venv/server-$$.env
+    picas serve --memory --ready-file "$ready" >"$venv/server-$$.log" 2>&1 &
+    server=$!
+    stop_server() {
+        kill "$server" 2>/dev/null || true
+        wait "$server" 2>/dev/null || true
+        rm -f "$venv/server-$server.log" "$venv/server-$$.log" "$ready"
+    }
+    trap stop_server EXIT
+    while [ ! -s "$ready" ]; do
+        if ! kill -0 "$server" 2>/dev/null; then
+            cat "$venv/server-$$.log" >&2
+            exit 1
+        fi
+        sleep 0.1
+    done
+    unset PICAS_PASSWORD
+    # shellcheck disable=SC1090
+    . "$ready"
+    web=$PICAS_HOST_URL/_utils/
+fi
+
+echo "== python createViews.py"
+python createViews.py --create-database
+echo "== python pushTokens.py quickExample.txt"
+python pushTokens.py quickExample.txt
+echo "== python local-example.py"
+python local-example.py
+echo "== picas status"
+picas status
+
+if [ -n "$web" ]; then
+    echo
+    if [ "$keep" = yes ]; then
+        trap - EXIT
+        echo "The server goes on running (stop it with: kill $server). Web interface: $web"
+        echo "To use it from this shell: . $ready"
+    else
+        echo "The server ends now; with --keep it goes on, with its web interface at $web"
+    fi
+fi

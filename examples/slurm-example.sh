@@ -1,0 +1,22 @@
+#!/bin/bash
+# Starts pilots on a Slurm cluster:
+#
+#   sbatch slurm-example.sh [options of local-example.py]
+#
+# Each task of the array is one pilot. It takes tokens until there are none left.
+
+#SBATCH --job-name=picas
+#SBATCH --array=1-2
+#SBATCH --cpus-per-task=1
+#SBATCH --time=01:00:00
+# A minute before the time is up the pilot is told to stop: it puts its token back into the pool.
+#SBATCH --signal=B:TERM@60
+
+# Load here what your work needs, for example:
+# module load 2024
+# source ~/my-environment/bin/activate
+
+cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
+
+# "exec" makes Python the process that Slurm signals: without it a pilot that is cancelled can't put its token back.
+exec python3 local-example.py "$@"

@@ -1,0 +1,74 @@
+"""The command `picas`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from couchdb.http import ResourceNotFound
+
+from . import console
+from .version import VERSION
+from .views import DESIGN_DOC, count_states
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and end the process with its exit code.
+
+    :param arguments: the command line, without the command's name
+    """
+    options = _parser().parse_args(arguments)
+    console.run(lambda: options.run(options))
+
+
+def _parser() -> console.ArgumentParser:
+    parser = console.ArgumentParser(prog="picas", description="Pilot jobs on a pool of tokens in CouchDB.")
+    parser.add_argument("--version", action="version", version=f"picas {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser(
+        "serve",
+        help="run the embedded server",
+        description="Run the embedded server, for trying out and testing: up to about ten thousand tokens. For real "
+        "work take Apache CouchDB.",
+    )
+    place = serve.add_mutually_exclusive_group()
+    place.add_argument("--data", type=Path, metavar="DIR", help="keep the databases here (default: the user's data)")
+    place.add_argument("--memory", action="store_true", help="keep the databases in memory only")
+    serve.add_argument("--port", type=_port, default=0, metavar="N", help="port on 127.0.0.1 (default: a free one)")
+    serve.add_argument("--ready-file", type=Path, metavar="FILE", help="once up, write a file that a shell can source")
+    serve.set_defaults(run=_serve)
+
+    status = commands.add_parser("status", help="show how many tokens are in each state")
+    status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
+    status.set_defaults(run=_status)
+    return parser
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
+    return number
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from .embedded.serve import default_data_folder, serve  # noqa: PLC0415  # nothing else needs it
+
+    data = None if options.memory else options.data or default_data_folder()
+    return serve(data, options.port, ready_file=options.ready_file)
+
+
+def _status(options: argparse.Namespace) -> None:
+    client = console.connect()
+    try:
+        counts = count_states(client, options.design_doc)
+    except ResourceNotFound:
+        raise console.no_such_view("overview_total", options.design_doc) from None
+    for state, count in counts.items():
+        print(f"{state} {count}")
+
+
+if __name__ == "__main__":
+    main()

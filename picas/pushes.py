@@ -1,0 +1,276 @@
+"""Fill the pool: one token for each line of a file, with ids that are never given twice.
+
+The ids are token_0, token_1 and so on. The next free number, and which pushes were not finished, stand in one document
+of the database. A push takes all its numbers at once by changing that document; CouchDB's revision check gives each
+number to one push only. So a push that was broken off can be repeated: line and number belong together, and the tokens
+that are there already (or were, and have been deleted) are left alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, Callable
+
+from couchdb.http import ResourceConflict
+
+from .clients import CouchDB
+from .documents import Document
+from .exceptions import PicasError
+from .generators import TokenGenerator
+from .util import seconds
+
+COUNTER_ID = "token_counter"
+"""The document that knows the next number."""
+CHUNK = 1000
+"""Tokens that are sent at once."""
+MAX_PUSHES = 100
+"""Pushes that the counter remembers; the oldest go first."""
+
+_MAX_CONFLICTS = 100
+_MAX_REFUSALS = 5
+_SCAN = 10_000  # ids that are read at once
+
+Progress = Callable[[int, int], None]
+
+
+class PushError(PicasError):
+    """The input can't be read, or the server does not take the tokens."""
+
+
+@dataclass
+class Pushed:
+    """What a push has done."""
+
+    pushed: int = 0
+    """Tokens that this call has made."""
+    existing: int = 0
+    """Tokens that an earlier, broken-off call had made."""
+    ranges: list[tuple[int, int]] = field(default_factory=list)
+    """The first and the last number of the tokens of all lines, mostly one pair."""
+
+    def ids(self) -> str:
+        """Return the ids as people write them: "token_0 to token_2"."""
+        texts = [f"token_{first}" if first == last else f"token_{first} to token_{last}" for first, last in self.ranges]
+        return ", ".join(texts)
+
+    def _add(self, number: int) -> None:
+        if self.ranges and self.ranges[-1][1] == number - 1:
+            self.ranges[-1] = (self.ranges[-1][0], number)
+        else:
+            self.ranges.append((number, number))
+
+
+def read_inputs(path: Path) -> Iterator[str]:
+    """Yield the lines of a file that are inputs: not blank, and no comment (first character `#`).
+
+    :raises PushError: if the file can't be read or is not UTF-8 text
+    """
+    number = 0
+    try:
+        with path.open(encoding="utf-8", newline=None) as file:
+            for number, line in enumerate(file, 1):  # noqa: B007  # used in the error
+                text = line.rstrip("\n")
+                if text.strip() and not text.startswith("#"):
+                    yield text
+    except OSError as error:
+        raise PushError(f"can't read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PushError(f"{path} is not UTF-8 text (after line {number})") from error
+
+
+def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progress | None = None) -> Pushed:
+    """Make a token for each input in a file and return what was done.
+
+    Memory use does not grow with the file. The file is read twice: to count, and to send.
+
+    :param client: the pool
+    :param path: the file, see `read_inputs`
+    :param resume: finish an earlier push of the same content that was broken off; one that was finished is left as it
+        is, and if there was none the file is pushed
+    :param progress: is called with the number of inputs handled, and of all
+    :raises PushError: if the file can't be read, has no inputs, changes meanwhile, or if the server refuses tokens
+    """
+    count, digest = _survey(path)
+    if not count:
+        raise PushError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
+    counter = _Counter(client)
+    push = counter.find(digest) if resume else None
+    is_repeated = push is not None
+    if push is None:
+        push = counter.begin(digest, count)
+    result = Pushed()
+    if push["done"]:
+        result.existing = count
+        result.ranges = [(push["first"], push["first"] + count - 1)]
+        return result
+
+    numbered = enumerate(read_inputs(path), push["first"])
+    handled = 0
+    while handled < count:
+        chunk = list(islice(numbered, min(CHUNK, count - handled)))
+        if not chunk:
+            break
+        _push_chunk(client, counter, push, chunk, is_repeated, result)
+        handled += len(chunk)
+        if progress is not None:
+            progress(handled, count)
+    if handled < count or next(numbered, None) is not None:
+        raise PushError(f"{path} changed while it was read; {handled} of its first {count} inputs were pushed")
+    counter.finish(push)
+    return result
+
+
+def was_broken_off(client: CouchDB, path: Path) -> bool:
+    """Tell whether an earlier push of this content was not finished (or still goes on)."""
+    push = _Counter(client).find(_survey(path)[1])
+    return push is not None and not push["done"]
+
+
+def _survey(path: Path) -> tuple[int, str]:
+    """Return how many inputs a file has, and a digest of them."""
+    count = 0
+    digest = hashlib.sha256()
+    for text in read_inputs(path):
+        count += 1
+        digest.update(text.encode("utf-8") + b"\n")
+    return count, digest.hexdigest()
+
+
+def _push_chunk(
+    client: CouchDB,
+    counter: _Counter,
+    push: dict[str, Any],
+    chunk: list[tuple[int, str]],
+    is_repeated: bool,
+    result: Pushed,
+) -> None:
+    """Make the tokens of one chunk of (number, input), under other numbers where a number is taken."""
+    moved: dict[str, int] = push["moved"]
+    left = chunk
+    for _ in range(_MAX_REFUSALS):
+        numbers = [moved.get(str(number), number) for number, _ in left]
+        inputs = [text for _, text in left]
+        ours, foreign = _find_existing(client, numbers, inputs) if is_repeated else (set(), set())
+        missing = [at for at, number in enumerate(numbers) if number not in ours | foreign]
+        saved = client.save_documents([_token(numbers[at], inputs[at]) for at in missing])
+        refused = {numbers[at] for at, is_saved in zip(missing, saved) if not is_saved}
+        result.existing += len(ours)
+        result.pushed += sum(saved)
+        for number in numbers:
+            if number not in refused | foreign:
+                result._add(number)
+        left = [entry for entry, number in zip(left, numbers) if number in refused | foreign]
+        if not left:
+            return
+        # An older client gives numbers without asking the counter.
+        counter.move(push, [number for number, _ in left])
+    raise PushError(f"the server refuses new tokens, e.g. token_{left[0][0]}; may this user write documents?")
+
+
+def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tuple[set[int], set[int]]:
+    """Return the numbers that have our token (or had, before it was deleted), and those that have another's."""
+    keys = [f"token_{number}" for number in numbers]
+    _, _, answer = client.db.resource.post_json("_all_docs", body={"keys": keys}, include_docs="true")
+    ours: set[int] = set()
+    foreign: set[int] = set()
+    for number, text, row in zip(numbers, inputs, answer["rows"]):
+        if "error" in row:
+            continue
+        document = row.get("doc")
+        is_ours = document is None or document.get("input") == text
+        (ours if is_ours else foreign).add(number)
+    return ours, foreign
+
+
+def _token(number: int, text: str) -> dict[str, Any]:
+    return {"_id": f"token_{number}", **TokenGenerator.get_empty_token(), "input": text, "exit_code": ""}
+
+
+class _Counter:
+    """The document with the next number and the latest pushes."""
+
+    def __init__(self, client: CouchDB) -> None:
+        self._client = client
+
+    def find(self, digest: str) -> dict[str, Any] | None:
+        """Return the push of this content that was not finished, else the latest that was, else None."""
+        pushes = [push for push in self._read()["pushes"] if push["sha256"] == digest]
+        unfinished = [push for push in pushes if not push["done"]]
+        found: list[dict[str, Any]] = unfinished or pushes
+        return found[-1] if found else None
+
+    def begin(self, digest: str, count: int) -> dict[str, Any]:
+        """Take numbers for a new push and return what is remembered of it."""
+        push: dict[str, Any] = {"sha256": digest, "count": count, "time": seconds(), "done": False, "moved": {}}
+
+        def change(content: dict[str, Any]) -> None:
+            push["first"] = content["next"]
+            content["next"] += count
+            content["pushes"].append(push)
+            while len(content["pushes"]) > MAX_PUSHES:
+                finished = [at for at, old in enumerate(content["pushes"][:-1]) if old["done"]]
+                del content["pushes"][finished[0] if finished else 0]
+
+        self._change(change)
+        return push
+
+    def move(self, push: dict[str, Any], numbers: list[int]) -> None:
+        """Give some lines of a push new numbers, since theirs are taken."""
+
+        def change(content: dict[str, Any]) -> None:
+            for number in numbers:
+                push["moved"][str(number)] = content["next"]
+                content["next"] += 1
+            self._replace(content, push)
+
+        self._change(change)
+
+    def finish(self, push: dict[str, Any]) -> None:
+        """Note that a push is finished."""
+        push["done"] = True
+        self._change(lambda content: self._replace(content, push))
+
+    @staticmethod
+    def _replace(content: dict[str, Any], push: dict[str, Any]) -> None:
+        content["pushes"] = [push if old["first"] == push["first"] else old for old in content["pushes"]]
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content: dict[str, Any] = self._client.get(COUNTER_ID).value
+        except ValueError:
+            content = {"_id": COUNTER_ID, "type": "counter", "next": self._first_free(), "pushes": []}
+        return content
+
+    def _first_free(self) -> int:
+        """Return the number after the highest that a token in the database has."""
+        highest = -1
+        start = "token_"
+        while True:
+            rows = self._client.db.view("_all_docs", startkey=start, endkey="token_\ufff0", limit=_SCAN).rows
+            for row in rows:
+                match = re.fullmatch(r"token_(\d+)", row.id)
+                if match:
+                    highest = max(highest, int(match.group(1)))
+            if len(rows) < _SCAN:
+                return highest + 1
+            start = rows[-1].id
+
+    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the document, also while others do."""
+        for attempt in range(_MAX_CONFLICTS):
+            content = self._read()
+            change(content)
+            try:
+                self._client.save(Document(content))
+            except ResourceConflict:
+                time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
+            else:
+                return
+        raise PushError(f"too many pushes at once: the document {COUNTER_ID} could not be changed; try again")
