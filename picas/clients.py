@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import logging
 import random
 from collections.abc import MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote
 from uuid import uuid4
 
 import couchdb
 from couchdb.design import ViewDefinition
-from couchdb.http import PreconditionFailed, ResourceNotFound
+from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
 from . import attachments
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer
 from .transport import CONNECT_TIMEOUT, READ_TIMEOUT, RequestsSession, Session, Timeouts
-from .writes import doc_path, write_many, write_one
+from .util import split_credentials
+from .writes import doc_path, find_landed, write_many, write_one
 
 log = logging.getLogger(__name__)
+
+VIEW_CONFLICTS = 10
+"""How often a view is added anew because somebody else has changed the design document."""
 
 Storable = MutableMapping[str, Any]
 
@@ -38,6 +45,7 @@ class CouchDB:
     :param connect_timeout: seconds until a connection must stand
     :param read_timeout: seconds without a byte from the server after which an answer counts as lost
     :raises couchdb.ResourceNotFound: if there is no such database
+    :raises ValueError: if the address makes no sense
     :raises couchdb.Unauthorized: if user or password are wrong
     :raises picas.exceptions.Unreachable: if the server can't be reached
     """
@@ -54,10 +62,9 @@ class CouchDB:
         connect_timeout: float = CONNECT_TIMEOUT,
         read_timeout: float = READ_TIMEOUT,
     ) -> None:
-        parts = urlsplit(url)
-        if username is None and parts.username:
-            username, password = unquote(parts.username), unquote(parts.password or "")
-        self.url = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2])).rstrip("/")
+        self.url, user_in_url, password_in_url = split_credentials(url)
+        if username is None and user_in_url:
+            username, password = user_in_url, password_in_url or password
         self._credentials = None if username is None else (username, password)
         self._ssl_verification = ssl_verification
         self._timeouts = Timeouts(connect_timeout, read_timeout)
@@ -76,7 +83,9 @@ class CouchDB:
                 pass  # it is there already
             except LostAnswer:
                 log.info("No answer to the creation of the database %s: looking whether it is there", name)
-        database.resource.get_json()
+        _, _, info = database.resource.get_json()
+        if "db_name" not in info:  # the empty name leads to the server itself, "_all_dbs" to a list
+            raise ResourceNotFound(("not_found", f"{name!r} is not the name of a database"))
         return database
 
     def __repr__(self) -> str:
@@ -109,8 +118,9 @@ class CouchDB:
 
         :raises ValueError: if there is none
         """
+        path = doc_path(id)
         try:
-            _, _, data = self.db.resource.get_json(doc_path(id))
+            _, _, data = self.db.resource.get_json(path)
         except ResourceNotFound:
             raise ValueError(f"{id} is not the id of a document in the database {self.db.name}") from None
         return Document(data)
@@ -163,16 +173,17 @@ class CouchDB:
         If the answer is lost, the document is looked up: the save counts if it landed, and is repeated if it did not.
 
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision, or was deleted
-        :raises ValueError, TypeError: if JSON can't hold the content; nothing was sent then
+        :raises ValueError, TypeError: if JSON can't hold the content, or it has an impossible id; nothing was sent then
         """
         content = _as_dict(doc)
         content.setdefault("_id", uuid4().hex)
         sent = _to_send(content)
+        path = doc_path(sent["_id"])
 
         def put() -> str:
-            return str(self.db.resource.put_json(doc_path(sent["_id"]), body=sent)[2]["rev"])
+            return str(self.db.resource.put_json(path, body=sent)[2]["rev"])
 
-        content["_rev"] = write_one(self.db, sent, put)
+        content["_rev"] = write_one(put, partial(find_landed, self.db, sent))
         _mark_attachments_saved(content)
         return doc
 
@@ -184,11 +195,12 @@ class CouchDB:
         """
         content = _as_dict(doc)
         sent = _deletion(content)
+        path = doc_path(sent["_id"])
 
         def delete() -> str:
-            return str(self.db.resource.delete_json(doc_path(sent["_id"]), rev=sent["_rev"])[2]["rev"])
+            return str(self.db.resource.delete_json(path, rev=sent["_rev"])[2]["rev"])
 
-        write_one(self.db, sent, delete)
+        write_one(delete, partial(find_landed, self.db, sent))
 
     def save_documents(self, docs: Sequence[Storable]) -> list[bool]:
         """Save many documents with few requests and return for each whether it was saved.
@@ -230,7 +242,8 @@ class CouchDB:
     ) -> Any:
         """Attach a file of any size to a saved document, streamed from disk, and return the document.
 
-        The document's other changes are not saved by this; its `_rev` and `_attachments` are brought up to date.
+        The document's other changes are not saved by this; its `_rev` and `_attachments` are brought up to date. If the
+        answer is lost, the document is looked up: the upload counts if it landed, and is repeated if it did not.
 
         :param doc: a document with `_id` and `_rev`
         :param path: the file
@@ -238,6 +251,7 @@ class CouchDB:
         :param mimetype: by default guessed from the name
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision
         :raises couchdb.http.ServerError: if the server refuses the file, e.g. as too large
+        :raises ValueError: if nothing can be attached under that name
         :raises OSError: if the file can't be read
         """
         path = Path(path)
@@ -248,23 +262,24 @@ class CouchDB:
         def put() -> str:
             return attachments.upload(self.requests, url, path, content["_rev"], mimetype or guess_mimetype(name))
 
-        try:
-            content["_rev"] = put()
-        except LostAnswer:
-            if not self._has_landed(content, name, path):
-                content["_rev"] = put()
+        content["_rev"] = write_one(put, lambda: self._find_upload(content, name, path))
         _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), rev=content["_rev"])
         content.setdefault("_attachments", {})[name] = stored["_attachments"][name]
         return doc
 
-    def _has_landed(self, content: dict[str, Any], name: str, path: Path) -> bool:
-        """Tell whether a file is attached after all, by one step from the revision we knew; bring `_rev` up to date."""
-        _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), revs="true")
+    def _find_upload(self, content: dict[str, Any], name: str, path: Path) -> str | None:
+        """Return the revision, one step from that which we knew, in which a file is attached, None if there is none."""
+        try:
+            _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), revs="true")
+        except ResourceNotFound:
+            return None
         is_next = stored["_revisions"]["ids"][1:2] == [content["_rev"].partition("-")[2]]
-        if not is_next or not attachments.is_same(self.requests, self._attachment_url(content["_id"], name), path):
-            return False
-        content["_rev"] = stored["_rev"]
-        return True
+        entry = stored.get("_attachments", {}).get(name)
+        if not is_next or entry is None or entry["length"] != path.stat().st_size:
+            return None
+        rev = str(stored["_rev"])
+        url = self._attachment_url(content["_id"], name)
+        return rev if attachments.is_same(self.requests, url, rev, path) else None
 
     def get_attachment_file(self, doc: str | Storable, name: str, path: str | Path) -> Path:
         """Fetch an attachment of any size, streamed to disk, and return the file's path.
@@ -280,8 +295,10 @@ class CouchDB:
         return Path(path)
 
     def _attachment_url(self, doc_id: str, name: str) -> str:
+        if name in (".", "..") or doc_id in (".", ".."):
+            raise ValueError("a document or an attachment that is named . or .. has no address")
         document = "/".join(quote(part, safe="") for part in doc_path(doc_id))
-        return f"{self.url}/{quote(self.db.name, safe='')}/{document}/{quote(name, safe='/')}"
+        return f"{self.url}/{quote(self.db.name, safe='')}/{document}/{quote(name, safe='')}"
 
     # --- views and permissions
 
@@ -301,8 +318,17 @@ class CouchDB:
         :param reduce_fun: its reduce function in JavaScript, or the name of one of CouchDB's own
         :param design_doc: the design document that it goes into
         :param args: more arguments for `couchdb.design.ViewDefinition`, as are `kwargs`
+        :raises couchdb.http.HTTPError: if the server refuses it
         """
-        ViewDefinition(design_doc, view, map_fun, reduce_fun, *args, **kwargs).sync(self.db)
+        definition = ViewDefinition(design_doc, view, map_fun, reduce_fun, *args, **kwargs)
+        for _ in range(VIEW_CONFLICTS):
+            outcomes = definition.sync(self.db)
+            refusals = [outcome for is_saved, _, outcome in outcomes if not is_saved]
+            if not refusals:
+                return
+            if not isinstance(refusals[0], ResourceConflict):
+                raise refusals[0]
+        raise refusals[0]
 
     def set_users(
         self,
@@ -355,6 +381,10 @@ def _to_send(content: dict[str, Any]) -> dict[str, Any]:
 def _mark_attachments_saved(content: dict[str, Any]) -> None:
     """Note that the database has the attachments, so that the next save does not send them again."""
     for entry in (content.get("_attachments") or {}).values():
+        if "data" in entry and not entry.get("stub"):
+            # The embedded server knows an attachment by its digest; CouchDB finds it by its name.
+            digest = hashlib.md5(base64.b64decode(entry["data"]), usedforsecurity=False).digest()
+            entry["digest"] = "md5-" + base64.b64encode(digest).decode("ascii")
         entry["stub"] = True
 
 

@@ -12,15 +12,16 @@ import os
 import runpy
 import stat
 import sys
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
 
 from requests.utils import get_netrc_auth
 
 from .exceptions import SettingsError
+from .util import split_credentials
 
 log = logging.getLogger(__name__)
 
@@ -114,9 +115,12 @@ def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None)
     """
     values = {name: value for name, value in values.items() if value not in (None, "")}
     if "host_url" not in found and "host_url" in values:
-        found["host_url"], user_in_url, password_in_url = _split_credentials(str(values["host_url"]))
-        if user_in_url and "username" not in values:
-            values.update(username=user_in_url, password=password_in_url)
+        found["host_url"], user_in_url, password_in_url = _split(str(values["host_url"]))
+        user = found.get("username") or values.get("username") or user_in_url
+        if user_in_url and user == user_in_url:  # else its password is another user's
+            values["username"] = user_in_url
+            if password_in_url and "password_file" not in values:
+                values.setdefault("password", password_in_url)
     if "password" not in found:
         if "password" in values:
             found["password"] = str(values["password"])
@@ -126,26 +130,30 @@ def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None)
             found["password"] = _read_password(Path(str(values["password_file"])).expanduser())
     for name in ("database", "username", "ssl_verification"):
         if name in values:
-            found.setdefault(name, values[name])
+            value = values[name]
+            found.setdefault(name, value if isinstance(value, bool) else str(value))
 
 
-def _split_credentials(url: str) -> tuple[str, str, str]:
-    """Return a URL without its user and password, the user and the password."""
-    parts = urlsplit(url)
-    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    return bare, unquote(parts.username or ""), unquote(parts.password or "")
+def _split(url: str) -> tuple[str, str, str]:
+    try:
+        return split_credentials(url)
+    except ValueError as error:
+        raise SettingsError(f"{NAMES['host_url']} makes no sense: {error}") from None
 
 
 def _read_password(path: Path) -> str:
     try:
         password = path.read_text(encoding="utf-8").splitlines()[:1]
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not text"
-        raise SettingsError(f"The password file {path} can't be read: {reason}") from error
+        raise SettingsError(f"The password file {path} can't be read: {_why_unreadable(error)}") from None
     if not password or not password[0]:
         raise SettingsError(f"The password file {path} is empty: its first line must be the password")
     _warn_if_readable_by_others(path)
     return password[0]
+
+
+def _why_unreadable(error: OSError | UnicodeDecodeError) -> str:
+    return str(error.strerror) if isinstance(error, OSError) else "it is no text in UTF-8"
 
 
 def _script_dir() -> Path:
@@ -160,8 +168,17 @@ def _from_picasconfig(folder: Path) -> tuple[dict[str, Any], Path | None]:
     try:
         content = runpy.run_path(str(path))
     except Exception as error:
-        raise SettingsError(f"{path} can't be run: {type(error).__name__}: {error}") from error
+        # Its own text may quote the password, as in: name 'secret' is not defined.
+        raise SettingsError(f"{path} can't be run: {type(error).__name__}{_place(error, path)}") from None
     return {name: content.get(variable) for name, variable in NAMES.items()}, path
+
+
+def _place(error: Exception, path: Path) -> str:
+    """Return where in a file an error is, as far as it tells."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f" in line {lines[-1]}" if lines else ""
 
 
 def _ini_path() -> Path:
@@ -177,10 +194,10 @@ def _from_ini() -> tuple[dict[str, Any], Path | None]:
             return {}, None
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} can't be read: {error}") from error
+        raise SettingsError(f"{path} can't be read: {_why_unreadable(error)}") from error
     except configparser.Error as error:
         # Its own text may quote the line, and the line may hold the password.
-        raise SettingsError(f"{path} is no valid ini file ({type(error).__name__})") from error
+        raise SettingsError(f"{path} is no valid ini file ({type(error).__name__})") from None
     if not parser.has_section("picas"):
         raise SettingsError(f"{path} has no section [picas]")
     unknown = set(parser["picas"]) - set(NAMES)

@@ -47,29 +47,31 @@ def job_id_of(doc: Mapping[str, Any]) -> str:
 def _find_job_id(env: Mapping[str, str]) -> tuple[str, str | None] | None:
     """Return the token's field and the job id of the highest layer, None outside a job."""
     if _get(env, "DIRACJOBID"):
-        return "dirac_job_id", env["DIRACJOBID"]
+        return "dirac_job_id", _get(env, "DIRACJOBID")
     if _get(env, "JOBID") and _get(env, "DIRACSITE"):  # DIRAC 9 sets no DIRACJOBID, and others use JOBID too
-        return "dirac_job_id", env["JOBID"]
+        return "dirac_job_id", _get(env, "JOBID")
     if _get(env, "GLITE_WMS_JOBID"):
-        job_id = env["GLITE_WMS_JOBID"]
+        job_id = _get(env, "GLITE_WMS_JOBID")
         return "wms_job_id", job_id if job_id.startswith("http") else None
     if _get(env, "CREAM_JOBID"):
-        return "cream_job_id", env["CREAM_JOBID"]
+        return "cream_job_id", _get(env, "CREAM_JOBID")
     if _get(env, "PBS_JOBID"):
         return "pbs_job_id", _pbs_job_id(env)
     if _get(env, "SLURM_ARRAY_JOB_ID") and _get(env, "SLURM_ARRAY_TASK_ID"):
-        return "slurm_job_id", f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+        return "slurm_job_id", f"{_get(env, 'SLURM_ARRAY_JOB_ID')}_{_get(env, 'SLURM_ARRAY_TASK_ID')}"
     if _get(env, "SLURM_JOB_ID") or _get(env, "SLURM_ARRAY_JOB_ID"):
-        return "slurm_job_id", _get(env, "SLURM_JOB_ID") or env["SLURM_ARRAY_JOB_ID"]
+        return "slurm_job_id", _get(env, "SLURM_JOB_ID") or _get(env, "SLURM_ARRAY_JOB_ID")
     condor = _condor_job_id(_get(env, "_CONDOR_JOB_AD"))
     if condor:
         return "condor_job_id", condor
     if _get(env, "LSB_JOBID"):
         index = _get(env, "LSB_JOBINDEX")  # "0" outside an array
-        return "lsf_job_id", f"{env['LSB_JOBID']}[{index}]" if index not in ("", "0") else env["LSB_JOBID"]
+        job_id = _get(env, "LSB_JOBID")
+        return "lsf_job_id", f"{job_id}[{index}]" if index not in ("", "0") else job_id
     if _get(env, "JOB_ID") and (_get(env, "SGE_TASK_ID") or _get(env, "SGE_ROOT")):
         task = _get(env, "SGE_TASK_ID")  # "undefined" outside an array
-        return "sge_job_id", f"{env['JOB_ID']}.{task}" if task not in ("", "undefined") else env["JOB_ID"]
+        job_id = _get(env, "JOB_ID")
+        return "sge_job_id", f"{job_id}.{task}" if task not in ("", "undefined") else job_id
     return None
 
 
@@ -79,7 +81,7 @@ def _get(env: Mapping[str, str], name: str) -> str:
 
 def _pbs_job_id(env: Mapping[str, str]) -> str:
     """Return PBS_JOBID, with the index of a job array in it ("12[3].server") also where the server leaves it out."""
-    job_id = env["PBS_JOBID"]
+    job_id = _get(env, "PBS_JOBID")
     index = _get(env, "PBS_ARRAY_INDEX") or _get(env, "PBS_ARRAYID")  # PBS Pro and OpenPBS; Torque
     if not index or "[" in job_id:
         return job_id

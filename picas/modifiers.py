@@ -26,6 +26,8 @@ MAX_ATTEMPTS = 20
 """Attempts that a token remembers; the oldest go first."""
 MAX_ERRORS = 20
 """Errors that a token remembers; the oldest go first."""
+MAX_MESSAGE = 10_000
+"""Characters of a message that are kept, from its beginning."""
 MAX_TRACEBACK = 10_000
 """Characters of a traceback that are kept, from its end."""
 
@@ -85,7 +87,7 @@ def reset(token: Token, lock: Any = 0, done: Any = 0) -> Token:
 def scrub(token: Token) -> Token:
     """Put a token back into the pool after a failure and count that in `scrub_count`."""
     count = parse_int(token.get("scrub_count", None))
-    token["scrub_count"] = 1 if math.isnan(count) else int(count) + 1
+    token["scrub_count"] = int(count) + 1 if math.isfinite(count) else 1
     return reset(token)
 
 
@@ -106,7 +108,7 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
     """Add to a token's list `error` without changing its state. For the parameters see `set_error`."""
     entry: dict[str, Any] = {"time": seconds()}
     if message is not None:
-        entry["message"] = str(message)
+        entry["message"] = str(message)[:MAX_MESSAGE]
     if exception is not None:
         text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
         entry["exception"] = text[-MAX_TRACEBACK:]

@@ -5,9 +5,21 @@ from __future__ import annotations
 import math
 import operator
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_WHITESPACE = "[\\t\\n\\v\\f\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*"
+"""What JavaScript skips around a number; Python's own idea of it is another."""
+_LEADING_INTEGER = re.compile(_WHITESPACE + r"([+-]?[0-9]+)")
+_DECIMAL = re.compile(
+    _WHITESPACE + r"([+-]?(?:Infinity|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|)" + _WHITESPACE
+)
+_PREFIXED = re.compile(_WHITESPACE + r"(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)" + _WHITESPACE)
+_SMALLEST_PLAIN = 1e-6
+_LARGEST_PLAIN = 1e21
+"""Between these JavaScript writes a number without an exponent."""
 
 _OPERATORS = {"==": operator.eq, "!=": operator.ne, ">": operator.gt}
 
@@ -70,13 +82,21 @@ def has_failed(token: Mapping[str, Any]) -> bool:
 
 
 def parse_int(value: object) -> float:
-    """Return what JavaScript's `parseInt(value, 10)` makes of a value from JSON: a whole number, or NaN."""
+    """Return what JavaScript's `parseInt(value, 10)` makes of a value from JSON: a whole number, infinity, or NaN."""
     if isinstance(value, bool) or value is None:
         return math.nan
     if isinstance(value, (int, float)):
-        return math.trunc(value) if math.isfinite(value) else math.nan
-    match = re.match(r"\s*([+-]?\d+)", value) if isinstance(value, str) else None
-    return int(match.group(1)) if match else math.nan
+        if value == 0 or _SMALLEST_PLAIN <= abs(value) < _LARGEST_PLAIN:
+            return math.trunc(value)
+        try:
+            value = repr(float(value))  # "1e-07" begins with a 1
+        except OverflowError:
+            return math.nan  # JavaScript reads Infinity
+    match = _LEADING_INTEGER.match(value) if isinstance(value, str) else None
+    if match is None:
+        return math.nan
+    digits = match.group(1)
+    return int(digits) if len(digits) <= sys.float_info.dig else float(digits)
 
 
 def _to_number(value: object) -> float:
@@ -88,7 +108,8 @@ def _to_number(value: object) -> float:
         return value
     if not isinstance(value, str):
         return math.nan
-    try:
-        return float(value.strip() or 0)
-    except ValueError:
-        return math.nan
+    prefixed = _PREFIXED.fullmatch(value)
+    if prefixed:
+        return int(prefixed.group(1), 0)
+    decimal = _DECIMAL.fullmatch(value)
+    return float(decimal.group(1) or 0) if decimal else math.nan

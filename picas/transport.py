@@ -30,9 +30,10 @@ import certifi
 import couchdb.http
 import requests
 import requests.adapters
+import urllib3
 from couchdb import json as couchdb_json
 
-from .exceptions import LostAnswer, Unreachable
+from .exceptions import LostAnswer, SettingsError, Unreachable
 from .version import VERSION
 
 CONNECT_TIMEOUT = 10.0
@@ -46,6 +47,8 @@ CONNECT_PATIENCE = 15.0
 MAX_RETRY_AFTER = 10.0
 """Seconds that a server's Retry-After is obeyed for at the most."""
 MAX_IDLE_CONNECTIONS = 32
+BUFFERED_BYTES = 1 << 20
+"""Bytes up to which a body that is no JSON is read at once too."""
 
 USER_AGENT = f"picas/{VERSION}"
 PASSING_ERRORS = frozenset({429, 500, 502, 503, 504})
@@ -73,7 +76,7 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
 
     :param verify: True for the system's certificate authorities and those of `certifi`, False for no check at all, or
         the path of a file or folder of CA certificates that are trusted instead
-    :raises OSError: if that path can't be read
+    :raises SettingsError: if that path holds no certificates
     """
     if verify is False:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -85,7 +88,10 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         context.load_verify_locations(cafile=certifi.where())
         return context
     folder = Path(verify).is_dir()
-    return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
+    try:
+        return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
+    except OSError as error:  # it does not name the file
+        raise SettingsError(f"can't read CA certificates from {verify} ({explain(error)})") from error
 
 
 def may_repeat(method: str, url: str) -> bool:
@@ -171,6 +177,37 @@ def _is_usable(connection: http.client.HTTPConnection) -> bool:
         return False
 
 
+class _Body(couchdb.http.ResponseBody):  # type: ignore[misc]  # couchdb has no types
+    """An answer that its receiver reads piece by piece."""
+
+    conn: http.client.HTTPConnection | None
+
+    def read(self, size: int | None = None) -> bytes:
+        """Return the next bytes, all that are left without a size.
+
+        :raises Unreachable: if the connection breaks
+        """
+        try:
+            data: bytes = super().read(size)
+        except _LOST as error:
+            self._drop()
+            raise Unreachable(f"the answer from {server_of(self.url)} broke off ({explain(error)})") from error
+        return data
+
+    def close(self) -> None:
+        """Give the connection back, or close it if there is more to come: that may be a gigabyte."""
+        if self.conn and self.resp.isclosed():
+            self._release_conn()
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.resp.close()
+        if self.conn:
+            self.conn.close()
+            self.conn = None
+
+
 class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no types
     """The session that `couchdb` sends its requests through.
 
@@ -208,8 +245,8 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
     ) -> Answer:
         """Send a request and return the status, the headers and the body, as `couchdb` wants them.
 
-        JSON is read to its end before this returns, so that a broken answer is noticed (and repeated) here; other
-        bodies, and feeds that do not end, are read by the caller.
+        JSON and short bodies are read to their end before this returns, so that a broken answer is noticed (and
+        repeated) here; long ones, and feeds that do not end, are read by the caller.
 
         :param body: None, text, bytes, a file, or whatever JSON can hold
         :raises Unreachable: if the request was not sent, or reads and got no answer
@@ -242,6 +279,9 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             worth_repeating = refused or (repeatable and status in PASSING_ERRORS)
             if worth_repeating and not hasattr(payload, "read") and pause(pauses, message["retry-after"]):
                 continue
+            if status in _REDIRECTS:
+                target = server_of(urljoin(url, message["location"] or ""))
+                raise couchdb.http.ServerError((status, ("redirect", f"the server sends us on to {target}")))
             if status >= 400:
                 raise_error(status, data.read() if data else b"")
             return answer
@@ -288,18 +328,25 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         """Send one request and read its answer; JSON is read to its end."""
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        connection.request(method, path, body=payload, headers=headers, encode_chunked=hasattr(payload, "read"))
+        refusal: OSError | None = None
+        try:
+            connection.request(method, path, body=payload, headers=headers, encode_chunked=hasattr(payload, "read"))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            refusal = error  # a server that takes no large bodies answers early and closes: that answer tells more
         response = connection.getresponse()
+        if refusal and response.status < 400:
+            raise refusal
         is_json = "json" in response.msg.get("content-type", "")
-        endless = any(feed in parts.query for feed in _CONTINUOUS_FEEDS)
-        if response.status >= 400 or method == "HEAD" or (is_json and not endless):
+        is_short = response.length is not None and response.length <= BUFFERED_BYTES
+        is_endless = any(feed in parts.query for feed in _CONTINUOUS_FEEDS)
+        if response.status >= 300 or method == "HEAD" or is_short or (is_json and not is_endless):
             data: Any = io.BytesIO(response.read())
-            if response.will_close:
+            if response.will_close or refusal:
                 connection.close()
             else:
                 self.connection_pool.release(url, connection)
         else:
-            data = couchdb.http.ResponseBody(response, self.connection_pool, url, connection)
+            data = _Body(response, self.connection_pool, url, connection)
         return response.status, response.msg, data
 
     def _redirect(
@@ -332,25 +379,41 @@ class RequestsSession(requests.Session):
         self.trust_env = False  # the other session knows no proxies, and ~/.netrc was looked at by config
         self.auth = credentials
         self.headers["User-Agent"] = USER_AGENT
-        self.verify = verify
+        self.verify = self._verification = verify
         self._timeouts = timeouts
-        self.mount("https://", _TlsAdapter(verify))
+        self._pid = os.getpid()
+        self._has_tls = False
+        self.mount("http://", _Adapter())
+
+    def get_adapter(self, url: Any) -> Any:
+        """Return the adapter for a URL; that for TLS is made when it is needed, since it takes a while."""
+        if not self._has_tls and str(url).lower().startswith("https:"):
+            self.mount("https://", _Adapter(tls_context(self._verification)))
+            self._has_tls = True
+        return super().get_adapter(url)
 
     def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
         """Send a request, with the session's time-outs if none are given; see `requests.Session.request`."""
+        if self._pid != os.getpid():  # after a fork the connections are the parent's
+            self.close()
+            self._pid = os.getpid()
         kwargs.setdefault("timeout", (self._timeouts.connect, self._timeouts.read))
         return super().request(method, url, *args, **kwargs)
 
 
-class _TlsAdapter(requests.adapters.HTTPAdapter):
-    """Gives `requests` the same TLS settings as the other session."""
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Gives `requests` the same TLS settings as the other session, and lets it try again to connect."""
 
-    def __init__(self, verify: bool | str) -> None:
-        self._verify = verify
-        super().__init__()
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        # Only connecting: what was sent is not sent again here.
+        tries = urllib3.Retry(total=None, connect=len(RETRY_PAUSES), read=False, other=0, backoff_factor=0.1)
+        super().__init__(max_retries=tries)
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, ssl_context=tls_context(self._verify), **kwargs)
+        if self._tls is not None:
+            kwargs["ssl_context"] = self._tls
+        super().init_poolmanager(*args, **kwargs)
 
 
 def server_of(url: str) -> str:

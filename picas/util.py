@@ -6,6 +6,7 @@ import time
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 
 def seconds() -> int:
@@ -40,6 +41,24 @@ def merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     merged = deepcopy(a)
     merged.update(b)
     return merged
+
+
+def split_credentials(url: str) -> tuple[str, str, str]:
+    """Return a server's address without user and password, the user, and the password ('' where there is none).
+
+    :raises ValueError: if the address makes no sense; the text tells nothing of what may be a password
+    """
+    parts = urlsplit(url.strip())
+    if parts.scheme not in ("http", "https"):
+        raise ValueError("the address must begin with http:// or https://")
+    try:
+        port_is_valid = parts.port is None or parts.port > 0
+    except ValueError:
+        port_is_valid = False
+    if not (port_is_valid and parts.hostname) or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError("the address has no valid host and port; write / ? # @ : in a password as %2F %3F %23 %40 %3A")
+    bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
+    return bare.rstrip("/"), unquote(parts.username or ""), unquote(parts.password or "")
 
 
 def read_capped(path: str | Path, limit: int) -> bytes:

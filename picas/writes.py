@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Callable
 
 import couchdb
@@ -24,17 +25,17 @@ REPEAT_PAUSES = (0.2, 1.0, 3.0)
 BULK_DOCS = 1000
 """Documents in one `_bulk_docs` request at the most."""
 BULK_BYTES = 8_000_000
-"""Characters of JSON in one `_bulk_docs` request, unless a single document is larger."""
+"""Bytes of JSON in one `_bulk_docs` request, unless a single document is larger."""
 
 
-def write_one(db: couchdb.Database, sent: Mapping[str, Any], write: Callable[[], str]) -> str:
+def write_one(write: Callable[[], str], look_up: Callable[[], str | None]) -> str:
     """Write one document and return its new revision.
 
-    :param db: the database
-    :param sent: the content that `write` sends, see `find_landed`
     :param write: sends the document and returns the revision from the answer
-    :raises couchdb.http.HTTPError: if the server refuses the document
-    :raises LostAnswer: if it did not land after several tries
+    :param look_up: returns the revision under which the write landed, None if it did not; see `find_landed`
+    :raises couchdb.http.HTTPError: if the server refuses the document, or has a passing error each time
+    :raises Unreachable: if nothing was sent
+    :raises LostAnswer: if it did not land after several tries, or if nobody could be asked whether it did
     """
     pauses = iter(REPEAT_PAUSES)
     repeated = False
@@ -42,14 +43,14 @@ def write_one(db: couchdb.Database, sent: Mapping[str, Any], write: Callable[[],
         try:
             return write()
         except (ResourceConflict, ResourceNotFound):
-            rev = find_landed(db, sent) if repeated else None  # it may be our own first try, applied late
+            rev = _ask(look_up) if repeated else None  # it may be our own first try, applied late
             if rev is None:
                 raise
             return rev
         except (LostAnswer, ServerError) as error:
             if not is_unknown_outcome(error):
                 raise
-            rev = find_landed(db, sent)
+            rev = _ask(look_up)
             if rev is not None:
                 return rev
             if not pause(pauses):
@@ -57,21 +58,31 @@ def write_one(db: couchdb.Database, sent: Mapping[str, Any], write: Callable[[],
             repeated = True
 
 
+def _ask(look_up: Callable[[], str | None]) -> str | None:
+    """Return what a write became; `Unreachable` would say that it was never sent."""
+    try:
+        return look_up()
+    except (Unreachable, ServerError) as error:
+        if not is_passing(error):
+            raise
+        raise LostAnswer(f"nobody can tell whether a write was applied ({error})") from error
+
+
 def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> list[str | None]:
     """Write documents with few requests and return the new revision of each, None for one that was refused.
 
     :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
     :raises couchdb.http.HTTPError: if the server refuses all
-    :raises LostAnswer: if some did not land after several tries
+    :raises LostAnswer: if some did not land after several tries, or if nobody could be asked whether they did
     """
-    texts = [couchdb_json.encode(doc) for doc in docs]
+    texts = [couchdb_json.encode(doc).encode("utf-8") for doc in docs]
     revs: list[str | None] = []
     for first, end in _portions(texts):
         revs += _write_portion(db, docs[first:end], texts[first:end])
     return revs
 
 
-def _portions(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+def _portions(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Yield begin and end of the portions that fit into one `_bulk_docs` request each."""
     first = size = 0
     for position, text in enumerate(texts):
@@ -83,20 +94,20 @@ def _portions(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
         yield first, len(texts)
 
 
-def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], texts: Sequence[str]) -> list[str | None]:
+def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], texts: Sequence[bytes]) -> list[str | None]:
     pauses = iter(REPEAT_PAUSES)
     revs: list[str | None] = [None] * len(docs)
     left = list(range(len(docs)))
     repeated = False
     while left:
-        body = '{"docs":[' + ",".join(texts[number] for number in left) + "]}"
+        body = b'{"docs":[' + b",".join(texts[number] for number in left) + b"]}"
         try:
             _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers={"Content-Type": "application/json"})
         except (LostAnswer, ServerError) as error:
             if not is_unknown_outcome(error):
                 raise
             for number in left:
-                revs[number] = find_landed(db, docs[number])
+                revs[number] = _ask(partial(find_landed, db, docs[number]))
             left = [number for number in left if revs[number] is None]
             if left and not pause(pauses):
                 raise
@@ -106,7 +117,7 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
             if "error" not in row:
                 revs[number] = row["rev"]
             elif repeated:  # the conflict may be our own first try, applied late
-                revs[number] = find_landed(db, docs[number])
+                revs[number] = _ask(partial(find_landed, db, docs[number]))
         break
     return revs
 
@@ -133,7 +144,7 @@ def find_landed(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
     except ResourceNotFound:
         return _find_deletion(db, sent) if sent.get("_deleted") else None
     base_rev = sent.get("_rev")
-    if base_rev is None and _same_content(sent, stored):
+    if base_rev is None and _same_content(sent, stored, _generation(stored["_rev"])):
         return str(stored["_rev"])  # its generation is not 1 if there was a deleted document of that id
     revisions = stored["_revisions"]
     generation = _generation(base_rev) + 1
@@ -149,7 +160,7 @@ def find_landed(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
             _, _, stored = db.resource.get_json(doc_path(sent["_id"]), rev=rev)
         except HTTPError:
             return None  # compacted away: nobody can tell any more
-    return rev if _same_content(sent, stored) else None
+    return rev if _same_content(sent, stored, generation) else None
 
 
 def _find_deletion(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
@@ -161,11 +172,17 @@ def _find_deletion(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
     return rev if value.get("deleted") and follows else None
 
 
-def _same_content(sent: Mapping[str, Any], stored: Mapping[str, Any]) -> bool:
+def _same_content(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int) -> bool:
+    """Tell whether a stored document says what was sent, and took the sent attachments in the step to `generation`."""
     skipped = ("_rev", "_attachments", "_revisions")
     ours = json.loads(json.dumps({key: value for key, value in sent.items() if key not in skipped}))
     theirs = {key: value for key, value in stored.items() if key not in skipped}
-    return ours == theirs and set(sent.get("_attachments") or ()) == set(stored.get("_attachments") or ())
+    our_files, their_files = sent.get("_attachments") or {}, stored.get("_attachments") or {}
+    return (
+        ours == theirs
+        and set(our_files) == set(their_files)
+        and all(their_files[name]["revpos"] == generation for name, file in our_files.items() if "data" in file)
+    )
 
 
 def _generation(rev: str | None) -> int:
@@ -173,9 +190,17 @@ def _generation(rev: str | None) -> int:
 
 
 def doc_path(doc_id: str) -> list[str]:
-    """Return the path of a document below its database; the slash in "_design/x" stays one."""
-    if doc_id.startswith(("_design/", "_local/")):
-        return doc_id.split("/", 1)
+    """Return the path of a document below its database; the slash in "_design/x" stays one.
+
+    :raises ValueError: if no document can have that id: the path would lead to the database or a part of it
+    """
+    if not isinstance(doc_id, str):
+        raise ValueError(f"{doc_id!r} can't be the id of a document")
+    folder, slash, name = doc_id.partition("/")
+    if slash and name and folder in ("_design", "_local"):
+        return [folder, name]
+    if not doc_id or doc_id.startswith("_"):
+        raise ValueError(f"{doc_id!r} can't be the id of a document")
     return [doc_id]
 
 
@@ -212,6 +237,6 @@ def _merge_attachments(*versions: Mapping[str, Any]) -> dict[str, Any]:
     new = {
         name: {key: value for key, value in attachment.items() if key != "stub"}
         for name, attachment in ours.items()
-        if "data" in attachment
+        if "data" in attachment and attachment != base.get(name)
     }
     return {**{name: value for name, value in theirs.items() if name not in removed}, **new}
