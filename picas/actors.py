@@ -10,26 +10,33 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Callable
 
+from couchdb.http import HTTPError
+
 from . import executers, modifiers
 from .clients import CouchDB
-from .documents import Task
-from .exceptions import PilotStopped, TokenTimeout
+from .documents import Document
+from .exceptions import PicasError, PilotStopped, TokenTimeout
 from .executers import GRACE
-from .interrupts import TimeLimit, interrupt, shielded
+from .interrupts import TimeLimit, exposed, interrupt, shielded, wait_until
 from .iterators import EndlessViewIterator, TaskViewIterator, ViewIterator
-from .outages import MAX_OUTAGE, wait_out
+from .outages import MAX_OUTAGE, is_outage, wait_out
 from .pilots import Pilot
 from .results import ClaimedToken
-from .states import has_failed, is_in_state, parse_int
+from .states import is_in_state, parse_int, state_of
 from .util import Timer
 
 log = logging.getLogger(__name__)
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_LAG = 0.5
+"""Seconds to wait for the pilot's own signal after a child was ended by one: a batch system sends them one by one."""
+
+_at_work: set[int] = set()  # the threads in which actors run, by their identifiers
 
 _STOPPED_EXIT_CODES = frozenset(
     code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)
@@ -113,8 +120,9 @@ class Actor:
         self.time = Timer()
 
         self._held: ClaimedToken | None = None  # locked by this pilot and not saved yet
-        self._is_running = False
+        self._thread: int | None = None  # that of the run
         self._stop_signal: int | None = None
+        self._is_interrupted = False
         self._previous_handlers: dict[int, Any] = {}
 
     # --- what users override
@@ -179,90 +187,109 @@ class Actor:
         if self._stop_signal is not None:
             return
         self._stop_signal = signum
-        log.warning("Stopping on signal %s", signum)
         if isinstance(self.iterator, ViewIterator):
             self.iterator.stop()
-        if self._is_running:
-            # Ended from another thread: code that is interrupted while it waits for a child can't see its end here.
-            threading.Thread(target=self._end_children, name="picas-stop", daemon=True).start()
-            interrupt(self._raise_stopped)
-        else:
-            self._stop_without_run()
+        interrupt(self._stop_without_run if self._thread is None else self._stop_run)
 
     # --- the loop
 
     def _work(self, conditions: StopConditions) -> None:
-        self.pilot = Pilot()
-        self.time = Timer()
-        self._stop_signal = None
-        self._is_running = True
-        self.setup_handler()
-        try:
-            self._prepare_and_work(conditions)
-        finally:
-            self._is_running = False
-            self._restore_handlers()
+        with shielded():  # a signal interrupts the user's code only; else it takes effect where the loop looks for it
+            self.pilot = Pilot()
+            self.time = Timer()
+            self._stop_signal = None
+            self._is_interrupted = False
+            self._thread = threading.get_ident()
+            _at_work.add(self._thread)
+            self.setup_handler()
+            try:
+                self._prepare_and_work(conditions)
+            finally:
+                self._restore_handlers()
+                _at_work.discard(self._thread)
+                self._thread = None
 
     def _prepare_and_work(self, conditions: StopConditions) -> None:
+        is_prepared = False
         try:
-            self.prepare_env()
-        except PilotStopped:
-            self._clean_env()
-            raise
-        try:
+            with exposed():
+                self.prepare_env()
+            is_prepared = True
             for held in self._claimed_tokens(conditions):
                 self._run(held, conditions)
                 conditions.processed += 1
-                if conditions.are_met():
-                    break
+                with exposed():
+                    if conditions.are_met():
+                        break
         except BaseException:
-            with shielded():
-                self._end_children()
-                self._release()
+            self._end_children(self._children())
+            self._release()
+            if is_prepared or self._is_stopping():
+                self._clean_env_quietly()
             raise
-        finally:
-            self._clean_env()
+        self._release()
+        self.cleanup_env()
 
-    def _clean_env(self) -> None:
-        with shielded():  # a signal does not break it off: it runs once
+    def _clean_env_quietly(self) -> None:
+        """Clean up without hiding the exception that ends the run."""
+        try:
             self.cleanup_env()
+        except Exception:
+            log.exception("cleanup_env failed")
 
     def _claimed_tokens(self, conditions: StopConditions) -> Iterator[ClaimedToken]:
         """Yield tokens that this pilot has locked, one by one."""
         tokens = iter(self.iterator)
-        if isinstance(self.iterator, EndlessViewIterator) and conditions.max_total_time is not None:
-            self.iterator.deadline = conditions.last_start
+        if isinstance(tokens, EndlessViewIterator):
+            tokens.deadline = None if conditions.max_total_time is None else conditions.last_start
         while time.monotonic() <= conditions.last_start:
             self.current_task = None
-            with shielded():  # a token that was locked is not lost to a signal: that takes effect after the block
-                task = self._claim(tokens)
-                if task is None:
-                    return
-                self.current_task = task
-                self._held = held = ClaimedToken(task)
+            task = self._claim(tokens, conditions)
+            if task is None:
+                return
+            self.current_task = task
+            self._held = held = ClaimedToken(task)
+            if "exit_code" in task:
+                task["exit_code"] = ""  # that of an earlier attempt says nothing of this one
+            if time.monotonic() > conditions.last_start:
+                self._save(held, "stopped")
+                break
             yield held
         log.info("No further token: it could not end within the %s s of this run", conditions.max_total_time)
 
-    def _claim(self, tokens: Iterator[Any]) -> Any:
+    def _claim(self, tokens: Iterator[Any], conditions: StopConditions) -> Any:
         """Return the next token, locked, or None if there is none."""
         if not isinstance(tokens, ViewIterator):
             return next(tokens, None)
         tokens.pilot = self.pilot.id
-        return wait_out(lambda: next(tokens, None), self.max_outage, self._is_stopping)
 
-    def _is_stopping(self) -> bool:
-        return self._stop_signal is not None
+        def is_over() -> bool:
+            return self._is_stopping() or time.monotonic() > conditions.last_start
+
+        try:
+            return wait_out(lambda: next(tokens, None), self.max_outage, is_over)
+        except (PicasError, HTTPError) as error:
+            if is_outage(error) and is_over():
+                log.warning("The run is over while the database is away: %s", error)
+                return None
+            raise
 
     def _run(self, held: ClaimedToken, conditions: StopConditions) -> None:
         """Process one token and save what became of it."""
         task = held.token
-        limit = TimeLimit(conditions.max_token_time, lambda: _has_result(task), self._end_children)
+        limit = TimeLimit(
+            conditions.max_token_time,
+            lambda: self._has_result(task),
+            lambda: self._end_children(self._children()),
+            self.grace,
+        )
         error: BaseException | None = None
         try:
-            self.prepare_run()
-            with limit:
-                self.process_task(task)
-            held.is_processed = not self._is_stopping()  # the code may have swallowed the interruption
+            with exposed():
+                self.prepare_run()
+                with limit:
+                    self.process_task(task)
+                    held.is_processed = not self._is_interrupted  # the code may have swallowed the interruption
         except (PilotStopped, KeyboardInterrupt):
             raise
         except TokenTimeout:
@@ -271,39 +298,50 @@ class Actor:
             error = caught
         finally:
             limit.close()
+        if limit.expired:
+            error = self._judge_time_out(held, limit)
+        elif _was_ended_by_signal(task) or parse_int(getattr(error, "returncode", None)) in _STOPPED_EXIT_CODES:
+            wait_until(self._is_stopping, STOP_LAG)
         if self._is_stopping():
             raise PilotStopped(self.stop_exit_code)
-        if limit.expired:
-            error = TokenTimeout(f"time-out: it took longer than {conditions.max_token_time:g} s")
-        with shielded():
-            is_saved = self._conclude(held, error)
+        is_saved = self._conclude(held, error)
         try:
             self._clean_run(held, is_saved)
         finally:
             if is_saved:
-                self._scrub_if_failed(held, conditions.max_scrub)
+                self._scrub_if_failed(task, conditions.max_scrub)
+
+    def _judge_time_out(self, held: ClaimedToken, limit: TimeLimit) -> TokenTimeout | None:
+        """Return the error that a token has whose code was broken off, None if it had its result by then."""
+        if not limit.was_finished:
+            return TokenTimeout(f"time-out: {limit.seconds:g} s are over")
+        modifiers.note_error(held.token, "time-out: the code had given its result, but went on, and was broken off")
+        return None
 
     def _conclude(self, held: ClaimedToken, error: BaseException | None) -> bool:
         """Bring a token that was processed into its final state, save it, and return whether that worked."""
         task = held.token
         if isinstance(error, TokenTimeout):
             modifiers.set_error(task, error)
+            log.warning("Token %s failed: %s", held.id, error)
         elif error is not None:
             modifiers.set_error(task, f"{type(error).__name__}: {error}", error)
-            log.warning("Token %s failed: %s: %s", task.id, type(error).__name__, error)
+            log.warning("Token %s failed: %s: %s", held.id, type(error).__name__, error)
         elif self.auto_close and is_in_state(task, "locked"):
             if task.get("exit_code") in ("", None):
                 task["exit_code"] = 0
             modifiers.close(task)
-        failed = "time-out" if isinstance(error, TokenTimeout) else "failed"
         self.tasks_processed += 1
-        return self._save(held, failed if error is not None or has_failed(task) else "done")
+        if isinstance(error, TokenTimeout):
+            return self._save(held, "time-out")
+        # One that the user's code has put back itself has failed as well: that is why one does it.
+        return self._save(held, {"done": "done", "locked": "left open"}.get(str(state_of(task)), "failed"))
 
     def _save(self, held: ClaimedToken, outcome: str) -> bool:
         self._held = None
         modifiers.end_attempt(held.token, outcome)
-        if outcome == "stopped" and self.token_reset_values is not None:
-            modifiers.reset(held.token, *self.token_reset_values)
+        if outcome == "stopped":
+            modifiers.reset(held.token, *(self.token_reset_values or (0, 0)))
         self.pilot.count(outcome)
         return held.save(
             self.db, max_outage=self.max_outage, spool_folder=self.spool_folder, is_stopped=self._is_stopping
@@ -311,56 +349,93 @@ class Actor:
 
     def _clean_run(self, held: ClaimedToken, is_saved: bool) -> None:
         try:
-            self.cleanup_run()
+            with exposed():
+                self.cleanup_run()
         except Exception as error:
-            log.exception("cleanup_run failed after token %s", held.token.id)
+            log.exception("cleanup_run failed after token %s", held.id)
             if is_saved:
-                noted = ClaimedToken(held.token)
-                modifiers.note_error(held.token, f"{type(error).__name__} in cleanup_run: {error}", error)
-                noted.save(self.db, max_outage=self.max_outage, is_stopped=self._is_stopping)
+                message = f"{type(error).__name__} in cleanup_run: {error}"
+                note = partial(modifiers.note_error, message=message, exception=error)
+                self._save_change(held.token, note)
 
-    def _scrub_if_failed(self, held: ClaimedToken, max_scrub: int) -> None:
+    def _scrub_if_failed(self, task: Document, max_scrub: int) -> None:
         """Give a failed token another try if it has one left."""
-        task = held.token
         count = parse_int(task.get("scrub_count", 0))
-        if not is_in_state(task, "error") or not (math.isnan(count) or count < max_scrub) or max_scrub <= 0:
-            return
-        with shielded():
-            saved = ClaimedToken(task)
-            modifiers.scrub(task)
-            saved.save(self.db, max_outage=self.max_outage, is_stopped=self._is_stopping)
+        if is_in_state(task, "error") and max_scrub > (0 if math.isnan(count) else count):
+            self._save_change(task, modifiers.scrub)
+
+    def _save_change(self, task: Document, change: Callable[[Document], Any]) -> None:
+        """Change a token whose result was saved, and save it again."""
+        saved = ClaimedToken(task)
+        change(task)
+        saved.save(self.db, max_outage=self.max_outage, is_stopped=self._is_stopping, is_result=False)
 
     # --- stopping
 
-    def _raise_stopped(self) -> None:
+    def _is_stopping(self) -> bool:
+        return self._stop_signal is not None
+
+    def _stop_run(self) -> None:
+        self._is_interrupted = True
+        # Ended from another thread: code that is interrupted while it waits for a child can't see its end here.
+        ending = threading.Thread(target=self._end_for_stop, args=(self._children(),), name="picas-stop", daemon=True)
+        ending.start()
         raise PilotStopped(self.stop_exit_code)
 
-    def _end_children(self) -> bool:
-        """End all children with their process groups; return whether there were any."""
-        children = executers.running()
-        if self.subprocess is not None and self.subprocess.poll() is None and self.subprocess not in children:
-            children.append(self.subprocess)
-        executers.end_all(children, self.grace)
-        return bool(children)
+    def _end_for_stop(self, children: list[subprocess.Popen[Any]]) -> None:
+        log.warning("Stopping on signal %s", self._stop_signal)  # not in the handler, which may have met a log line
+        self._end_children(children)
+
+    def _children(self) -> list[subprocess.Popen[Any]]:
+        """Return the children that run for this actor."""
+        # Those of threads that the user's code has started count too, unless they may be another actor's.
+        children = executers.running(self._thread if len(_at_work) > 1 else None)
+        own = self.subprocess
+        if own is not None and hasattr(own, "send_signal") and own not in children:
+            children.append(own)
+        return children
+
+    def _end_children(self, children: list[subprocess.Popen[Any]]) -> bool:
+        """End children with their process groups; return whether any was alive."""
+        return executers.end_all(children, self.grace)
 
     def _release(self) -> None:
         """Save the current token if its work is finished, else put it back, not counted as a failure."""
-        held = self._held
+        held = self._held or self._find_unsure()
+        self._held = None
         if held is None:
             return
-        was_ended_by_us = parse_int(held.token.get("exit_code")) in _STOPPED_EXIT_CODES
-        if held.is_processed or (_has_result(held.token) and not was_ended_by_us):
+        is_finished = held.is_processed or self._has_result(held.token)
+        if is_finished and not _was_ended_by_signal(held.token):
             self._conclude(held, None)
         elif self.token_reset_values is not None:
             self._save(held, "stopped")
 
+    def _find_unsure(self) -> ClaimedToken | None:
+        """Return the token that was locked by a request whose answer was lost, if there is one."""
+        if not isinstance(self.iterator, ViewIterator):
+            return None
+        try:
+            task = self.iterator.settle()
+        except (PicasError, HTTPError) as error:
+            log.error("A token may have stayed locked by this pilot, %s: %s", self.pilot.id, error)
+            return None
+        return None if task is None else ClaimedToken(task)
+
+    def _has_result(self, task: Document) -> bool:
+        """Tell whether the user's code has said how its work ended, so that only its own clean-up is left."""
+        return _is_closed(task) or (self.auto_close and task.get("exit_code", "") not in ("", None))
+
     def _stop_without_run(self) -> None:
         """Do at once what the loop does when it is stopped, for a handler that is called without a run."""
-        self._end_children()
-        if isinstance(self.current_task, Task) and is_in_state(self.current_task, "locked"):
-            self._held = ClaimedToken(self.current_task)
+        try:
+            self._end_children(self._children())
+            if isinstance(self.current_task, Document) and is_in_state(self.current_task, "locked"):
+                self._held = ClaimedToken(self.current_task)
             self._release()
-        self._clean_env()
+            self._clean_env_quietly()
+        finally:
+            self._stop_signal = None
         raise PilotStopped(self.stop_exit_code)
 
     def _restore_handlers(self) -> None:
@@ -407,6 +482,10 @@ class RunActor(Actor):
         )
 
 
-def _has_result(task: Any) -> bool:
-    """Tell whether the user's code has said how its work ended."""
-    return bool(task.get("done", 0) != 0 or task.get("exit_code", "") not in ("", None))
+def _is_closed(task: Document) -> bool:
+    return not is_in_state({"lock": 1, "done": task.get("done", 0)}, "locked")
+
+
+def _was_ended_by_signal(task: Document) -> bool:
+    """Tell whether a token's exit code is that of a child that the pilot's own signal, or we ourselves, have ended."""
+    return parse_int(task.get("exit_code", None)) in _STOPPED_EXIT_CODES

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Callable
 
-from .interrupts import shielded
+from .interrupts import shielded, wait_until
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ KILL_WAIT = 10.0
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
-_running: dict[int, tuple[subprocess.Popen[Any], int]] = {}
-"""The children that run, by process id, each with the thread that started it. A dict's single operations are atomic."""
+_running: dict[subprocess.Popen[Any], int] = {}
+"""The children that run, each with the thread that started it. A dict's single operations are atomic."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def execute(args: str | Sequence[str], shell: bool = False) -> tuple[subprocess.
 
 def execute_old(cmd: str) -> int:
     """Run a command in a shell, with this process's output, and return the wait status (see `os.system`)."""
-    return os.system(cmd)
+    with _child(cmd, shell=True) as process:
+        exit_code = process.wait()
+    return exit_code << 8 if exit_code >= 0 else -exit_code
 
 
 def run_command(
@@ -96,17 +98,19 @@ def run_command(
     """
     started = time.monotonic()
     timed_out = False
-    environment = {**os.environ, **(_token_environment(token) if token is not None else {}), **(env or {})}
+    environment = {**_environment_for(token), **(env or {})}
     with contextlib.ExitStack() as files:
         out = _open(files, stdout)
-        err = out if stderr is not None and stderr == stdout else _open(files, stderr)
+        err = out if _is_same_file(stdout, stderr) else _open(files, stderr)
         with _child(args, shell=shell, stdout=out, stderr=err, cwd=cwd, env=environment, grace=grace) as process:
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:
                 timed_out = True
                 end(process, grace)
-    return Result(process, process.returncode, timed_out, time.monotonic() - started)
+    # One that hangs in the kernel has no exit code yet, and will have this one.
+    exit_code = -signal.SIGKILL if process.returncode is None else process.returncode
+    return Result(process, exit_code, timed_out, time.monotonic() - started)
 
 
 def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
@@ -114,7 +118,7 @@ def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
 
     :param thread: only those that the thread of this identifier started
     """
-    return [process for process, owner in list(_running.values()) if thread in (None, owner)]
+    return [process for process, owner in list(_running.items()) if thread in (None, owner)]
 
 
 def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
@@ -127,18 +131,19 @@ def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
     end_all([process], grace)
 
 
-def end_all(processes: Sequence[subprocess.Popen[Any]], grace: float = GRACE) -> None:
-    """End several children at the same time, see `end`."""
-    groups = [_Group(process) for process in processes]
+def end_all(processes: Sequence[subprocess.Popen[Any]], grace: float = GRACE) -> bool:
+    """End several children at the same time, see `end`, and return whether any was alive."""
+    groups = [group for group in map(_Group, processes) if group.is_alive()]
     for group in groups:
         group.send(signal.SIGTERM)
         group.send(signal.SIGCONT)  # a stopped process acts on no signal but this one and SIGKILL
-    _wait_until(lambda: not any(group.is_alive() for group in groups), grace)
-    left = [group for group in groups if group.is_alive()]
-    for group in left:
-        log.warning("Process group %s did not end on SIGTERM within %s s: killing it", group.process.pid, grace)
-        group.send(signal.SIGKILL)
-    _wait_until(lambda: not any(group.is_alive() for group in left), KILL_WAIT)
+    if not wait_until(lambda: not any(group.is_alive() for group in groups), grace):
+        for group in groups:
+            if group.is_alive():
+                log.warning("Process group %s did not end on SIGTERM in %s s: killing it", group.process.pid, grace)
+                group.send(signal.SIGKILL)
+        wait_until(lambda: not any(group.is_alive() for group in groups), KILL_WAIT)
+    return bool(groups)
 
 
 class _Group:
@@ -147,7 +152,8 @@ class _Group:
     def __init__(self, process: subprocess.Popen[Any]) -> None:
         self.process = process
         # Asked now: after the child's end its id says nothing, while its group may live on.
-        self._is_own = process.pid in _running or _leads_group(process.pid)
+        self._is_own = process in _running or _leads_group(process.pid)
+        self._is_gone = False
 
     def send(self, signum: int) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -157,15 +163,36 @@ class _Group:
                 self.process.send_signal(signum)
 
     def is_alive(self) -> bool:
-        if self.process.poll() is None:
-            return True
+        # Once gone it stays so: its id may become another's.
+        self._is_gone = self._is_gone or (self.process.poll() is not None and not self._has_members())
+        return not self._is_gone
+
+    def _has_members(self) -> bool:
         if not self._is_own:
             return False
         try:
             os.killpg(self.process.pid, 0)
         except (ProcessLookupError, PermissionError):
             return False
-        return True
+        return _has_living_members(self.process.pid)
+
+
+def _has_living_members(group: int) -> bool:
+    """Tell whether a process group that exists has more than zombies, which stay in a container that has no init."""
+    try:
+        pids = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
+    except OSError:
+        return True  # no Linux
+    has_zombies = False
+    for pid in pids:
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            # "pid (name) state parent group …", where the name may hold anything.
+            state, _, of_group = Path("/proc", pid, "stat").read_bytes().rpartition(b") ")[2].split()[:3]
+            if int(of_group) == group:
+                if state not in (b"Z", b"X"):
+                    return True
+                has_zombies = True
+    return not has_zombies  # none in sight says nothing: one may just have been forked
 
 
 def _leads_group(pid: int) -> bool:
@@ -175,37 +202,25 @@ def _leads_group(pid: int) -> bool:
         return False
 
 
-def _wait_until(condition: Callable[[], bool], seconds: float) -> None:
-    give_up = time.monotonic() + seconds
-    pause = 0.005
-    while not condition() and time.monotonic() < give_up:
-        time.sleep(pause)
-        pause = min(pause * 1.5, 0.2)
-
-
 @contextlib.contextmanager
 def _child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a child in a process group of its own; it does not outlive the block."""
+    """Start a child in a process group of its own. If the block is broken off, all of the group is ended."""
     process: subprocess.Popen[bytes] | None = None
     try:
         with shielded():  # an interruption between the start and the note of it would leave the child alone
             process = subprocess.Popen(args, start_new_session=True, preexec_fn=_die_with_parent(), **options)  # noqa: PLW1509
-            _running[process.pid] = process, threading.get_ident()
+            _running[process] = threading.get_ident()
         yield process
+    except BaseException:
+        if process is not None:
+            end(process, grace)
+        raise
     finally:
         if process is not None:
-            _finish(process, grace)
-
-
-def _finish(process: subprocess.Popen[bytes], grace: float) -> None:
-    try:
-        if process.poll() is None:
-            end(process, grace)
-    finally:
-        _running.pop(process.pid, None)
-        for stream in (process.stdout, process.stderr):
-            if stream is not None:
-                stream.close()
+            _running.pop(process, None)
+            for stream in (process.stdout, process.stderr):
+                if stream is not None:
+                    stream.close()
 
 
 def _die_with_parent() -> Callable[[], None] | None:
@@ -213,9 +228,12 @@ def _die_with_parent() -> Callable[[], None] | None:
     if not sys.platform.startswith("linux"):
         return None
     prctl = _libc().prctl
+    parent = os.getpid()
 
     def set_signal() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        if os.getppid() != parent:  # it died before that
+            os.kill(os.getpid(), signal.SIGKILL)
 
     return set_signal
 
@@ -229,15 +247,29 @@ def _open(files: contextlib.ExitStack, path: str | Path | None) -> IO[bytes] | N
     return None if path is None else files.enter_context(Path(path).open("wb"))
 
 
+def _is_same_file(one: str | Path | None, other: str | Path | None) -> bool:
+    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
+
+
 _MAX_VARIABLE = 100_000  # bytes; Linux takes 131,072 for one variable with its name
 
 
-def _token_environment(token: Mapping[str, Any]) -> dict[str, str]:
+def _environment_for(token: Mapping[str, Any] | None) -> dict[str, str]:
+    """Return this process's environment with what a token adds to it."""
+    environment = dict(os.environ)
+    if token is None:
+        return environment
     content = token.get("input", "")
     text = content if isinstance(content, str) else json.dumps(content)
-    variables = {"PICAS_TOKEN_ID": str(token.get("_id", "")), "PICAS_TOKEN_INPUT": text}
-    return {
-        name: value
-        for name, value in variables.items()
-        if "\0" not in value and len(value.encode("utf-8", "surrogateescape")) < _MAX_VARIABLE
-    }
+    for name, value in (("PICAS_TOKEN_ID", str(token.get("_id", ""))), ("PICAS_TOKEN_INPUT", text)):
+        environment.pop(name, None)  # a pilot that is itself the work of a token has its own
+        if _fits_environment(value):
+            environment[name] = value
+    return environment
+
+
+def _fits_environment(value: str) -> bool:
+    try:
+        return "\0" not in value and len(os.fsencode(value)) < _MAX_VARIABLE
+    except UnicodeEncodeError:  # half a surrogate pair
+        return False

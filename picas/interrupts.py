@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Callable
@@ -17,8 +18,10 @@ from .exceptions import TokenTimeout
 
 SETTLE = 5.0
 """Seconds that the code has to end by itself once its children are gone, before it is interrupted."""
-REPEAT = 1.0
-"""Seconds until code that went on regardless, or was shielded, is interrupted again."""
+RETRY = 0.2
+"""Seconds until code that was shielded is interrupted after all."""
+LONGEST_NAP = 0.2
+"""Seconds after which `wait_until` looks again at the latest."""
 
 # The signal that wakes the main thread out of a system call. Its default is to be ignored, so one that comes late does
 # no harm.
@@ -26,21 +29,44 @@ _WAKE = signal.SIGURG
 
 _shields: dict[int, int] = {}  # how many shields each thread stands behind, by its identifier
 _deferred: list[Callable[[], None]] = []
+_delivery = threading.Lock()  # held by a watch while it interrupts, so that a shield is not raised in between
 
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Put off interruptions of this thread until the end of the block."""
+    """Put off interruptions of this thread until the end of the block, or until a block in it that is `exposed`."""
     thread = threading.get_ident()
-    _shields[thread] = _shields.get(thread, 0) + 1
+    depth = _shields.get(thread, 0)
     try:
+        _shields[thread] = depth + 1
+        if not _is_main_thread():
+            with _delivery:
+                _set_async_exception(thread, None)  # one that is on its way would hit the block; it is sent again
         yield
     finally:
-        _shields[thread] -= 1
-        if not _shields[thread]:
-            del _shields[thread]
-            if _deferred and threading.current_thread() is threading.main_thread():
-                _deferred.pop()()
+        if depth:
+            _shields[thread] = depth
+        else:
+            _drop_shield(thread)
+
+
+@contextlib.contextmanager
+def exposed() -> Iterator[None]:
+    """Let interruptions through in this block, though it stands in one that is `shielded`."""
+    thread = threading.get_ident()
+    depth = _shields.get(thread, 0)
+    try:
+        _drop_shield(thread)
+        yield
+    finally:
+        if depth:
+            _shields[thread] = depth
+
+
+def _drop_shield(thread: int) -> None:
+    _shields.pop(thread, None)
+    if _deferred and _is_main_thread():
+        _deferred.pop()()
 
 
 def interrupt(action: Callable[[], None]) -> None:
@@ -56,6 +82,23 @@ def is_shielded(thread: int) -> bool:
     return thread in _shields
 
 
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds, at the most some seconds, and return whether it does.
+
+    It looks again and again, rather than waiting for a `threading.Event`: a signal handler that sets an event can meet
+    the thread inside that event's own lock, and both would wait for ever.
+    """
+    give_up = time.monotonic() + seconds
+    pause = 0.005
+    while not condition():
+        left = give_up - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_NAP)
+    return True
+
+
 class TimeLimit:
     """A block of code that is interrupted by `TokenTimeout` if it takes too long.
 
@@ -63,33 +106,43 @@ class TimeLimit:
     two steps of the interpreter, so not in the middle of a long system call.
 
     :param seconds: the limit, None for none
-    :param is_finished: asked when the time is up; if it returns True, the code is left alone
+    :param is_finished: asked when the time is up; if it returns True, the code has a further `grace` to come to its end
     :param end_children: called when the time is up; returns whether there were children to end, in which case the code
         has a few seconds to end by itself
+    :param grace: seconds that interrupted code has to clean up before it is interrupted again
     """
 
     def __init__(
-        self, seconds: float | None, is_finished: Callable[[], bool], end_children: Callable[[], bool]
+        self,
+        seconds: float | None,
+        is_finished: Callable[[], bool],
+        end_children: Callable[[], bool],
+        grace: float = 30.0,
     ) -> None:
         self.expired = False
-        """Whether the time was up before the code ended."""
-        self._seconds = seconds
+        """Whether the code was broken off: itself interrupted, or its children ended."""
+        self.was_finished = False
+        """Whether the code had its result when the time was up."""
+        self.seconds = seconds or 0.0
+        self._is_limited = seconds is not None
         self._is_finished = is_finished
         self._end_children = end_children
+        self._grace = grace
         self._left = threading.Event()
-        self._lock = threading.Lock()
         self._thread = threading.get_ident()
-        self._is_main = threading.current_thread() is threading.main_thread()
+        self._is_main = _is_main_thread()
         self._watch: threading.Thread | None = None
         self._interrupting = False
+        self._hits = 0
         self._previous: Any = None
 
     def __enter__(self) -> TimeLimit:
-        if self._seconds is not None:
-            if self._is_main:
-                self._previous = signal.signal(_WAKE, self._on_wake)
-            self._watch = threading.Thread(target=self._run, name="picas-time-limit", daemon=True)
-            self._watch.start()
+        if self._is_limited:
+            with shielded():
+                if self._is_main:
+                    self._previous = signal.signal(_WAKE, self._on_wake) or signal.SIG_DFL
+                self._watch = threading.Thread(target=self._run, name="picas-time-limit", daemon=True)
+                self._watch.start()
         return self
 
     def __exit__(
@@ -102,7 +155,7 @@ class TimeLimit:
         self._left.set()
         if self._watch is None:
             return
-        with self._lock:  # from here on the watch interrupts no more
+        with _delivery:  # from here on the watch interrupts no more
             self._interrupting = False
             if not self._is_main:
                 _set_async_exception(self._thread, None)  # one that is on its way would hit the code after the block
@@ -111,31 +164,59 @@ class TimeLimit:
         self._watch = None
 
     def _run(self) -> None:
-        assert self._seconds is not None
-        if self._left.wait(self._seconds) or self._is_finished():
+        if self._left.wait(self.seconds):
             return
-        self.expired = True
-        if self._end_children() and self._left.wait(SETTLE):
+        self.was_finished = self._is_finished()
+        if self.was_finished and self._left.wait(self._grace):
             return
+        if self._end_children():
+            self.expired = True
+            if self._left.wait(SETTLE):
+                return
         while not self._left.is_set():
-            with self._lock:
-                if self._left.is_set():
-                    return
-                if not is_shielded(self._thread):
-                    self._interrupt()
-            self._left.wait(REPEAT)
+            self._left.wait(self._grace if self._interrupt() else RETRY)
 
-    def _interrupt(self) -> None:
-        self._interrupting = True
-        if self._is_main:
-            signal.pthread_kill(self._thread, _WAKE)
-        else:
-            _set_async_exception(self._thread, TokenTimeout)
+    def _interrupt(self) -> bool:
+        """Interrupt the code and return True, unless it must not be interrupted now."""
+        with _delivery:
+            if self._left.is_set() or is_shielded(self._thread):
+                return False
+            hits = self._hits
+            if self._is_main:
+                self._interrupting = True
+                signal.pthread_kill(self._thread, _WAKE)
+            else:
+                _set_async_exception(self._thread, self._exception_class())
+        # It may have stepped behind a shield before it was hit.
+        return wait_until(lambda: self._hits > hits or self._left.is_set(), RETRY)
 
     def _on_wake(self, signum: int, frame: FrameType | None) -> None:
         if self._interrupting and not self._left.is_set() and not is_shielded(self._thread):
             self._interrupting = False
-            raise TokenTimeout(f"the limit of {self._seconds} s is over")
+            self._note_hit()
+            raise TokenTimeout(self._text())
+
+    def _exception_class(self) -> type[BaseException]:
+        """Return an exception that tells this limit when it is raised: Python makes the instance only then."""
+        limit = self
+
+        class Expired(TokenTimeout):
+            def __init__(self) -> None:
+                limit._note_hit()
+                super().__init__(limit._text())
+
+        return Expired
+
+    def _note_hit(self) -> None:
+        self._hits += 1
+        self.expired = True
+
+    def _text(self) -> str:
+        return f"the limit of {self.seconds} s is over"
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections import deque
 from typing import Any, Callable
@@ -13,7 +12,8 @@ from couchdb.http import ResourceConflict
 
 from .clients import CouchDB
 from .documents import Document, Task
-from .modifiers import is_free
+from .interrupts import wait_until
+from .modifiers import is_free, is_same_lock
 
 log = logging.getLogger(__name__)
 
@@ -37,9 +37,11 @@ class ViewIterator:
     recheck_empty = True
     """Whether an empty view is asked once more before that counts as the end."""
     database: CouchDB
+    unsure: Task | None = None
+    """A token whose lock was sent, and got no answer yet."""
 
     def __init__(self) -> None:
-        self._stopped = threading.Event()
+        self._is_stopped = False
 
     def __iter__(self) -> ViewIterator:
         return self
@@ -55,15 +57,15 @@ class ViewIterator:
 
     def reset(self) -> None:
         """Start anew after the end or a stop."""
-        self._stopped.clear()
+        self._is_stopped = False
 
     def stop(self) -> None:
         """End the iteration: no token is claimed any more."""
-        self._stopped.set()
+        self._is_stopped = True
 
     def is_stopped(self) -> bool:
         """Tell whether the iteration has ended."""
-        return self._stopped.is_set()
+        return self._is_stopped
 
     def claim_task(self) -> Task:
         """Lock the next token and return it.
@@ -78,8 +80,22 @@ class ViewIterator:
 
     def wait(self, seconds: float) -> None:
         """Do nothing for some seconds, or until the iteration is ended."""
-        if seconds > 0:
-            self._stopped.wait(seconds)
+        wait_until(self.is_stopped, seconds)
+
+    def settle(self) -> Task | None:
+        """Return the token that was locked by a request whose answer was lost; None if there is no such token.
+
+        :raises PicasError, couchdb.http.HTTPError: if the database is still away; ask again later then
+        """
+        unsure = self.unsure
+        if unsure is None:
+            return None
+        try:
+            stored = self.database.get(unsure.id)
+        except ValueError:
+            stored = None
+        self.unsure = None
+        return Task(stored) if stored is not None and is_same_lock(stored, unsure) else None
 
 
 class Candidates:
@@ -114,14 +130,32 @@ class Candidates:
 
     def _read(self, database: CouchDB) -> None:
         self._window = min(self._window * 2, MAX_WINDOW) if self._has_met_others else WINDOW
-        documents = database.get_from_view(self.view, **{"limit": self._window, **self.view_params})
-        # A view may lag, and one of the user's own may select anything: what counts is the document.
-        free = [document for document in documents if is_free(document)]
-        if self._has_met_others or len(free) < len(documents):
+        rows, free = self._read_window(database, self._window, 0)
+        limit = skip = self._window
+        while rows == limit and not free and "limit" not in self.view_params:
+            # A full window of none: the view lags, or it is one of the user's own that selects more than free tokens.
+            limit = MAX_WINDOW
+            rows, free = self._read_window(database, limit, skip)
+            skip += limit
+        if self._has_met_others:
             random.shuffle(free)
         self._has_met_others = False
         self._waiting.extend(free)
         self._read_at = time.monotonic()
+
+    def _read_window(self, database: CouchDB, limit: int, skip: int) -> tuple[int, list[Document]]:
+        """Read some rows of the view; return how many there are and the free tokens among them.
+
+        A view may be behind, and one of the user's own may select anything: what counts is the document.
+        """
+        params = {"limit": limit, **self.view_params, "include_docs": True}
+        if skip:
+            params["skip"] = skip + int(params.get("skip", 0))
+        rows = database.view(self.view, **params).rows
+        documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
+        if any(not is_free(document) for document in documents):
+            self._has_met_others = True
+        return len(rows), [document for document in documents if is_free(document)]
 
 
 class TaskViewIterator(ViewIterator):
@@ -239,6 +273,10 @@ class EndlessViewIterator(ViewIterator):
         """Go on with another client."""
         self.iterator.reconnect(database)
 
+    def settle(self) -> Task | None:
+        """See `ViewIterator.settle`."""
+        return self.iterator.settle()
+
     def _seconds_to_sleep(self) -> float:
         if self.deadline is None:
             return self.sleep_sec
@@ -250,6 +288,9 @@ def _claim(iterator: ViewIterator, *views: Candidates) -> Task:
 
     :raises IndexError: if all views are empty, or the iterator was stopped
     """
+    settled = iterator.settle()
+    if settled is not None:
+        return settled
     rechecked = not iterator.recheck_empty
     backoff = 0.0
     while not iterator.is_stopped():
@@ -282,8 +323,11 @@ def _next_candidate(database: CouchDB, views: tuple[Candidates, ...]) -> tuple[C
 def _lock(iterator: ViewIterator, document: Document) -> Task | None:
     """Lock one token; return None if another pilot was faster."""
     task = Task(document).lock(iterator.pilot)
+    iterator.unsure = task
     try:
         iterator.database.save(task)
     except ResourceConflict:
+        iterator.unsure = None
         return None
+    iterator.unsure = None
     return task

@@ -10,6 +10,7 @@ from typing import Callable, TypeVar
 from couchdb.http import HTTPError, Unauthorized
 
 from .exceptions import PicasError
+from .interrupts import wait_until
 from .transport import explain
 from .writes import is_passing
 
@@ -22,7 +23,6 @@ MAX_OUTAGE = 3600.0
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
 """Seconds between two tries at the most."""
-_STEP = 0.5  # seconds after which a wait looks whether the pilot was told to stop
 
 
 def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[], bool]) -> T:
@@ -47,7 +47,7 @@ def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[]
             if left <= 0 or is_stopped():
                 raise
             log.warning("The database is away (%s): trying again for another %.0f s", explain(error), left)
-            _sleep(min(pause * random.uniform(0.75, 1.25), left), is_stopped)
+            wait_until(is_stopped, min(pause * random.uniform(0.75, 1.25), left))
             pause = min(pause * 2, LONGEST_PAUSE)
         else:
             if began is not None:
@@ -58,9 +58,3 @@ def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[]
 def is_outage(error: BaseException) -> bool:
     """Tell whether an error may go away by itself; a password that is being changed counts among those."""
     return is_passing(error) or isinstance(error, Unauthorized)
-
-
-def _sleep(seconds: float, is_stopped: Callable[[], bool]) -> None:
-    end = time.monotonic() + seconds
-    while not is_stopped() and time.monotonic() < end:
-        time.sleep(min(_STEP, max(end - time.monotonic(), 0)))

@@ -36,6 +36,11 @@ class ClaimedToken:
         self.is_processed = False
         """Whether the user's code has ended by itself."""
 
+    @property
+    def id(self) -> str:
+        """The token's `_id` when it was locked."""
+        return str(self.claimed["_id"])
+
     def save(
         self,
         client: CouchDB,
@@ -43,6 +48,7 @@ class ClaimedToken:
         max_outage: float = MAX_OUTAGE,
         spool_folder: Path | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
+        is_result: bool = True,
     ) -> bool:
         """Save the token and return whether that worked; it never raises for the token's sake.
 
@@ -54,17 +60,25 @@ class ClaimedToken:
         :param max_outage: seconds to wait for the database
         :param spool_folder: where that file goes
         :param is_stopped: true ends the waiting
+        :param is_result: whether there is a result to lose; if not, there is no file either
         """
-        for name in make_storable(self.token):
-            note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
         try:
+            self._make_storable()
             wait_out(lambda: self._save_merged(client), max_outage, is_stopped)
         except Exception as error:  # whatever it is, the result must not go with it
+            if not is_result:
+                log.warning("Token %s was not saved: %s", self.id, _reason(error))
+                return False
             self._keep(_reason(error), spool_folder)
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False
         return True
+
+    def _make_storable(self) -> None:
+        self.token["_id"] = self.id  # whatever the user's code made of it
+        for name in make_storable(self.token):
+            note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
 
     def _save_merged(self, client: CouchDB) -> None:
         """Save the token, merging it into newer revisions a bounded number of times.
@@ -86,7 +100,7 @@ class ClaimedToken:
 
     def _read_if_ours(self, client: CouchDB) -> dict[str, Any]:
         try:
-            newer: dict[str, Any] = client.get(self.token.id).value
+            newer: dict[str, Any] = client.get(self.id).value
         except ValueError:
             raise ResourceConflict(("conflict", "the token was deleted")) from None
         if not is_same_lock(newer, self.claimed):
@@ -96,10 +110,10 @@ class ClaimedToken:
     def _keep(self, reason: str, folder: Path | None) -> None:
         try:
             path = spool.keep(self.token, self.claimed, reason, folder)
-        except OSError as error:
-            log.critical("LOST: the result of token %s: %s; no file: %s", self.token.id, reason, explain(error))
+        except Exception as error:  # it must not end the pilot as well
+            log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
         else:
-            log.error("The result of token %s was not saved (%s). It is kept in %s", self.token.id, reason, path)
+            log.error("The result of token %s was not saved (%s). It is kept in %s", self.id, reason, path)
 
     def _note_refusal(self, client: CouchDB, refusal: BaseException) -> None:
         """Say on the token that the server did not take its result."""
@@ -108,7 +122,7 @@ class ClaimedToken:
             set_error(stored, f"the result could not be saved: {_reason(refusal)}")
             client.save(end_attempt(stored, "failed"))
         except (PicasError, HTTPError) as error:
-            log.warning("Token %s stays locked: %s", self.token.id, _reason(error))
+            log.warning("Token %s stays locked: %s", self.id, _reason(error))
 
 
 def _reason(error: BaseException) -> str:
