@@ -1,0 +1,30 @@
+"""The embedded server: a small CouchDB-compatible server for a first run and for tests.
+
+    from picas.embedded import Server
+
+    with Server() as server:
+        print(server.url)
+
+It needs Node.js, which `pip install "picas[embedded]"` brings, and at the first start a network, to fetch its packages.
+It is no replacement for Apache CouchDB: it serves one machine, and up to about ten thousand tokens.
+"""
+
+from picas.embedded.errors import (
+    EmbeddedServerError,
+    FolderInUseError,
+    InstallError,
+    NodeMissingError,
+    PortInUseError,
+    StartError,
+)
+from picas.embedded.server import Server
+
+__all__ = [
+    "EmbeddedServerError",
+    "FolderInUseError",
+    "InstallError",
+    "NodeMissingError",
+    "PortInUseError",
+    "Server",
+    "StartError",
+]

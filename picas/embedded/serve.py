@@ -1,0 +1,146 @@
+"""What `picas serve` does: runs the embedded server in the foreground, for a person."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import Callable
+
+from picas.embedded.errors import EmbeddedServerError
+from picas.embedded.server import Server, write_private
+
+DATABASE = "picas"
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+Say = Callable[[str], None]
+
+
+class _Stopped(BaseException):
+    """A signal said to stop. It is no Exception, so that nothing on the way takes it for an error."""
+
+
+def default_data_folder() -> Path:
+    """Return where data is kept unless the user says otherwise: ${XDG_DATA_HOME:-~/.local/share}/picas."""
+    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "picas"
+
+
+def serve(
+    data: Path | None,
+    port: int = 0,
+    *,
+    database: str = DATABASE,
+    ready_file: Path | None = None,
+    say: Say = print,
+) -> int:
+    """Run the embedded server until a signal (SIGINT, SIGTERM, SIGHUP) stops it.
+
+    data: the folder to keep the databases in (see `default_data_folder`), None to keep them in memory.
+    port: the port to listen on, 0 for any free one.
+    database: is created if it is absent.
+    ready_file: once all is up, this file is written, with the lines that a shell can source; it is removed at the end.
+        It holds the path of the password file, not the password.
+    say: prints a line for the user.
+
+    Returns the exit code: 0 if it was stopped, 1 if it could not start, or ended by itself. What went wrong was said.
+    """
+    with _stop_on_signals():
+        try:
+            return _serve(data, port, database, ready_file, say)
+        except _Stopped:
+            say("stopped")
+            return 0
+        except (EmbeddedServerError, OSError) as exc:
+            say(f"picas serve: {exc}")
+            return 1
+
+
+def _serve(data: Path | None, port: int, database: str, ready_file: Path | None, say: Say) -> int:
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(data, port=port, progress=say))
+        server.create_database(database)
+        password_file = server.password_file or _temporary_password_file(stack, server.password)
+        lines = _environment(server, database, password_file)
+        _introduce(server, lines, say)
+        if ready_file is not None:
+            stack.callback(_remove, ready_file)
+            write_private(ready_file, "".join(f"{line}\n" for line in lines))
+        code = server.wait()
+        say(f"the embedded server ended by itself (exit code {code})")
+        words = server.last_words()
+        if words:
+            say(words)
+        return 1
+
+
+def _environment(server: Server, database: str, password_file: Path) -> list[str]:
+    values = {
+        "PICAS_HOST_URL": server.url,
+        "PICAS_DATABASE": database,
+        "PICAS_USERNAME": server.username,
+        "PICAS_PASSWORD_FILE": str(password_file),
+    }
+    return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
+
+
+def _introduce(server: Server, lines: list[str], say: Say) -> None:
+    kept = "in memory: it is gone when this ends" if server.data is None else f"in {server.data}"
+    say("This is the embedded server of PiCaS, for trying out and testing, up to about ten thousand tokens.")
+    say("For real work use Apache CouchDB.")
+    say("")
+    say(f"  address        {server.url} (this machine only)")
+    say(f"  web interface  {server.web_url} (name and password: see below)")
+    say(f"  data           {kept}")
+    say("")
+    say("To use it, copy these lines to another terminal:")
+    say("")
+    for line in lines:
+        say(f"  {line}")
+    say("")
+    say("Ctrl-C stops it.")
+
+
+def _temporary_password_file(stack: ExitStack, password: str) -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="picas-"))
+    stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    path = folder / "password"
+    write_private(path, password + "\n")
+    return path
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+@contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    """Raise `_Stopped` at the first signal, and ignore those after it, so that nothing disturbs the end.
+
+    Outside the main thread Python allows no handlers: there the signals are someone else's.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)
+        raise _Stopped
+
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    for number in SIGNALS:
+        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup means it
+            signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)

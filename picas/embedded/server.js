@@ -1,0 +1,128 @@
+"use strict";
+/*
+ * The embedded server of PiCaS: starts, says its port, and ends with its parent.
+ *
+ * It reads one JSON line from stdin: {modules, folder, host, port, username, password}. It writes one JSON line to
+ * stdout: {port}, or {error, message} and exit code 1. It serves until stdin closes, which happens when its parent
+ * ends, however that ends.
+ */
+
+const { AsyncLocalStorage } = require("node:async_hooks");
+const http = require("node:http");
+const { createRequire } = require("node:module");
+const path = require("node:path");
+
+const { Databases } = require("./databases.js");
+const { createApp } = require("./app.js");
+
+const KEEP_ALIVE_MS = 65_000; // longer than what clients keep an idle connection for
+const FINISH_MS = 1_000; // how long running requests may take once the server is told to end
+const STOP_MS = 4_000; // and after this it ends, whatever happens
+
+/** Calls `onLine` with the first line of stdin, and `onEnd` when stdin closes. */
+function followStdin(onLine, onEnd) {
+  let text = "";
+  let seen = false;
+  process.stdin.setEncoding("utf8");
+  process.stdin.on("data", (chunk) => {
+    if (seen) return;
+    text += chunk;
+    const end = text.indexOf("\n");
+    if (end < 0) return;
+    seen = true;
+    onLine(text.slice(0, end));
+    text = "";
+  });
+  process.stdin.once("close", onEnd);
+  process.stdin.once("error", onEnd);
+}
+
+/** What goes wrong where nobody waits for it is logged, and the request that it belongs to is answered. */
+function survive(requests) {
+  const note = (err) => {
+    console.error(`stray exception: ${(err && err.stack) || err}`);
+    const res = requests.getStore();
+    if (res && !res.headersSent) {
+      res.statusCode = 500;
+      res.setHeader("Content-Type", "application/json");
+      res.end(JSON.stringify({ error: "internal_server_error", reason: String((err && err.message) || err) }) + "\n");
+    }
+  };
+  process.on("uncaughtException", note);
+  process.on("unhandledRejection", note);
+  process.stderr.on("error", () => {}); // the reader is gone: nothing left to tell
+}
+
+/** Answers bytes that are no HTTP request, such as those after a body that is longer than announced. */
+function refuse(err, socket) {
+  if (!socket.writable) return socket.destroy();
+  const body = JSON.stringify({ error: "bad_request", reason: `not a valid HTTP request: ${err.message}` }) + "\n";
+  return socket.end(
+    `HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
+      `Connection: close\r\n\r\n${body}`,
+  );
+}
+
+function say(answer) {
+  process.stdout.write(JSON.stringify(answer) + "\n");
+}
+
+/** Ends the process within STOP_MS: no new requests, a moment for those that run, then the databases are closed. */
+function stopper(server, databases) {
+  let stopping = false;
+  return () => {
+    if (stopping) return;
+    stopping = true;
+    setTimeout(() => process.exit(0), STOP_MS).unref();
+    setTimeout(() => server.closeAllConnections(), FINISH_MS).unref();
+    server.close(async () => {
+      await databases.close().catch((err) => console.error(String(err)));
+      process.exit(0);
+    });
+    server.closeIdleConnections();
+  };
+}
+
+function start(config, onServer) {
+  const load = createRequire(path.join(config.modules, "package.json"));
+  const databases = new Databases(load, config.folder);
+  const app = createApp(load, databases, config);
+  const requests = new AsyncLocalStorage();
+  survive(requests);
+
+  const server = http.createServer((req, res) => requests.run(res, () => app(req, res)));
+  server.keepAliveTimeout = KEEP_ALIVE_MS;
+  server.headersTimeout = KEEP_ALIVE_MS + 1_000;
+  server.requestTimeout = 0;
+  server.on("clientError", refuse);
+  server.once("error", (err) => {
+    say({ error: err.code || "error", message: err.message });
+    process.exit(1);
+  });
+  server.listen({ host: config.host, port: config.port }, () => {
+    onServer(stopper(server, databases));
+    say({ port: server.address().port });
+  });
+}
+
+function main() {
+  console.log = console.error; // stdout carries one line only, and that is not a log message
+  let stop = () => process.exit(0);
+  process.on("SIGTERM", () => stop());
+  process.on("SIGINT", () => stop());
+  followStdin(
+    (line) => {
+      try {
+        start(JSON.parse(line), (stopServer) => {
+          stop = stopServer;
+        });
+      } catch (err) {
+        say({ error: err.code || err.name, message: err.message });
+        process.exit(1);
+      }
+    },
+    () => stop(),
+  );
+}
+
+main();
