@@ -15,6 +15,7 @@ from picas.executers import run_command
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
 LINE = "-----------------------"
+UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts")
 
 
 class ExampleActor(RunActor):
@@ -23,9 +24,8 @@ class ExampleActor(RunActor):
     def process_task(self, token: Any) -> None:
         print(LINE)
         print("Working on token:", token.id)
-        for key, value in token.items():
-            if key not in ("claim", "attempts", "_attachments"):
-                print(key, value)
+        for key in ("_id", "_rev", *(key for key in token if key not in UNSHOWN)):
+            print(key, token[key])
         print(LINE, flush=True)
 
         with tempfile.TemporaryDirectory(prefix="picas-") as folder:

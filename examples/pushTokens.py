@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from picas import console
-from picas.pushes import push_file, was_broken_off
+from picas.pushes import InputError, push_file, was_broken_off
 
 LEAST_FOR_PROGRESS = 2000  # tokens; fewer are there at once
 
@@ -23,13 +23,17 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true", help="finish a push of the same file that was broken off")
     arguments = parser.parse_args()
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(arguments.file)
-        if arguments.file == "-":
-            path = Path(folder) / "standard input"
-            with path.open("wb") as copy:
-                shutil.copyfileobj(sys.stdin.buffer, copy)
-        push(path, arguments.file, arguments.resume)
+    if arguments.file != "-":
+        push(Path(arguments.file), arguments.file, arguments.resume)
+        return
+    with tempfile.TemporaryDirectory() as folder:  # a file can be read twice: to count, and to send
+        path = Path(folder, "input")
+        with path.open("wb") as copy:
+            shutil.copyfileobj(sys.stdin.buffer, copy)
+        try:
+            push(path, "-", arguments.resume)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "standard input")) from None
 
 
 def push(path: Path, name: str, resume: bool) -> None:
@@ -38,6 +42,8 @@ def push(path: Path, name: str, resume: bool) -> None:
         print(f"Note: an earlier push of {name} was not finished; --resume would finish it", file=sys.stderr)
     try:
         result = push_file(client, path, resume, console.ProgressBar(LEAST_FOR_PROGRESS))
+    except InputError:
+        raise
     except (Exception, KeyboardInterrupt):
         print(f"\nThe push was broken off. To push the rest: pushTokens.py --resume {name}", file=sys.stderr)
         raise

@@ -41,7 +41,11 @@ Progress = Callable[[int, int], None]
 
 
 class PushError(PicasError):
-    """The input can't be read, or the server does not take the tokens."""
+    """The push was broken off."""
+
+
+class InputError(PushError):
+    """The input can't be read, or there is none; nothing was pushed."""
 
 
 @dataclass
@@ -70,7 +74,7 @@ class Pushed:
 def read_inputs(path: Path) -> Iterator[str]:
     """Yield the lines of a file that are inputs: not blank, and no comment (first character `#`).
 
-    :raises PushError: if the file can't be read or is not UTF-8 text
+    :raises InputError: if the file can't be read or is not UTF-8 text
     """
     number = 0
     try:
@@ -80,9 +84,9 @@ def read_inputs(path: Path) -> Iterator[str]:
                 if text.strip() and not text.startswith("#"):
                     yield text
     except OSError as error:
-        raise PushError(f"can't read {path}: {error.strerror}") from error
+        raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise PushError(f"{path} is not UTF-8 text (after line {number})") from error
+        raise InputError(f"{path} is not UTF-8 text (after line {number})") from error
 
 
 def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progress | None = None) -> Pushed:
@@ -95,11 +99,12 @@ def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progr
     :param resume: finish an earlier push of the same content that was broken off; one that was finished is left as it
         is, and if there was none the file is pushed
     :param progress: is called with the number of inputs handled, and of all
-    :raises PushError: if the file can't be read, has no inputs, changes meanwhile, or if the server refuses tokens
+    :raises InputError: if the file can't be read or has no inputs
+    :raises PushError: if it changes meanwhile, or if the server refuses tokens
     """
     count, digest = _survey(path)
     if not count:
-        raise PushError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
+        raise InputError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
     counter = _Counter(client)
     push = counter.find(digest) if resume else None
     is_repeated = push is not None
@@ -111,18 +116,18 @@ def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progr
         result.ranges = [(push["first"], push["first"] + count - 1)]
         return result
 
+    again = hashlib.sha256()
     numbered = enumerate(read_inputs(path), push["first"])
     handled = 0
-    while handled < count:
-        chunk = list(islice(numbered, min(CHUNK, count - handled)))
-        if not chunk:
-            break
+    while chunk := list(islice(numbered, min(CHUNK, count - handled))):
+        for _, text in chunk:
+            again.update(_line(text))
         _push_chunk(client, counter, push, chunk, is_repeated, result)
         handled += len(chunk)
         if progress is not None:
             progress(handled, count)
-    if handled < count or next(numbered, None) is not None:
-        raise PushError(f"{path} changed while it was read; {handled} of its first {count} inputs were pushed")
+    if again.hexdigest() != digest:
+        raise PushError(f"{path} changed while it was read: {result.pushed} tokens of it are in the pool")
     counter.finish(push)
     return result
 
@@ -139,8 +144,12 @@ def _survey(path: Path) -> tuple[int, str]:
     digest = hashlib.sha256()
     for text in read_inputs(path):
         count += 1
-        digest.update(text.encode("utf-8") + b"\n")
+        digest.update(_line(text))
     return count, digest.hexdigest()
+
+
+def _line(text: str) -> bytes:
+    return text.encode("utf-8") + b"\n"
 
 
 def _push_chunk(
