@@ -9,7 +9,7 @@ import random
 from collections.abc import MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -26,8 +26,8 @@ from .writes import doc_path, find_landed, write_many, write_one
 
 log = logging.getLogger(__name__)
 
-VIEW_CONFLICTS = 10
-"""How often a view is added anew because somebody else has changed the design document."""
+EDIT_CONFLICTS = 10
+"""How often a document is read and changed before others that change it too win."""
 
 Storable = MutableMapping[str, Any]
 
@@ -187,6 +187,31 @@ class CouchDB:
         _mark_attachments_saved(content)
         return doc
 
+    def edit(self, id: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+        """Change a document, or make it, whoever else changes it meanwhile; return whether there was something to do.
+
+        :param id: the document's id
+        :param change: gets the content, only `_id` if there is no such document, and returns the new content; it may be
+            called several times
+        :raises couchdb.http.ResourceConflict: if others changed the document each time
+        """
+        for attempt in range(EDIT_CONFLICTS):
+            try:
+                content = self.get(id).value
+            except ValueError:
+                content = {"_id": id}
+            wanted = change(dict(content))
+            if wanted == content:
+                return False
+            try:
+                self.save(wanted)
+            except ResourceConflict:
+                if attempt == EDIT_CONFLICTS - 1:
+                    raise
+            else:
+                return True
+        raise AssertionError("the loop returns or raises")
+
     def delete(self, doc: Storable) -> None:
         """Delete a document.
 
@@ -318,17 +343,21 @@ class CouchDB:
         :param reduce_fun: its reduce function in JavaScript, or the name of one of CouchDB's own
         :param design_doc: the design document that it goes into
         :param args: more arguments for `couchdb.design.ViewDefinition`, as are `kwargs`
-        :raises couchdb.http.HTTPError: if the server refuses it
+        :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not change design documents
+        :raises ValueError: if the design document has views in another language
         """
         definition = ViewDefinition(design_doc, view, map_fun, reduce_fun, *args, **kwargs)
-        for _ in range(VIEW_CONFLICTS):
-            outcomes = definition.sync(self.db)
-            refusals = [outcome for is_saved, _, outcome in outcomes if not is_saved]
-            if not refusals:
-                return
-            if not isinstance(refusals[0], ResourceConflict):
-                raise refusals[0]
-        raise refusals[0]
+        parts = {"map": definition.map_fun, "reduce": definition.reduce_fun, "options": definition.options}
+        functions = {name: value for name, value in parts.items() if value}
+
+        def add(document: dict[str, Any]) -> dict[str, Any]:
+            views = document.get("views", {})
+            language = document.get("language", definition.language) if views else definition.language
+            if language != definition.language:
+                raise ValueError(f"the views in {document['_id']} are in {language}, not in {definition.language}")
+            return {**document, "language": language, "views": {**views, definition.name: functions}}
+
+        self.edit(f"_design/{definition.design}", add)
 
     def set_users(
         self,
@@ -343,7 +372,7 @@ class CouchDB:
         :param members: users who may read and write documents
         :param admin_roles: roles with the rights of admins
         :param member_roles: roles with the rights of members
-        :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not
+        :raises couchdb.http.HTTPError: if this user may not; CouchDB 3 says so with status 500, "no_majority"
         """
         _, _, security = self.db.resource.get_json("_security")
         for group, kind, value in (

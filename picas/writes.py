@@ -144,7 +144,7 @@ def find_landed(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
     except ResourceNotFound:
         return _find_deletion(db, sent) if sent.get("_deleted") else None
     base_rev = sent.get("_rev")
-    if base_rev is None and _same_content(sent, stored, _generation(stored["_rev"])):
+    if base_rev is None and _same_content(sent, stored):
         return str(stored["_rev"])  # its generation is not 1 if there was a deleted document of that id
     revisions = stored["_revisions"]
     generation = _generation(base_rev) + 1
@@ -172,17 +172,19 @@ def _find_deletion(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
     return rev if value.get("deleted") and follows else None
 
 
-def _same_content(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int) -> bool:
-    """Tell whether a stored document says what was sent, and took the sent attachments in the step to `generation`."""
+def _same_content(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int | None = None) -> bool:
+    """Tell whether a stored document says what was sent, and took the sent attachments in the step to `generation`.
+
+    Without a generation the attachments' names have to do: where a deleted document begins anew they keep no other.
+    """
     skipped = ("_rev", "_attachments", "_revisions")
     ours = json.loads(json.dumps({key: value for key, value in sent.items() if key not in skipped}))
     theirs = {key: value for key, value in stored.items() if key not in skipped}
     our_files, their_files = sent.get("_attachments") or {}, stored.get("_attachments") or {}
-    return (
-        ours == theirs
-        and set(our_files) == set(their_files)
-        and all(their_files[name]["revpos"] == generation for name, file in our_files.items() if "data" in file)
-    )
+    if ours != theirs or set(our_files) != set(their_files):
+        return False
+    sent_now = [name for name, file in our_files.items() if "data" in file]
+    return generation is None or all(their_files[name]["revpos"] == generation for name in sent_now)
 
 
 def _generation(rev: str | None) -> int:
