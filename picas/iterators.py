@@ -124,9 +124,14 @@ class Candidates:
             self._read(database)
         return self._waiting.popleft() if self._waiting else None
 
-    def met_others(self) -> None:
-        """Note that another pilot took a candidate before us."""
+    def met_others(self, repeatedly: bool) -> None:
+        """Note that another pilot took a candidate before us.
+
+        :param repeatedly: whether it was not the first in a row, so that the other candidates are likely gone as well
+        """
         self._has_met_others = True
+        if repeatedly:
+            self._waiting.clear()
 
     def _read(self, database: CouchDB) -> None:
         self._window = min(self._window * 2, MAX_WINDOW) if self._has_met_others else WINDOW
@@ -305,7 +310,7 @@ def _claim(iterator: ViewIterator, *views: Candidates) -> Task:
         task = _lock(iterator, document)
         if task is not None:
             return task
-        candidates.met_others()
+        candidates.met_others(repeatedly=backoff > 0)
         rechecked = not iterator.recheck_empty
         backoff = min(max(backoff * 2, 0.01), MAX_BACKOFF)
         iterator.wait(random.uniform(0, backoff))

@@ -1,0 +1,198 @@
+"""What tests of pilots share: pilots as processes, waiting for what they do, and a server that goes away."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Callable
+from urllib.parse import urlsplit, urlunsplit
+
+PATIENCE = 30.0
+"""Seconds after which a test gives up waiting; a condition that comes true ends the wait at once."""
+
+PRELUDE = """
+import logging, os, signal, subprocess, sys, threading, time
+from picas import *
+from picas.executers import execute, run_command
+
+logging.basicConfig(level=logging.INFO)
+
+def connect(**options):
+    names = ("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD")
+    return CouchDB(*(os.environ[name] for name in names), **options)
+
+def note(*words):
+    with open("journal", "a") as journal:
+        journal.write(" ".join(map(str, words)) + "\\n")
+
+class Noting(RunActor):
+    def prepare_env(self): note("prepare_env")
+    def prepare_run(self): note("prepare_run")
+    def process_task(self, task): note("process_task", task.id)
+    def cleanup_run(self): note("cleanup_run")
+    def cleanup_env(self): note("cleanup_env")
+
+"""
+
+
+class PilotProcess:
+    """A script that runs a pilot in a folder of its own, and notes what it does in the file `journal` there.
+
+    :param body: what the script does; see PRELUDE for what it can use
+    """
+
+    def __init__(self, folder: Path, environment: dict[str, str], body: str, **options: Any) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        script = folder / "pilot_script.py"
+        script.write_text(PRELUDE + body, encoding="utf-8")
+        self.errors = folder / "stderr"
+        with self.errors.open("wb") as errors:
+            options = {"cwd": folder, "env": environment, "stderr": errors, "stdin": subprocess.DEVNULL, **options}
+            self.process = subprocess.Popen([sys.executable, str(script)], **options)
+
+    @property
+    def journal(self) -> list[str]:
+        file = self.folder / "journal"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def wait_for(self, start: str) -> str:
+        """Return the first line of the journal that starts so, once it is there."""
+        found: list[str] = []
+
+        def look() -> bool:
+            found[:] = [line for line in self.journal if line.startswith(start)]
+            return bool(found) or self.process.poll() is not None
+
+        wait_for(look)
+        assert found, f"the pilot ended without {start!r}: {self.journal} {self.errors.read_text()}"
+        return found[0]
+
+    def number(self, start: str) -> int:
+        """Return the number at the end of such a line."""
+        return int(self.wait_for(start).split()[-1])
+
+    def send(self, signum: int) -> None:
+        self.process.send_signal(signum)
+
+    def end(self) -> int:
+        """Wait for the pilot's end and return its exit code."""
+        return self.process.wait(PATIENCE)
+
+    def stop(self, signum: int = signal.SIGTERM) -> int:
+        self.send(signum)
+        return self.end()
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Return what the condition returns, once that is true."""
+    give_up = time.monotonic() + seconds
+    while True:
+        result = condition()
+        if result:
+            return result
+        assert time.monotonic() < give_up, "waited in vain"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; a zombie does not."""
+    try:
+        status = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return status.rpartition(b") ")[2][:1] not in (b"Z", b"X")
+
+
+@contextlib.contextmanager
+def signal_after(seconds: float, signum: int, condition: Callable[[], Any] = lambda: True) -> Iterator[None]:
+    """Send this process a signal some seconds after a condition has come true."""
+
+    def send() -> None:
+        wait_for(condition)
+        time.sleep(seconds)
+        os.kill(os.getpid(), signum)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+
+
+class Gate:
+    """A way to a server that can be closed: connections break and new ones are refused, until it is opened again."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._target = (parts.hostname or "", parts.port or 80)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._port = self._listener.getsockname()[1]
+        self.url = urlunsplit(parts._replace(netloc=f"127.0.0.1:{self._port}"))
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._serve()
+
+    def close(self) -> None:
+        # A socket that is only closed goes on accepting for the thread that waits for it.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join()
+        for pair in self._pairs:
+            for end in pair:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+        self._pairs = []
+
+    def open(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._serve()
+
+    def _serve(self) -> None:
+        self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
+        self._thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near = listener.accept()[0]
+            except OSError:
+                return
+            far = socket.create_connection(self._target)
+            self._pairs.append((near, far))
+            threading.Thread(target=_pass_on, args=(near, far), daemon=True).start()
+
+    def __enter__(self) -> Gate:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _pass_on(near: socket.socket, far: socket.socket) -> None:
+    """Carry bytes both ways until one side ends."""
+    with near, far, contextlib.suppress(OSError):
+        while True:
+            for end in select.select([near, far], [], [])[0]:
+                data = end.recv(65536)
+                if not data:
+                    return
+                (far if end is near else near).sendall(data)
