@@ -427,7 +427,7 @@ def explain(error: BaseException) -> str:
     if isinstance(error, (socket.timeout, TimeoutError)):
         return "time-out"
     if isinstance(error, ssl.SSLError):
-        return f"TLS: {error.reason or error}"
+        return f"TLS: {getattr(error, 'reason', None) or error}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

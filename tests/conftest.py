@@ -77,6 +77,8 @@ def environment(location: Location, client: CouchDB, tmp_path: Path) -> dict[str
         **location.environment(client.db.name),
         "HOME": str(home),
         "XDG_CONFIG_HOME": str(home / ".config"),
+        "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME")
+        or str(Path.home() / ".cache"),  # the embedded server's packages
         "NETRC": str(home / ".netrc"),
         "PICAS_SPOOL": str(tmp_path / "spool"),
     }

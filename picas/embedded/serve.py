@@ -130,10 +130,13 @@ def _stop_on_signals() -> Iterator[None]:
         yield
         return
 
+    is_stopped = False
+
     def stop(number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
-        raise _Stopped
+        nonlocal is_stopped
+        if not is_stopped:
+            is_stopped = True
+            raise _Stopped
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
