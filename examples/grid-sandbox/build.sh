@@ -7,10 +7,14 @@ python=${PYTHON:-python3}
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 
-"$python" -m pip install --quiet --disable-pip-version-check --root-user-action=ignore --target "$folder" \
+# "pip download" respects which versions still run on Python 3.9; "pip install --target" does not.
+"$python" -m pip download --quiet --disable-pip-version-check --dest "$folder/wheels" \
     --only-binary=:all: --platform any --implementation py --abi none --python-version 3.9 CouchDB requests
+for wheel in "$folder"/wheels/*.whl; do
+    "$python" -m zipfile -e "$wheel" "$folder"
+done
 cp -r ../../picas "$folder/"
-rm -rf "$folder/picas/embedded" "$folder"/*.dist-info "$folder/bin"
+rm -rf "$folder/wheels" "$folder/picas/embedded" "$folder"/*.dist-info "$folder"/*.data
 find "$folder" -name __pycache__ -prune -exec rm -rf {} +
 
 tar -C "$folder" -cf picas.tar .
