@@ -161,6 +161,7 @@ class TimeLimit:
                 _set_async_exception(self._thread, None)  # one that is on its way would hit the code after the block
         if self._is_main:
             signal.signal(_WAKE, self._previous)
+        self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
         self._watch = None
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""The Grid example, as far as that goes without a Grid: the sandbox holds all that a pilot needs, and the JDL is sound."""
+"""The Grid example, as far as that goes without a Grid: the sandbox holds all that a pilot needs; the JDL is sound."""
 
 from __future__ import annotations
 
