@@ -6,6 +6,7 @@ import base64
 import hashlib
 import logging
 import random
+import time
 from collections.abc import MutableMapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,8 +27,10 @@ from .writes import doc_path, find_landed, write_many, write_one
 
 log = logging.getLogger(__name__)
 
-EDIT_CONFLICTS = 10
+EDIT_CONFLICTS = 100
 """How often a document is read and changed before others that change it too win."""
+EDIT_PAUSE = 0.5
+"""Seconds between two of those tries at the most."""
 
 Storable = MutableMapping[str, Any]
 
@@ -208,6 +211,7 @@ class CouchDB:
             except ResourceConflict:
                 if attempt == EDIT_CONFLICTS - 1:
                     raise
+                time.sleep(random.uniform(0, min(0.01 * 2**attempt, EDIT_PAUSE)))
             else:
                 return True
         raise AssertionError("the loop returns or raises")

@@ -8,20 +8,16 @@ that are there already (or were, and have been deleted) are left alone.
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import random
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable
 
-from couchdb.http import ResourceConflict
-
 from .clients import CouchDB
-from .documents import Document
 from .exceptions import PicasError
 from .generators import TokenGenerator
 from .util import seconds
@@ -33,7 +29,6 @@ CHUNK = 1000
 MAX_PUSHES = 100
 """Pushes that the counter remembers; the oldest go first."""
 
-_MAX_CONFLICTS = 100
 _MAX_REFUSALS = 5
 _SCAN = 10_000  # ids that are read at once
 
@@ -210,7 +205,11 @@ class _Counter:
 
     def find(self, digest: str) -> dict[str, Any] | None:
         """Return the push of this content that was not finished, else the latest that was, else None."""
-        pushes = [push for push in self._read()["pushes"] if push["sha256"] == digest]
+        try:
+            known = self._client.get(COUNTER_ID)["pushes"]
+        except ValueError:
+            return None
+        pushes = [push for push in known if push["sha256"] == digest]
         unfinished = [push for push in pushes if not push["done"]]
         found: list[dict[str, Any]] = unfinished or pushes
         return found[-1] if found else None
@@ -219,7 +218,7 @@ class _Counter:
         """Take numbers for a new push and return what is remembered of it."""
         push: dict[str, Any] = {"sha256": digest, "count": count, "time": seconds(), "done": False, "moved": {}}
 
-        def change(content: dict[str, Any]) -> None:
+        def add(content: dict[str, Any]) -> None:
             push["first"] = content["next"]
             content["next"] += count
             content["pushes"].append(push)
@@ -227,35 +226,40 @@ class _Counter:
                 finished = [at for at, old in enumerate(content["pushes"][:-1]) if old["done"]]
                 del content["pushes"][finished[0] if finished else 0]
 
-        self._change(change)
+        self._edit(add)
         return push
 
     def move(self, push: dict[str, Any], numbers: list[int]) -> None:
         """Give some lines of a push new numbers, since theirs are taken."""
 
-        def change(content: dict[str, Any]) -> None:
+        def move(content: dict[str, Any]) -> None:
             for number in numbers:
                 push["moved"][str(number)] = content["next"]
                 content["next"] += 1
             self._replace(content, push)
 
-        self._change(change)
+        self._edit(move)
 
     def finish(self, push: dict[str, Any]) -> None:
         """Note that a push is finished."""
         push["done"] = True
-        self._change(lambda content: self._replace(content, push))
+        self._edit(lambda content: self._replace(content, push))
 
     @staticmethod
     def _replace(content: dict[str, Any], push: dict[str, Any]) -> None:
         content["pushes"] = [push if old["first"] == push["first"] else old for old in content["pushes"]]
 
-    def _read(self) -> dict[str, Any]:
-        try:
-            content: dict[str, Any] = self._client.get(COUNTER_ID).value
-        except ValueError:
-            content = {"_id": COUNTER_ID, "type": "counter", "next": self._first_free(), "pushes": []}
-        return content
+    def _edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the document in place, also while others do; make it if there is none."""
+
+        def edited(stored: dict[str, Any]) -> dict[str, Any]:
+            content = copy.deepcopy(stored)
+            if "next" not in content:
+                content.update(type="counter", next=self._first_free(), pushes=[])
+            change(content)
+            return content
+
+        self._client.edit(COUNTER_ID, edited)
 
     def _first_free(self) -> int:
         """Return the number after the highest that a token in the database has."""
@@ -270,16 +274,3 @@ class _Counter:
             if len(rows) < _SCAN:
                 return highest + 1
             start = rows[-1].id
-
-    def _change(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the document, also while others do."""
-        for attempt in range(_MAX_CONFLICTS):
-            content = self._read()
-            change(content)
-            try:
-                self._client.save(Document(content))
-            except ResourceConflict:
-                time.sleep(random.uniform(0, min(0.01 * 2**attempt, 0.5)))
-            else:
-                return
-        raise PushError(f"too many pushes at once: the document {COUNTER_ID} could not be changed; try again")

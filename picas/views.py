@@ -5,16 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from couchdb.http import ResourceConflict, ResourceNotFound
-
 from .clients import CouchDB
 from .states import STATES, javascript_condition
-from .writes import doc_path
 
 DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"
-
-_CONFLICTS = 10
 
 
 def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str | None = None) -> bool:
@@ -29,27 +24,12 @@ def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str |
     :raises couchdb.http.ServerError: if the server can't compile the condition
     :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not change design documents
     """
-    path = doc_path(f"_design/{design_doc}")
-    for attempt in range(_CONFLICTS):
-        try:
-            _, _, document = client.db.resource.get_json(path)
-        except ResourceNotFound:
-            document = {"_id": f"_design/{design_doc}"}
-        wanted = {
-            **document,
-            "language": "javascript",
-            "views": {**document.get("views", {}), **_definitions(condition)},
-        }
-        if wanted == document:
-            return False
-        try:
-            client.save(wanted)
-        except ResourceConflict:
-            if attempt == _CONFLICTS - 1:
-                raise
-        else:
-            return True
-    raise AssertionError("the loop returns or raises")
+    views = _definitions(condition)
+
+    def add(document: dict[str, Any]) -> dict[str, Any]:
+        return {**document, "language": "javascript", "views": {**document.get("views", {}), **views}}
+
+    return client.edit(f"_design/{design_doc}", add)
 
 
 def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int]:
