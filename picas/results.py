@@ -16,7 +16,7 @@ from .exceptions import PicasError
 from .modifiers import end_attempt, is_same_lock, note_error, set_error
 from .outages import MAX_OUTAGE, is_outage, wait_out
 from .transport import explain
-from .writes import merge
+from .writes import find_landed, merge
 
 log = logging.getLogger(__name__)
 
@@ -90,6 +90,11 @@ class ClaimedToken:
                 client.save(self.token)
                 return
             except ResourceConflict:
+                # An earlier try whose answer was lost, and could not be looked up then, may have landed after all.
+                rev = find_landed(client.db, self.token.value)
+                if rev is not None:
+                    self.token["_rev"] = rev
+                    return
                 newer = self._read_if_ours(client)
                 ours = self.token.value
                 content = merge(self.claimed, ours, newer)
