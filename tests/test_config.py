@@ -200,6 +200,13 @@ def test_the_address_adds_the_password_of_the_user_that_is_named_beside_it(sourc
     assert as_tuple(sources.load())[2:] == ("me", SECRET)
 
 
+def test_the_password_beside_the_address_wins_over_that_in_it(sources: Sources, tmp_path: Path) -> None:
+    sources.set_environment(HOST_URL="http://me:old@h", DATABASE="d", PASSWORD=SECRET)
+    assert sources.load().password == SECRET
+    sources.set_environment(PASSWORD="", PASSWORD_FILE=str(write(tmp_path / "secret", SECRET)))
+    assert sources.load().password == SECRET
+
+
 def test_the_password_of_another_user_in_the_address_is_not_used(sources: Sources) -> None:
     sources.set_environment(HOST_URL=f"http://other:{SECRET}@h", DATABASE="d")
     with pytest.raises(SettingsError, match="Not set: PICAS_PASSWORD"):

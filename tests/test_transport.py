@@ -333,6 +333,7 @@ def test_a_long_answer_that_nobody_reads_gives_no_connection_back(serve: Callabl
     _, _, data = session.request("GET", double.url)
     assert data.read(10) == b"x" * 10
     data.close()
+    assert not any(session.connection_pool._idle.values())
     assert session.request("GET", double.url)[2].read() == b'{"ok":true}'
     assert double.connections == 2
 
@@ -408,7 +409,7 @@ def test_a_request_that_is_interrupted_leaves_no_half_answer_behind(
 def test_a_feed_that_does_not_end_is_read_as_it_comes(client: CouchDB) -> None:
     client.save({"_id": "a"})
     seen = []
-    for row in client.db.changes(feed="continuous", heartbeat=1000, since=0):
+    for row in client.db.changes(feed="continuous", timeout=1000, since=0):
         seen.append(row["id"])
         if "b" in seen:
             break

@@ -151,6 +151,19 @@ def test_a_write_that_arrives_late_is_recognised_at_its_repetition(
     assert token.rev == seen[0]["_rev"] == client.get("token_0").rev
 
 
+def test_the_same_content_on_another_branch_is_not_ours(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+    token = saved(client)
+    token["input"] = "x"
+    other, parent = "f" * 32, "e" * 32
+    replicated = {**token.value, "_rev": f"2-{other}", "_revisions": {"start": 2, "ids": [other, parent]}}
+    client.db.resource.post_json("_bulk_docs", body={"docs": [replicated], "new_edits": False})
+    assert client.get("token_0").rev == f"2-{other}"
+    proxy.fail("PUT", "token_0", CUT)
+    shaky.save(token)
+    assert proxy.count("PUT") == 2
+    assert token.rev != f"2-{other}"
+
+
 def stored_json(client: CouchDB) -> bytes:
     return bytes(client.requests.get(f"{client.url}/{client.db.name}/token_0?revs=true").content)
 
@@ -285,6 +298,19 @@ def test_of_many_saves_only_those_that_are_missing_are_repeated(
     assert client.get("token_4")["input"] == "theirs"
 
 
+def test_of_many_saves_one_that_arrives_late_is_recognised_at_the_repetition(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
+    documents = tokens(2)
+    late = [copy.deepcopy(document.value) for document in documents]
+    proxy.fail("POST", "_bulk_docs", CUT)
+    proxy.fail("GET", "token_0?revs=true", Reply(404, b"{}"))
+    proxy.fail("GET", "token_1?revs=true", Reply(404, b"{}"), meanwhile=lambda: client.save_documents(late))
+    assert shaky.save_documents(documents) == [True, True]
+    assert proxy.count("POST", "_bulk_docs") == 2
+    assert [document.rev for document in documents] == [content["_rev"] for content in late]
+
+
 def test_many_saves_give_up_after_a_few_tries(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
     proxy.fail("POST", "_bulk_docs", CUT, times=4)
     with pytest.raises(LostAnswer):
@@ -374,7 +400,11 @@ def test_an_upload_that_a_competing_writer_outran(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path
 ) -> None:
     token = saved(client)
-    for theirs in (lambda: client.save(client.get("token_0")), lambda: upload_other(client, file)):
+
+    def edit_and_upload() -> None:
+        client.put_attachment_file(client.save(client.get("token_0")), file)
+
+    for theirs in (lambda: client.save(client.get("token_0")), lambda: upload_other(client, file), edit_and_upload):
         token["_rev"] = client.get("token_0").rev
         proxy.fail("PUT", "token_0/", CUT, meanwhile=theirs)
         with pytest.raises(ResourceConflict):
