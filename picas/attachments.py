@@ -44,7 +44,10 @@ def upload(session: requests.Session, url: str, path: Path, rev: str, mimetype: 
             raise LostAnswer(f"no answer from {server_of(url)} to the upload of {path}") from error
     if answer.status_code >= 300:
         raise_error(answer.status_code, answer.content)
-    return str(answer.json()["rev"])
+    try:
+        return str(answer.json()["rev"])
+    except (ValueError, TypeError, KeyError) as error:
+        raise LostAnswer(f"half an answer from {server_of(url)} to the upload of {path}") from error
 
 
 def _is_unsent(error: requests.RequestException) -> bool:
@@ -62,7 +65,9 @@ def download(session: requests.Session, url: str, rev: str | None = None) -> Ite
     :raises Unreachable: if the connection breaks
     """
     try:
-        with session.get(url, params={"rev": rev} if rev else None, stream=True) as answer:
+        # Not compressed: a megabyte of a packed log may be a gigabyte, and older versions of urllib3 unpack it at once.
+        headers = {"Accept-Encoding": "identity"}
+        with session.get(url, params={"rev": rev} if rev else None, headers=headers, stream=True) as answer:
             if answer.status_code >= 400:
                 raise_error(answer.status_code, answer.content)
             yield from answer.iter_content(COPY_BYTES)

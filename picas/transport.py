@@ -412,6 +412,8 @@ class _Adapter(requests.adapters.HTTPAdapter):
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         if self._tls is not None:
+            if not hasattr(urllib3, "BaseHTTPResponse"):  # before 2.0
+                self._tls.check_hostname = False  # it compares the name itself, and gives ssl none that is an address
             kwargs["ssl_context"] = self._tls
         super().init_poolmanager(*args, **kwargs)
 
