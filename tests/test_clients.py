@@ -565,6 +565,7 @@ def _read_in_child(client: CouchDB, name: str, count: int) -> None:
         assert client.requests.get(f"{client.url}/{client.db.name}/{name}").json()["_id"] == name
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_client_survives_a_fork(client: CouchDB) -> None:
     for name in ("a", "b", "c"):
         client.save({"_id": name})

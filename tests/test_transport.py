@@ -155,7 +155,9 @@ def test_a_write_is_never_repeated_once_it_was_sent(
 ) -> None:
     double = serve(loss)
     with pytest.raises(LostAnswer, match=f"no answer from {double.url} to {method}"):
-        quick(timeouts=Timeouts(5, 0.1)).request(method, double.url + path, body={"x": 1}, credentials=ME)
+        quick(timeouts=Timeouts(5, 0.3 if loss == HANG else 5)).request(
+            method, double.url + path, body={"x": 1}, credentials=ME
+        )
     assert len(double.requests) == 1
 
 
@@ -372,6 +374,7 @@ def test_two_servers_do_not_share_connections(serve: Callable[..., Double]) -> N
     assert (len(first.requests), len(second.requests)) == (2, 2)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_has_connections_of_its_own(serve: Callable[..., Double]) -> None:
     double = serve()
     session, other = quick(), RequestsSession(ME, True, Timeouts(5, 5))
