@@ -58,6 +58,7 @@ class PilotProcess:
         script.write_text(PRELUDE + body, encoding="utf-8")
         self.errors = folder / "stderr"
         with self.errors.open("wb") as errors:
+            options = {"preexec_fn": _heed_signals, **options}
             options = {"cwd": folder, "env": environment, "stderr": errors, "stdin": subprocess.DEVNULL, **options}
             self.process = subprocess.Popen([sys.executable, str(script)], **options)
 
@@ -97,6 +98,12 @@ class PilotProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+def _heed_signals() -> None:
+    """Undo what the tests themselves may have been started with: nohup, or in the background of a script."""
+    for signum in (signal.SIGHUP, signal.SIGINT):
+        signal.signal(signum, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
