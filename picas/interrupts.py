@@ -29,6 +29,7 @@ _WAKE = signal.SIGURG
 
 _shields: dict[int, int] = {}  # how many shields each thread stands behind, by its identifier
 _deferred: list[Callable[[], None]] = []
+_on_the_way: set[int] = set()  # the threads that an exception was sent to and has not hit yet
 _delivery = threading.Lock()  # held by a watch while it interrupts, so that a shield is not raised in between
 
 
@@ -41,7 +42,8 @@ def shielded() -> Iterator[None]:
         _shields[thread] = depth + 1
         if not _is_main_thread():
             with _delivery:
-                _set_async_exception(thread, None)  # one that is on its way would hit the block; it is sent again
+                pass  # a watch that saw no shield has sent its exception by now
+            _await_exception(thread)  # here, not in the block
         yield
     finally:
         if depth:
@@ -157,8 +159,9 @@ class TimeLimit:
             return
         with _delivery:  # from here on the watch interrupts no more
             self._interrupting = False
-            if not self._is_main:
-                _set_async_exception(self._thread, None)  # one that is on its way would hit the code after the block
+        if not self._is_main:
+            with contextlib.suppress(TokenTimeout):
+                _await_exception(self._thread)  # it would hit the code after the block
         if self._is_main:
             signal.signal(_WAKE, self._previous)
         self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
@@ -187,7 +190,8 @@ class TimeLimit:
                 self._interrupting = True
                 signal.pthread_kill(self._thread, _WAKE)
             else:
-                _set_async_exception(self._thread, self._exception_class())
+                _on_the_way.add(self._thread)
+                _raise_in(self._thread, self._exception_class())
         # It may have stepped behind a shield before it was hit.
         return wait_until(lambda: self._hits > hits or self._left.is_set(), RETRY)
 
@@ -209,6 +213,7 @@ class TimeLimit:
         return Expired
 
     def _note_hit(self) -> None:
+        _on_the_way.discard(self._thread)
         self._hits += 1
         self.expired = True
 
@@ -220,6 +225,17 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _set_async_exception(thread: int, kind: type[BaseException] | None) -> None:
-    """Raise an exception in another thread at its next step, or take back one that was not raised yet."""
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), None if kind is None else ctypes.py_object(kind))
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Raise an exception in another thread at its next step."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
+
+
+def _await_exception(thread: int) -> None:
+    """Return once no exception is on its way to this thread; one that is gets raised here.
+
+    It can't be taken back: in Python 3.11 that leaves the interpreter's mark for it set, on which a debugger or a
+    measurement of coverage then hangs.
+    """
+    give_up = time.monotonic() + RETRY
+    while thread in _on_the_way and time.monotonic() < give_up:
+        time.sleep(0)
