@@ -265,6 +265,8 @@ class TestSettings:
         assert "there is no database no_such_database on http://127.0.0.1" in line
         assert "createViews.py --create-database" in line
 
+    # It tries for some seconds, in each script by the same means: two are enough.
+    @pytest.mark.parametrize("command", [["createViews.py"], ["local-example.py"]], ids=" ".join)
     def test_unreachable_server(self, script, command):
         line = complaint(script(*command, PICAS_HOST_URL="http://127.0.0.1:9"))
         assert "can't reach http://127.0.0.1:9 (Connection refused)" in line
