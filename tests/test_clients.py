@@ -16,7 +16,7 @@ from conftest import Location, make_token
 from couchdb.http import Forbidden, HTTPError, ResourceConflict, ResourceNotFound, ServerError, Unauthorized
 from doubles import FaultProxy
 
-from picas import CouchDB, Document, Job, Task, User
+from picas import CouchDB, Document, Job, Task, User, clients
 from picas.exceptions import Unreachable
 
 ODD_IDS = [
@@ -482,7 +482,9 @@ def test_an_edit_meets_another(client: CouchDB) -> None:
     assert client.edit("a", lambda content: content) is False
 
 
-def test_an_edit_that_never_succeeds_gives_up(client: CouchDB) -> None:
+def test_an_edit_that_never_succeeds_gives_up(client: CouchDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "EDIT_CONFLICTS", 5)
+
     def outrun(content: dict[str, Any]) -> dict[str, Any]:
         client.save(dict(content))
         return {**content, "x": 1}
