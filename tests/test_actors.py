@@ -7,13 +7,14 @@ import time
 import pytest
 from conftest import make_token
 from couchdb.http import ResourceNotFound, Unauthorized
+from doubles import CUT, FaultProxy
 from pilots import Gate, PilotProcess, is_alive, wait_for
 
 import picas
 from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors, outages
 from picas.exceptions import PicasError
 from picas.executers import execute, run_command, running
-from picas.modifiers import BasicTokenModifier
+from picas.modifiers import BasicTokenModifier, reset
 from picas.pilots import Pilot
 from picas.states import state_of
 from picas.views import count_states
@@ -380,16 +381,16 @@ class TestOthersMeanwhile:
         work_on(client, work, max_scrub=3, max_tasks=1)
         assert client.get("token_0")["claim"]["pilot"] == "another pilot"
 
-    def test_a_token_that_was_reset_right_after_it_failed_is_not_scrubbed_twice(self, client, push, spool):
+    def test_a_token_that_was_reset_right_after_it_failed_is_not_scrubbed_as_well(self, client, push, spool):
         push(1)
 
         class Rival(Recorder):
             def cleanup_run(self):
-                client.save(Task(client.get("token_0")).scrub())
+                client.save(reset(client.get("token_0")))
 
         Rival(client, lambda task: 1 // 0).run(max_scrub=3, max_tasks=1)
         token = client.get("token_0")
-        assert (state_of(token), token["scrub_count"]) == ("todo", 1)
+        assert (state_of(token), token["scrub_count"]) == ("todo", 0)
         assert spool() == []  # the result was saved: there is nothing to keep
 
 
@@ -674,7 +675,8 @@ class TestTimeOut:
         token = self.assert_timed_out(client)
         assert (token["scrub_count"], len(token["attempts"])) == (1, 2)
 
-    def test_finished_work_is_no_error_even_if_the_time_is_up_meanwhile(self, client, push, run):
+    @pytest.mark.parametrize("auto_close", [True, False])
+    def test_finished_work_is_no_error_even_if_the_time_is_up_meanwhile(self, client, push, run, auto_close):
         push(1)
 
         def work(task):
@@ -682,7 +684,7 @@ class TestTimeOut:
             BasicTokenModifier().close(task)
             time.sleep(0.5)
 
-        run(Recorder(client, work, grace=20), max_token_time=0.1)
+        run(Recorder(client, work, grace=20, auto_close=auto_close), max_token_time=0.1)
         assert state_of(client.get("token_0")) == "done"
 
     def test_a_result_stands_even_if_its_code_goes_on_without_end(self, client, push, run):
@@ -815,6 +817,35 @@ class TestOutages:
         actor.run(max_total_time=0.2)
         gate.open()
         assert actor.calls == ["prepare_env", "cleanup_env"]
+
+    def test_a_lock_whose_answer_was_lost_at_the_very_end_of_the_run_is_taken_back(
+        self, client, location, push, monkeypatch
+    ):
+        push(1)
+        monkeypatch.setattr(outages, "FIRST_PAUSE", NEVER)
+        with FaultProxy(location.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            far.server.resource.session.retry_pauses = ()
+            proxy.fail("PUT", "token_0", CUT, after=True)
+            proxy.fail("GET", "token_0", CUT, times=2)  # by the look-up at once, and by that when the time is over
+            actor = Recorder(far)
+            actor.run(max_total_time=0.3)
+            assert proxy.count("PUT", "token_0") == 2
+        assert actor.calls == ["prepare_env", "cleanup_env"]
+        token = client.get("token_0")
+        assert (state_of(token), token["attempts"][0]["outcome"]) == ("todo", "stopped")
+
+    def test_if_that_cannot_be_told_any_more_the_pilot_says_so(self, client, location, push, monkeypatch, caplog):
+        push(1)
+        monkeypatch.setattr(outages, "FIRST_PAUSE", NEVER)
+        with FaultProxy(location.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            far.server.resource.session.retry_pauses = ()
+            proxy.fail("PUT", "token_0", CUT, after=True)
+            proxy.fail("GET", "token_0", CUT, times=50)
+            actor = Recorder(far)
+            actor.run(max_total_time=0.3)
+        assert f"may have stayed locked by this pilot, {actor.pilot.id}" in caplog.text
 
     def test_reconnect_goes_on_with_new_connections(self, client, push):
         push(2)

@@ -13,6 +13,7 @@ from pilots import PilotProcess, is_alive, signal_after, wait_for
 from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors
 from picas.exceptions import PilotStopped
 from picas.executers import execute, running
+from picas.interrupts import TimeLimit
 from picas.modifiers import BasicTokenModifier
 from picas.states import state_of
 from picas.views import count_states
@@ -97,10 +98,11 @@ Running(connect(), grace=0.3).run()
 
     def test_the_token_is_put_back_only_when_the_child_is_gone(self, client, push, pilot):
         push(1)
-        process = pilot("""
+        process = pilot('''
 class Running(Noting):
     def process_task(self, task):
-        script = "trap 'sleep 0.5; echo ended >> journal; exit' TERM; echo child >> journal; sleep 60 & wait"
+        script = """trap 'sleep 0.5; echo ended >> journal; exit' TERM; echo child >> journal
+            while true; do sleep 0.05; done"""
         task["exit_code"] = execute(["sh", "-c", script])[1]
     def cleanup_env(self):
         note(state_of(client.get("token_0")))
@@ -109,7 +111,7 @@ client = connect()
 save = client.save
 client.save = lambda doc: note("save") or save(doc)
 Running(client).run()
-""")
+''')
         process.wait_for("child")
         assert process.stop() == 0
         assert process.journal[-3:] == ["ended", "save", "todo"]
@@ -245,7 +247,8 @@ Noting(client, iterator).run()
 
     def test_while_it_waits_for_the_database(self, client, pilot):
         process = pilot("""
-from picas.transport import Session
+from picas import outages
+outages.FIRST_PAUSE = 60.0
 client = connect()
 client.server.resource.session.retry_pauses = ()
 class Away(Noting):
@@ -256,7 +259,9 @@ Away(client).run()
 """)
         process.wait_for("away")
         wait_for(lambda: "is away" in process.errors.read_text())
+        began = time.monotonic()
         assert process.stop() == 0
+        assert time.monotonic() - began < 10
         assert process.journal[-1] == "cleanup_env"
 
     def test_while_the_environment_is_cleaned_up(self, client, push, pilot):
@@ -490,6 +495,25 @@ class TestStoppedTokens:
         token = client.get("token_0")
         assert state_of(token) == "done"
         assert token["attempts"][0]["outcome"] == "done"
+
+    def test_finished_work_is_saved_if_the_signal_comes_right_after_it(self, client, push, monkeypatch):
+        push(2)
+
+        class Late(TimeLimit):
+            closed = 0
+
+            def close(self):
+                super().close()
+                Late.closed += 1
+                if Late.closed == 2:  # once in leaving the block, and once more to be sure
+                    os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(actors, "TimeLimit", Late)
+        with pytest.raises(PilotStopped):
+            Working(client, lambda task: task.update({"output": "finished"})).run()
+        token = client.get("token_0")
+        assert (state_of(token), token["output"]) == ("done", "finished")
+        assert count_states(client)["todo"] == 1
 
     def test_work_that_failed_by_itself_is_saved_as_failed(self, client, push):
         push(1)
