@@ -11,6 +11,7 @@ class MyActor(RunActor):
 
 
 def main():
+    console.ArgumentParser(description=__doc__).parse_args()
     MyActor(console.connect()).run()
 
 

@@ -242,8 +242,6 @@ class TestSettings:
         return [request.param, *needs.get(request.param, ["Monitor/todo"] if request.param == "resetTokens.py" else [])]
 
     def test_help(self, script, command):
-        if command[0] == "example-template.py":
-            pytest.skip("the template takes no arguments")
         result = script(command[0], "--help")
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout.startswith(f"usage: {command[0]}")
