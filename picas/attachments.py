@@ -11,8 +11,9 @@ import requests
 import urllib3
 from couchdb.http import ServerError
 
+from .connections import server_of
 from .exceptions import LostAnswer, Unreachable
-from .transport import PASSING_ERRORS, RETRY_PAUSES, pause, raise_error, server_of
+from .transport import PASSING_ERRORS, RETRY_PAUSES, pause, raise_error
 
 COPY_BYTES = 1 << 20
 """Bytes of an attachment that are in memory at a time."""

@@ -19,9 +19,10 @@ from couchdb.design import ViewDefinition
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
 from . import attachments
+from .connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer
-from .transport import CONNECT_TIMEOUT, READ_TIMEOUT, RequestsSession, Session, Timeouts
+from .transport import RequestsSession, Session
 from .util import split_credentials
 from .writes import doc_path, find_landed, write_many, write_one
 

@@ -9,9 +9,9 @@ from typing import Callable, TypeVar
 
 from couchdb.http import HTTPError, Unauthorized
 
+from .connections import explain
 from .exceptions import PicasError
 from .interrupts import wait_until
-from .transport import explain
 from .writes import is_passing
 
 log = logging.getLogger(__name__)

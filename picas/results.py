@@ -11,11 +11,11 @@ from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
 
 from . import spool
 from .clients import CouchDB
+from .connections import explain
 from .documents import Document, make_storable
 from .exceptions import PicasError
 from .modifiers import end_attempt, is_same_lock, note_error, set_error
 from .outages import MAX_OUTAGE, is_outage, wait_out
-from .transport import explain
 from .writes import find_landed, merge
 
 log = logging.getLogger(__name__)

@@ -9,44 +9,33 @@ The session for `couchdb` has time-outs, keeps connections alive, and repeats wh
 
 from __future__ import annotations
 
-import errno
 import http.client
 import io
 import os
 import random
-import select
-import socket
 import ssl
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from email.message import Message
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Optional
 from urllib.parse import urljoin, urlsplit
 
-import certifi
 import couchdb.http
 import requests
 import requests.adapters
 import urllib3
 from couchdb import json as couchdb_json
 
-from .exceptions import LostAnswer, SettingsError, Unreachable
+from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
+from .exceptions import LostAnswer, Unreachable
 from .version import VERSION
 
-CONNECT_TIMEOUT = 10.0
-"""Seconds until a connection must stand."""
-READ_TIMEOUT = 60.0
-"""Seconds without a byte from the server after which an answer counts as lost."""
 RETRY_PAUSES = (0.1, 0.5, 2.0)
 """Seconds of waiting before each repetition."""
 CONNECT_PATIENCE = 15.0
 """Seconds after which no further connection is tried within one request."""
 MAX_RETRY_AFTER = 10.0
 """Seconds that a server's Retry-After is obeyed for at the most."""
-MAX_IDLE_CONNECTIONS = 32
 BUFFERED_BYTES = 1 << 20
 """Bytes up to which a body that is no JSON is read at once too."""
 
@@ -63,118 +52,12 @@ Answer = tuple[int, Message, Optional[BinaryIO]]
 Credentials = Optional[tuple[str, str]]
 
 
-@dataclass(frozen=True)
-class Timeouts:
-    """How long to wait for the server, in seconds."""
-
-    connect: float = CONNECT_TIMEOUT
-    read: float = READ_TIMEOUT
-
-
-def tls_context(verify: bool | str) -> ssl.SSLContext:
-    """Return the TLS settings for all connections to one server.
-
-    :param verify: True for the system's certificate authorities and those of `certifi`, False for no check at all, or
-        the path of a file or folder of CA certificates that are trusted instead
-    :raises SettingsError: if that path holds no certificates
-    """
-    if verify is False:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    if verify is True:
-        context = ssl.create_default_context()
-        context.load_verify_locations(cafile=certifi.where())
-        return context
-    folder = Path(verify).is_dir()
-    try:
-        return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
-    except OSError as error:  # it does not name the file
-        raise SettingsError(f"can't read CA certificates from {verify} ({explain(error)})") from error
-
-
 def may_repeat(method: str, url: str) -> bool:
     """Tell whether a request only reads, so that repeating it changes nothing."""
     if method in ("GET", "HEAD"):
         return True
     path = urlsplit(url).path
     return method == "POST" and (path.rpartition("/")[2] in _READING_POSTS or "/_view/" in path)
-
-
-class ConnectionPool:
-    """The idle connections of a session; any thread may take and give back."""
-
-    def __init__(self, timeouts: Timeouts, verify: bool | str) -> None:
-        self._timeouts = timeouts
-        self._verify = verify
-        self._tls: ssl.SSLContext | None = None
-        # A deque's append and pop are atomic. A lock could be held by the very code that a signal handler interrupts,
-        # and the handler needs a connection too.
-        self._idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = {}
-        self._pid = os.getpid()
-
-    def get(self, url: str) -> http.client.HTTPConnection:
-        """Return a connection to the URL's server that stands.
-
-        :raises OSError: if none can be made
-        """
-        if self._pid != os.getpid():  # after a fork the connections are the parent's
-            self._idle, self._pid = {}, os.getpid()
-        server = urlsplit(url)[:2]
-        idle = self._idle.setdefault(server, deque())
-        while True:
-            try:
-                connection = idle.pop()
-            except IndexError:
-                return self._connect(*server)
-            if _is_usable(connection):
-                return connection
-            connection.close()
-
-    def release(self, url: str, connection: http.client.HTTPConnection) -> None:
-        """Take a connection back whose answer was read to its end."""
-        idle = self._idle.setdefault(urlsplit(url)[:2], deque())
-        if len(idle) < MAX_IDLE_CONNECTIONS:
-            idle.append(connection)
-        else:
-            connection.close()
-
-    def close(self) -> None:
-        """Close the idle connections."""
-        for idle in self._idle.values():
-            while idle:
-                idle.pop().close()
-
-    def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
-        connection: http.client.HTTPConnection
-        if scheme == "https":
-            if self._tls is None:
-                self._tls = tls_context(self._verify)
-            connection = http.client.HTTPSConnection(netloc, timeout=self._timeouts.connect, context=self._tls)
-        elif scheme == "http":
-            connection = http.client.HTTPConnection(netloc, timeout=self._timeouts.connect)
-        else:
-            raise ValueError(f"the URL must begin with http:// or https://, not with {scheme}://")
-        try:
-            connection.connect()
-        except BaseException:
-            connection.close()
-            raise
-        connection.sock.settimeout(self._timeouts.read)
-        return connection
-
-
-def _is_usable(connection: http.client.HTTPConnection) -> bool:
-    """Tell whether an idle connection still stands: the server says nothing between requests, unless it closes."""
-    if connection.sock is None:
-        return False
-    poll = select.poll()
-    try:
-        poll.register(connection.sock, select.POLLIN)
-        return not poll.poll(0)
-    except (OSError, ValueError):
-        return False
 
 
 class _Body(couchdb.http.ResponseBody):  # type: ignore[misc]  # couchdb has no types
@@ -314,7 +197,7 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             except ssl.SSLCertVerificationError:
                 raise
             except OSError as error:
-                if _is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
+                if is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
                     raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
 
     def _exchange(
@@ -416,29 +299,6 @@ class _Adapter(requests.adapters.HTTPAdapter):
                 self._tls.check_hostname = False  # it compares the name itself, and gives ssl none that is an address
             kwargs["ssl_context"] = self._tls
         super().init_poolmanager(*args, **kwargs)
-
-
-def server_of(url: str) -> str:
-    """Return the scheme, host and port of a URL: what may be shown of it."""
-    scheme, netloc = urlsplit(url)[:2]
-    return f"{scheme}://{netloc.rpartition('@')[2]}"
-
-
-def explain(error: BaseException) -> str:
-    """Return why a connection failed, in a few words."""
-    if isinstance(error, (socket.timeout, TimeoutError)):
-        return "time-out"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS: {getattr(error, 'reason', None) or error}"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-def _is_hopeless(error: OSError) -> bool:
-    """Tell whether trying the connection again right away is a waste of time."""
-    name_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
-    return name_unknown or error.errno in (errno.EACCES, errno.EPERM) or isinstance(error, FileNotFoundError)
 
 
 def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:

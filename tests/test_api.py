@@ -34,6 +34,7 @@ FLOORS = {
     "states": 0,
     "interrupts": 0,
     "modifiers": 0,
+    "connections": 1,
     "transport": 1,
     "documents": 1,
     "attachments": 2,

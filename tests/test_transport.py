@@ -33,8 +33,9 @@ from couchdb.http import (
 from doubles import CUT, HANG, RESET, Answer, Double, Reply, Request
 
 from picas import CouchDB, transport
+from picas.connections import MAX_IDLE_CONNECTIONS, ConnectionPool, Timeouts, server_of, tls_context
 from picas.exceptions import LostAnswer, PicasError, SettingsError, Unreachable
-from picas.transport import ConnectionPool, RequestsSession, Session, Timeouts, may_repeat, server_of, tls_context
+from picas.transport import RequestsSession, Session, may_repeat
 
 OK = Reply()
 BUSY = Reply(503, b'{"error":"busy","reason":"later"}')
@@ -357,11 +358,11 @@ def test_idle_connections_have_a_bound() -> None:
         def close(self) -> None:
             closed.append(1)
 
-    for _ in range(transport.MAX_IDLE_CONNECTIONS + 3):
+    for _ in range(MAX_IDLE_CONNECTIONS + 3):
         pool.release("http://h", Idle())  # type: ignore[arg-type]
     assert len(closed) == 3
     pool.close()
-    assert len(closed) == transport.MAX_IDLE_CONNECTIONS + 3
+    assert len(closed) == MAX_IDLE_CONNECTIONS + 3
 
 
 def test_two_servers_do_not_share_connections(serve: Callable[..., Double]) -> None:
