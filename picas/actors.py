@@ -9,7 +9,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -19,6 +18,7 @@ from couchdb.http import HTTPError
 
 from . import executers, modifiers
 from .clients import CouchDB
+from .conditions import StopConditions
 from .documents import Document
 from .exceptions import PicasError, PilotStopped, TokenTimeout
 from .executers import GRACE
@@ -32,7 +32,7 @@ from .util import Timer
 
 log = logging.getLogger(__name__)
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 STOP_LAG = 0.5
 """Seconds to wait for the pilot's own signal after a child was ended by one: a batch system sends them one by one."""
 
@@ -41,33 +41,6 @@ _at_work: set[int] = set()  # the threads in which actors run, by their identifi
 _STOPPED_EXIT_CODES = frozenset(
     code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)
 )  # of a child that got the signal which stops the pilot too, as Popen and as a shell tell it
-
-
-@dataclass
-class StopConditions:
-    """When a run ends, other than for want of tokens."""
-
-    max_token_time: float | None = None
-    max_total_time: float | None = None
-    max_tasks: int | None = None
-    max_scrub: int = 0
-    stop_function: Callable[..., Any] | None = None
-    stop_function_args: dict[str, Any] = field(default_factory=dict)
-    started: float = field(default_factory=time.monotonic)
-    processed: int = 0
-
-    @property
-    def last_start(self) -> float:
-        """The time after which no token is started, on the clock of `time.monotonic`."""
-        if self.max_total_time is None:
-            return math.inf
-        return self.started + self.max_total_time - (self.max_token_time or 0)
-
-    def are_met(self) -> bool:
-        """Tell whether the run is to end now that a token was processed."""
-        if self.stop_function is not None and self.stop_function(**self.stop_function_args):
-            return True
-        return bool(self.max_tasks) and self.processed >= (self.max_tasks or 0)
 
 
 class Actor:
@@ -87,6 +60,9 @@ class Actor:
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
     :raises ValueError: if `db` is None
     """
+
+    stop_signals = STOP_SIGNALS
+    """The signals that stop the pilot. A batch system may want others as well, such as SIGUSR1."""
 
     def __init__(
         self,
@@ -164,11 +140,11 @@ class Actor:
         self.iterator.reconnect(self.db)
 
     def setup_handler(self) -> None:
-        """Make SIGTERM, SIGINT and SIGHUP stop this actor. Does nothing outside the main thread."""
+        """Make the `stop_signals` stop this actor. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             log.info("Not in the main thread: signals are left alone")
             return
-        for signum in STOP_SIGNALS:
+        for signum in self.stop_signals:
             previous = signal.getsignal(signum)
             if signum == signal.SIGHUP and previous == signal.SIG_IGN:
                 continue  # started with nohup

@@ -48,6 +48,7 @@ FLOORS = {
     "pool": 3,
     "pushes": 3,
     "executers": 4,
+    "conditions": 4,
     "pilots": 4,
     "actors": 5,
     "console": 6,

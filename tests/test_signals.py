@@ -656,12 +656,11 @@ class TestHandlers:
     def test_a_signal_of_the_user_s_choice_can_stop_it_too(self, client, push):
         push(1)
         actor = Working(client, sleep_long)
-        previous = signal.signal(signal.SIGUSR1, actor.handler)
-        try:
-            with stop_soon(actor.working.is_set, signal.SIGUSR1), pytest.raises(PilotStopped):
-                actor.run()
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
+        actor.stop_signals = (signal.SIGTERM, signal.SIGUSR1)
+        before = signal.getsignal(signal.SIGUSR1)
+        with stop_soon(actor.working.is_set, signal.SIGUSR1), pytest.raises(PilotStopped):
+            actor.run()
+        assert signal.getsignal(signal.SIGUSR1) == before
         assert_put_back(client)
 
     def test_an_actor_in_another_thread_can_be_stopped_by_the_main_thread_s_handler(self, client, push):
