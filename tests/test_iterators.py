@@ -146,7 +146,8 @@ class TestOneOwner:
         client.add_view("all", EVERYTHING)
         assert {token.id for token in TaskViewIterator(client, "all")} == {"token_30", "token_31"}
 
-    def test_a_limit_of_the_users_own_is_obeyed(self, client):
+    def test_a_limit_of_the_user_s_own_is_obeyed(self, client, monkeypatch):
+        monkeypatch.setattr(iterators, "WINDOW", 2)
         client.save_documents([make_token(number, lock=1 if number < 12 else 0) for number in range(10, 14)])
         client.add_view("all", EVERYTHING)
         assert list(TaskViewIterator(client, "all", limit=2)) == []
@@ -223,6 +224,19 @@ class TestContention:
         timer.start()
         assert next(iterator).id == "token_0"
         timer.join()
+
+    def test_even_if_it_was_asked_for_again_before_the_conflicts(self, client, monkeypatch):
+        rival = client.copy()
+        iterator = TaskViewIterator(client, "todo")
+        steps = [
+            lambda: rival.save(make_token(0)),  # empty at first
+            lambda: None,  # after the conflict
+            lambda: rival.save(Task(rival.get("token_0")).scrub()),  # empty again
+        ]
+        iterator.wait = lambda seconds: steps.pop(0)()
+        Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
+        assert next(iterator).id == "token_0"
+        assert steps == []
 
     def test_a_stop_ends_a_claim_that_meets_only_conflicts(self, client, push, monkeypatch):
         push(40)

@@ -103,12 +103,13 @@ class TestMerging:
         def save_after_edit(doc):
             if len(edits) < results.MERGES:
                 edits.append(1)
-                edit(rival, **{f"edit_{len(edits)}": True})
+                edit(rival, comment=len(edits), **{f"edit_{len(edits)}": True})
             return save(doc)
 
         monkeypatch.setattr(client, "save", save_after_edit)
         assert finish(held).save(client)
         stored = client.get("token_0")
+        assert stored["comment"] == results.MERGES  # the newest one
         assert all(stored[f"edit_{number}"] for number in range(1, results.MERGES + 1))
         assert stored["exit_code"] == 0
 
