@@ -178,6 +178,8 @@ class TimeLimit:
             if self._left.wait(SETTLE):
                 return
         while not self._left.is_set():
+            # Again and again: a child may have been in the making just now, and code may go on to start the next.
+            self.expired |= self._end_children()
             self._left.wait(self._grace if self._interrupt() else RETRY)
 
     def _interrupt(self) -> bool:

@@ -11,7 +11,7 @@ from doubles import CUT, FaultProxy
 from pilots import Gate, PilotProcess, is_alive, wait_for
 
 import picas
-from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors, outages
+from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors, interrupts, outages
 from picas.exceptions import PicasError
 from picas.executers import execute, run_command, running
 from picas.modifiers import BasicTokenModifier, reset
@@ -668,6 +668,19 @@ class TestTimeOut:
 
         run(Recorder(client, work), max_token_time=0.2)
         assert self.assert_timed_out(client)["exit_code"] == 99
+
+    def test_code_that_goes_on_with_another_child_is_ended_all_the_same(self, client, push, run, monkeypatch):
+        monkeypatch.setattr(interrupts, "SETTLE", 0.1)
+        push(1)
+
+        def work(task):
+            for _ in range(3):
+                execute(["sleep", str(NEVER)])
+
+        began = time.monotonic()
+        run(Recorder(client, work), max_token_time=0.2)
+        self.assert_timed_out(client)
+        assert time.monotonic() - began < 20
 
     def test_a_token_that_timed_out_can_be_scrubbed(self, client, push, run):
         push(1)
