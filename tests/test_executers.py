@@ -264,7 +264,7 @@ class TestRunning:
 
         thread = threading.Thread(target=work, args=("one",))
         thread.start()
-        wait_for((tmp_path / "one").exists)
+        wait_for(lambda: (tmp_path / "one").exists() and running())  # it may write before it is noted here
         (child,) = running()
         assert running(threads[0]) == [child]
         assert running(threading.get_ident()) == []
