@@ -26,13 +26,12 @@ fi
 venv=$root/.venv/quickstart
 if [ ! -x "$venv/bin/picas" ] || [ "$root/setup.py" -nt "$venv/bin/picas" ]; then
     echo "== Installing picas in $venv"
-    if ! "$python" -m venv "$venv" >"$root/.venv.log" 2>&1; then
-        rm -rf "$venv" "$root/.venv.log"
+    if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
+        rm -rf "$venv"
         echo "quickstart.sh: $python can't make a virtual environment; on Debian: apt-get install python3-venv" >&2
         exit 1
     fi
-    rm -f "$root/.venv.log"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "$root[embedded]"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "${root}[embedded]"
     touch "$venv/bin/picas"
 fi
 PATH=$venv/bin:$PATH
@@ -41,14 +40,14 @@ web=
 if [ -n "${PICAS_HOST_URL:-}" ]; then
     echo "== Using the server that the environment names"
 else
-    echo "== Starting the embedded server"
+    echo "== Starting the embedded server (the first time it fetches its packages, which takes some seconds)"
     ready=$venv/server-$$.env
     picas serve --memory --ready-file "$ready" >"$venv/server-$$.log" 2>&1 &
     server=$!
     stop_server() {
         kill "$server" 2>/dev/null || true
         wait "$server" 2>/dev/null || true
-        rm -f "$venv/server-$server.log" "$venv/server-$$.log" "$ready"
+        rm -f "$venv/server-$$.log" "$ready"
     }
     trap stop_server EXIT
     while [ ! -s "$ready" ]; do
