@@ -10,7 +10,6 @@ import ctypes
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, Callable
 
@@ -33,36 +32,55 @@ _on_the_way: set[int] = set()  # the threads that an exception was sent to and h
 _delivery = threading.Lock()  # held by a watch while it interrupts, so that a shield is not raised in between
 
 
-@contextlib.contextmanager
-def shielded() -> Iterator[None]:
-    """Put off interruptions of this thread until the end of the block, or until a block in it that is `exposed`."""
-    thread = threading.get_ident()
-    depth = _shields.get(thread, 0)
-    try:
-        _shields[thread] = depth + 1
-        if not _is_main_thread():
-            with _delivery:
-                pass  # a watch that saw no shield has sent its exception by now
-            _await_exception(thread)  # here, not in the block
-        yield
-    finally:
-        if depth:
-            _shields[thread] = depth
+class _Block:
+    """A block of code whose end puts back the shields that its thread stood behind before.
+
+    No generator: one that an interruption leaves half-way would put them back whenever it is collected.
+    """
+
+    def __init__(self) -> None:
+        self._thread = threading.get_ident()
+        self._depth = _shields.get(self._thread, 0)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._depth:
+            _shields[self._thread] = self._depth
         else:
-            _drop_shield(thread)
+            _drop_shield(self._thread)
 
 
-@contextlib.contextmanager
-def exposed() -> Iterator[None]:
-    """Let interruptions through in this block, though it stands in one that is `shielded`."""
-    thread = threading.get_ident()
-    depth = _shields.get(thread, 0)
-    try:
-        _drop_shield(thread)
-        yield
-    finally:
-        if depth:
-            _shields[thread] = depth
+class _Shielded(_Block):
+    def __enter__(self) -> None:
+        try:
+            _shields[self._thread] = self._depth + 1
+            if not _is_main_thread():
+                with _delivery:
+                    pass  # a watch that saw no shield has sent its exception by now
+                _await_exception(self._thread)  # here, not in the block
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+
+class _Exposed(_Block):
+    def __enter__(self) -> None:
+        try:
+            _drop_shield(self._thread)
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+
+
+def shielded() -> _Shielded:
+    """Put off interruptions of this thread until the end of a `with` block, or until one in it that is `exposed`."""
+    return _Shielded()
+
+
+def exposed() -> _Exposed:
+    """Let interruptions through in a `with` block, though it stands in one that is `shielded`."""
+    return _Exposed()
 
 
 def _drop_shield(thread: int) -> None:

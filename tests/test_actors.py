@@ -678,7 +678,7 @@ class TestTimeOut:
                 execute(["sleep", str(NEVER)])
 
         began = time.monotonic()
-        run(Recorder(client, work), max_token_time=0.2)
+        run(Recorder(client, work, grace=1), max_token_time=0.2)
         self.assert_timed_out(client)
         assert time.monotonic() - began < 20
 

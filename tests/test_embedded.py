@@ -710,9 +710,11 @@ class TestNode:
 
 class TestServe:
     CODE = """
+        import signal
         import sys
         from pathlib import Path
         from picas.embedded.serve import serve
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run with nohup, which the server respects
         data, ready = (Path(a) if a else None for a in sys.argv[1:])
         sys.exit(serve(data, ready_file=ready))
         """
