@@ -119,7 +119,7 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
 def end_attempt(token: Token, outcome: str) -> Token:
     """Write the attempt that ends now into `attempts` and drop the claim. Call it before the token is put back.
 
-    :param outcome: "done", "failed", "time-out", "stopped" or "lost"
+    :param outcome: "done", "failed", "time-out", "stopped", "lost", or "left open" if nobody was to close the token
     """
     claim = claim_of(token)
     attempt = {
