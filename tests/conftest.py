@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
+from pilots import Gate
 
 from picas import CouchDB, Task
 from picas.embedded import Server
@@ -64,6 +65,21 @@ def client(location: Location) -> Iterator[CouchDB]:
     create_views(client)
     yield client
     del client.server[name]
+
+
+@pytest.fixture
+def gate(location: Location) -> Iterator[Gate]:
+    """A way to the server that can be closed and opened again."""
+    with Gate(location.url) as gate:
+        yield gate
+
+
+@pytest.fixture
+def far(gate: Gate, client: CouchDB, location: Location) -> CouchDB:
+    """A client of the test's database through the gate; a closed gate is noticed at once."""
+    far = CouchDB(gate.url, client.db.name, location.username, location.password)
+    far.server.resource.session.retry_pauses = ()
+    return far
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from conftest import make_token
 from couchdb.http import ResourceNotFound, Unauthorized
 from doubles import CUT, FaultProxy
-from pilots import Gate, PilotProcess, is_alive, wait_for
+from pilots import PilotProcess, is_alive, wait_for
 
 import picas
 from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors, interrupts, outages
@@ -758,17 +758,6 @@ class TestTimeOut:
 
 
 class TestOutages:
-    @pytest.fixture
-    def gate(self, location):
-        with Gate(location.url) as gate:
-            yield gate
-
-    @pytest.fixture
-    def far(self, gate, client, location):
-        far = CouchDB(gate.url, client.db.name, location.username, location.password)
-        far.server.resource.session.retry_pauses = ()
-        return far
-
     def test_while_a_token_is_processed(self, client, far, gate, push, spool):
         push(2)
 

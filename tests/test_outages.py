@@ -4,9 +4,8 @@ import time
 
 import pytest
 from couchdb.http import Forbidden, ResourceNotFound, ServerError, Unauthorized
-from pilots import Gate
 
-from picas import CouchDB, outages
+from picas import outages
 from picas.exceptions import LostAnswer, SettingsError, Unreachable
 from picas.outages import is_outage, wait_out
 
@@ -109,18 +108,15 @@ def test_a_second_outage_has_the_whole_patience_again():
         assert wait_out(Flaky(Unreachable("away"), Unreachable("away")), 0.2, not_stopped) == "done"
 
 
-def test_a_real_server_that_goes_away_and_comes_back(client, location):
-    with Gate(location.url) as gate:
-        far = CouchDB(gate.url, client.db.name, location.username, location.password)
-        far.server.resource.session.retry_pauses = ()
-        gate.close()
-        calls = []
+def test_a_real_server_that_goes_away_and_comes_back(client, far, gate):
+    gate.close()
+    calls = []
 
-        def count():
-            calls.append(1)
-            if len(calls) == 3:
-                gate.open()
-            return far.doc_count()
+    def count():
+        calls.append(1)
+        if len(calls) == 3:
+            gate.open()
+        return far.doc_count()
 
-        assert wait_out(count, 30, not_stopped) == client.doc_count()
-        assert len(calls) == 3
+    assert wait_out(count, 30, not_stopped) == client.doc_count()
+    assert len(calls) == 3

@@ -20,10 +20,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = {"README.md": ROOT / "README.md", "examples/README.md": ROOT / "examples" / "README.md"}
 
 RUN_ELSEWHERE = {
-    "examples/quickstart.sh": "test_quickstart.py",
-    "tests/run.sh": ".ci/run",
-    "pip install .": "test_quickstart.py",
-    "picas serve": "test_cli.py",
+    "examples/quickstart.sh": ("tests/test_quickstart.py", '"quickstart.sh"), *arguments]'),
+    "tests/run.sh": (".ci/run", "exec tests/run.sh"),
+    "pip install .": ("tests/test_quickstart.py", '"install", "--quiet", "."]'),
+    "picas serve": ("tests/test_cli.py", 'command("serve", '),
 }
 
 
@@ -143,6 +143,9 @@ def test_every_command_of_a_page_is_run(page):
     commands = [line for block in blocks(page, "bash") for line in block.splitlines() if line.strip()]
     commands = [command for command in commands if not command.startswith("export ")]  # run by the test above
     assert [command for command in commands if command not in RUN_ELSEWHERE] == []
+    for command in commands:
+        runner, words = RUN_ELSEWHERE[command]
+        assert words in (ROOT / runner).read_text(encoding="utf-8"), f"{runner} does not run {command}"
 
 
 @pytest.mark.parametrize("page", PAGES)

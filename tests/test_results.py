@@ -10,7 +10,6 @@ import pytest
 from conftest import make_token
 from couchdb.http import ResourceConflict
 from doubles import CUT, FaultProxy, Reply
-from pilots import Gate
 
 from picas import CouchDB, Task, TaskViewIterator, modifiers, outages, results, spool
 from picas.results import ClaimedToken
@@ -230,17 +229,6 @@ class TestRefusal:
 
 
 class TestOutage:
-    @pytest.fixture
-    def gate(self, location):
-        with Gate(location.url) as gate:
-            yield gate
-
-    @pytest.fixture
-    def far(self, gate, client, location):
-        far = CouchDB(gate.url, client.db.name, location.username, location.password)
-        far.server.resource.session.retry_pauses = ()
-        return far
-
     def test_is_waited_out(self, gate, far, client, held):
         gate.close()
         asked = []
