@@ -1,4 +1,4 @@
-"""Process the tokens of the pool, one after the other, until there is no work left.
+"""Process the tokens of the pool, one after the other or several at a time, until there is no work left.
 
 For each token process_task.sh is run with the token's input and id. Its exit code and its output are kept in the token.
 """
@@ -22,11 +22,10 @@ class ExampleActor(RunActor):
     """Runs process_task.sh for each token."""
 
     def process_task(self, token: Any) -> None:
-        print(LINE)
-        print("Working on token:", token.id)
-        for key in ("_id", "_rev", *(key for key in token if key not in UNSHOWN)):
-            print(key, token[key])
-        print(LINE, flush=True)
+        shown = ["_id", "_rev", *(key for key in token if key not in UNSHOWN)]
+        fields = [f"{key} {token[key]}" for key in shown]
+        # In one piece: with --slots several tokens are shown at a time.
+        print("\n".join([LINE, f"Working on token: {token.id}", *fields, LINE]), flush=True)
 
         with tempfile.TemporaryDirectory(prefix="picas-") as folder:
             out, err = Path(folder, "out"), Path(folder, "err")
@@ -51,6 +50,9 @@ def main() -> None:
     parser.add_argument(
         "--max-scrub", type=positive(int), default=0, metavar="N", help="try a failed token again N times"
     )
+    parser.add_argument(
+        "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what goes on; -vv: every detail")
     arguments = parser.parse_args()
     console.log_to_stderr(arguments.verbose)
@@ -62,6 +64,7 @@ def main() -> None:
             max_total_time=arguments.max_total_time,
             max_tasks=arguments.max_tasks,
             max_scrub=arguments.max_scrub,
+            slots=arguments.slots,
         )
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc) from None
@@ -79,6 +82,11 @@ def positive(kind: Any) -> Any:
         return value
 
     return number
+
+
+def slots(text: str) -> Any:
+    """Return the number of slots that an argument says."""
+    return text if text == "auto" else positive(int)(text)
 
 
 if __name__ == "__main__":

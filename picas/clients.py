@@ -24,7 +24,7 @@ from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer
 from .transport import RequestsSession, Session
 from .util import split_credentials
-from .writes import doc_path, find_landed, write_many, write_one
+from .writes import Written, doc_path, find_landed, write_many, write_one
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,8 @@ class CouchDB:
         self.server = couchdb.Server(self.url, session=Session(ssl_verification, self._timeouts))
         self.server.resource.credentials = self._credentials
         self.requests = RequestsSession(self._credentials, ssl_verification, self._timeouts)
+        self.copies = 1
+        """How many nodes of the server keep each document; 1 unless it is a cluster."""
         self.db: couchdb.Database = self._open(db, create)
 
     def _open(self, name: str, create: bool) -> couchdb.Database:
@@ -90,6 +92,7 @@ class CouchDB:
         _, _, info = database.resource.get_json()
         if "db_name" not in info:  # the empty name leads to the server itself, "_all_dbs" to a list
             raise ResourceNotFound(("not_found", f"{name!r} is not the name of a database"))
+        self.copies = int(info.get("cluster", {}).get("n", 1))
         return database
 
     def __repr__(self) -> str:
@@ -240,15 +243,20 @@ class CouchDB:
 
         :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
         """
+        return [rev is not None for rev in self.write_documents(docs).revs]
+
+    def write_documents(self, docs: Sequence[Storable]) -> Written:
+        """Do what `save_documents` does, and return all that the server says of it."""
         contents = [_as_dict(doc) for doc in docs]
         for content in contents:
-            content.setdefault("_id", uuid4().hex)
-        revs = write_many(self.db, [_to_send(content) for content in contents])
-        for content, rev in zip(contents, revs):
+            if "_id" not in content:
+                content["_id"] = uuid4().hex
+        written = write_many(self.db, [_to_send(content) for content in contents])
+        for content, rev in zip(contents, written.revs):
             if rev is not None:
                 content["_rev"] = rev
                 _mark_attachments_saved(content)
-        return [rev is not None for rev in revs]
+        return written
 
     def delete_documents(self, docs: Sequence[Storable]) -> list[bool]:
         """Delete many documents with few requests and return for each whether it was deleted.
@@ -257,7 +265,7 @@ class CouchDB:
         """
         contents = [_as_dict(doc) for doc in docs]
         saved = [number for number, content in enumerate(contents) if "_id" in content and "_rev" in content]
-        revs = write_many(self.db, [_deletion(contents[number]) for number in saved])
+        revs = write_many(self.db, [_deletion(contents[number]) for number in saved]).revs
         deleted = {number for number, rev in zip(saved, revs) if rev is not None}
         return [number in deleted for number in range(len(contents))]
 

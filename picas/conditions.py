@@ -28,8 +28,18 @@ class StopConditions:
             return math.inf
         return self.started + self.max_total_time - (self.max_token_time or 0)
 
+    @property
+    def is_late(self) -> bool:
+        """Whether a token that is started now could not end in time."""
+        return time.monotonic() > self.last_start
+
+    @property
+    def tokens_left(self) -> float:
+        """How many tokens more may be processed."""
+        return self.max_tasks - self.processed if self.max_tasks else math.inf
+
     def are_met(self) -> bool:
         """Tell whether the run is to end now that a token was processed."""
         if self.stop_function is not None and self.stop_function(**self.stop_function_args):
             return True
-        return bool(self.max_tasks) and self.processed >= (self.max_tasks or 0)
+        return self.tokens_left <= 0

@@ -148,14 +148,22 @@ class Document(MutableMapping[str, Any]):
 
 def make_storable(doc: Document) -> list[str]:
     """Replace what JSON can't hold in a document by a description of it, and return the names of those fields."""
+    if _is_storable(doc.doc):  # all at once: nearly always
+        return []
     replaced = []
     for name, value in list(doc.items()):
-        try:
-            json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
-        except (TypeError, ValueError, RecursionError):
+        if not _is_storable(value):
             doc[name] = repr(value).encode("utf-8", "backslashreplace").decode("utf-8")[:MAX_REPR]
             replaced.append(name)
     return replaced
+
+
+def _is_storable(value: Any) -> bool:
+    try:
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
 
 
 def guess_mimetype(name: str) -> str:

@@ -23,6 +23,10 @@ class LostAnswer(PicasError, ConnectionError):
     """A write was sent and its answer never came: whether it was applied has to be looked up."""
 
 
+class NoQuorum(PicasError, ConnectionError):
+    """Too many nodes of a cluster are away: what is written now is kept by fewer than a majority of the copies."""
+
+
 class TokenTimeout(BaseException):
     """Raised inside `process_task` when the token's time is up.
 

@@ -102,11 +102,13 @@ def is_shielded(thread: int) -> bool:
     return thread in _shields
 
 
-def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float, sleep: Callable[[float], object] = time.sleep) -> bool:
     """Wait until a condition holds, at the most some seconds, and return whether it does.
 
     It looks again and again, rather than waiting for a `threading.Event`: a signal handler that sets an event can meet
     the thread inside that event's own lock, and both would wait for ever.
+
+    :param sleep: sleeps for so many seconds; may wake up earlier when the condition has come true
     """
     give_up = time.monotonic() + seconds
     pause = 0.005
@@ -114,7 +116,7 @@ def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
         left = give_up - time.monotonic()
         if left <= 0:
             return False
-        time.sleep(min(pause, left))
+        sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_NAP)
     return True
 
@@ -173,17 +175,32 @@ class TimeLimit:
     def close(self) -> None:
         """Interrupt no more. Leaving the block does the same, unless it is interrupted in doing so."""
         self._left.set()
-        if self._watch is None:
-            return
-        with _delivery:  # from here on the watch interrupts no more
-            self._interrupting = False
         if not self._is_main:
+            with _delivery:
+                pass  # from here on nobody interrupts any more
             with contextlib.suppress(TokenTimeout):
                 _await_exception(self._thread)  # it would hit the code after the block
+        if self._watch is None:
+            return
         if self._is_main:
+            with _delivery:
+                self._interrupting = False
             signal.signal(_WAKE, self._previous)
         self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
         self._watch = None
+
+    def break_off(self, kind: type[BaseException], seconds: float) -> bool:
+        """Interrupt the code now, whatever its limit, and again until it is left; return whether it was.
+
+        Called from another thread, for code that does not run in the main thread.
+
+        :param kind: what is raised in the code; called without arguments
+        :param seconds: how long to try
+        """
+        give_up = time.monotonic() + seconds
+        while not self._left.is_set() and time.monotonic() < give_up:
+            self._left.wait(min(self._grace, seconds) if self._interrupt(kind) else RETRY)
+        return self._left.is_set()
 
     def _run(self) -> None:
         if self._left.wait(self.seconds):
@@ -198,9 +215,9 @@ class TimeLimit:
         while not self._left.is_set():
             # Again and again: a child may have been in the making just now, and code may go on to start the next.
             self.expired |= self._end_children()
-            self._left.wait(self._grace if self._interrupt() else RETRY)
+            self._left.wait(self._grace if self._interrupt(TokenTimeout) else RETRY)
 
-    def _interrupt(self) -> bool:
+    def _interrupt(self, kind: type[BaseException]) -> bool:
         """Interrupt the code and return True, unless it must not be interrupted now."""
         with _delivery:
             if self._left.is_set() or is_shielded(self._thread):
@@ -211,31 +228,31 @@ class TimeLimit:
                 signal.pthread_kill(self._thread, _WAKE)
             else:
                 _on_the_way.add(self._thread)
-                _raise_in(self._thread, self._exception_class())
+                _raise_in(self._thread, self._exception_class(kind))
         # It may have stepped behind a shield before it was hit.
         return wait_until(lambda: self._hits > hits or self._left.is_set(), RETRY)
 
     def _on_wake(self, signum: int, frame: FrameType | None) -> None:
         if self._interrupting and not self._left.is_set() and not is_shielded(self._thread):
             self._interrupting = False
-            self._note_hit()
+            self._note_hit(TokenTimeout)
             raise TokenTimeout(self._text())
 
-    def _exception_class(self) -> type[BaseException]:
+    def _exception_class(self, kind: type[BaseException]) -> type[BaseException]:
         """Return an exception that tells this limit when it is raised: Python makes the instance only then."""
         limit = self
 
-        class Expired(TokenTimeout):
+        class Interruption(kind):  # type: ignore[valid-type,misc]
             def __init__(self) -> None:
-                limit._note_hit()
-                super().__init__(limit._text())
+                limit._note_hit(kind)
+                super().__init__(*([limit._text()] if kind is TokenTimeout else []))
 
-        return Expired
+        return Interruption
 
-    def _note_hit(self) -> None:
+    def _note_hit(self, kind: type[BaseException]) -> None:
         _on_the_way.discard(self._thread)
         self._hits += 1
-        self.expired = True
+        self.expired |= kind is TokenTimeout
 
     def _text(self) -> str:
         return f"the limit of {self.seconds} s is over"

@@ -2,31 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-import random
+import math
 import time
-from collections import deque
+from collections.abc import Sequence
 from typing import Any, Callable
 
-from couchdb.http import ResourceConflict
-
+from .candidates import Candidates
+from .claims import Claimer, Exchange
 from .clients import CouchDB
-from .documents import Document, Task
+from .documents import Task
+from .feeds import Waiter
 from .interrupts import wait_until
-from .modifiers import is_free, is_same_lock
-
-log = logging.getLogger(__name__)
-
-WINDOW = 20
-"""Tokens that are read at once as candidates."""
-MAX_WINDOW = 320
-"""Candidates that are read at once where many pilots meet."""
-WINDOW_AGE = 10.0
-"""Seconds after which candidates that were read count as stale."""
-EMPTY_PAUSE = 0.3
-"""Seconds until an empty view is asked once more before it counts as the end."""
-MAX_BACKOFF = 5.0
-"""Seconds that a claim waits at the most after conflicts."""
+from .results import ClaimedToken
 
 
 class ViewIterator:
@@ -34,11 +21,7 @@ class ViewIterator:
 
     pilot = ""
     """The id of the pilot that tokens are locked for."""
-    recheck_empty = True
-    """Whether an empty view is asked once more before that counts as the end."""
     database: CouchDB
-    unsure: Task | None = None
-    """A token whose lock was sent, and got no answer yet."""
 
     def __init__(self) -> None:
         self._is_stopped = False
@@ -78,92 +61,92 @@ class ViewIterator:
         """Go on with another client."""
         self.database = database
 
-    def wait(self, seconds: float) -> None:
-        """Do nothing for some seconds, or until the iteration is ended."""
-        wait_until(self.is_stopped, seconds)
+    def _wait(self, is_ready: Callable[[], bool], sleep: Callable[[float], object] = time.sleep) -> None:
+        """Do nothing until it is time to ask for tokens again, or until the iteration is ended."""
+        wait_until(lambda: is_ready() or self.is_stopped(), math.inf, sleep)
 
-    def settle(self) -> Task | None:
-        """Return the token that was locked by a request whose answer was lost; None if there is no such token.
+    def can_exchange(self, database: CouchDB) -> bool:
+        """Tell whether `exchange` saves in this pool and locks the tokens that `next` would give.
+
+        An iterator that has a `claim_task` of its own can't.
+        """
+        return False
+
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+        """Save tokens that were processed and lock others, see `Claimer.exchange`; it does not wait for tokens."""
+        raise NotImplementedError("exchange is not implemented")
+
+    def settle(self) -> list[Task]:
+        """Return the tokens that were locked by requests whose answers were lost.
 
         :raises PicasError, couchdb.http.HTTPError: if the database is still away; ask again later then
         """
-        unsure = self.unsure
-        if unsure is None:
-            return None
-        try:
-            stored = self.database.get(unsure.id)
-        except ValueError:
-            stored = None
-        self.unsure = None
-        return Task(stored) if stored is not None and is_same_lock(stored, unsure) else None
+        return []
 
 
-class Candidates:
-    """Free tokens of one view, read in windows and offered one by one.
+class _ClaimingIterator(ViewIterator):
+    """An iterator that claims through a `Claimer`."""
 
-    A lone pilot gets them in the view's order. Once it has met others it gets them shuffled and from wider windows, so
-    that the pilots seldom reach for the same token.
+    def __init__(self, database: CouchDB) -> None:
+        super().__init__()
+        self.database = database
+        self.recheck_empty = True
+        self._claimer: Claimer | None = None
+        self._is_ready: Callable[[], bool] = lambda: True  # to ask for tokens again
 
-    :param view: the name of the view
-    :param view_params: CouchDB's query parameters
-    """
+    def _views(self) -> list[tuple[str, dict[str, Any]]]:
+        """Return the views by priority, each with its query parameters."""
+        raise NotImplementedError("_views is not implemented")
 
-    def __init__(self, view: str, view_params: dict[str, Any]) -> None:
-        self.view = view
-        self.view_params = view_params
-        self._waiting: deque[Document] = deque()
-        self._read_at = 0.0
-        self._window = WINDOW
-        self._has_met_others = False
+    def _current_claimer(self) -> Claimer:
+        """Return the claimer for the views, which a script may have changed."""
+        views = self._views()
+        claimer = self._claimer
+        if claimer is None:
+            claimer = self._claimer = Claimer()
+        if [(view.view, view.view_params) for view in claimer.views] != views:
+            claimer.views = tuple(Candidates(*view) for view in views)
+        claimer.recheck_empty = self.recheck_empty
+        return claimer
 
-    def next(self, database: CouchDB) -> Document | None:
-        """Return a token that was free when it was read, None if the view has none."""
-        if time.monotonic() - self._read_at > WINDOW_AGE:
-            self._waiting.clear()
-        if not self._waiting:
-            self._read(database)
-        return self._waiting.popleft() if self._waiting else None
+    def claim_task(self) -> Task:
+        """Lock the next token and return it.
 
-    def met_others(self, repeatedly: bool) -> None:
-        """Note that another pilot took a candidate before us.
+        Other pilots that want the same tokens never make this fail: it goes on with other tokens, after growing random
+        pauses.
 
-        :param repeatedly: whether it was not the first in a row, so that the other candidates are likely gone as well
+        :raises IndexError: if there is none
         """
-        self._has_met_others = True
-        if repeatedly:
-            self._waiting.clear()
+        while True:
+            self._wait(self._is_ready)
+            if self.is_stopped():
+                break
+            exchange = self.exchange([], 1)
+            if exchange.locked:
+                return exchange.locked[0]
+            if exchange.is_over:
+                break
+        raise IndexError("there is no free token")
 
-    def _read(self, database: CouchDB) -> None:
-        self._window = min(self._window * 2, MAX_WINDOW) if self._has_met_others else WINDOW
-        rows, free = self._read_window(database, self._window, 0)
-        limit = skip = self._window
-        while rows == limit and not free and "limit" not in self.view_params:
-            # A full window of none: the view lags, or it is one of the user's own that selects more than free tokens.
-            limit = MAX_WINDOW
-            rows, free = self._read_window(database, limit, skip)
-            skip += limit
-        if self._has_met_others:
-            random.shuffle(free)
-        self._has_met_others = False
-        self._waiting.extend(free)
-        self._read_at = time.monotonic()
+    def can_exchange(self, database: CouchDB) -> bool:
+        """See `ViewIterator.can_exchange`."""
+        if self.database is not database:
+            return False
+        is_original = getattr(self.claim_task, "__func__", None) is _ClaimingIterator.claim_task
+        return is_original and type(self).__next__ is ViewIterator.__next__
 
-    def _read_window(self, database: CouchDB, limit: int, skip: int) -> tuple[int, list[Document]]:
-        """Read some rows of the view; return how many there are and the free tokens among them.
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+        """See `ViewIterator.exchange`."""
+        exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted)
+        self._is_ready = exchange.is_ready
+        return exchange
 
-        A view may be behind, and one of the user's own may select anything: what counts is the document.
-        """
-        params = {"limit": limit, **self.view_params, "include_docs": True}
-        if skip:
-            params["skip"] = skip + int(params.get("skip", 0))
-        rows = database.view(self.view, **params).rows
-        documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
-        if any(not is_free(document) for document in documents):
-            self._has_met_others = True
-        return len(rows), [document for document in documents if is_free(document)]
+    def settle(self) -> list[Task]:
+        """See `ViewIterator.settle`."""
+        return [] if self._claimer is None else self._claimer.settle(self.database)
 
 
-class TaskViewIterator(ViewIterator):
+class TaskViewIterator(_ClaimingIterator):
     """Claims the tokens of one view until it is empty.
 
     :param database: the pool
@@ -172,26 +155,15 @@ class TaskViewIterator(ViewIterator):
     """
 
     def __init__(self, database: CouchDB, view: str, **view_params: Any) -> None:
-        super().__init__()
-        self.database = database
+        super().__init__(database)
         self.view = view
         self.view_params = view_params
-        self._candidates = Candidates(view, view_params)
 
-    def claim_task(self) -> Task:
-        """Lock the next token of the view and return it.
-
-        Other pilots that want the same tokens never make this fail: it goes on with other tokens, after growing random
-        pauses.
-
-        :raises IndexError: if the view is empty
-        """
-        if (self._candidates.view, self._candidates.view_params) != (self.view, self.view_params):
-            self._candidates = Candidates(self.view, self.view_params)
-        return _claim(self, self._candidates)
+    def _views(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(self.view, self.view_params)]
 
 
-class PrioritizedViewIterator(ViewIterator):
+class PrioritizedViewIterator(_ClaimingIterator):
     """Claims tokens of one view, and those of a second view only while the first is empty.
 
     :param database: the pool
@@ -201,27 +173,24 @@ class PrioritizedViewIterator(ViewIterator):
     """
 
     def __init__(self, database: CouchDB, high_priority_view: str, low_priority_view: str, **view_params: Any) -> None:
-        super().__init__()
-        self.database = database
+        super().__init__(database)
         self.high_priority_view = high_priority_view
         self.low_priority_view = low_priority_view
         self.view_params = view_params
-        self._high = Candidates(high_priority_view, view_params)
-        self._low = Candidates(low_priority_view, view_params)
 
-    def claim_task(self) -> Task:
-        """Lock the next token and return it.
-
-        :raises IndexError: if both views are empty
-        """
-        return _claim(self, self._high, self._low)
+    def _views(self) -> list[tuple[str, dict[str, Any]]]:
+        return [(self.high_priority_view, self.view_params), (self.low_priority_view, self.view_params)]
 
 
 class EndlessViewIterator(ViewIterator):
     """Claims tokens of another iterator and waits for more when there are none.
 
+    While there are none it listens to the database's feed of changes, and takes a new token within a second. Where
+    that does not work it asks again after pauses that grow up to `sleep_sec`.
+
     :param view_iterator: the iterator that claims
-    :param sleep_sec: seconds to wait before it is asked again
+    :param sleep_sec: seconds between two calls of `stop_callback` while it waits, and until the other iterator is asked
+        again at the latest where the feed does not work
     :param stop_callback: is called before each token and each wait; true ends the iteration
     :param stop_callback_args: arguments for `stop_callback`
     """
@@ -238,10 +207,12 @@ class EndlessViewIterator(ViewIterator):
     ) -> None:
         super().__init__()
         self.iterator = view_iterator
-        self.iterator.recheck_empty = False  # it is asked again anyway
+        if isinstance(view_iterator, _ClaimingIterator):
+            view_iterator.recheck_empty = False  # it is asked again anyway
         self.sleep_sec = sleep_sec
         self.stop_callback = stop_callback
         self.stop_callback_args = stop_callback_args
+        self._waiter = Waiter(sleep_sec)
 
     def is_cancelled(self) -> bool:
         """Tell whether the iteration is to end."""
@@ -252,12 +223,13 @@ class EndlessViewIterator(ViewIterator):
     def __next__(self) -> Task:
         while not self.is_cancelled():
             try:
-                return self.claim_task()
+                task = self.claim_task()
             except StopIteration:
                 self.iterator.reset()
-                log.debug("No token: asking again in %s seconds", self.sleep_sec)
-                self.wait(self._seconds_to_sleep())
-        self.iterator.stop()
+                self._wait(self._begin_to_wait(), self._waiter.nap)
+            else:
+                self._waiter.end()
+                return task
         self.stop()
         raise StopIteration
 
@@ -269,70 +241,46 @@ class EndlessViewIterator(ViewIterator):
         self.iterator.pilot = self.pilot
         return next(self.iterator)
 
+    def can_exchange(self, database: CouchDB) -> bool:
+        """See `ViewIterator.can_exchange`."""
+        is_original = getattr(self.claim_task, "__func__", None) is EndlessViewIterator.claim_task
+        is_original &= type(self).__next__ is EndlessViewIterator.__next__
+        return is_original and isinstance(self.iterator, ViewIterator) and self.iterator.can_exchange(database)
+
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+        """See `ViewIterator.exchange`."""
+        is_over = wanted > 0 and self.is_cancelled()
+        self.iterator.pilot = self.pilot
+        exchange = self.iterator.exchange(releases, 0 if is_over else wanted)
+        if is_over:
+            self.stop()
+            exchange.is_over = True
+        elif exchange.locked:
+            self._waiter.end()
+        elif exchange.is_over:
+            exchange = Exchange(is_ready=self._begin_to_wait())
+        return exchange
+
     def stop(self) -> None:
         """End the iteration, also while it waits."""
         super().stop()
         self.iterator.stop()
+        self._waiter.end()
 
     def reconnect(self, database: CouchDB) -> None:
         """Go on with another client."""
         self.iterator.reconnect(database)
+        self._waiter.end()
 
-    def settle(self) -> Task | None:
+    def settle(self) -> list[Task]:
         """See `ViewIterator.settle`."""
         return self.iterator.settle()
 
-    def _seconds_to_sleep(self) -> float:
-        if self.deadline is None:
-            return self.sleep_sec
-        return min(self.sleep_sec, self.deadline - time.monotonic())
-
-
-def _claim(iterator: ViewIterator, *views: Candidates) -> Task:
-    """Lock a token of the first view that has one and return it.
-
-    :raises IndexError: if all views are empty, or the iterator was stopped
-    """
-    settled = iterator.settle()
-    if settled is not None:
-        return settled
-    rechecked = not iterator.recheck_empty
-    backoff = 0.0
-    while not iterator.is_stopped():
-        candidates, document = _next_candidate(iterator.database, views)
-        if document is None:
-            # Right after conflicts the view may lag, and otherwise somebody may be filling the pool right now.
-            if rechecked:
-                break
-            rechecked = True
-            iterator.wait(EMPTY_PAUSE + random.uniform(0, backoff))
-            continue
-        task = _lock(iterator, document)
-        if task is not None:
-            return task
-        candidates.met_others(repeatedly=backoff > 0)
-        rechecked = not iterator.recheck_empty
-        backoff = min(max(backoff * 2, 0.01), MAX_BACKOFF)
-        iterator.wait(random.uniform(0, backoff))
-    raise IndexError("there is no free token")
-
-
-def _next_candidate(database: CouchDB, views: tuple[Candidates, ...]) -> tuple[Candidates, Document | None]:
-    for candidates in views:
-        document = candidates.next(database)
-        if document is not None:
-            return candidates, document
-    return views[-1], None
-
-
-def _lock(iterator: ViewIterator, document: Document) -> Task | None:
-    """Lock one token; return None if another pilot was faster."""
-    task = Task(document).lock(iterator.pilot)
-    iterator.unsure = task
-    try:
-        iterator.database.save(task)
-    except ResourceConflict:
-        iterator.unsure = None
-        return None
-    iterator.unsure = None
-    return task
+    def _begin_to_wait(self) -> Callable[[], bool]:
+        """Return what tells when to ask the other iterator again, or `stop_callback`."""
+        self._waiter.longest_pause = self.sleep_sec
+        is_ready = self._waiter.begin(getattr(self.iterator, "database", None))
+        end = math.inf if self.deadline is None else self.deadline
+        if self.stop_callback is not None:
+            end = min(end, time.monotonic() + self.sleep_sec)
+        return lambda: is_ready() or time.monotonic() >= end

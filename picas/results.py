@@ -32,9 +32,9 @@ class ClaimedToken:
 
     def __init__(self, token: Document) -> None:
         self.token = token
-        self.claimed: dict[str, Any] = copy.deepcopy(token.value)
-        self.is_processed = False
-        """Whether the user's code has ended by itself."""
+        self.claimed: dict[str, Any] = {name: _copy(value) for name, value in token.items()}
+        self.is_saved = False
+        """Whether what became of it is in the database."""
 
     @property
     def id(self) -> str:
@@ -63,7 +63,7 @@ class ClaimedToken:
         :param is_result: whether there is a result to lose; if not, there is no file either
         """
         try:
-            self._make_storable()
+            self.make_storable()
             wait_out(lambda: self._save_merged(client), max_outage, is_stopped)
         except Exception as error:  # whatever it is, the result must not go with it
             if not is_result:
@@ -73,9 +73,11 @@ class ClaimedToken:
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False
+        self.is_saved = True
         return True
 
-    def _make_storable(self) -> None:
+    def make_storable(self) -> None:
+        """Make the token into something that the database can take, whatever the user's code has put into it."""
         self.token["_id"] = self.id  # whatever the user's code made of it
         for name in make_storable(self.token):
             note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
@@ -128,6 +130,11 @@ class ClaimedToken:
             client.save(end_attempt(stored, "failed"))
         except (PicasError, HTTPError) as error:
             log.warning("Token %s stays locked: %s", self.id, _reason(error))
+
+
+def _copy(value: Any) -> Any:
+    """Return a copy of a field's value that shares nothing with it."""
+    return copy.deepcopy(value) if isinstance(value, (dict, list)) else value
 
 
 def _reason(error: BaseException) -> str:

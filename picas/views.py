@@ -10,6 +10,24 @@ from .states import STATES, javascript_condition
 
 DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"
+TODO = "todo"
+QUEUE = "queue"
+"""The view that pilots read free tokens from: those of `todo`, each at its place in the order and at a random place."""
+ROWS_PER_TOKEN = 2
+"""How many rows of the queue each token has."""
+RANDOM_PLACES = 2**32
+"""The random places of the queue are whole numbers below this."""
+
+_EMIT = "emit(doc._id, doc._id);"
+_QUEUE_EMITS = (
+    "var number = /^token_([0-9]+)$/.exec(doc._id), place = 0, i; "
+    "emit(number ? Number(number[1]) : doc._id, null); "
+    # Four zeros more: the last character has to reach the highest digits, else neighbours stay neighbours. The factor
+    # keeps all products below 2^53, where JavaScript is exact.
+    "for (i = 0; i < doc._id.length + 4; i++) "
+    "{ place = ((place ^ (doc._id.charCodeAt(i) || 0)) >>> 0) * 65599 % 4294967296; } "
+    "emit([place], null);"
+)
 
 
 def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str | None = None) -> bool:
@@ -41,12 +59,30 @@ def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int
     return {**dict.fromkeys(STATES, 0), **{row.key: row.value for row in rows}}
 
 
+def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
+    """Tell whether a design document has a queue that holds the very tokens of its view `todo`.
+
+    It has none if the views were created by an older release, or if somebody has changed `todo` since.
+    """
+    try:
+        views = client.get(f"_design/{design_doc}")["views"]
+        todo, queue = views[TODO]["map"], views[QUEUE]["map"]
+    except (ValueError, KeyError, TypeError):
+        return False
+    return _EMIT in todo and bool(queue == _queue_map(todo))
+
+
+def _queue_map(todo_map: str) -> str:
+    """Return the map function of the queue that belongs to one of `todo`."""
+    return todo_map.replace(_EMIT, _QUEUE_EMITS)
+
+
 def _definitions(condition: str | None) -> dict[str, Any]:
     token = 'doc.type == "token"' + (f" && ({condition})" if condition else "")
     views: dict[str, Any] = {
-        state: {"map": _function(f"if ({token} && {javascript_condition(state)}) {{ emit(doc._id, doc._id); }}")}
-        for state in STATES
+        state: {"map": _function(f"if ({token} && {javascript_condition(state)}) {{ {_EMIT} }}")} for state in STATES
     }
+    views[QUEUE] = {"map": _queue_map(views[TODO]["map"])}
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}
     return views

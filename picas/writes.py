@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Callable
 
@@ -17,7 +18,7 @@ import couchdb
 from couchdb import json as couchdb_json
 from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound, ServerError
 
-from .exceptions import LostAnswer, Unreachable
+from .exceptions import LostAnswer, NoQuorum, Unreachable
 from .transport import PASSING_ERRORS, pause
 
 REPEAT_PAUSES = (0.2, 1.0, 3.0)
@@ -26,6 +27,16 @@ BULK_DOCS = 1000
 """Documents in one `_bulk_docs` request at the most."""
 BULK_BYTES = 8_000_000
 """Bytes of JSON in one `_bulk_docs` request, unless a single document is larger."""
+
+
+@dataclass
+class Written:
+    """What became of several documents."""
+
+    revs: list[str | None]
+    """The new revision of each, None for one that was refused."""
+    has_quorum: list[bool]
+    """Whether the server has said of each that a majority of its copies took it; on one node all that is written."""
 
 
 def write_one(write: Callable[[], str], look_up: Callable[[], str | None]) -> str:
@@ -68,18 +79,20 @@ def _ask(look_up: Callable[[], str | None]) -> str | None:
         raise LostAnswer(f"nobody can tell whether a write was applied ({error})") from error
 
 
-def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> list[str | None]:
-    """Write documents with few requests and return the new revision of each, None for one that was refused.
+def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> Written:
+    """Write documents with few requests and return what became of each.
 
     :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
     :raises couchdb.http.HTTPError: if the server refuses all
     :raises LostAnswer: if some did not land after several tries, or if nobody could be asked whether they did
     """
     texts = [couchdb_json.encode(doc).encode("utf-8") for doc in docs]
-    revs: list[str | None] = []
+    written = Written([], [])
     for first, end in _portions(texts):
-        revs += _write_portion(db, docs[first:end], texts[first:end])
-    return revs
+        portion = _write_portion(db, docs[first:end], texts[first:end])
+        written.revs += portion.revs
+        written.has_quorum += portion.has_quorum
+    return written
 
 
 def _portions(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
@@ -94,32 +107,35 @@ def _portions(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         yield first, len(texts)
 
 
-def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], texts: Sequence[bytes]) -> list[str | None]:
+def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], texts: Sequence[bytes]) -> Written:
     pauses = iter(REPEAT_PAUSES)
-    revs: list[str | None] = [None] * len(docs)
+    written = Written([None] * len(docs), [False] * len(docs))
     left = list(range(len(docs)))
     repeated = False
     while left:
         body = b'{"docs":[' + b",".join(texts[number] for number in left) + b"]}"
+        headers = {"Content-Type": "application/json"}
         try:
-            _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers={"Content-Type": "application/json"})
+            _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers=headers)
         except (LostAnswer, ServerError) as error:
             if not is_unknown_outcome(error):
                 raise
             for number in left:
-                revs[number] = _ask(partial(find_landed, db, docs[number]))
-            left = [number for number in left if revs[number] is None]
+                written.revs[number] = _ask(partial(find_landed, db, docs[number]))
+            left = [number for number in left if written.revs[number] is None]
             if left and not pause(pauses):
                 raise
             repeated = True
             continue
         for number, row in zip(left, rows):
             if "error" not in row:
-                revs[number] = row["rev"]
+                written.revs[number] = row["rev"]
+                # Said by the chttpd of CouchDB (update_doc_result_to_json in its source), not by its documentation.
+                written.has_quorum[number] = not row.get("accepted", False)
             elif repeated:  # the conflict may be our own first try, applied late
-                revs[number] = _ask(partial(find_landed, db, docs[number]))
+                written.revs[number] = _ask(partial(find_landed, db, docs[number]))
         break
-    return revs
+    return written
 
 
 def is_unknown_outcome(error: BaseException) -> bool:
@@ -131,7 +147,7 @@ def is_unknown_outcome(error: BaseException) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Tell whether an error is the network's or the server's, so that the same request may succeed later."""
-    return isinstance(error, Unreachable) or is_unknown_outcome(error)
+    return isinstance(error, (NoQuorum, Unreachable)) or is_unknown_outcome(error)
 
 
 def find_landed(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from doubles import CUT, FaultProxy
 from pilots import PilotProcess, is_alive, wait_for
 
 import picas
-from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors, interrupts, outages
+from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, interrupts, outages, work
 from picas.exceptions import PicasError
 from picas.executers import execute, run_command, running
 from picas.modifiers import BasicTokenModifier, reset
@@ -26,7 +26,7 @@ NEVER = 60.0
 def quick(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.iterators.EMPTY_PAUSE", 0.01)
+    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.01)
     monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0,))
     monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
 
@@ -35,7 +35,7 @@ def quick(tmp_path, monkeypatch):
 def nothing_left():
     yield
     assert running() == []
-    assert actors._at_work == set()
+    assert work.at_work == set()
 
 
 @pytest.fixture
@@ -82,6 +82,19 @@ def work_on(client, work, **conditions):
 
 
 ONE_TOKEN = ["prepare_run", "process_task", "cleanup_run"]
+
+
+def calls_of(tokens):
+    """Return the calls of a run that processed so many tokens."""
+    one = [name for name in ONE_TOKEN if name in vars(Recorder)]
+    return ["prepare_env", *one * tokens, "cleanup_env"]
+
+
+@pytest.fixture(params=["saved alone", "saved with the next lock"])
+def both_ways(request, monkeypatch):
+    """A token is saved by itself if the actor has a `cleanup_run`, else in the request that locks the next one."""
+    if request.param == "saved with the next lock":
+        monkeypatch.delattr(Recorder, "cleanup_run")
 
 
 class TestHooks:
@@ -186,6 +199,76 @@ class TestHooks:
         assert actor.current_task is None
 
 
+class TestSaving:
+    """A token is saved in the request that locks the next one, unless somebody is to see it saved first."""
+
+    ONE_BY_ONE = (["token_0"], "token_0", ["token_1"], "token_1", ["token_2"], "token_2")
+
+    @pytest.fixture
+    def sent(self, client, push, monkeypatch):
+        """What a pilot sends while it works on three tokens: the ids in each request, in a list if it may hold more."""
+        push(3)
+        sent = []
+        write, save = client.write_documents, client.save
+
+        def note_many(docs):
+            sent.append([doc.id for doc in docs])
+            return write(docs)
+
+        def note_one(doc):
+            sent.append(doc.id)
+            return save(doc)
+
+        monkeypatch.setattr(client, "write_documents", note_many)
+        monkeypatch.setattr(client, "save", note_one)
+        return sent
+
+    @pytest.fixture
+    def plain(self, client, monkeypatch):
+        monkeypatch.delattr(Recorder, "cleanup_run")
+        return Recorder(client)
+
+    def test_with_the_lock_of_the_next(self, client, sent, plain):
+        plain.run()
+        assert sent == [["token_0"], ["token_0", "token_1"], ["token_1", "token_2"], ["token_2"]]
+        assert count_states(client)["done"] == 3
+
+    def test_a_failed_one_is_free_again_by_then(self, client, sent, plain):
+        plain.raising["process_task"] = OSError("no disk")
+        plain.run(max_scrub=1, max_tasks=4)
+        assert sent == [["token_0"], ["token_0", "token_1"], ["token_1", "token_2"], ["token_2", "token_0"], "token_0"]
+        assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 1}
+
+    def test_alone_if_none_is_to_come(self, sent, plain):
+        plain.run(max_tasks=2)
+        assert sent == [["token_0"], ["token_0", "token_1"], "token_1"]
+
+    def test_alone_before_a_cleanup_run_of_the_user_s_own(self, client, sent):
+        Recorder(client).run()
+        assert tuple(sent) == self.ONE_BY_ONE
+
+    def test_alone_before_a_stop_function(self, client, sent, plain):
+        seen = []
+        plain.run(stop_function=lambda: seen.append(state_of(client.get(plain.current_task.id))))
+        assert seen == ["done"] * 3
+        assert tuple(sent) == self.ONE_BY_ONE
+
+    def test_alone_with_an_iterator_that_claims_in_its_own_way(self, client, sent, plain):
+        class Own(TaskViewIterator):
+            def claim_task(self):
+                return super().claim_task()
+
+        plain.iterator = Own(client, "todo")
+        plain.run()
+        assert tuple(sent) == self.ONE_BY_ONE
+
+    def test_alone_in_another_pool_than_that_of_the_iterator(self, client, sent, plain):
+        plain.iterator = TaskViewIterator(client.copy(), "todo")
+        plain.run()
+        assert sent == ["token_0", "token_1", "token_2"]
+
+
+@pytest.mark.usefixtures("both_ways")
 class TestOutcome:
     def test_done_and_what_is_noted_of_the_attempt(self, client, push):
         push(1)
@@ -226,7 +309,7 @@ class TestOutcome:
         actor.raising["process_task"] = error
         actor.run()
         assert count_states(client)["error"] == 2
-        assert actor.calls.count("cleanup_run") == 2
+        assert actor.calls == calls_of(2)
 
     def test_an_exception_after_the_code_closed_its_token_is_an_error(self, client, push):
         push(1)
@@ -257,6 +340,7 @@ class TestOutcome:
         assert client.get("token_0")["exit_code"] == 0
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestAutoClose:
     def test_off_leaves_the_token_as_the_code_left_it(self, client, push):
         push(1)
@@ -287,6 +371,7 @@ class TestAutoClose:
         assert client.get("token_0")["done"] > 0
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestTokensOfAllKinds:
     def test_fields_that_are_missing_or_odd_end_no_pilot(self, client):
         odd = [
@@ -319,13 +404,13 @@ class TestTokensOfAllKinds:
     def test_code_that_spoils_its_token_ends_no_pilot(self, client, push, fields):
         push(2)
         actor = work_on(client, lambda task: task.update(fields))
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 2, "cleanup_env"]
+        assert actor.calls == calls_of(2)
         assert client.get("token_0")["attempts"]
 
     def test_code_that_empties_its_token_ends_no_pilot(self, client, push):
         push(2)
         actor = work_on(client, lambda task: task.value.clear())
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 2, "cleanup_env"]
+        assert actor.calls == calls_of(2)
         assert client.doc_count() == 3  # nothing was saved under an id of its own
 
     def test_values_that_json_cannot_hold_are_described(self, client, push):
@@ -336,6 +421,7 @@ class TestTokensOfAllKinds:
         assert "output" in token["error"][0]["message"]
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestOthersMeanwhile:
     def test_a_person_s_edit_stays(self, client, push):
         push(1)
@@ -356,7 +442,7 @@ class TestOthersMeanwhile:
         actor = work_on(client, lambda task: client.copy().delete(client.get(task.id)))
         assert client.doc_count() == 1
         assert len(spool()) == 2
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 2, "cleanup_env"]
+        assert actor.calls == calls_of(2)
 
     def test_a_lock_that_was_lost_overwrites_nothing_and_the_run_goes_on(self, client, push, spool):
         push(2)
@@ -394,6 +480,7 @@ class TestOthersMeanwhile:
         assert spool() == []  # the result was saved: there is nothing to keep
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestCodeThatSavesItself:
     def test_closed_and_saved(self, client, push, spool):
         push(1)
@@ -459,6 +546,7 @@ class TestCodeThatSavesItself:
         assert client.get("token_0").get_attachment("logs_token_0.out", client)["data"] == b"\xff\x00"
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestScrubbing:
     def test_a_token_that_fails_is_tried_as_often_as_allowed(self, client, push):
         push(1)
@@ -485,6 +573,7 @@ class TestScrubbing:
         assert client.get("token_0")["scrub_count"] == 0
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestStopConditions:
     def test_max_tasks_counts_this_call(self, client, push):
         push(5)
@@ -511,7 +600,7 @@ class TestStopConditions:
         actor.run(stop_function=stop, limit=2, unit="x")
         assert seen == [("token_0", "x"), ("token_1", "x")]
         assert actor.current_task.id == "token_1"
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 2, "cleanup_env"]
+        assert actor.calls == calls_of(2)
 
     def test_max_total_time_ends_the_run_between_tokens(self, client, push):
         push(20)
@@ -600,7 +689,7 @@ class TestTimeOut:
         for token_id in ("token_0", "token_1"):
             assert self.assert_timed_out(client, token_id)["exit_code"] == -9
             assert not is_alive(int((tmp_path / token_id).read_text()))
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 2, "cleanup_env"]
+        assert actor.calls == calls_of(2)
 
     def test_a_child_has_the_grace_period_to_save_its_work(self, client, push, run, tmp_path):
         push(1)
@@ -730,7 +819,7 @@ class TestTimeOut:
         run(actor, max_token_time=0.11)
         states = count_states(client)
         assert states["done"] + states["error"] == 12
-        assert actor.calls == ["prepare_env", *ONE_TOKEN * 12, "cleanup_env"]
+        assert actor.calls == calls_of(12)
         for number in range(12):
             token = client.get(f"token_{number}")
             assert (token["attempts"][0]["outcome"] == "time-out") == (state_of(token) == "error")
@@ -757,6 +846,7 @@ class TestTimeOut:
         assert state_of(client.get("other")) == "done"
 
 
+@pytest.mark.usefixtures("both_ways")
 class TestOutages:
     def test_while_a_token_is_processed(self, client, far, gate, push, spool):
         push(2)
@@ -828,11 +918,11 @@ class TestOutages:
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             far.server.resource.session.retry_pauses = ()
-            proxy.fail("PUT", "token_0", CUT, after=True)
+            proxy.fail("POST", "_bulk_docs", CUT, after=True)
             proxy.fail("GET", "token_0", CUT, times=2)  # by the look-up at once, and by that when the time is over
             actor = Recorder(far)
             actor.run(max_total_time=0.3)
-            assert proxy.count("PUT", "token_0") == 2
+            assert (proxy.count("POST", "_bulk_docs"), proxy.count("PUT", "token_0")) == (1, 1)  # locked, and put back
         assert actor.calls == ["prepare_env", "cleanup_env"]
         token = client.get("token_0")
         assert (state_of(token), token["attempts"][0]["outcome"]) == ("todo", "stopped")
@@ -843,7 +933,7 @@ class TestOutages:
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             far.server.resource.session.retry_pauses = ()
-            proxy.fail("PUT", "token_0", CUT, after=True)
+            proxy.fail("POST", "_bulk_docs", CUT, after=True)
             proxy.fail("GET", "token_0", CUT, times=50)
             actor = Recorder(far)
             actor.run(max_total_time=0.3)

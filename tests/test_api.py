@@ -34,6 +34,7 @@ FLOORS = {
     "states": 0,
     "interrupts": 0,
     "modifiers": 0,
+    "resources": 0,
     "connections": 1,
     "transport": 1,
     "documents": 1,
@@ -42,14 +43,22 @@ FLOORS = {
     "clients": 2,
     "outages": 2,
     "spool": 2,
+    "strays": 2,
     "views": 3,
+    "candidates": 3,
+    "claims": 3,
+    "feeds": 3,
     "iterators": 3,
     "results": 3,
     "pool": 3,
     "pushes": 3,
     "executers": 4,
     "conditions": 4,
+    "outcomes": 4,
     "pilots": 4,
+    "slots": 4,
+    "work": 5,
+    "parallel": 5,
     "actors": 5,
     "console": 6,
     "cli": 7,
@@ -134,14 +143,14 @@ SIGNATURES = {
     "iterators.ViewIterator.reconnect": "database",
     "iterators.EndlessViewIterator.is_cancelled": "",
     "actors.Actor": "db, iterator=None, view='todo', token_reset_values=(0, 0), **view_params",
-    "actors.Actor.run": "max_token_time=None",
+    "actors.Actor.run": "max_token_time=None, *, slots=1",
     "actors.Actor.reconnect": "",
     "actors.Actor.handler": "signum, frame=None",
     "actors.Actor.setup_handler": "",
     "actors.Actor.process_task": "task",
     "actors.RunActor.run": (
         "max_token_time=None, max_total_time=None, max_tasks=None, max_scrub=0, "
-        "stop_function=None, **stop_function_args"
+        "stop_function=None, *, slots=1, **stop_function_args"
     ),
     "executers.execute": "args, shell=False",
     "executers.execute_old": "cmd",
@@ -211,9 +220,9 @@ def test_the_actors_are_related() -> None:
 
 
 def test_exceptions_are_a_small_tree() -> None:
-    for kind in (exceptions.SettingsError, exceptions.Unreachable, exceptions.LostAnswer):
+    for kind in (exceptions.SettingsError, exceptions.Unreachable, exceptions.LostAnswer, exceptions.NoQuorum):
         assert issubclass(kind, exceptions.PicasError)
-    for kind in (exceptions.Unreachable, exceptions.LostAnswer):
+    for kind in (exceptions.Unreachable, exceptions.LostAnswer, exceptions.NoQuorum):
         assert issubclass(kind, ConnectionError)
     assert not issubclass(exceptions.TokenTimeout, Exception)
     assert issubclass(exceptions.PilotStopped, SystemExit)

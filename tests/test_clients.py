@@ -385,6 +385,19 @@ def test_saving_many_tells_which_were_refused(client: CouchDB) -> None:
     assert "x" not in client.get("a")
 
 
+def test_writing_many_tells_the_new_revisions_too(client: CouchDB) -> None:
+    client.save({"_id": "b"})
+    documents: list[dict[str, Any]] = [{"_id": "a"}, {"_id": "b"}, {}]
+    written = client.write_documents(documents)
+    assert written.revs == [client.get("a").rev, None, client.get(documents[2]["_id"]).rev]
+    assert [document.get("_rev") for document in documents] == written.revs
+    assert written.has_quorum == [True, False, True]
+
+
+def test_a_single_server_keeps_one_copy(client: CouchDB) -> None:
+    assert (client.copies, client.copy().copies) == (1, 1)
+
+
 def test_deleting_many_tells_which_were_kept(client: CouchDB) -> None:
     documents = [client.save({"_id": name}) for name in "abc"]
     client.save(client.get("b"))

@@ -13,7 +13,7 @@ import pytest
 from conftest import make_token
 from pilots import PilotProcess, is_alive
 
-from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, jobid, writes
+from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, claims, jobid, writes
 from picas.executers import execute
 from picas.modifiers import BasicTokenModifier
 from picas.states import state_of
@@ -49,19 +49,20 @@ def test_01_only_a_token_that_is_free_when_it_is_read_is_locked(client, push):
 def test_02_contention_never_raises_and_empty_answers_after_conflicts_are_asked_for_again(client, push, monkeypatch):
     """test_iterators.py"""
     push(8)
-    rival, save = client.copy(), client.save
+    rival, write = client.copy(), client.write_documents
     timer = threading.Timer(0.1, lambda: rival.save(Task(rival.get("token_0")).scrub()))
     taken = []
 
-    def save_too_late(token):
-        taken.append(token.id)
-        rival.save(Task(rival.get(token.id)).lock("another pilot"))
+    def lock_too_late(tokens):
+        for token in tokens:
+            taken.append(token.id)
+            rival.save(Task(rival.get(token.id)).lock("another pilot"))
         if len(taken) == 8:
             timer.start()  # the view is empty for a moment
-            monkeypatch.setattr(client, "save", save)
-        return save(token)
+            monkeypatch.setattr(client, "write_documents", write)
+        return write(tokens)
 
-    monkeypatch.setattr(client, "save", save_too_late)
+    monkeypatch.setattr(client, "write_documents", lock_too_late)
     assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_0"]
     assert len(taken) == 8
 
@@ -258,10 +259,15 @@ def test_11_more_batch_systems_are_known_and_a_half_set_environment_does_no_harm
     assert token == {"lsf_job_id": "77"}
 
 
-def test_12_an_empty_view_is_asked_once_more_before_it_is_the_end(client):
+def test_12_an_empty_view_is_asked_once_more_before_it_is_the_end(client, monkeypatch):
     """test_iterators.py"""
-    iterator = TaskViewIterator(client, "todo")
     pauses = []
-    iterator.wait = lambda seconds: pauses.append(seconds) or client.save(make_token(0))
-    assert next(iterator).id == "token_0"
-    assert len(pauses) == 1
+
+    def fill_meanwhile(seconds):
+        pauses.append(seconds)
+        client.save(make_token(0))
+        return lambda: True
+
+    monkeypatch.setattr(claims, "_after", fill_meanwhile)
+    assert next(TaskViewIterator(client, "todo")).id == "token_0"
+    assert pauses == [claims.EMPTY_PAUSE]

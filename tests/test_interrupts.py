@@ -225,6 +225,98 @@ class TestTimeLimit:
         wait_for(lambda: not any(thread.name == "picas-time-limit" for thread in threading.enumerate()))
 
 
+def broken_off(work, grace=NEVER, seconds=NEVER):
+    """Do work without a limit in another thread and break it off; return whether it was left, and what came out."""
+    begun, limits, raised = threading.Event(), [], []
+
+    def run():
+        limits.append(TimeLimit(None, never_finished, no_children, grace))
+        try:
+            with limits[0]:
+                begun.set()
+                work()
+        except Stop as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait(30)
+    is_left = limits[0].break_off(Stop, seconds)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not limits[0].expired
+    return is_left, raised
+
+
+class TestBreakingOff:
+    """A pilot that is told to stop does so with the code in its other threads."""
+
+    @pytest.mark.parametrize("work", [sleep_long, spin])
+    def test_interrupts_code_that_has_no_limit(self, work):
+        began = time.monotonic()
+        is_left, raised = broken_off(work)
+        assert is_left
+        assert len(raised) == 1
+        assert time.monotonic() - began < 10
+
+    def test_waits_for_the_end_of_a_shield(self):
+        behind = []
+
+        def work():
+            with shielded():
+                time.sleep(0.5)
+                behind.append(True)
+            sleep_long()
+
+        is_left, raised = broken_off(work)
+        assert behind
+        assert (is_left, len(raised)) == (True, 1)
+
+    def test_code_that_swallows_it_is_interrupted_again(self):
+        hits = []
+
+        def work():
+            while len(hits) < 2:
+                try:
+                    sleep_long()
+                except Stop as error:
+                    hits.append(error)
+
+        assert broken_off(work, grace=0.1) == (True, [])
+        assert len(hits) == 2
+
+    def test_code_that_cleans_up_has_the_grace_period_for_that(self):
+        cleaned = []
+
+        def work():
+            try:
+                sleep_long()
+            finally:
+                time.sleep(0.6)
+                cleaned.append(True)
+
+        is_left, raised = broken_off(work)
+        assert cleaned
+        assert (is_left, len(raised)) == (True, 1)
+
+    def test_gives_up_in_the_end(self):
+        def work():
+            with shielded():
+                time.sleep(1)
+
+        began = time.monotonic()
+        assert broken_off(work, seconds=0.1) == (False, [])
+        assert time.monotonic() - began < 5
+
+    def test_does_nothing_to_code_that_has_ended(self):
+        def work():
+            limit, _ = limited(lambda: None, seconds=None)
+            assert limit.break_off(Stop, NEVER)
+            time.sleep(0.05)
+
+        in_thread(work)
+
+
 class TestShield:
     def test_an_interruption_takes_effect_at_once_without_one(self):
         with stop_on_signal() as send, pytest.raises(Stop):
@@ -295,6 +387,12 @@ class TestWaitUntil:
     def test_a_true_condition_is_not_waited_for_and_no_time_is_none(self):
         assert wait_until(lambda: True, 0) is True
         assert wait_until(lambda: False, -1) is False
+
+    def test_sleeps_as_it_is_told_and_looks_again_as_soon_as_that_ends(self):
+        pauses = []
+        assert wait_until(lambda: len(pauses) > 20, NEVER, pauses.append) is True
+        assert len(pauses) == 21
+        assert 0 < pauses[0] < pauses[-1] <= interrupts.LONGEST_NAP
 
     def test_a_signal_handler_may_make_it_true(self):
         """An event would not do: its lock may be held by the code that the signal meets."""

@@ -3,22 +3,50 @@
 import random
 import threading
 import time
+from itertools import chain
 
 import pytest
 from conftest import make_token
 from couchdb.http import ResourceConflict, ResourceNotFound
 from doubles import CUT, FaultProxy
 
-from picas import CouchDB, EndlessViewIterator, PrioritizedViewIterator, Task, TaskViewIterator, ViewIterator, iterators
+from picas import (
+    CouchDB,
+    EndlessViewIterator,
+    PrioritizedViewIterator,
+    Task,
+    TaskViewIterator,
+    ViewIterator,
+    candidates,
+    claims,
+)
 from picas.exceptions import PicasError
 from picas.views import create_views
 
 EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
+MINE = "function(doc) { if (doc.lock == 0) { emit(doc._id, null); } }"
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch):
-    monkeypatch.setattr(iterators, "EMPTY_PAUSE", 0.05)
+    monkeypatch.setattr(claims, "EMPTY_PAUSE", 0.05)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The seconds that claims wait; here they take no time."""
+    waits = []
+    monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+    return waits
+
+
+@pytest.fixture
+def queries(client, monkeypatch):
+    """The parameters with which the client reads views."""
+    queries = []
+    view = client.view
+    monkeypatch.setattr(client, "view", lambda *args, **params: queries.append(params) or view(*args, **params))
+    return queries
 
 
 def other_pilot(client, token_id):
@@ -27,21 +55,22 @@ def other_pilot(client, token_id):
 
 
 class Intruder:
-    """Does something just before the first so many saves of a client."""
+    """Does something just before the first so many locks of a client are sent."""
 
     def __init__(self, monkeypatch, client, action, times=1):
         self.left = times
-        self.saves = 0
-        original = client.save
+        self.locks = 0
+        original = client.write_documents
 
-        def save(doc):
-            self.saves += 1
+        def write(docs):
+            (doc,) = docs  # an iterator by itself locks one token at a time
+            self.locks += 1
             if self.left > 0:
                 self.left -= 1
                 action(doc)
-            return original(doc)
+            return original(docs)
 
-        monkeypatch.setattr(client, "save", save)
+        monkeypatch.setattr(client, "write_documents", write)
 
 
 class TestTaskViewIterator:
@@ -91,21 +120,35 @@ class TestTaskViewIterator:
         iterator.pilot = "pilot_7"
         assert next(iterator)["claim"]["pilot"] == "pilot_7"
 
-    def test_tokens_are_read_in_windows(self, client, push, monkeypatch):
-        push(iterators.WINDOW + 5)
-        queries = []
-        view = client.view
-        monkeypatch.setattr(client, "view", lambda *args, **params: queries.append(params) or view(*args, **params))
-        assert len(list(TaskViewIterator(client, "todo"))) == iterators.WINDOW + 5
-        assert len(queries) == 4  # two windows, an empty one, and that asked once more
+    def test_tokens_are_read_in_windows(self, client, push, queries):
+        push(candidates.WINDOW + 5)
+        assert len(list(TaskViewIterator(client, "todo"))) == candidates.WINDOW + 5
+        # Two windows, an empty one, and that asked once more; what comes later is read as it is indexed at first.
+        assert [params.get("update", True) for params in queries] == [True, False, True, False, True, True]
 
-    def test_candidates_that_were_read_long_ago_are_read_again(self, client, push, monkeypatch):
-        push(3)
+    def test_tokens_of_a_view_of_the_users_own_too(self, client, push, queries):
+        push(candidates.WINDOW + 5)
+        client.add_view("mine", MINE)
+        assert len(list(TaskViewIterator(client, "mine"))) == candidates.WINDOW + 5
+        assert len(queries) == 4
+
+    def test_a_lone_pilot_reads_on_and_looks_at_the_beginning_again_after_a_while(self, client, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 4)
+        client.save_documents([make_token(number) for number in range(1, 20)])
+        iterator = TaskViewIterator(client, "todo")
+        assert next(iterator).id == "token_1"
+        client.save(make_token(0))
+        assert [next(iterator).id for _ in range(6)] == [f"token_{number}" for number in range(2, 8)]
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert next(iterator).id == "token_0"
+
+    def test_candidates_that_were_read_long_ago_are_read_again(self, client, monkeypatch):
+        client.save_documents([make_token(number) for number in (1, 2, 3)])
         iterator = TaskViewIterator(client, "todo")
         next(iterator)
-        monkeypatch.setattr(iterators, "WINDOW_AGE", 0.0)
-        client.save(make_token(0, _id="a_first_one"))
-        assert next(iterator).id == "a_first_one"
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        client.save(make_token(0))
+        assert next(iterator).id == "token_0"
 
     def test_a_token_that_was_deleted_after_it_was_read_is_passed_over(self, client, push):
         tokens = push(3)
@@ -140,14 +183,14 @@ class TestOneOwner:
         assert client.get("token_1")["claim"]["pilot"] == "another pilot"
 
     def test_free_tokens_behind_many_rows_that_are_not_free_are_found(self, client, monkeypatch):
-        monkeypatch.setattr(iterators, "WINDOW", 4)
-        monkeypatch.setattr(iterators, "MAX_WINDOW", 8)
+        monkeypatch.setattr(candidates, "WINDOW", 4)
+        monkeypatch.setattr(candidates, "PAGE", 8)
         client.save_documents([make_token(number, lock=1 if number < 30 else 0) for number in range(10, 32)])
         client.add_view("all", EVERYTHING)
         assert {token.id for token in TaskViewIterator(client, "all")} == {"token_30", "token_31"}
 
     def test_a_limit_of_the_user_s_own_is_obeyed(self, client, monkeypatch):
-        monkeypatch.setattr(iterators, "WINDOW", 2)
+        monkeypatch.setattr(candidates, "WINDOW", 2)
         client.save_documents([make_token(number, lock=1 if number < 12 else 0) for number in range(10, 14)])
         client.add_view("all", EVERYTHING)
         assert list(TaskViewIterator(client, "all", limit=2)) == []
@@ -156,69 +199,98 @@ class TestOneOwner:
         """Rows of an index that is behind name tokens that are done."""
         push(2)
         view = client.view
-        rows = view("todo", include_docs=True).rows
-
-        class Stale:
-            def __init__(self):
-                self.rows = rows
-
+        stale = view("queue", endkey=[], include_docs=True)
+        assert len(stale.rows) == 2  # they are read only now
         tokens = TaskViewIterator(client, "todo")
-        monkeypatch.setattr(client, "view", lambda *args, **params: Stale())
-        monkeypatch.setattr(iterators, "WINDOW_AGE", 0.0)
-        saves = Intruder(monkeypatch, client, lambda doc: None, 0)
+        monkeypatch.setattr(client, "view", lambda *args, **params: stale)
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        intruder = Intruder(monkeypatch, client, lambda doc: None, 0)
         claimed = []
         for token in tokens:
             claimed.append(token.id)
             if len(claimed) == 2:
                 monkeypatch.setattr(client, "view", view)
-        assert sorted(claimed) == ["token_0", "token_1"]
-        assert saves.saves >= 2
+        assert claimed == ["token_0", "token_1"]
+        assert intruder.locks > 2
 
 
 class TestContention:
-    def test_constant_conflicts_never_raise(self, client, push, monkeypatch):
+    def test_constant_conflicts_never_raise(self, client, push, monkeypatch, waits):
         push(60)
         rival = client.copy()
-        waits = []
-        monkeypatch.setattr(TaskViewIterator, "wait", lambda self, seconds: waits.append(seconds))
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id), 50)
         tokens = list(TaskViewIterator(client, "todo"))
         assert len(tokens) == 10
-        assert max(waits) <= iterators.MAX_BACKOFF
+        assert max(waits) <= claims.MAX_BACKOFF
         assert len(set(waits)) > 40  # jitter
 
-    def test_whoever_met_others_reads_wider_windows_in_random_order(self, client, push, monkeypatch):
-        client.save_documents([make_token(number) for number in range(10, 40)])
+    def test_whoever_met_others_reads_the_queue_from_random_places(self, client, monkeypatch, waits):
+        client.save_documents([make_token(number) for number in range(200)])
         rival = client.copy()
-        monkeypatch.setattr(iterators, "WINDOW", 5)
-        monkeypatch.setattr(TaskViewIterator, "wait", lambda self, seconds: None)
+        monkeypatch.setattr(candidates, "WINDOW", 5)
         random.seed(7)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         iterator = TaskViewIterator(client, "todo")
+        assert [next(iterator).id for _ in range(4)] == [f"token_{number}" for number in range(1, 5)]
+        windows = [[int(next(iterator).id[6:]) for _ in range(5)] for _ in range(3)]
+        assert all(max(window) - min(window) > 20 for window in windows)
+        assert len(set(chain(*windows))) == 15
+
+    def test_in_order_again_once_it_has_met_nobody_for_a_while(self, client, monkeypatch, waits):
+        client.save_documents([make_token(number) for number in range(20)])
+        rival = client.copy()
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
+        iterator = TaskViewIterator(client, "todo")
+        for _ in range(4):
+            next(iterator)
+        monkeypatch.setattr(candidates, "CROWD_MEMORY", 0.0)
+        assert [next(iterator).id for _ in range(15)] == [f"token_{number}" for number in range(5, 20)]
+
+    def test_where_there_is_no_queue_it_reads_wider_windows_in_random_order(self, client, monkeypatch, waits):
+        client.save_documents([make_token(number) for number in range(10, 40)])
+        client.add_view("mine", MINE)
+        rival = client.copy()
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        random.seed(7)
+        Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
+        iterator = TaskViewIterator(client, "mine")
         assert [next(iterator).id for _ in range(4)] == [f"token_{number}" for number in range(11, 15)]
         second_window = [int(next(iterator).id[6:]) for _ in range(10)]
         assert set(second_window) == set(range(15, 25))
         assert second_window != sorted(second_window)
 
-    def test_conflicts_in_a_row_mean_that_the_candidates_are_read_again(self, client, push, monkeypatch):
+    def test_conflicts_in_a_row_mean_that_the_candidates_are_read_again(self, client, push, monkeypatch, waits):
         push(10)
         rival = client.copy()
-        monkeypatch.setattr(TaskViewIterator, "wait", lambda self, seconds: None)
+        monkeypatch.setattr(candidates, "WINDOW", 6)
 
         def take_all_but_the_last(doc):
             for number in range(9):
                 other_pilot(rival, f"token_{number}")
 
-        saves = Intruder(monkeypatch, client, take_all_but_the_last)
+        intruder = Intruder(monkeypatch, client, take_all_but_the_last)
         assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
-        assert saves.saves == 3
+        assert intruder.locks == 3
+
+    def test_where_few_tokens_are_left_one_conflict_does(self, client, push, monkeypatch, waits):
+        push(10)
+        rival = client.copy()
+
+        def take_all_but_the_last(doc):
+            for number in range(9):
+                other_pilot(rival, f"token_{number}")
+
+        intruder = Intruder(monkeypatch, client, take_all_but_the_last)
+        assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
+        assert intruder.locks == 2
 
     def test_an_empty_answer_right_after_conflicts_is_asked_for_again(self, client, push, monkeypatch):
         push(1)
         rival = client.copy()
 
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
-        monkeypatch.setattr(iterators, "EMPTY_PAUSE", 0.3)
+        monkeypatch.setattr(claims, "EMPTY_PAUSE", 0.3)
         iterator = TaskViewIterator(client, "todo")
         timer = threading.Timer(0.1, lambda: rival.save(Task(rival.get("token_0")).scrub()))
         timer.start()
@@ -233,7 +305,12 @@ class TestContention:
             lambda: None,  # after the conflict
             lambda: rival.save(Task(rival.get("token_0")).scrub()),  # empty again
         ]
-        iterator.wait = lambda seconds: steps.pop(0)()
+
+        def take_a_step(seconds):
+            steps.pop(0)()
+            return lambda: True
+
+        monkeypatch.setattr(claims, "_after", take_a_step)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         assert next(iterator).id == "token_0"
         assert steps == []
@@ -249,23 +326,26 @@ class TestContention:
 
         intruder = Intruder(monkeypatch, client, take_and_stop, 40)
         assert list(iterator) == []
-        assert intruder.saves == 1
+        assert intruder.locks == 1
 
 
 class TestEmptyView:
-    def test_is_asked_once_more_before_that_is_the_end(self, client):
-        iterator = TaskViewIterator(client, "todo")
+    def test_is_asked_once_more_before_that_is_the_end(self, client, monkeypatch):
         waits = []
-        iterator.wait = lambda seconds: waits.append(seconds) or client.save(make_token(0))
-        assert next(iterator).id == "token_0"
-        assert waits == [iterators.EMPTY_PAUSE]
 
-    def test_is_the_end_the_second_time(self, client):
+        def fill_meanwhile(seconds):
+            waits.append(seconds)
+            client.save(make_token(0))
+            return lambda: True
+
+        monkeypatch.setattr(claims, "_after", fill_meanwhile)
+        assert next(TaskViewIterator(client, "todo")).id == "token_0"
+        assert waits == [claims.EMPTY_PAUSE]
+
+    def test_is_the_end_the_second_time(self, client, waits):
         iterator = TaskViewIterator(client, "todo")
-        waits = []
-        iterator.wait = waits.append
         assert list(iterator) == []
-        assert len(waits) == 1
+        assert waits == [claims.EMPTY_PAUSE]
         assert iterator.is_stopped()
 
     def test_can_be_read_on_after_a_reset(self, client, push):
@@ -299,13 +379,13 @@ class TestLostAnswers:
 
     def test_a_lock_whose_answer_is_lost_is_looked_up(self, proxy, fragile, push):
         push(2)
-        proxy.fail("PUT", "token_0", CUT, after=True)
+        proxy.fail("POST", "_bulk_docs", CUT, after=True)
         assert [token.id for token in TaskViewIterator(fragile, "todo")] == ["token_0", "token_1"]
 
     def test_if_it_cannot_be_looked_up_either_it_is_before_the_next_claim(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
-        proxy.fail("PUT", "token_0", CUT, after=True)
+        proxy.fail("POST", "_bulk_docs", CUT, after=True)
         proxy.fail("GET", "token_0", CUT, times=50)
         with pytest.raises(PicasError):
             next(iterator)
@@ -316,19 +396,21 @@ class TestLostAnswers:
     def test_one_that_did_not_land_is_claimed_by_whoever_comes(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
-        proxy.fail("PUT", "token_0", CUT, times=50)
+        proxy.fail("POST", "_bulk_docs", CUT, times=50)
         with pytest.raises(PicasError):
             next(iterator)
         other_pilot(client, "token_0")
+        proxy._faults.clear()
         assert [token.id for token in iterator] == ["token_1"]
 
     def test_one_that_was_deleted_meanwhile_is_forgotten(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
-        proxy.fail("PUT", "token_0", CUT, times=50)
+        proxy.fail("POST", "_bulk_docs", CUT, times=50)
         with pytest.raises(PicasError):
             next(iterator)
         client.delete(client.get("token_0"))
+        proxy._faults.clear()
         assert [token.id for token in iterator] == ["token_1"]
 
 
@@ -361,18 +443,17 @@ class TestPrioritizedViewIterator:
 
 class TestEndlessViewIterator:
     def test_waits_for_tokens_that_come_later(self, client):
-        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=0.05)
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         timer = threading.Timer(0.2, lambda: client.copy().save(make_token(0)))
         timer.start()
+        began = time.monotonic()
         assert next(iterator).id == "token_0"
+        assert time.monotonic() - began < 10
         timer.join()
 
-    def test_does_not_ask_an_empty_view_twice_since_it_asks_again_anyway(self, client, monkeypatch):
-        queries = []
-        view = client.view
-        monkeypatch.setattr(client, "view", lambda *args, **params: queries.append(params) or view(*args, **params))
+    def test_does_not_ask_an_empty_view_twice_since_it_asks_again_anyway(self, client, queries):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=10)
-        iterator.wait = lambda seconds: iterator.stop()
+        iterator._wait = lambda is_ready, sleep: iterator.stop()
         assert list(iterator) == []
         assert len(queries) == 1
 

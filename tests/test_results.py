@@ -50,7 +50,9 @@ def spooled(folder=None):
 
 class TestSaving:
     def test_a_result_is_saved(self, client, held):
+        assert held.is_saved is False
         assert finish(held).save(client) is True
+        assert held.is_saved is True
         stored = client.get("token_0")
         assert stored["output"] == {"answer": 42}
         assert stored.rev == held.token.rev
@@ -125,6 +127,7 @@ class TestLostLock:
     @staticmethod
     def assert_kept_aside(client, held, theirs):
         assert finish(held).save(client) is False
+        assert held.is_saved is False
         assert client.get("token_0").value == theirs.value
         (file,) = spooled()
         kept = json.loads(file.read_text())

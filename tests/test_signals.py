@@ -10,7 +10,7 @@ import time
 import pytest
 from pilots import PilotProcess, is_alive, signal_after, wait_for
 
-from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator, actors
+from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator, work
 from picas.exceptions import PilotStopped
 from picas.executers import execute, running
 from picas.interrupts import TimeLimit
@@ -167,15 +167,14 @@ Preparing(connect()).run()
         push(1)
         process = pilot("""
 client = connect()
-save = client.save
-def slow_save(doc):
+write = client.write_documents
+def slow_write(docs):
     note("claiming")
     time.sleep(0.5)
-    client.save = save
-    saved = save(doc)
+    written = write(docs)
     note("claimed")
-    return saved
-client.save = slow_save
+    return written
+client.write_documents = slow_write
 Noting(client).run()
 """)
         process.wait_for("claiming")
@@ -203,6 +202,30 @@ Saving(client).run()
         assert process.stop() == 0
         assert process.journal == ["prepare_env", "prepare_run", "saving", "saved", "cleanup_env"]
         assert count_states(client) == {"todo": 1, "locked": 0, "done": 1, "error": 0}
+
+    def test_while_a_result_is_saved_and_the_next_token_is_locked(self, client, push, pilot):
+        push(3)
+        process = pilot("""
+client = connect()
+write = client.write_documents
+class Saving(Noting):
+    cleanup_run = RunActor.cleanup_run
+    def process_task(self, task):
+        client.write_documents = self.slow_write
+    def slow_write(self, docs):
+        note("saving")
+        time.sleep(0.5)
+        written = write(docs)
+        note("saved", len(docs))
+        return written
+Saving(client).run()
+""")
+        process.wait_for("saving")
+        assert process.stop() == 0
+        assert process.journal == ["prepare_env", "prepare_run", "saving", "saved 2", "cleanup_env"]
+        assert state_of(client.get("token_0")) == "done"
+        assert_put_back(client, "token_1")
+        assert "attempts" not in client.get("token_2")
 
     def test_while_a_run_is_cleaned_up(self, client, push, pilot):
         push(2)
@@ -508,7 +531,7 @@ class TestStoppedTokens:
                 if Late.closed == 2:  # once in leaving the block, and once more to be sure
                     os.kill(os.getpid(), signal.SIGTERM)
 
-        monkeypatch.setattr(actors, "TimeLimit", Late)
+        monkeypatch.setattr(work, "TimeLimit", Late)
         with pytest.raises(PilotStopped):
             Working(client, lambda task: task.update({"output": "finished"})).run()
         token = client.get("token_0")
@@ -560,7 +583,7 @@ class TestStoppedTokens:
 
     def test_a_child_that_a_signal_ends_while_the_pilot_is_not_stopped_is_a_failure(self, client, push, monkeypatch):
         push(1)
-        monkeypatch.setattr(actors, "STOP_LAG", 0.05)
+        monkeypatch.setattr(work, "STOP_LAG", 0.05)
         Working(client, lambda task: task.update({"exit_code": execute(["sh", "-c", "kill -9 $$"])[1]})).run()
         token = client.get("token_0")
         assert (state_of(token), token["exit_code"]) == ("error", -9)

@@ -326,6 +326,20 @@ def test_an_unknown_outcome_of_many_is_not_called_unsent(shaky: CouchDB, proxy: 
         shaky.save_documents(tokens(2))
 
 
+def test_of_many_saves_a_cluster_tells_which_a_majority_took(shaky: CouchDB, proxy: FaultProxy) -> None:
+    rows = b'[{"ok":true,"id":"token_0","rev":"1-a"},{"accepted":true,"ok":true,"id":"token_1","rev":"1-b"}]'
+    proxy.fail("POST", "_bulk_docs", Reply(202, rows))
+    written = shaky.write_documents(tokens(2))
+    assert (written.revs, written.has_quorum) == (["1-a", "1-b"], [True, False])
+
+
+def test_of_many_saves_with_a_lost_answer_nobody_tells_that(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+    proxy.fail("POST", "_bulk_docs", CUT, after=True)
+    written = shaky.write_documents(tokens(2))
+    assert written.revs == [client.get("token_0").rev, client.get("token_1").rev]
+    assert written.has_quorum == [False, False]
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("is_applied", [True, False])
 def test_many_deletions_with_a_lost_answer(

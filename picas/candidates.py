@@ -1,0 +1,204 @@
+"""Which free tokens a pilot reaches for: windows of a view, read with their documents.
+
+A pilot that is alone reads its windows from the view's beginning and gets the tokens in order. One that meets others
+reads them from random places of the queue (see `views.QUEUE`), so that pilots seldom reach for the same token.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from .clients import CouchDB
+from .documents import Document
+from .modifiers import is_free
+from .views import DESIGN_DOC, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, TODO, has_queue
+
+WINDOW = 50
+"""Tokens that are read at once as candidates at the most, if no more are wanted."""
+LEAST_WINDOW = 4
+"""Tokens that are read at once at the least."""
+MAX_WIDENING = 3
+"""How often a window of a view without a queue is doubled at the most while pilots go on meeting."""
+PAGE = 300
+"""Rows that are read at once while none of them is free."""
+WINDOWS_PER_WANTED = 4
+"""How many candidates are read at least for each token that is wanted at once."""
+WINDOW_AGE = 10.0
+"""Seconds after which candidates that were read count as stale."""
+CROWD_MEMORY = 30.0
+"""Seconds after the last meeting during which a pilot counts others in."""
+
+
+class Candidates:
+    """Free tokens of one view, read in windows and given out in small numbers.
+
+    :param view: the name of the view
+    :param view_params: CouchDB's query parameters, and `design_doc`
+    """
+
+    def __init__(self, view: str, view_params: Mapping[str, Any]) -> None:
+        self.view = view
+        self.view_params = dict(view_params)
+        self._design_doc = self.view_params.get("design_doc", DESIGN_DOC)
+        self._waiting: deque[Document] = deque()
+        self._read_at = -math.inf
+        self._is_all = False  # whether the last window held all that the view had
+        self._met_at = -math.inf
+        self._widenings = 0
+        self._has_queue: bool | None = None  # not known yet
+        self._fresh_at = -math.inf  # when the view's beginning was read
+        self._cursor: Any = None  # the key up to which it was read since
+        self._size = 0  # of the queue, in tokens, when it was last read
+
+    def take(self, database: CouchDB, count: int = 1) -> list[Document]:
+        """Return up to so many tokens that were free when they were read; none if the view has none.
+
+        :raises couchdb.ResourceNotFound: if there is no such view
+        """
+        if _is_old(self._read_at):
+            self._waiting.clear()
+        if not self._waiting:
+            self._read(database, count)
+        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+
+    def met_others(self, is_repeated: bool = False) -> None:
+        """Note that another pilot took a candidate before us.
+
+        :param is_repeated: whether it was not the first in a row, so that the other candidates are likely gone as well
+        """
+        self._met_at = time.monotonic()
+        self._widenings = min(self._widenings + 1, MAX_WIDENING)
+        if is_repeated or self._is_all:
+            self._waiting.clear()
+
+    def _read(self, database: CouchDB, count: int) -> None:
+        if self._has_queue is None:
+            self._has_queue = self._find_queue(database)
+        is_crowded = time.monotonic() - self._met_at < CROWD_MEMORY
+        limit = max(self._window_size(is_crowded), WINDOWS_PER_WANTED * count)
+        free = self._read_lagging(database, limit, is_crowded) if self._size > 0 else []
+        self._is_all = False
+        if len(free) <= limit // 4:
+            free, self._is_all = self._read_fresh(database, limit, is_crowded)
+        if is_crowded:
+            random.shuffle(free)
+        free.sort(key=_priority, reverse=True)  # stable: equals stay in the view's order
+        self._waiting.extend(free)
+        self._read_at = time.monotonic()
+
+    def _window_size(self, is_crowded: bool) -> int:
+        """Return how many tokens to read.
+
+        In a crowd a large window saves reading, but more of it is gone by the time it is used. A pilot that reads w of
+        n tokens while p pilots take them finds about w^2 p / 2n of those gone. If a read costs as much as r of such
+        failures, w = sqrt(2 r n / p) is best; r was measured as about 4, and 16 pilots are a crowd.
+
+        Without a queue all read the same rows. There a wider window, in random order, keeps pilots apart.
+        """
+        if not is_crowded:
+            self._widenings = 0
+            return WINDOW
+        if self._has_queue:
+            return max(LEAST_WINDOW, min(WINDOW, math.isqrt(self._size // 2)))
+        limit = WINDOW << self._widenings
+        self._widenings = max(0, self._widenings - 1)
+        return limit
+
+    def _read_lagging(self, database: CouchDB, limit: int, is_crowded: bool) -> list[Document]:
+        """Return free tokens of the queue as it is indexed by now; that costs a third of bringing it up to date.
+
+        A lone pilot reads on from where it has come to, but for one that has not looked at the beginning for a while.
+        """
+        if is_crowded:
+            return self._read_rows(database, {"startkey": _random_place(), "limit": limit}, is_fresh=False)[2]
+        if self._cursor is None or _is_old(self._fresh_at):
+            return []
+        params = {"startkey": self._cursor, "endkey": [], "limit": limit}
+        cursor, _, free = self._read_rows(database, params, is_fresh=False)
+        self._cursor = self._cursor if cursor is None else cursor
+        return free
+
+    def _find_queue(self, database: CouchDB) -> bool:
+        """Tell whether the view is `todo` as it is, with a queue beside it."""
+        if self.view != TODO or not set(self.view_params) <= {"design_doc"}:
+            return False
+        return has_queue(database, self._design_doc)
+
+    def _read_fresh(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
+        """Return free tokens of the view, at least one if there is any, and whether these are all."""
+        free: list[Document] = []
+        self._cursor, self._fresh_at = None, time.monotonic()
+        for part in self._parts(is_crowded):
+            skip = int(part.get("skip", 0))
+            while True:
+                asked = int(part.get("limit", limit - len(free)))
+                last, count, found = self._read_rows(database, {**part, "limit": asked, "skip": skip})
+                free += found
+                if self._has_queue and not is_crowded:
+                    self._cursor = last
+                if "limit" in part:
+                    return free, False
+                if count < asked:
+                    break
+                if free:
+                    return free, False
+                # A full window of none: the view lags, or it is one of the user's own that selects more than free ones.
+                skip += count
+                limit = max(limit, PAGE)
+        return free, True
+
+    def _parts(self, is_crowded: bool) -> Iterator[dict[str, Any]]:
+        """Yield the query parameters of the parts of the view, in the order in which they are to be read."""
+        if not self._has_queue:
+            own = ("design_doc", "include_docs")
+            yield {name: value for name, value in self.view_params.items() if name not in own}
+        elif not is_crowded:
+            yield {"endkey": []}
+        else:
+            start = _random_place()
+            yield {"startkey": start}
+            yield {"startkey": [], "endkey": start, "inclusive_end": False}
+
+    def _read_rows(
+        self, database: CouchDB, params: dict[str, Any], is_fresh: bool = True
+    ) -> tuple[Any, int, list[Document]]:
+        """Read some rows; return the last key, how many there are, and the free tokens among them.
+
+        A view may be behind, and one of the user's own may select anything: what counts is the document.
+
+        :param is_fresh: whether the server is to bring the view up to date first
+        """
+        view = QUEUE if self._has_queue else self.view
+        if not is_fresh:
+            params["update"] = False
+        result = database.view(view, design_doc=self._design_doc, **params, include_docs=True)
+        rows = result.rows
+        documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
+        free = [document for document in documents if is_free(document)]
+        if self.view == TODO and is_fresh and len(free) < len(documents):
+            self._met_at = time.monotonic()  # somebody was faster than the view
+        if self._has_queue:
+            self._size = result.total_rows // ROWS_PER_TOKEN
+        return rows[-1].key if rows else None, len(rows), free
+
+
+def _random_place() -> list[int]:
+    """Return a key of the queue to start from."""
+    return [random.randrange(RANDOM_PLACES)]
+
+
+def _is_old(read_at: float) -> bool:
+    return time.monotonic() - read_at > WINDOW_AGE
+
+
+def _priority(document: Document) -> float:
+    """Return a token's priority, 0 if it has none that is a number."""
+    priority = document.get("priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, (int, float)) or math.isnan(priority):
+        return 0
+    return priority

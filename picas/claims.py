@@ -1,0 +1,213 @@
+"""Lock tokens, and release others in the same request, so that each token has exactly one owner.
+
+A lock is a write from a revision in which the token was free; CouchDB's revision check lets one of all pilots through.
+On a cluster that is not enough: there only a write that a majority of the copies took makes an owner, and a lock that
+fewer took is taken back (see `strays`). A lock whose answer was lost is looked up: the claim's id tells whose it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Callable
+
+from couchdb.http import HTTPError
+
+from .candidates import Candidates
+from .clients import CouchDB
+from .documents import Document, Task
+from .exceptions import PicasError
+from .modifiers import is_same_lock
+from .results import ClaimedToken
+from .strays import Stray, withdraw
+
+log = logging.getLogger(__name__)
+
+EMPTY_PAUSE = 0.3
+"""Seconds until an empty view is asked once more before it counts as the end."""
+FIRST_BACKOFF = 0.01
+MAX_BACKOFF = 5.0
+"""Seconds that a claim waits at the most after conflicts."""
+
+
+@dataclass
+class Exchange:
+    """What came of asking for tokens."""
+
+    locked: list[Task] = field(default_factory=list)
+    """The tokens that are ours now."""
+    is_over: bool = False
+    """Whether there are no more tokens; what came before counts."""
+    is_ready: Callable[[], bool] = lambda: True
+    """Tells whether it is time to ask again."""
+
+
+@dataclass
+class Lock:
+    """A lock that was sent."""
+
+    task: Task
+    base: dict[str, Any]
+    """The token's content before it."""
+
+    @classmethod
+    def of(cls, document: Document, pilot: str) -> Lock:
+        """Return the lock of a free token for a pilot; the document itself changes."""
+        base = dict(document.value)
+        return cls(Task(document).lock(pilot), base)
+
+
+class Claimer:
+    """Locks the tokens of some views: those of a later view only while all earlier ones are empty.
+
+    :param views: the views
+    :param recheck_empty: whether empty views are asked once more before that counts as the end
+    """
+
+    def __init__(self, *views: Candidates, recheck_empty: bool = True) -> None:
+        self.views = views
+        self.recheck_empty = recheck_empty
+        self._unsure: list[Lock] = []  # sent, and no answer yet
+        self._found: list[Task] = []  # of those the ones that turned out to be ours
+        self._strays: list[Stray] = []  # to be taken back
+        self._backoff = 0.0
+        self._is_rechecked = False
+
+    def exchange(self, client: CouchDB, pilot: str, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+        """Save the tokens that were processed and lock others, in one request if the answer comes.
+
+        Each release that was saved is marked so; the others are still to be saved, which `ClaimedToken.save` does with
+        all patience. Other pilots that want the same tokens never make this fail.
+
+        :param client: the pool
+        :param pilot: the id of the pilot that the tokens are locked for
+        :param releases: tokens that this pilot holds and that are in their final state
+        :param wanted: how many tokens to lock at the most
+        :raises PicasError, couchdb.http.HTTPError: if the database refuses, or is away; never while there are releases
+        """
+        candidates: Candidates | None = None
+        documents: list[Document] = []
+        try:
+            self._look_up(client)
+            candidates, documents = self._candidates(client, wanted - len(self._found))
+        except (PicasError, HTTPError) as error:
+            if not releases and not self._found:
+                raise
+            log.debug("No candidates: %s", error)
+        locks = [Lock.of(document, pilot) for document in documents]
+        locked = self._write(client, releases, locks) if releases or locks else []
+        self._try_to_withdraw(client)
+        found, self._found = self._found[:wanted], self._found[wanted:]
+        if found or locked:
+            self._start_anew()
+        if candidates is not None and len(locked) < len(locks):
+            candidates.met_others(is_repeated=self._backoff > 0)
+        if not wanted or found or locked:
+            return Exchange(found + locked)
+        return self._after_conflicts() if locks else self._after_emptiness()
+
+    def settle(self, client: CouchDB) -> list[Task]:
+        """Return the tokens that were locked by requests whose answers were lost.
+
+        :raises PicasError, couchdb.http.HTTPError: if the database is still away; ask again later then
+        """
+        self._look_up(client)
+        found, self._found = self._found, []
+        return found
+
+    def _look_up(self, client: CouchDB) -> None:
+        """Find out what became of locks that got no answer."""
+        while self._unsure:
+            lock = self._unsure[-1]
+            try:
+                stored: Document | None = client.get(lock.task.id)
+            except ValueError:
+                stored = None
+            self._unsure.pop()
+            if stored is not None and is_same_lock(stored, lock.task):
+                if client.copies > 1:  # whether a majority has taken it can't be told any more
+                    self._strays.append(Stray(dict(stored.value), lock.base))
+                else:
+                    self._found.append(Task(stored))
+        self._withdraw(client)
+
+    def _withdraw(self, client: CouchDB) -> None:
+        while self._strays:
+            withdraw(client, self._strays[-1])
+            self._strays.pop()
+
+    def _try_to_withdraw(self, client: CouchDB) -> None:
+        """Take strays back at once, since nobody else does; what fails now is tried before the next claim."""
+        try:
+            self._withdraw(client)
+        except (PicasError, HTTPError) as error:
+            log.warning("%s locks could not be taken back yet: %s", len(self._strays), error)
+
+    def _candidates(self, client: CouchDB, wanted: int) -> tuple[Candidates | None, list[Document]]:
+        if wanted > 0:
+            for candidates in self.views:
+                documents = candidates.take(client, wanted)
+                if documents:
+                    return candidates, documents
+        return None, []
+
+    def _write(self, client: CouchDB, releases: Sequence[ClaimedToken], locks: Sequence[Lock]) -> list[Task]:
+        """Save releases and locks and return the tokens that are ours now."""
+        sent = [release for release in releases if _is_storable(release)]
+        self._unsure += locks
+        try:
+            written = client.write_documents([release.token for release in sent] + [lock.task for lock in locks])
+        except Exception as error:  # also what JSON can't hold: a token does not end the pilot
+            if not releases:
+                raise
+            log.debug("Releasing alone: %s", error)
+            return []
+        del self._unsure[len(self._unsure) - len(locks) :]
+        for release, rev in zip(sent, written.revs):
+            release.is_saved = rev is not None
+        ours = []
+        first = len(sent)
+        for lock, rev, has_quorum in zip(locks, written.revs[first:], written.has_quorum[first:]):
+            if rev is None:
+                continue
+            if has_quorum or client.copies == 1:
+                ours.append(lock.task)
+            else:
+                self._strays.append(Stray(lock.task.value, lock.base))
+        return ours
+
+    def _start_anew(self) -> None:
+        self._backoff = 0.0
+        self._is_rechecked = False
+
+    def _after_conflicts(self) -> Exchange:
+        self._is_rechecked = False
+        self._backoff = min(max(self._backoff * 2, FIRST_BACKOFF), MAX_BACKOFF)
+        return Exchange(is_ready=_after(random.uniform(0, self._backoff)))
+
+    def _after_emptiness(self) -> Exchange:
+        # Right after conflicts the view may lag, and otherwise somebody may be filling the pool right now.
+        if self._is_rechecked or not self.recheck_empty:
+            self._start_anew()
+            return Exchange(is_over=True)
+        self._is_rechecked = True
+        return Exchange(is_ready=_after(EMPTY_PAUSE + random.uniform(0, self._backoff)))
+
+
+def _is_storable(release: ClaimedToken) -> bool:
+    """Make a token into something that the database can take, and return whether that worked."""
+    try:
+        release.make_storable()
+    except Exception as error:  # a value's own code runs
+        log.debug("Releasing %s alone: %s", release.id, error)
+        return False
+    return True
+
+
+def _after(seconds: float) -> Callable[[], bool]:
+    """Return a function that tells whether so many seconds have passed."""
+    ready = time.monotonic() + seconds
+    return lambda: time.monotonic() >= ready

@@ -1,0 +1,223 @@
+"""Work on several tokens at a time, in slots: each in a thread of its own, saved and locked together."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any
+
+from couchdb.http import HTTPError
+
+from .claims import Exchange
+from .conditions import StopConditions
+from .exceptions import PicasError, PilotStopped
+from .executers import KILL_WAIT
+from .interrupts import SETTLE, exposed, shielded
+from .iterators import ViewIterator
+from .outages import is_outage, wait_out
+from .outcomes import has_result, may_retry, was_ended_by_signal
+from .slots import Slots
+from .work import Attempt, Worker
+
+log = logging.getLogger(__name__)
+
+LOOK = 1.0
+"""Seconds after which a run that waits for its tokens looks at its conditions again at the latest."""
+
+
+class ParallelWorker(Worker):
+    """Works on several tokens at a time.
+
+    The threads of the slots run the user's code and bring the tokens into their final state. The thread of the run
+    saves those, and locks others: all that have ended by then in one request.
+    """
+
+    def _work_in_slots(self, conditions: StopConditions, count: int) -> None:
+        tokens = self._begin(conditions)
+        exchanging = self._exchanging(tokens, conditions)
+        slots: Slots[Attempt] = Slots(count, partial(self._work_on, conditions, exchanging is None))
+        shift = _Shift(self, conditions, slots, tokens, exchanging)
+        try:
+            shift.run()
+        except BaseException:
+            self._break_off(shift)
+            raise
+        finally:
+            slots.close()
+
+    def _work_on(self, conditions: StopConditions, is_alone: bool, attempt: Attempt) -> None:
+        """Process a token in a slot.
+
+        :param is_alone: whether the token is saved by itself
+        """
+        attempt.values = self._values_of_slot.values = {"current_task": attempt.token}
+        attempt.thread = threading.get_ident()
+        with shielded():
+            try:
+                self._process(attempt, conditions)
+                if is_alone:
+                    self._finish(attempt, conditions)
+            except BaseException as error:  # the thread of the run decides
+                attempt.interruption = error
+
+    def _break_off(self, shift: _Shift) -> None:
+        """End the work in all slots and put its tokens back, those that are finished excepted."""
+        running = list(shift.slots.running)
+        for attempt in running:
+            attempt.is_interrupted = True
+        patience = self.grace + KILL_WAIT + SETTLE  # seconds
+        for attempt in running:
+            if attempt.limit is not None:
+                breaking = partial(attempt.limit.break_off, PilotStopped, patience)
+                threading.Thread(target=breaking, name="picas-stop", daemon=True).start()
+        self._end_children([child for attempt in running for child in self._children(attempt)])
+        # A batch system that has said stop kills the pilot soon, while code in a slot may be in a long system call.
+        give_up = time.monotonic() + SETTLE
+        while shift.slots.running and time.monotonic() < give_up:
+            shift.take_out(shift.slots.collect(min(LOOK, max(0.0, give_up - time.monotonic()))))
+        left = list(shift.slots.running)
+        if left:
+            log.warning("%s tokens are put back though their code has not ended", len(left))
+        for attempt in [*shift.broken_off, *left]:
+            if attempt.is_concluded:  # what was broken off is the cleaning up after it
+                continue
+            is_finished = attempt.is_processed or has_result(attempt.token, self.auto_close)
+            if is_finished and not was_ended_by_signal(attempt.token.get("exit_code")):
+                self._conclude(attempt, None)
+            elif self.token_reset_values is not None:
+                self._put_back(attempt)
+            else:
+                continue
+            shift.pending.append(attempt)
+        shift.save()
+
+    def _finish_all(self, attempts: Sequence[Attempt], conditions: StopConditions) -> None:
+        """Save tokens one by one that could not be saved together; they share the patience with the database."""
+        give_up = time.monotonic() + self.max_outage
+        for attempt in attempts:
+            self._finish_unsaved(attempt, conditions, max(0.0, give_up - time.monotonic()))
+
+
+class _Shift:
+    """One run in slots: what is at work, what has ended, and whether there is to be more."""
+
+    def __init__(
+        self,
+        worker: ParallelWorker,
+        conditions: StopConditions,
+        slots: Slots[Attempt],
+        tokens: Iterator[Any],
+        exchanging: ViewIterator | None,
+    ) -> None:
+        self.worker = worker
+        self.conditions = conditions
+        self.slots = slots
+        self.pending: list[Attempt] = []
+        """Tokens in their final state that are still to be saved."""
+        self.broken_off: list[Attempt] = []
+        """Tokens whose work did not come to its end."""
+        self._tokens = tokens
+        self._exchanging = exchanging  # the same, if tokens are saved in the request that locks others
+        self._is_closed = False  # no token is started any more
+        self._is_dry = False  # there was no token left; what ends may have brought one
+        self._last = Exchange()
+        self._failure: BaseException | None = None
+
+    def run(self) -> None:
+        """Keep the slots filled until there are no more tokens or a condition is met."""
+        worker, slots = self.worker, self.slots
+        while True:
+            if worker._is_stopping():
+                raise PilotStopped(worker.stop_exit_code)
+            self._is_closed |= self.conditions.is_late
+            wanted = self._wanted()
+            if wanted or self.pending:
+                self._exchange(wanted)
+            if not slots.running and (self._is_closed or self._is_dry):
+                break
+            ended = slots.collect(LOOK, lambda: worker._is_stopping() or self._wanted() > 0)
+            self.take_out(ended)
+            for attempt in ended:
+                if attempt.interruption is not None:
+                    raise attempt.interruption
+                self._note_end(attempt)
+        if self._failure is not None:
+            raise self._failure
+
+    def take_out(self, ended: Sequence[Attempt]) -> None:
+        """Sort tokens that have left their slots into those to be saved, and those that were broken off."""
+        for attempt in ended:
+            if attempt.interruption is not None:
+                self.broken_off.append(attempt)
+            elif self._exchanging is not None:
+                if may_retry(attempt.token, self.conditions.max_scrub):
+                    attempt.scrub()
+                self.pending.append(attempt)
+
+    def save(self) -> None:
+        """Save all tokens that are in their final state."""
+        pending, self.pending = self.pending, []
+        if self._exchanging is not None and pending:
+            self._exchanging.exchange(pending, 0)
+        self.worker._finish_all(pending, self.conditions)
+
+    def _note_end(self, attempt: Attempt) -> None:
+        self._is_dry = False
+        self.conditions.processed += 1
+        self.worker.current_task = attempt.token
+        with exposed():
+            self._is_closed |= self.conditions.are_met()
+
+    def _wanted(self) -> int:
+        """Return how many tokens are to be locked now."""
+        if self._is_closed or self._is_dry or not self._last.is_ready():
+            return 0
+        slots = self.slots
+        return int(min(slots.free, max(0, self.conditions.tokens_left - len(slots.running))))
+
+    def _exchange(self, wanted: int) -> None:
+        """Save what has ended, lock others and put them into slots."""
+        if self._exchanging is None:
+            locked = self._next()
+        else:
+            exchange = self._last = self._ask(self._exchanging, wanted)
+            locked = exchange.locked
+            self._is_dry = exchange.is_over
+            if exchange.locked:
+                self._last = Exchange()
+        for task in locked:
+            attempt = self.worker._start(task, self.conditions)
+            if attempt is not None:
+                self.slots.start(attempt)
+                self.worker._held = None
+
+    def _next(self) -> list[Any]:
+        """Return the next token of an iterator that gives one at a time, in a list."""
+        task = self.worker._next(self._tokens, self.conditions)
+        self._is_dry = task is None
+        return [] if task is None else [task]
+
+    def _ask(self, tokens: ViewIterator, wanted: int) -> Exchange:
+        """Save what has ended and lock others; while the database is away nothing is locked."""
+        worker = self.worker
+        pending, self.pending = self.pending, []
+        if pending:
+            exchange = tokens.exchange(pending, wanted)
+            worker._finish_all(pending, self.conditions)
+            return exchange
+
+        def has_other_work() -> bool:
+            return worker._is_stopping() or self.conditions.is_late or self.slots.has_ended()
+
+        try:
+            return wait_out(lambda: tokens.exchange([], wanted), worker.max_outage, has_other_work)
+        except (PicasError, HTTPError) as error:
+            if is_outage(error) and has_other_work():
+                return Exchange()
+            if not self.slots.running:
+                raise
+            self._failure, self._is_closed = error, True  # what runs is to end first
+            return Exchange()
