@@ -1,0 +1,153 @@
+"""The server under measurement: its nodes, its request counters, and databases that are deleted afterwards."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import requests
+
+from picas import CouchDB
+from picas.generators import TokenGenerator
+from picas.pushes import CHUNK
+from picas.util import split_credentials
+from picas.views import create_views
+
+TIMEOUT = 60.0
+"""Seconds without a byte after which a request of the benchmark itself fails."""
+INDEX_TIMEOUT = 7200.0
+"""Seconds that the server may take to index all tokens."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """Where one node of the server listens, and who we are there."""
+
+    url: str
+    username: str
+    password: str = field(repr=False)
+
+    @classmethod
+    def from_url(cls, text: str) -> Node:
+        """Return the node of an address with user and password in it."""
+        return cls(*split_credentials(text))
+
+    def settings(self, database: str) -> dict[str, str]:
+        """Return the arguments with which a client of any picas connects to a database."""
+        return {"url": self.url, "db": database, "username": self.username, "password": self.password}
+
+    def client(self, database: str, **options: Any) -> CouchDB:
+        """Return a client of one database, with further arguments for it."""
+        return CouchDB(**self.settings(database), **options)
+
+    def get(self, path: str, **params: str) -> Any:
+        """Return the JSON at a path of the server.
+
+        :raises requests.HTTPError: if the server has no such thing
+        """
+        answer = requests.get(f"{self.url}/{path}", params=params, auth=(self.username, self.password), timeout=TIMEOUT)
+        answer.raise_for_status()
+        return answer.json()
+
+    def connection(self) -> http.client.HTTPConnection:
+        """Return one connection that stands, is kept alive, and has TCP_NODELAY (http.client sets it itself)."""
+        parts = urlsplit(self.url)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
+        connection.connect()
+        return connection
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of a JSON request over a raw connection."""
+        secret = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many HTTP requests a server has had, how many of them to `_bulk_docs`, and how many it answered with 202."""
+
+    requests: int
+    bulk: int
+    accepted: int
+
+    def __sub__(self, earlier: Counts) -> Counts:
+        return Counts(self.requests - earlier.requests, self.bulk - earlier.bulk, self.accepted - earlier.accepted)
+
+
+def read_counts(nodes: list[Node]) -> Counts | None:
+    """Return the counts since the server's start, summed over the nodes; None if it does not count.
+
+    A node counts the reading too, so that a difference of two readings has one request a node too many.
+    """
+    requests_seen = bulk = accepted = 0
+    for node in nodes:
+        try:
+            # Releases before 3.4 collect their statistics every ten seconds, or when they are asked to flush.
+            stats = node.get("_node/_local/_stats/couchdb", flush="true")
+        except (requests.HTTPError, ValueError):  # ValueError: no JSON
+            return None
+        if not isinstance(stats, dict) or "httpd" not in stats:
+            return None
+        requests_seen += stats["httpd"]["requests"]["value"]
+        bulk += stats["httpd"]["bulk_requests"]["value"]
+        accepted += stats["httpd_status_codes"]["202"]["value"]
+    return Counts(requests_seen, bulk, accepted)
+
+
+def counts_since(before: Counts | None, nodes: list[Node], own: int = 0) -> Counts | None:
+    """Return what was counted since an earlier reading, without the benchmark's own requests.
+
+    :param before: the earlier reading
+    :param nodes: the nodes of that reading
+    :param own: requests that the benchmark has made since, besides the readings
+    """
+    after = read_counts(nodes)
+    if before is None or after is None:
+        return None
+    return after - before - Counts(len(nodes) + own, 0, 0)
+
+
+@contextmanager
+def fresh_database(node: Node, with_views: bool) -> Iterator[CouchDB]:
+    """Make a database under a new name, with the views of the states or without, and delete it at the end."""
+    name = f"picas_benchmark_{uuid4().hex}"
+    client = node.client(name, create=True)
+    try:
+        if with_views:
+            create_views(client)
+        yield client
+    finally:
+        del client.server[name]
+
+
+def new_token(number: int, text: str = "", **fields: Any) -> dict[str, Any]:
+    """Return a token as `picas.pushes` makes it, with some fields changed."""
+    return {"_id": f"token_{number}", **TokenGenerator.get_empty_token(), "input": text, "exit_code": "", **fields}
+
+
+def save_tokens(client: CouchDB, first: int, count: int, **fields: Any) -> Iterator[dict[str, Any]]:
+    """Save new tokens and yield each with its `_rev`; they are numbered from `first` on."""
+    for begin in range(first, first + count, CHUNK):
+        numbers = range(begin, min(begin + CHUNK, first + count))
+        tokens = [new_token(number, f"input of token {number}", **fields) for number in numbers]
+        if not all(client.save_documents(tokens)):
+            raise RuntimeError("the server refuses tokens in a new database")
+        yield from tokens
+
+
+def warm_views(node: Node, database: str) -> None:
+    """Have every index of a database built, by one query for each design document."""
+    client = node.client(database, read_timeout=INDEX_TIMEOUT)
+    rows = client.db.view("_all_docs", startkey="_design/", endkey="_design0", include_docs=True).rows
+    for row in rows:
+        for name, view in row.doc.get("views", {}).items():
+            if "reduce" not in view:
+                client.view(name, design_doc=row.id.partition("/")[2], limit=1).rows  # noqa: B018  # makes the request
+                break  # the views of one design document are indexed together
