@@ -22,6 +22,8 @@ WINDOW = 50
 """Tokens that are read at once as candidates at the most, if no more are wanted."""
 LEAST_WINDOW = 4
 """Tokens that are read at once at the least."""
+LEAST_LAGGING = 12
+"""Rows that are read at least of a queue that may lag: towards the end of the pool most of them are gone."""
 MAX_WIDENING = 3
 """How often a window of a view without a queue is doubled at the most while pilots go on meeting."""
 PAGE = 300
@@ -73,7 +75,7 @@ class Candidates:
         """
         self._met_at = time.monotonic()
         self._widenings = min(self._widenings + 1, MAX_WIDENING)
-        if is_repeated or self._is_all:
+        if is_repeated:
             self._waiting.clear()
 
     def _read(self, database: CouchDB, count: int) -> None:
@@ -83,7 +85,7 @@ class Candidates:
         limit = max(self._window_size(is_crowded), WINDOWS_PER_WANTED * count)
         free = self._read_lagging(database, limit, is_crowded) if self._size > 0 else []
         self._is_all = False
-        if len(free) <= limit // 4:
+        if not free:
             free, self._is_all = self._read_fresh(database, limit, is_crowded)
         if is_crowded:
             random.shuffle(free)
@@ -115,7 +117,8 @@ class Candidates:
         A lone pilot reads on from where it has come to, but for one that has not looked at the beginning for a while.
         """
         if is_crowded:
-            return self._read_rows(database, {"startkey": _random_place(), "limit": limit}, is_fresh=False)[2]
+            params: dict[str, Any] = {"startkey": _random_place(), "limit": max(limit, LEAST_LAGGING)}
+            return self._read_rows(database, params, is_fresh=False)[2]
         if self._cursor is None or _is_old(self._fresh_at):
             return []
         params = {"startkey": self._cursor, "endkey": [], "limit": limit}

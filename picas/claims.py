@@ -22,7 +22,7 @@ from .documents import Document, Task
 from .exceptions import PicasError
 from .modifiers import is_same_lock
 from .results import ClaimedToken
-from .strays import Stray, withdraw
+from .strays import Stray, read_branches, withdraw
 
 log = logging.getLogger(__name__)
 
@@ -122,14 +122,11 @@ class Claimer:
         """Find out what became of locks that got no answer."""
         while self._unsure:
             lock = self._unsure[-1]
-            try:
-                stored: Document | None = client.get(lock.task.id)
-            except ValueError:
-                stored = None
+            stored = _find(client, lock)
             self._unsure.pop()
-            if stored is not None and is_same_lock(stored, lock.task):
+            if stored is not None:
                 if client.copies > 1:  # whether a majority has taken it can't be told any more
-                    self._strays.append(Stray(dict(stored.value), lock.base))
+                    self._strays.append(Stray(stored, lock.base))
                 else:
                     self._found.append(Task(stored))
         self._withdraw(client)
@@ -172,6 +169,8 @@ class Claimer:
         first = len(sent)
         for lock, rev, has_quorum in zip(locks, written.revs[first:], written.has_quorum[first:]):
             if rev is None:
+                if written.was_lost and client.copies > 1:
+                    self._unsure.append(lock)  # it may hide behind another branch
                 continue
             if has_quorum or client.copies == 1:
                 ours.append(lock.task)
@@ -205,6 +204,18 @@ def _is_storable(release: ClaimedToken) -> bool:
         log.debug("Releasing %s alone: %s", release.id, error)
         return False
     return True
+
+
+def _find(client: CouchDB, lock: Lock) -> dict[str, Any] | None:
+    """Return the token as it was stored with a lock, None if it was not, or is not any more."""
+    if client.copies > 1:  # readers see one of the branches
+        branches = read_branches(client, lock.task.id)
+    else:
+        try:
+            branches = [client.get(lock.task.id).value]
+        except ValueError:
+            return None
+    return next((branch for branch in branches if is_same_lock(branch, lock.task)), None)
 
 
 def _after(seconds: float) -> Callable[[], bool]:

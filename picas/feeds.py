@@ -9,6 +9,7 @@ goes on waiting.
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import logging
 import random
@@ -27,10 +28,13 @@ from .transport import Session
 
 log = logging.getLogger(__name__)
 
-FREE = {"lock": 0, "done": 0}
+_ZERO = {"$in": [0, False, "", "0"]}  # what JavaScript takes for 0 in a view, as far as scripts write it
+FREE = {"lock": _ZERO, "done": _ZERO}
 """What the feed tells of: the documents that can be locked, whatever view they are in."""
 POLL = 55.0
 """Seconds that the server may wait before it answers that there is nothing new (its own limit is 60)."""
+NEWS = 1000
+"""Changes that one look at the pool takes care of at the most."""
 SPREAD = 0.6
 """Seconds within which pilots that were woken together look again."""
 FIRST_PAUSE = 0.5
@@ -38,18 +42,26 @@ FIRST_PAUSE = 0.5
 FEED_RETRY = 300.0
 """Seconds after which a feed that did not work is tried again."""
 
+_NO_FEED = (PicasError, HTTPError, KeyError, TypeError, ValueError)
+"""What tells that the feed does not work; some of it if something else answers in the database's stead."""
+
 
 class _OneConnection(ConnectionPool):
     """Connections of which one is used at a time, and can be broken off by another thread."""
 
     _taken: http.client.HTTPConnection | None = None
+    _is_broken_off = False
 
     def get(self, url: str) -> http.client.HTTPConnection:
-        self._taken = super().get(url)
-        return self._taken
+        self._taken = connection = super().get(url)
+        if self._is_broken_off:  # by now; it may have missed this connection
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "nobody listens any more")
+        return connection
 
     def break_off(self) -> None:
-        """End the request that is under way."""
+        """End the request that is under way, and let no other begin."""
+        self._is_broken_off = True
         connection = self._taken
         if connection is not None and connection.sock is not None:
             with contextlib.suppress(OSError):
@@ -90,6 +102,8 @@ class Feed:
 
     def listen(self) -> None:
         """Listen until there is news."""
+        if self._thread is not None and self.has_news:
+            self._thread.join()  # it has told its news and is about to end
         self.has_news = False
         self.bell.clear()
         if self._thread is None or not self._thread.is_alive():
@@ -98,7 +112,7 @@ class Feed:
 
     def calls(self) -> bool:
         """Tell whether it is time to look at the pool: there is news, or there will never be."""
-        return self.has_news or self.is_broken
+        return self.has_news or self.is_broken or self._is_closed
 
     def close(self) -> None:
         """Listen no more."""
@@ -108,7 +122,7 @@ class Feed:
     def _run(self) -> None:
         try:
             self._listen()
-        except (PicasError, HTTPError, KeyError, TypeError, ValueError) as error:
+        except _NO_FEED as error:
             if not self._is_closed:
                 log.info("The feed of changes does not work: %s", error)
                 self.is_broken = True
@@ -119,7 +133,7 @@ class Feed:
     def _listen(self) -> None:
         is_woken = False
         while not self._is_closed:
-            answer = self._poll()
+            answer = self._poll(NEWS if is_woken else 1)
             if answer["results"] and not is_woken:
                 is_woken = True
                 time.sleep(random.uniform(0, SPREAD))
@@ -130,7 +144,7 @@ class Feed:
                 return
             is_woken = False
 
-    def _poll(self) -> Any:
+    def _poll(self, limit: int) -> Any:
         milliseconds = int(1000 * self._longest_poll * random.uniform(0.75, 1))
         _, _, answer = self._resource.post_json(
             "_changes",
@@ -139,7 +153,7 @@ class Feed:
             feed="longpoll",
             since=self._since,
             timeout=milliseconds,
-            limit=1,
+            limit=limit,
         )
         return answer
 
@@ -179,7 +193,7 @@ class Waiter:
             feed = Feed(client)
             try:
                 feed.arm()
-            except (PicasError, HTTPError, KeyError) as error:
+            except _NO_FEED as error:
                 log.info("The feed of changes does not work: %s", error)
                 self._give_up_feed()
             else:

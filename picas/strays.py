@@ -91,14 +91,19 @@ def _store(client: CouchDB, content: Mapping[str, Any], rev: str, base: Mapping[
 
 def _has_vanished(client: CouchDB, stray: Stray) -> bool:
     """Tell whether locks that were taken back are all that is left of a token."""
+    branches = read_branches(client, stray.id)
+    return bool(branches) and all(branch.get("_deleted") and branch.get(MARK) for branch in branches)
+
+
+def read_branches(client: CouchDB, id: str) -> list[dict[str, Any]]:
+    """Return all branches of a document, deleted ones included; none if it was purged."""
     try:
         _, _, answer = client.db.resource.get_json(
-            doc_path(stray.id), open_revs="all", r=client.copies, headers={"Accept": "application/json"}
+            doc_path(id), open_revs="all", r=client.copies, headers={"Accept": "application/json"}
         )
-    except ResourceNotFound:  # purged
-        return False
-    branches = [branch["ok"] for branch in answer if "ok" in branch]
-    return bool(branches) and all(branch.get("_deleted") and branch.get(MARK) for branch in branches)
+    except ResourceNotFound:
+        return []
+    return [branch["ok"] for branch in answer if "ok" in branch]
 
 
 def _probe(client: CouchDB) -> None:

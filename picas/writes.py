@@ -37,6 +37,8 @@ class Written:
     """The new revision of each, None for one that was refused."""
     has_quorum: list[bool]
     """Whether the server has said of each that a majority of its copies took it; on one node all that is written."""
+    was_lost: bool = False
+    """Whether an answer was lost on the way. On a cluster one that was refused may have left a branch then."""
 
 
 def write_one(write: Callable[[], str], look_up: Callable[[], str | None]) -> str:
@@ -92,6 +94,7 @@ def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> Writt
         portion = _write_portion(db, docs[first:end], texts[first:end])
         written.revs += portion.revs
         written.has_quorum += portion.has_quorum
+        written.was_lost |= portion.was_lost
     return written
 
 
@@ -135,6 +138,7 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
             elif repeated:  # the conflict may be our own first try, applied late
                 written.revs[number] = _ask(partial(find_landed, db, docs[number]))
         break
+    written.was_lost = repeated
     return written
 
 

@@ -232,6 +232,17 @@ class TestLocalExample:
         script("pushTokens.py", "-", stdin="exit 1\n")
         assert "Token token_0" not in script("local-example.py", "--max-tasks", "1").stdout
 
+    @pytest.mark.parametrize("slots", ["2", "auto"])
+    def test_works_on_several_tokens_at_a_time(self, script, client, push, slots):
+        push(5, input="echo one")
+        result = script("local-example.py", "--slots", slots)
+        assert result.stdout.endswith("Processed 5 tokens: 5 done\n")
+        assert client.get("token_4")["exit_code"] == 0
+
+    @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
+    def test_refuses_an_impossible_number_of_slots(self, script, value):
+        assert "--slots" in complaint(script("local-example.py", f"--slots={value}"), code=2)
+
 
 class TestSettings:
     """Bad settings, for each script that connects."""

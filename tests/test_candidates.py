@@ -1,0 +1,437 @@
+"""Which free tokens a pilot reaches for: in order while it is alone, all over the queue while it meets others."""
+
+import json
+import random
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from conftest import make_token
+from couchdb.http import ResourceNotFound
+from doubles import FaultProxy
+
+from picas import CouchDB, Document, Task, candidates
+from picas.candidates import Candidates
+from picas.views import QUEUE, TODO, create_views, has_queue
+
+EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
+FREE_ONES = "function(doc) { if (doc.type == 'token' && doc.lock == 0 && doc.done == 0) { emit(doc._id, doc._id); } }"
+
+
+@pytest.fixture(autouse=True)
+def dice(monkeypatch):
+    """Make what is left to chance the same in each run."""
+    monkeypatch.setattr(candidates, "random", random.Random(7))
+
+
+@pytest.fixture
+def proxy(location):
+    with FaultProxy(location.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def watched(proxy, location, client):
+    """A client whose requests the proxy remembers."""
+    watched = CouchDB(proxy.url, client.db.name, location.username, location.password)
+    proxy.requests.clear()
+    return watched
+
+
+@pytest.fixture
+def reads(proxy):
+    """Return the reads of views so far: each with the view's name and the query's parameters."""
+
+    def reads():
+        found = []
+        for request in proxy.requests:
+            parts = urlsplit(request.path)
+            if "/_view/" in parts.path:
+                params = {name: json.loads(value) for name, value in parse_qsl(parts.query)}
+                found.append({"view": parts.path.rpartition("/")[2], **params})
+        return found
+
+    return reads
+
+
+def lock(client, *tokens):
+    """Let another pilot lock tokens."""
+    assert all(client.save_documents([Task(client.get(token)).lock("another pilot") for token in tokens]))
+
+
+def ids(documents):
+    return [document.id for document in documents]
+
+
+def numbered(*numbers):
+    return [f"token_{number}" for number in numbers]
+
+
+def take_and_lock_all(client, source, count=1):
+    """Take candidates until there are none, lock each, and return their ids in that order."""
+    taken = []
+    while True:
+        found = source.take(client, count)
+        if not found:
+            return taken
+        taken += ids(found)
+        assert all(client.save_documents([Task(document).lock("pilot") for document in found]))
+
+
+def take_anew(client, source, count=1):
+    """Take candidates from a window that is read now, as a pilot that has met others twice."""
+    source.met_others(is_repeated=True)
+    return source.take(client, count)
+
+
+def without_queue(client):
+    """Make the views what an older release has made."""
+
+    def remove(design):
+        return {**design, "views": {name: view for name, view in design["views"].items() if name != QUEUE}}
+
+    assert client.edit("_design/Monitor", remove)
+
+
+class TestALonePilot:
+    def test_gets_the_tokens_in_the_order_of_their_numbers(self, client):
+        client.save_documents([make_token(number) for number in (10, 2, 100, 1, 20)])
+        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(1, 2, 10, 20, 100)
+
+    def test_gets_tokens_with_other_names_after_those_by_name(self, client):
+        names = ["token_3", "b", "token_x", "a10", "token_20", "a2"]
+        client.save_documents([make_token(_id=name) for name in names])
+        assert ids(Candidates(TODO, {}).take(client, 9)) == ["token_3", "token_20", "a10", "a2", "b", "token_x"]
+
+    def test_gets_only_what_is_free(self, client, push):
+        push(5)
+        lock(client, "token_1", "token_3")
+        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(0, 2, 4)
+
+    def test_gets_no_more_than_it_asks_for_and_the_rest_of_the_window_without_a_request(self, push, watched, reads):
+        push(5)
+        source = Candidates(TODO, {})
+        assert ids(source.take(watched, 2)) == numbered(0, 1)
+        assert ids(source.take(watched, 2)) == numbered(2, 3)
+        assert ids(source.take(watched, 2)) == numbered(4)
+        assert reads() == [{"view": QUEUE, "endkey": [], "limit": candidates.WINDOW, "skip": 0, "include_docs": True}]
+
+    def test_reads_on_from_where_it_has_come_to_without_making_the_server_index(
+        self, push, watched, reads, monkeypatch
+    ):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(25)
+        assert take_and_lock_all(watched, Candidates(TODO, {})) == numbered(*range(25))
+        first, *more, last = reads()
+        assert (first["endkey"], "update" in first, "startkey" in first) == ([], False, False)
+        assert [read["update"] for read in more] == [False] * len(more)
+        assert more[0]["startkey"] == 9
+        assert len(more) <= 3
+        # That it has seen the last token does not mean that no other has become free.
+        assert (last["endkey"], "update" in last, "startkey" in last) == ([], False, False)
+
+    def test_looks_at_the_beginning_again_after_a_while(self, push, client, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        client.save_documents([make_token(number) for number in range(10, 40)])
+        source = Candidates(TODO, {})
+        assert ids(source.take(client, 5)) == numbered(*range(10, 15))
+        client.save(make_token(1))
+        lock(client, *numbered(*range(10, 15)))
+        assert "token_1" not in ids(source.take(client, 5))
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 1)) == numbered(1)
+
+    def test_drops_what_it_read_long_ago(self, client, push, monkeypatch):
+        push(3)
+        source = Candidates(TODO, {})
+        source.take(client)
+        lock(client, "token_1")
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 2)
+
+    def test_passes_over_what_was_locked_or_deleted_since_the_server_has_indexed_it(self, client, push, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(20)
+        source = Candidates(TODO, {})
+        for number in range(10):
+            assert ids(source.take(client)) == numbered(number)
+        lock(client, "token_11")
+        client.delete(client.get("token_13"))
+        assert [source.take(client)[0].id for _ in range(4)] == numbered(9, 10, 12, 14)
+
+    def test_reads_more_at_once_if_it_wants_many(self, push, watched, reads):
+        push(100)
+        assert len(Candidates(TODO, {}).take(watched, 20)) == 20
+        assert reads()[0]["limit"] == 80
+
+    def test_finds_none_in_an_empty_view(self, watched, reads):
+        assert Candidates(TODO, {}).take(watched, 5) == []
+        assert len(reads()) == 1
+
+    def test_is_told_that_there_is_no_such_view(self, client):
+        with pytest.raises(ResourceNotFound):
+            Candidates("nope", {}).take(client)
+        with pytest.raises(ResourceNotFound):
+            Candidates(TODO, {"design_doc": "Nope"}).take(client)
+
+
+class TestACrowd:
+    def test_reaches_for_all_parts_of_the_queue(self, client, push):
+        """Each pilot for another part, and together for each token."""
+        push(100)
+        first, seen = [], set()
+        for _ in range(60):
+            source = Candidates(TODO, {})
+            first += ids(take_anew(client, source))
+            seen.update(first[-1:], ids(source.take(client, 50)), ids(take_anew(client, source, 50)))
+        assert len(set(first)) > 25
+        assert {int(name[6:]) // 10 for name in first} == set(range(10))
+        assert seen == set(numbered(*range(100)))
+
+    def test_spreads_over_tokens_whose_names_differ_in_their_ends_only(self, client):
+        names = [f"LC_{'x' * 40}_{number:06}" for number in range(100)]
+        client.save_documents([make_token(_id=name) for name in names])
+        first = [take_anew(client, Candidates(TODO, {}))[0].id for _ in range(60)]
+        assert len(set(first)) > 25
+        assert {names.index(name) // 10 for name in first} >= {0, 2, 4, 6, 8}
+
+    def test_gets_each_token_once_and_none_twice(self, client, push):
+        push(30)
+        source = Candidates(TODO, {})
+        source.met_others()
+        taken = take_and_lock_all(client, source, 3)
+        assert sorted(taken) == sorted(numbered(*range(30)))
+        assert taken != numbered(*range(30))
+
+    def test_goes_on_at_the_begin_of_the_places_when_it_comes_to_their_end(self, push, watched, reads, monkeypatch):
+        class Highest(random.Random):
+            def randrange(self, stop):
+                return stop - 1
+
+        monkeypatch.setattr(candidates, "random", Highest())
+        push(3)
+        taken = take_anew(watched, Candidates(TODO, {}), 3)
+        assert sorted(ids(taken)) == numbered(0, 1, 2)
+        to_the_end, from_the_begin = reads()
+        assert to_the_end["startkey"] == from_the_begin["endkey"] == [2**32 - 1]
+        assert (from_the_begin["startkey"], from_the_begin["inclusive_end"]) == ([], False)
+
+    @pytest.mark.parametrize(("tokens", "window"), [(8, 4), (200, 10)])
+    def test_reads_small_windows_of_a_small_queue(self, push, watched, reads, monkeypatch, tokens, window):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        push(tokens)
+        source = Candidates(TODO, {})
+        source.take(watched)
+        take_anew(watched, source)
+        assert reads()[1]["limit"] == window
+        assert reads()[1]["update"] is False
+
+    def test_reads_some_more_of_an_index_that_may_lag(self, push, watched, reads):
+        push(8)
+        source = Candidates(TODO, {})
+        source.take(watched)
+        take_anew(watched, source)
+        assert reads()[1]["limit"] == candidates.LEAST_LAGGING
+
+    def test_reads_no_more_than_a_whole_window_of_a_large_queue(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 7)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        push(200)
+        source = Candidates(TODO, {})
+        source.take(watched)
+        take_anew(watched, source)
+        assert reads()[1]["limit"] == 7
+
+    def test_has_the_queue_indexed_where_it_finds_none(self, client, push):
+        """What is new is found as well: the index as it is may know of none of it."""
+        push(8)
+        source = Candidates(TODO, {})
+        source.take(client)
+        lock(client, *numbered(*range(8)))
+        client.save(make_token(9))
+        assert ids(take_anew(client, source, 4)) == numbered(9)
+
+    def test_drops_its_window_after_two_meetings_in_a_row(self, client, push, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        push(20)
+        source = Candidates(TODO, {})
+        source.take(client)
+        source.met_others()
+        assert ids(source.take(client)) == numbered(1)  # the others of a window may well be there
+        lock(client, *numbered(2, 3, 4))
+        assert not set(ids(take_anew(client, source, 4))) & set(numbered(2, 3, 4))
+
+    def test_is_forgotten_after_a_while(self, client, push, monkeypatch):
+        push(30)
+        source = Candidates(TODO, {})
+        source.met_others()
+        monkeypatch.setattr(candidates, "CROWD_MEMORY", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 1, 2)
+
+    def test_is_noticed_where_the_view_shows_tokens_that_are_taken(self, push, watched, reads, monkeypatch):
+        """The server indexes, somebody locks, the server looks the documents up."""
+        push(6)
+        read = watched.view
+
+        def slow(*args, **params):
+            result = read(*args, **params)
+            for row in result.rows[:1]:
+                row["doc"]["lock"] = 1
+            return result
+
+        source = Candidates(TODO, {})
+        monkeypatch.setattr(watched, "view", slow)
+        assert ids(source.take(watched, 5)) == numbered(1, 2, 3, 4, 5)
+        monkeypatch.undo()
+        assert source.take(watched)
+        assert isinstance(reads()[-1]["startkey"], list)
+
+
+class TestPriority:
+    def test_comes_before_the_order_in_a_window(self, client):
+        priorities = {0: 0, 1: 2.5, 2: -1, 3: 10, 4: 2.5}
+        client.save_documents([make_token(number, priority=value) for number, value in priorities.items()])
+        client.save(make_token(5))
+        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(3, 1, 4, 0, 5, 2)
+
+    def test_counts_in_a_crowd_too(self, client, push):
+        push(20)
+        client.save(make_token(20, priority=1))
+        assert ids(take_anew(client, Candidates(TODO, {}), 30))[0] == "token_20"
+
+    def test_counts_in_views_of_the_user_s_own_too(self, client, push):
+        push(3)
+        client.save(make_token(4, priority=1))
+        client.add_view("mine", FREE_ONES)
+        assert ids(Candidates("mine", {}).take(client, 9)) == numbered(4, 0, 1, 2)
+
+    @pytest.mark.parametrize("odd", ["9", "", None, True, [9], {"of": 9}])
+    def test_that_is_no_number_is_none(self, client, odd):
+        client.save_documents([make_token(0, priority=-1), make_token(1, priority=odd), make_token(2)])
+        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(1, 2, 0)
+
+    def test_that_is_not_a_number_is_none(self):
+        """JSON has no such number, but Python reads it."""
+        assert candidates._priority(Document({"priority": float("nan")})) == 0
+
+
+class TestAViewWithoutAQueue:
+    @pytest.fixture(params=["an older release's", "changed by hand", "selected by parameters", "a view of one's own"])
+    def plain(self, request, client):
+        """Return the arguments for the candidates of such a view, which holds all free tokens."""
+        if request.param == "an older release's":
+            without_queue(client)
+        elif request.param == "changed by hand":
+            client.add_view(TODO, FREE_ONES)
+        elif request.param == "selected by parameters":
+            return TODO, {"startkey": "token_", "endkey": "token_z"}
+        else:
+            client.add_view("mine", FREE_ONES)
+            return "mine", {}
+        return TODO, {}
+
+    def test_is_read_itself_in_its_own_order(self, push, watched, reads, plain):
+        push(12)
+        assert ids(Candidates(*plain).take(watched, 12)) == sorted(numbered(*range(12)))
+        assert {read["view"] for read in reads()} == {plain[0]}
+
+    def test_is_read_in_windows(self, push, watched, reads, plain, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(25)
+        assert take_and_lock_all(watched, Candidates(*plain)) == sorted(numbered(*range(25)))
+        assert [read["limit"] for read in reads()] == [10] * 4
+        assert not any("update" in read for read in reads())
+
+    def test_is_read_in_wider_windows_and_random_order_by_pilots_that_meet(
+        self, push, watched, reads, plain, monkeypatch
+    ):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(100)
+        source = Candidates(*plain)
+        source.met_others()
+        source.met_others()
+        taken = ids(source.take(watched, 5))
+        for _ in range(5):
+            source.met_others(is_repeated=True)
+        source.take(watched)
+        assert [read["limit"] for read in reads()] == [40, 80]
+        assert set(taken) < set(sorted(numbered(*range(100)))[:40])
+        assert taken != sorted(taken)
+
+    def test_gives_only_what_is_free(self, client, push, plain):
+        push(5)
+        lock(client, "token_1", "token_3")
+        assert ids(Candidates(*plain).take(client, 9)) == numbered(0, 2, 4)
+
+    def test_may_select_more_than_free_tokens(self, client, push):
+        push(4)
+        lock(client, "token_1")
+        client.save({"_id": "token_list", "type": "token"})
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {}).take(client, 9)) == numbered(0, 2, 3)
+
+    def test_may_hold_many_rows_before_the_first_free_token(self, watched, client, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 4)
+        monkeypatch.setattr(candidates, "PAGE", 8)
+        client.save_documents([make_token(number, lock=1 if number < 40 else 0) for number in range(10, 42)])
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {}).take(watched, 2)) == numbered(40, 41)
+        assert [(read["skip"], read["limit"]) for read in reads()] == [(0, 8), (8, 8), (16, 8), (24, 8)]
+
+    def test_keeps_a_limit_and_a_skip_of_the_user_s_own(self, client, push):
+        push(6)
+        lock(client, "token_2")
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {"limit": 3, "skip": 1}).take(client, 9)) == numbered(1, 3)
+        assert Candidates("all", {"limit": 1, "skip": 2}).take(client, 9) == []
+        assert ids(Candidates(TODO, {"limit": 2}).take(client, 9)) == numbered(0, 1)
+
+    def test_keeps_an_order_of_the_user_s_own(self, client, push):
+        push(6)
+        source = Candidates(TODO, {"startkey": "token_3", "descending": True})
+        assert ids(source.take(client, 9)) == numbered(3, 2, 1, 0)
+
+
+class TestTheQueue:
+    def test_holds_the_tokens_that_meet_the_condition_of_its_views(self, watched, client, reads):
+        create_views(client, "Big", "doc.cores == 4")
+        client.save_documents([make_token(number, cores=4 if number % 2 else 1) for number in (1, 2, 3, 10, 11)])
+        assert ids(Candidates(TODO, {"design_doc": "Big"}).take(watched, 9)) == numbered(1, 3, 11)
+        assert reads()[0]["view"] == QUEUE
+        assert has_queue(client, "Big")
+
+    def test_counts_only_while_it_belongs_to_the_view_todo(self, client):
+        assert has_queue(client)
+        client.add_view(TODO, FREE_ONES)
+        assert not has_queue(client)
+        create_views(client)
+        assert has_queue(client)
+        create_views(client, condition="doc.cores == 4")
+        assert has_queue(client)
+
+    def test_of_another_condition_does_not_count(self, client):
+        create_views(client, "Big", "doc.cores == 4")
+        todo = client.get("_design/Monitor")["views"][TODO]["map"]
+        client.add_view(TODO, todo, design_doc="Big")
+        assert not has_queue(client, "Big")
+
+    def test_is_missing_where_an_older_release_has_made_the_views(self, client):
+        without_queue(client)
+        assert not has_queue(client)
+        create_views(client)
+        assert has_queue(client)
+
+    @pytest.mark.parametrize(
+        "design", [None, {}, {"views": None}, {"views": {TODO: {}}}, {"views": {TODO: None}}], ids=str
+    )
+    def test_is_missing_where_there_are_no_such_views(self, client, monkeypatch, design):
+        found = {"_design/Odd": design} if design is not None else {}
+        monkeypatch.setattr(client, "get", lambda id: found[id] if id in found else CouchDB.get(client, id))
+        assert not has_queue(client, "Odd")
+
+    def test_is_read_by_the_iterators_of_old_scripts_too(self, watched, client, push, reads):
+        """They name the view and nothing else."""
+        push(3)
+        from picas import TaskViewIterator
+
+        assert ids(TaskViewIterator(watched, "todo")) == numbered(0, 1, 2)
+        assert {read["view"] for read in reads()} == {QUEUE}
