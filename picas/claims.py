@@ -88,8 +88,6 @@ class Claimer:
         :param wanted: how many tokens to lock at the most
         :raises PicasError, couchdb.http.HTTPError: if the database refuses, or is away; never while there are releases
         """
-        candidates: Candidates | None = None
-        documents: list[Document] = []
         try:
             self._look_up(client)
             candidates, documents = self._candidates(client, wanted - len(self._found))
@@ -97,10 +95,13 @@ class Claimer:
             if not releases and not self._found:
                 raise
             log.debug("No candidates: %s", error)
+            if releases:
+                self._write(client, releases, [])
+            return Exchange(self._take_found(wanted))  # whether there are more is not known
         locks = [Lock.of(document, pilot) for document in documents]
         locked = self._write(client, releases, locks) if releases or locks else []
         self._try_to_withdraw(client)
-        found, self._found = self._found[:wanted], self._found[wanted:]
+        found = self._take_found(wanted)
         if found or locked:
             self._start_anew()
         if candidates is not None and len(locked) < len(locks):
@@ -115,7 +116,10 @@ class Claimer:
         :raises PicasError, couchdb.http.HTTPError: if the database is still away; ask again later then
         """
         self._look_up(client)
-        found, self._found = self._found, []
+        return self._take_found(len(self._found))
+
+    def _take_found(self, wanted: int) -> list[Task]:
+        found, self._found = self._found[:wanted], self._found[wanted:]
         return found
 
     def _look_up(self, client: CouchDB) -> None:

@@ -61,6 +61,19 @@ class ViewIterator:
         """Go on with another client."""
         self.database = database
 
+    def poll(self) -> Exchange:
+        """Lock the next token if there is one now. Unlike `next` it need not wait, nor end the iteration."""
+        if self.is_stopped():
+            return Exchange(is_over=True)
+        try:
+            own_next = type(self).__next__ is not ViewIterator.__next__
+            return Exchange([next(self) if own_next else self.claim_task()])
+        except (IndexError, StopIteration):
+            return Exchange(is_over=True)
+
+    def rest(self) -> None:
+        """Wait for tokens no more, until the next one is asked for."""
+
     def _wait(self, is_ready: Callable[[], bool], sleep: Callable[[float], object] = time.sleep) -> None:
         """Do nothing until it is time to ask for tokens again, or until the iteration is ended."""
         wait_until(lambda: is_ready() or self.is_stopped(), math.inf, sleep)
@@ -260,6 +273,25 @@ class EndlessViewIterator(ViewIterator):
         elif exchange.is_over:
             exchange = Exchange(is_ready=self._begin_to_wait())
         return exchange
+
+    def poll(self) -> Exchange:
+        """See `ViewIterator.poll`."""
+        if type(self).__next__ is not EndlessViewIterator.__next__:
+            return super().poll()
+        if self.is_cancelled():
+            self.stop()
+            return Exchange(is_over=True)
+        try:
+            task = self.claim_task()
+        except StopIteration:
+            self.iterator.reset()
+            return Exchange(is_ready=self._begin_to_wait())
+        self._waiter.end()
+        return Exchange([task])
+
+    def rest(self) -> None:
+        """See `ViewIterator.rest`."""
+        self._waiter.end()
 
     def stop(self) -> None:
         """End the iteration, also while it waits."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from itertools import islice
+from subprocess import Popen
 from typing import Any
 
 from couchdb.http import HTTPError
@@ -15,7 +17,7 @@ from .claims import Exchange
 from .conditions import StopConditions
 from .exceptions import PicasError, PilotStopped
 from .executers import KILL_WAIT
-from .interrupts import SETTLE, exposed, shielded
+from .interrupts import RETRY, SETTLE, exposed, shielded
 from .iterators import ViewIterator
 from .outages import is_outage, wait_out
 from .outcomes import has_result, may_retry, was_ended_by_signal
@@ -37,9 +39,9 @@ class ParallelWorker(Worker):
 
     def _work_in_slots(self, conditions: StopConditions, count: int) -> None:
         tokens = self._begin(conditions)
-        exchanging = self._exchanging(tokens, conditions)
-        slots: Slots[Attempt] = Slots(count, partial(self._work_on, conditions, exchanging is None))
-        shift = _Shift(self, conditions, slots, tokens, exchanging)
+        is_alone = self._exchanging(tokens, conditions) is None
+        slots: Slots[Attempt] = Slots(count, partial(self._work_on, conditions, is_alone))
+        shift = _Shift(self, conditions, slots, tokens, is_alone)
         try:
             shift.run()
         except BaseException:
@@ -47,6 +49,8 @@ class ParallelWorker(Worker):
             raise
         finally:
             slots.close()
+            if isinstance(tokens, ViewIterator):
+                tokens.rest()
 
     def _work_on(self, conditions: StopConditions, is_alone: bool, attempt: Attempt) -> None:
         """Process a token in a slot.
@@ -73,11 +77,13 @@ class ParallelWorker(Worker):
             if attempt.limit is not None:
                 breaking = partial(attempt.limit.break_off, PilotStopped, patience)
                 threading.Thread(target=breaking, name="picas-stop", daemon=True).start()
-        self._end_children([child for attempt in running for child in self._children(attempt)])
+        self._end_children(self._children_of(running))
         # A batch system that has said stop kills the pilot soon, while code in a slot may be in a long system call.
         give_up = time.monotonic() + SETTLE
         while shift.slots.running and time.monotonic() < give_up:
-            shift.take_out(shift.slots.collect(min(LOOK, max(0.0, give_up - time.monotonic()))))
+            shift.take_out(shift.slots.collect(RETRY))
+            # A child may have been in the making just now, and code may go on to start the next.
+            self._end_children(self._children_of(shift.slots.running))
         left = list(shift.slots.running)
         if left:
             log.warning("%s tokens are put back though their code has not ended", len(left))
@@ -93,6 +99,13 @@ class ParallelWorker(Worker):
                 continue
             shift.pending.append(attempt)
         shift.save()
+
+    def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
+        """Return the children of tokens in slots, with those of threads that the user's code has started."""
+        children = self._children()
+        for attempt in attempts:
+            children += [child for child in self._children(attempt) if child not in children]
+        return children
 
     def _finish_all(self, attempts: Sequence[Attempt], conditions: StopConditions) -> None:
         """Save tokens one by one that could not be saved together; they share the patience with the database."""
@@ -110,7 +123,7 @@ class _Shift:
         conditions: StopConditions,
         slots: Slots[Attempt],
         tokens: Iterator[Any],
-        exchanging: ViewIterator | None,
+        is_alone: bool,
     ) -> None:
         self.worker = worker
         self.conditions = conditions
@@ -120,7 +133,8 @@ class _Shift:
         self.broken_off: list[Attempt] = []
         """Tokens whose work did not come to its end."""
         self._tokens = tokens
-        self._exchanging = exchanging  # the same, if tokens are saved in the request that locks others
+        self._is_alone = is_alone  # whether the slots save their tokens themselves
+        self._exchanging = tokens if isinstance(tokens, ViewIterator) and tokens.can_exchange(worker.db) else None
         self._is_closed = False  # no token is started any more
         self._is_dry = False  # there was no token left; what ends may have brought one
         self._last = Exchange()
@@ -132,7 +146,7 @@ class _Shift:
         while True:
             if worker._is_stopping():
                 raise PilotStopped(worker.stop_exit_code)
-            self._is_closed |= self.conditions.is_late
+            self._is_closed |= self.conditions.is_late or self._is_stopped()
             wanted = self._wanted()
             if wanted or self.pending:
                 self._exchange(wanted)
@@ -152,7 +166,7 @@ class _Shift:
         for attempt in ended:
             if attempt.interruption is not None:
                 self.broken_off.append(attempt)
-            elif self._exchanging is not None:
+            elif not self._is_alone:
                 if may_retry(attempt.token, self.conditions.max_scrub):
                     attempt.scrub()
                 self.pending.append(attempt)
@@ -178,42 +192,41 @@ class _Shift:
         slots = self.slots
         return int(min(slots.free, max(0, self.conditions.tokens_left - len(slots.running))))
 
+    def _is_stopped(self) -> bool:
+        return isinstance(self._tokens, ViewIterator) and self._tokens.is_stopped()
+
     def _exchange(self, wanted: int) -> None:
         """Save what has ended, lock others and put them into slots."""
-        if self._exchanging is None:
-            locked = self._next()
+        pending, self.pending = self.pending, []
+        if self._exchanging is not None and pending:
+            exchange = self._exchanging.exchange(pending, wanted)
+            self.worker._finish_all(pending, self.conditions)
         else:
-            exchange = self._last = self._ask(self._exchanging, wanted)
-            locked = exchange.locked
+            exchange = self._ask(wanted)
+        if wanted:
             self._is_dry = exchange.is_over
-            if exchange.locked:
-                self._last = Exchange()
-        for task in locked:
+            self._last = Exchange() if exchange.locked else exchange
+        for task in exchange.locked:
             attempt = self.worker._start(task, self.conditions)
             if attempt is not None:
                 self.slots.start(attempt)
                 self.worker._held = None
 
-    def _next(self) -> list[Any]:
-        """Return the next token of an iterator that gives one at a time, in a list."""
-        task = self.worker._next(self._tokens, self.conditions)
-        self._is_dry = task is None
-        return [] if task is None else [task]
-
-    def _ask(self, tokens: ViewIterator, wanted: int) -> Exchange:
-        """Save what has ended and lock others; while the database is away nothing is locked."""
-        worker = self.worker
-        pending, self.pending = self.pending, []
-        if pending:
-            exchange = tokens.exchange(pending, wanted)
-            worker._finish_all(pending, self.conditions)
-            return exchange
+    def _ask(self, wanted: int) -> Exchange:
+        """Lock tokens; while the database is away none."""
+        tokens = self._tokens
+        if not isinstance(tokens, ViewIterator):
+            locked = list(islice(tokens, 1))
+            return Exchange(locked, is_over=not locked)
 
         def has_other_work() -> bool:
-            return worker._is_stopping() or self.conditions.is_late or self.slots.has_ended()
+            return self.worker._is_stopping() or self.conditions.is_late or self.slots.has_ended()
+
+        def ask() -> Exchange:
+            return tokens.poll() if self._exchanging is None else self._exchanging.exchange([], wanted)
 
         try:
-            return wait_out(lambda: tokens.exchange([], wanted), worker.max_outage, has_other_work)
+            return wait_out(ask, self.worker.max_outage, has_other_work)
         except (PicasError, HTTPError) as error:
             if is_outage(error) and has_other_work():
                 return Exchange()

@@ -21,7 +21,7 @@ def granted_cores(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many processors this process was granted; without a batch system those that it may use, at least 1."""
     for job, name in CORE_VARIABLES:
         value = environment.get(name, "").strip()
-        if environment.get(job) and value.isdigit() and int(value) > 0:
+        if environment.get(job) and value.isdecimal() and int(value) > 0:
             return int(value)
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

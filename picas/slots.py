@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import Callable, Generic, TypeVar
 
 T = TypeVar("T")
@@ -33,6 +34,7 @@ class Slots(Generic[T]):
         # These queues can be used while a signal handler meets them in the middle of an operation.
         self._waiting: SimpleQueue[T | None] = SimpleQueue()
         self._ended: SimpleQueue[T] = SimpleQueue()
+        self._bell = threading.Lock()  # released whenever a token has ended
         self._threads = [threading.Thread(target=self._run, name=f"picas-slot-{n}", daemon=True) for n in range(count)]
         for thread in self._threads:
             thread.start()
@@ -60,6 +62,7 @@ class Slots(Generic[T]):
         give_up = time.monotonic() + seconds
         collected: list[T] = []
         nap = 0.005
+        self._collect(collected, 0)  # also if there is something else to do: it may be so for hours
         while not collected and not is_enough():
             left = give_up - time.monotonic()
             self._collect(collected, min(nap, max(left, 0)))
@@ -72,10 +75,13 @@ class Slots(Generic[T]):
         return collected
 
     def _collect(self, collected: list[T], seconds: float) -> bool:
-        try:
-            token = self._ended.get(timeout=seconds) if seconds > 0 else self._ended.get_nowait()
-        except Empty:
-            return False
+        give_up = time.monotonic() + seconds
+        while self._ended.empty():
+            # Not with the time-out of the queue: if a signal handler outlasts that, the queue waits for ever.
+            left = give_up - time.monotonic()
+            if left <= 0 or not self._bell.acquire(timeout=left):
+                return False
+        token = self._ended.get_nowait()
         self.running.discard(token)
         collected.append(token)
         return True
@@ -92,3 +98,5 @@ class Slots(Generic[T]):
                 return
             self._work(token)
             self._ended.put(token)
+            with contextlib.suppress(RuntimeError):  # it rings already
+                self._bell.release()

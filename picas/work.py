@@ -152,7 +152,8 @@ class Worker:
             self._held = None
             conditions.processed += 1
             goes_on = conditions.tokens_left > 0 and not conditions.is_late and not self._is_stopping()
-            if exchanging is not None and exchanging.can_exchange(self.db) and goes_on:
+            can_exchange = exchanging is not None and exchanging.can_exchange(self.db) and not exchanging.is_stopped()
+            if exchanging is not None and can_exchange and goes_on:
                 held = self._exchange(held, exchanging, conditions)
             else:
                 self._finish(held, conditions)
@@ -250,10 +251,10 @@ class Worker:
             lambda: self._end_children(self._children(held)),
             self.grace,
         )
-        if held.is_interrupted:  # before it began
-            raise PilotStopped(self.stop_exit_code)
         error: BaseException | None = None
         try:
+            if held.is_interrupted:  # before it began
+                raise PilotStopped(self.stop_exit_code)
             with exposed():
                 self.prepare_run()
                 with limit:
@@ -303,7 +304,8 @@ class Worker:
             self.db,
             max_outage=self.max_outage if max_outage is None else max_outage,
             spool_folder=self.spool_folder,
-            is_stopped=self._is_stopping,
+            # A slot whose run is broken off keeps its result aside at once: nobody waits for its thread any more.
+            is_stopped=lambda: self._is_stopping() or (held.is_interrupted and held.thread == threading.get_ident()),
         )
 
     def _finish(self, held: Attempt, conditions: StopConditions) -> None:
@@ -328,8 +330,11 @@ class Worker:
             self._save_change(held.token, modifiers.scrub)
 
     def _clean_run(self, held: Attempt, is_saved: bool) -> None:
+        held.limit = limit = TimeLimit(None, lambda: False, lambda: False, self.grace)
         try:
-            with exposed():
+            if held.is_interrupted:  # before it began
+                raise PilotStopped(self.stop_exit_code)
+            with exposed(), limit:
                 self.cleanup_run()
         except Exception as error:
             log.exception("cleanup_run failed after token %s", held.id)
@@ -337,6 +342,8 @@ class Worker:
                 message = f"{type(error).__name__} in cleanup_run: {error}"
                 note = partial(modifiers.note_error, message=message, exception=error)
                 self._save_change(held.token, note)
+        finally:
+            limit.close()
 
     def _save_change(self, task: Document, change: Callable[[Document], Any]) -> None:
         """Change a token whose result was saved, and save it again."""
