@@ -22,12 +22,14 @@ WINDOW = 50
 """Tokens that are read at once as candidates at the most, if no more are wanted."""
 LEAST_WINDOW = 4
 """Tokens that are read at once at the least."""
-LEAST_LAGGING = 12
+LEAST_LAGGING = 20
 """Rows that are read at least of a queue that may lag: towards the end of the pool most of them are gone."""
 MAX_WIDENING = 3
 """How often a window of a view without a queue is doubled at the most while pilots go on meeting."""
 PAGE = 300
 """Rows that are read at once while none of them is free."""
+GONE_IN_A_ROW = 3
+"""After so many failures in a row the candidates are read again, which costs as much as some failures."""
 WINDOWS_PER_WANTED = 4
 """How many candidates are read at least for each token that is wanted at once."""
 WINDOW_AGE = 10.0
@@ -68,14 +70,19 @@ class Candidates:
             self._read(database, count)
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
 
-    def met_others(self, is_repeated: bool = False) -> None:
+    @property
+    def are_scarce(self) -> bool:
+        """Whether the view had no more tokens than were read at once."""
+        return self._is_all
+
+    def met_others(self, in_a_row: int = 1) -> None:
         """Note that another pilot took a candidate before us.
 
-        :param is_repeated: whether it was not the first in a row, so that the other candidates are likely gone as well
+        :param in_a_row: how often that has happened in a row; after some times the other candidates are likely gone too
         """
         self._met_at = time.monotonic()
         self._widenings = min(self._widenings + 1, MAX_WIDENING)
-        if is_repeated:
+        if in_a_row >= GONE_IN_A_ROW:
             self._waiting.clear()
 
     def _read(self, database: CouchDB, count: int) -> None:

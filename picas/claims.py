@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 EMPTY_PAUSE = 0.3
 """Seconds until an empty view is asked once more before it counts as the end."""
 FIRST_BACKOFF = 0.01
+SCARCE_BACKOFF = 0.2
+"""Seconds that a claim waits at the most after a first conflict: for any token, and for one of the last."""
 MAX_BACKOFF = 5.0
 """Seconds that a claim waits at the most after conflicts."""
 
@@ -74,6 +76,7 @@ class Claimer:
         self._found: list[Task] = []  # of those the ones that turned out to be ours
         self._strays: list[Stray] = []  # to be taken back
         self._backoff = 0.0
+        self._failures = 0  # in a row
         self._is_rechecked = False
 
     def exchange(self, client: CouchDB, pilot: str, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
@@ -105,10 +108,11 @@ class Claimer:
         if found or locked:
             self._start_anew()
         if candidates is not None and len(locked) < len(locks):
-            candidates.met_others(is_repeated=self._backoff > 0)
+            self._failures += 1
+            candidates.met_others(self._failures)
         if not wanted or found or locked:
             return Exchange(found + locked)
-        return self._after_conflicts() if locks else self._after_emptiness()
+        return self._after_conflicts(candidates) if candidates is not None else self._after_emptiness()
 
     def settle(self, client: CouchDB) -> list[Task]:
         """Return the tokens that were locked by requests whose answers were lost.
@@ -184,11 +188,14 @@ class Claimer:
 
     def _start_anew(self) -> None:
         self._backoff = 0.0
+        self._failures = 0
         self._is_rechecked = False
 
-    def _after_conflicts(self) -> Exchange:
+    def _after_conflicts(self, candidates: Candidates) -> Exchange:
         self._is_rechecked = False
-        self._backoff = min(max(self._backoff * 2, FIRST_BACKOFF), MAX_BACKOFF)
+        # The last tokens are taken by others while some wait; each that does not saves the server a reading.
+        least = SCARCE_BACKOFF if candidates.are_scarce else FIRST_BACKOFF
+        self._backoff = min(max(self._backoff * 2, least), MAX_BACKOFF)
         return Exchange(is_ready=_after(random.uniform(0, self._backoff)))
 
     def _after_emptiness(self) -> Exchange:

@@ -123,8 +123,8 @@ class TestTaskViewIterator:
     def test_tokens_are_read_in_windows(self, client, push, queries):
         push(candidates.WINDOW + 5)
         assert len(list(TaskViewIterator(client, "todo"))) == candidates.WINDOW + 5
-        # Two windows, an empty one, and that asked once more; what comes later is read as it is indexed at first.
-        assert [params.get("update", True) for params in queries] == [True, False, True, False, True, True]
+        # What comes after the first window is read as it is indexed; that there is nothing left is made sure of twice.
+        assert [params.get("update", True) for params in queries] == [True, False, False, True, True]
 
     def test_tokens_of_a_view_of_the_users_own_too(self, client, push, queries):
         push(candidates.WINDOW + 5)
@@ -271,19 +271,17 @@ class TestContention:
 
         intruder = Intruder(monkeypatch, client, take_all_but_the_last)
         assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
-        assert intruder.locks == 3
+        assert intruder.locks == candidates.GONE_IN_A_ROW + 1
 
-    def test_where_few_tokens_are_left_one_conflict_does(self, client, push, monkeypatch, waits):
-        push(10)
+    @pytest.mark.parametrize(("tokens", "longest"), [(10, "SCARCE_BACKOFF"), (60, "FIRST_BACKOFF")])
+    def test_waits_longer_where_few_tokens_are_left(self, client, push, monkeypatch, waits, tokens, longest):
+        """Those that do not wait take the last ones meanwhile."""
+        push(tokens)
         rival = client.copy()
-
-        def take_all_but_the_last(doc):
-            for number in range(9):
-                other_pilot(rival, f"token_{number}")
-
-        intruder = Intruder(monkeypatch, client, take_all_but_the_last)
-        assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
-        assert intruder.locks == 2
+        monkeypatch.setattr(random, "uniform", lambda least, most: most)
+        Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
+        next(TaskViewIterator(client, "todo"))
+        assert waits == [getattr(claims, longest)]
 
     def test_an_empty_answer_right_after_conflicts_is_asked_for_again(self, client, push, monkeypatch):
         push(1)

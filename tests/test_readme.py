@@ -23,6 +23,10 @@ RUN_ELSEWHERE = {
     "examples/quickstart.sh": ("tests/test_quickstart.py", '"quickstart.sh"), *arguments]'),
     "tests/run.sh": (".ci/run", "exec tests/run.sh"),
     "pip install .": ("tests/test_quickstart.py", '"install", "--quiet", "."]'),
+    "python tests/benchmarks/claim.py --url http://admin:secret@127.0.0.1:5984 --pilots 16 --tokens 5000": (
+        "tests/test_benchmarks.py",
+        'measure("claim.py", "--pilots", ',
+    ),
     "picas serve": ("tests/test_cli.py", 'command("serve", '),
 }
 
