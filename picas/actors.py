@@ -21,7 +21,7 @@ from .executers import GRACE
 from .interrupts import exposed, interrupt, shielded
 from .iterators import TaskViewIterator, ViewIterator
 from .outages import MAX_OUTAGE
-from .outcomes import STOP_SIGNALS, has_result, was_ended_by_signal
+from .outcomes import STOP_SIGNALS
 from .parallel import ParallelWorker
 from .pilots import Pilot
 from .resources import granted_cores
@@ -195,21 +195,15 @@ class Actor(ParallelWorker):
 
     def _release(self) -> None:
         """Save the current token if its work is finished, else put it back, not counted as a failure."""
-        for held in self._take_held():
-            is_finished = held.is_processed or has_result(held.token, self.auto_close)
-            if is_finished and not was_ended_by_signal(held.token.get("exit_code")):
-                self._conclude(held, None)
-            elif self.token_reset_values is not None:
-                self._put_back(held)
-            else:
-                continue
-            self._save(held)
-
-    def _take_held(self) -> list[Attempt]:
-        """Return the token that is held, or those that were locked by a request whose answer was lost."""
         held, self._held = self._held, None
-        if held is not None:
-            return [held]
+        if held is not None and self._wind_up(held):
+            self._save(held)
+        for found in self._settle():
+            if self._wind_up(found):
+                self._save(found)
+
+    def _settle(self) -> list[Attempt]:
+        """Return the tokens that were locked by requests whose answers were lost."""
         if not isinstance(self.iterator, ViewIterator):
             return []
         try:

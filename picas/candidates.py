@@ -13,13 +13,15 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from couchdb.http import ResourceNotFound
+
 from .clients import CouchDB
 from .documents import Document
 from .modifiers import is_free
-from .views import DESIGN_DOC, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, TODO, has_queue
+from .views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue
 
 WINDOW = 50
-"""Tokens that are read at once as candidates at the most, if no more are wanted."""
+"""Tokens that are read at once as candidates, if no more are wanted; of a queue in a crowd these are the most."""
 LEAST_WINDOW = 4
 """Tokens that are read at once at the least."""
 LEAST_LAGGING = 20
@@ -90,22 +92,31 @@ class Candidates:
             self._has_queue = self._find_queue(database)
         is_crowded = time.monotonic() - self._met_at < CROWD_MEMORY
         limit = max(self._window_size(is_crowded), WINDOWS_PER_WANTED * count)
-        free = self._read_lagging(database, limit, is_crowded) if self._size > 0 else []
-        self._is_all = False
-        if not free:
-            free, self._is_all = self._read_fresh(database, limit, is_crowded)
+        try:
+            free, self._is_all = self._read_window(database, limit, is_crowded)
+        except ResourceNotFound:
+            if not self._has_queue:
+                raise
+            self._has_queue, self._size = False, 0  # somebody has created the views anew with an older release
+            free, self._is_all = self._read_window(database, limit, is_crowded)
         if is_crowded:
             random.shuffle(free)
         free.sort(key=_priority, reverse=True)  # stable: equals stay in the view's order
         self._waiting.extend(free)
         self._read_at = time.monotonic()
 
+    def _read_window(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
+        """Return free tokens, at least one if there is any, and whether these are known to be all."""
+        free = self._read_lagging(database, limit, is_crowded) if self._size > 0 else []
+        return (free, False) if free else self._read_fresh(database, limit, is_crowded)
+
     def _window_size(self, is_crowded: bool) -> int:
         """Return how many tokens to read.
 
         In a crowd a large window saves reading, but more of it is gone by the time it is used. A pilot that reads w of
         n tokens while p pilots take them finds about w^2 p / 2n of those gone. If a read costs as much as r of such
-        failures, w = sqrt(2 r n / p) is best; r was measured as about 4, and 16 pilots are a crowd.
+        failures, w = sqrt(2 r n / p) is best. Measured, r was about 3 for an index as it is and 10 for one that is
+        brought up to date first; it is taken as 4, and 16 pilots as a crowd.
 
         Without a queue all read the same rows. There a wider window, in random order, keeps pilots apart.
         """
@@ -135,7 +146,7 @@ class Candidates:
 
     def _find_queue(self, database: CouchDB) -> bool:
         """Tell whether the view is `todo` as it is, with a queue beside it."""
-        if self.view != TODO or not set(self.view_params) <= {"design_doc"}:
+        if self.view != FREE_VIEW or not set(self.view_params) <= {"design_doc"}:
             return False
         return has_queue(database, self._design_doc)
 
@@ -190,7 +201,7 @@ class Candidates:
         rows = result.rows
         documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
         free = [document for document in documents if is_free(document)]
-        if self.view == TODO and is_fresh and len(free) < len(documents):
+        if self.view == FREE_VIEW and is_fresh and len(free) < len(documents):
             self._met_at = time.monotonic()  # somebody was faster than the view
         if self._has_queue:
             self._size = result.total_rows // ROWS_PER_TOKEN

@@ -12,6 +12,7 @@ import contextlib
 import errno
 import http.client
 import logging
+import math
 import random
 import socket
 import threading
@@ -35,7 +36,7 @@ POLL = 55.0
 """Seconds that the server may wait before it answers that there is nothing new (its own limit is 60)."""
 NEWS = 1000
 """Changes that one look at the pool takes care of at the most."""
-SPREAD = 0.6
+SPREAD = 0.7
 """Seconds within which pilots that were woken together look again."""
 FIRST_PAUSE = 0.5
 """Seconds until the pool is looked at again where the feed does not work; the pauses grow."""
@@ -136,7 +137,8 @@ class Feed:
             answer = self._poll(NEWS if is_woken else 1)
             if answer["results"] and not is_woken:
                 is_woken = True
-                time.sleep(random.uniform(0, SPREAD))
+                # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
+                time.sleep(SPREAD * math.sqrt(random.random()))
                 continue
             self._since = answer["last_seq"]
             if answer["results"]:

@@ -17,10 +17,10 @@ from .claims import Exchange
 from .conditions import StopConditions
 from .exceptions import PicasError, PilotStopped
 from .executers import KILL_WAIT
-from .interrupts import RETRY, SETTLE, exposed, shielded
+from .interrupts import RETRY, SETTLE, exposed, shielded, wait_until
 from .iterators import ViewIterator
 from .outages import is_outage, wait_out
-from .outcomes import has_result, may_retry, was_ended_by_signal
+from .outcomes import may_retry
 from .slots import Slots
 from .work import Attempt, Worker
 
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 LOOK = 1.0
 """Seconds after which a run that waits for its tokens looks at its conditions again at the latest."""
+
+OBEDIENCE = 1.0
+"""Seconds that children have to end before the code that may be waiting for them is interrupted."""
 
 
 class ParallelWorker(Worker):
@@ -72,33 +75,42 @@ class ParallelWorker(Worker):
         running = list(shift.slots.running)
         for attempt in running:
             attempt.is_interrupted = True
-        patience = self.grace + KILL_WAIT + SETTLE  # seconds
-        for attempt in running:
-            if attempt.limit is not None:
-                breaking = partial(attempt.limit.break_off, PilotStopped, patience)
-                threading.Thread(target=breaking, name="picas-stop", daemon=True).start()
-        self._end_children(self._children_of(running))
+        children = self._children_of(running)
+        ending = threading.Thread(target=self._end_children, args=(children,), name="picas-stop", daemon=True)
+        ending.start()
+        if children:
+            wait_until(lambda: not ending.is_alive(), OBEDIENCE)
+            shift.take_out(shift.slots.collect(RETRY))
+        self._interrupt(shift.slots.running)
+        wait_until(lambda: not ending.is_alive(), self.grace + KILL_WAIT)
         # A batch system that has said stop kills the pilot soon, while code in a slot may be in a long system call.
         give_up = time.monotonic() + SETTLE
         while shift.slots.running and time.monotonic() < give_up:
             shift.take_out(shift.slots.collect(RETRY))
             # A child may have been in the making just now, and code may go on to start the next.
             self._end_children(self._children_of(shift.slots.running))
+            self._interrupt(shift.slots.running)
         left = list(shift.slots.running)
         if left:
             log.warning("%s tokens are put back though their code has not ended", len(left))
         for attempt in [*shift.broken_off, *left]:
-            if attempt.is_concluded:  # what was broken off is the cleaning up after it
-                continue
-            is_finished = attempt.is_processed or has_result(attempt.token, self.auto_close)
-            if is_finished and not was_ended_by_signal(attempt.token.get("exit_code")):
-                self._conclude(attempt, None)
-            elif self.token_reset_values is not None:
-                self._put_back(attempt)
-            else:
-                continue
-            shift.pending.append(attempt)
+            # If it is concluded, what was broken off is the cleaning up after it.
+            if not attempt.is_concluded and self._wind_up(attempt):
+                shift.pending.append(attempt)
         shift.save()
+
+    def _interrupt(self, attempts: Iterable[Attempt]) -> None:
+        """Interrupt the code in slots, again and again until it is left.
+
+        Code that waits for a child comes back when that has ended, and is left alone as long.
+        """
+        patience = self.grace + KILL_WAIT + SETTLE  # seconds
+        for attempt in attempts:
+            limit = attempt.limit
+            if limit is not None and not attempt.is_broken_off and not self._children(attempt):
+                attempt.is_broken_off = True
+                breaking = partial(limit.break_off, PilotStopped, patience)
+                threading.Thread(target=breaking, name="picas-stop", daemon=True).start()
 
     def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
         """Return the children of tokens in slots, with those of threads that the user's code has started."""

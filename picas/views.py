@@ -10,7 +10,7 @@ from .states import STATES, javascript_condition
 
 DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"
-TODO = "todo"
+FREE_VIEW = "todo"
 QUEUE = "queue"
 """The view that pilots read free tokens from: those of `todo`, each at its place in the order and at a random place."""
 ROWS_PER_TOKEN = 2
@@ -66,7 +66,7 @@ def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
     """
     try:
         views = client.get(f"_design/{design_doc}")["views"]
-        todo, queue = views[TODO]["map"], views[QUEUE]["map"]
+        todo, queue = views[FREE_VIEW]["map"], views[QUEUE]["map"]
     except (ValueError, KeyError, TypeError):
         return False
     return _EMIT in todo and bool(queue == _queue_map(todo))
@@ -82,7 +82,7 @@ def _definitions(condition: str | None) -> dict[str, Any]:
     views: dict[str, Any] = {
         state: {"map": _function(f"if ({token} && {javascript_condition(state)}) {{ {_EMIT} }}")} for state in STATES
     }
-    views[QUEUE] = {"map": _queue_map(views[TODO]["map"])}
+    views[QUEUE] = {"map": _queue_map(views[FREE_VIEW]["map"])}
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}
     return views

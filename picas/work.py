@@ -51,6 +51,8 @@ class Attempt(ClaimedToken):
         """Whether the user's code has ended by itself."""
         self.is_interrupted = False
         """Whether the user's code was told to stop."""
+        self.is_broken_off = False
+        """Whether the user's code is being interrupted."""
         self.is_concluded = False
         """Whether the token is in its final state."""
         self.interruption: BaseException | None = None
@@ -297,6 +299,20 @@ class Worker:
         modifiers.reset(held.token, *(self.token_reset_values or (0, 0)))
         with self._counting:
             self.pilot.count("stopped")
+
+    def _wind_up(self, held: Attempt) -> bool:
+        """Bring a token whose run ends into its final state: that of its result if it has one, else it is put back.
+
+        :returns: whether it is to be saved
+        """
+        is_finished = held.is_processed or has_result(held.token, self.auto_close)
+        if is_finished and not was_ended_by_signal(held.token.get("exit_code")):
+            self._conclude(held, None)
+        elif self.token_reset_values is not None:
+            self._put_back(held)
+        else:
+            return False
+        return True
 
     def _save(self, held: Attempt, max_outage: float | None = None) -> bool:
         """Save a token in its final state, with all patience, and return whether that worked."""

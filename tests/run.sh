@@ -22,12 +22,6 @@ if [ ! -e "$venv/installed" ] || [ setup.py -nt "$venv/installed" ]; then
     touch "$venv/installed"
 fi
 
-# Not on 3.11: there an exception that is sent to a thread in a system call (how a slot's code is interrupted) makes all
-# threads that are traced wait until the call ends.
-coverage=(--no-cov)
-if [ "$version" != 3.11 ]; then
-    coverage=(--cov --cov-report=term:skip-covered)
-    # Below this share of lines a whole run fails; a run of some tests does not.
-    [ $# -gt 0 ] || coverage+=(--cov-fail-under=90)
-fi
-exec "$venv/bin/python" -m pytest "${coverage[@]}" "$@"
+# Below this share of lines a whole run fails; a run of some tests does not.
+[ $# -gt 0 ] || set -- --cov-fail-under=90
+exec "$venv/bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"

@@ -11,7 +11,7 @@ from doubles import FaultProxy
 
 from picas import CouchDB, Document, Task, candidates
 from picas.candidates import Candidates
-from picas.views import QUEUE, TODO, create_views, has_queue
+from picas.views import FREE_VIEW, QUEUE, create_views, has_queue
 
 EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
 FREE_ONES = "function(doc) { if (doc.type == 'token' && doc.lock == 0 && doc.done == 0) { emit(doc._id, doc._id); } }"
@@ -95,21 +95,21 @@ def without_queue(client):
 class TestALonePilot:
     def test_gets_the_tokens_in_the_order_of_their_numbers(self, client):
         client.save_documents([make_token(number) for number in (10, 2, 100, 1, 20)])
-        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(1, 2, 10, 20, 100)
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 10, 20, 100)
 
     def test_gets_tokens_with_other_names_after_those_by_name(self, client):
         names = ["token_3", "b", "token_x", "a10", "token_20", "a2"]
         client.save_documents([make_token(_id=name) for name in names])
-        assert ids(Candidates(TODO, {}).take(client, 9)) == ["token_3", "token_20", "a10", "a2", "b", "token_x"]
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == ["token_3", "token_20", "a10", "a2", "b", "token_x"]
 
     def test_gets_only_what_is_free(self, client, push):
         push(5)
         lock(client, "token_1", "token_3")
-        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(0, 2, 4)
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(0, 2, 4)
 
     def test_gets_no_more_than_it_asks_for_and_the_rest_of_the_window_without_a_request(self, push, watched, reads):
         push(5)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         assert ids(source.take(watched, 2)) == numbered(0, 1)
         assert ids(source.take(watched, 2)) == numbered(2, 3)
         assert ids(source.take(watched, 2)) == numbered(4)
@@ -120,7 +120,7 @@ class TestALonePilot:
     ):
         monkeypatch.setattr(candidates, "WINDOW", 10)
         push(25)
-        assert take_and_lock_all(watched, Candidates(TODO, {})) == numbered(*range(25))
+        assert take_and_lock_all(watched, Candidates(FREE_VIEW, {})) == numbered(*range(25))
         first, *more, last = reads()
         assert (first["endkey"], "update" in first, "startkey" in first) == ([], False, False)
         assert [read["update"] for read in more] == [False] * len(more)
@@ -132,7 +132,7 @@ class TestALonePilot:
     def test_looks_at_the_beginning_again_after_a_while(self, push, client, monkeypatch):
         monkeypatch.setattr(candidates, "WINDOW", 5)
         client.save_documents([make_token(number) for number in range(10, 40)])
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         assert ids(source.take(client, 5)) == numbered(*range(10, 15))
         client.save(make_token(1))
         lock(client, *numbered(*range(10, 15)))
@@ -142,7 +142,7 @@ class TestALonePilot:
 
     def test_drops_what_it_read_long_ago(self, client, push, monkeypatch):
         push(3)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(client)
         lock(client, "token_1")
         monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
@@ -151,7 +151,7 @@ class TestALonePilot:
     def test_passes_over_what_was_locked_or_deleted_since_the_server_has_indexed_it(self, client, push, monkeypatch):
         monkeypatch.setattr(candidates, "WINDOW", 10)
         push(20)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         for number in range(10):
             assert ids(source.take(client)) == numbered(number)
         lock(client, "token_11")
@@ -160,18 +160,18 @@ class TestALonePilot:
 
     def test_reads_more_at_once_if_it_wants_many(self, push, watched, reads):
         push(100)
-        assert len(Candidates(TODO, {}).take(watched, 20)) == 20
+        assert len(Candidates(FREE_VIEW, {}).take(watched, 20)) == 20
         assert reads()[0]["limit"] == 80
 
     def test_finds_none_in_an_empty_view(self, watched, reads):
-        assert Candidates(TODO, {}).take(watched, 5) == []
+        assert Candidates(FREE_VIEW, {}).take(watched, 5) == []
         assert len(reads()) == 1
 
     def test_is_told_that_there_is_no_such_view(self, client):
         with pytest.raises(ResourceNotFound):
             Candidates("nope", {}).take(client)
         with pytest.raises(ResourceNotFound):
-            Candidates(TODO, {"design_doc": "Nope"}).take(client)
+            Candidates(FREE_VIEW, {"design_doc": "Nope"}).take(client)
 
 
 class TestACrowd:
@@ -180,7 +180,7 @@ class TestACrowd:
         push(100)
         first, seen = [], set()
         for _ in range(60):
-            source = Candidates(TODO, {})
+            source = Candidates(FREE_VIEW, {})
             first += ids(take_anew(client, source))
             seen.update(first[-1:], ids(source.take(client, 50)), ids(take_anew(client, source, 50)))
         assert len(set(first)) > 25
@@ -190,13 +190,13 @@ class TestACrowd:
     def test_spreads_over_tokens_whose_names_differ_in_their_ends_only(self, client):
         names = [f"LC_{'x' * 40}_{number:06}" for number in range(100)]
         client.save_documents([make_token(_id=name) for name in names])
-        first = [take_anew(client, Candidates(TODO, {}))[0].id for _ in range(60)]
+        first = [take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(60)]
         assert len(set(first)) > 25
         assert {names.index(name) // 10 for name in first} >= {0, 2, 4, 6, 8}
 
     def test_gets_each_token_once_and_none_twice(self, client, push):
         push(30)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.met_others()
         taken = take_and_lock_all(client, source, 3)
         assert sorted(taken) == sorted(numbered(*range(30)))
@@ -209,7 +209,7 @@ class TestACrowd:
 
         monkeypatch.setattr(candidates, "random", Highest())
         push(3)
-        taken = take_anew(watched, Candidates(TODO, {}), 3)
+        taken = take_anew(watched, Candidates(FREE_VIEW, {}), 3)
         assert sorted(ids(taken)) == numbered(0, 1, 2)
         to_the_end, from_the_begin = reads()
         assert to_the_end["startkey"] == from_the_begin["endkey"] == [2**32 - 1]
@@ -219,7 +219,7 @@ class TestACrowd:
     def test_reads_small_windows_of_a_small_queue(self, push, watched, reads, monkeypatch, tokens, window):
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
         push(tokens)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(watched)
         take_anew(watched, source)
         assert reads()[1]["limit"] == window
@@ -227,7 +227,7 @@ class TestACrowd:
 
     def test_reads_some_more_of_an_index_that_may_lag(self, push, watched, reads):
         push(8)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(watched)
         take_anew(watched, source)
         assert reads()[1]["limit"] == candidates.LEAST_LAGGING
@@ -236,7 +236,7 @@ class TestACrowd:
         monkeypatch.setattr(candidates, "WINDOW", 7)
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
         push(200)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(watched)
         take_anew(watched, source)
         assert reads()[1]["limit"] == 7
@@ -244,7 +244,7 @@ class TestACrowd:
     def test_has_the_queue_indexed_where_it_finds_none(self, client, push):
         """What is new is found as well: the index as it is may know of none of it."""
         push(8)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(client)
         lock(client, *numbered(*range(8)))
         client.save(make_token(9))
@@ -253,7 +253,7 @@ class TestACrowd:
     def test_drops_its_window_after_some_meetings_in_a_row(self, client, push, monkeypatch):
         monkeypatch.setattr(candidates, "WINDOW", 5)
         push(20)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.take(client)
         source.met_others()
         assert ids(source.take(client)) == numbered(1)  # the others of a window may well be there
@@ -262,7 +262,7 @@ class TestACrowd:
 
     def test_is_forgotten_after_a_while(self, client, push, monkeypatch):
         push(30)
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         source.met_others()
         monkeypatch.setattr(candidates, "CROWD_MEMORY", 0.0)
         assert ids(source.take(client, 3)) == numbered(0, 1, 2)
@@ -278,7 +278,7 @@ class TestACrowd:
                 row["doc"]["lock"] = 1
             return result
 
-        source = Candidates(TODO, {})
+        source = Candidates(FREE_VIEW, {})
         monkeypatch.setattr(watched, "view", slow)
         assert ids(source.take(watched, 5)) == numbered(1, 2, 3, 4, 5)
         monkeypatch.undo()
@@ -291,12 +291,12 @@ class TestPriority:
         priorities = {0: 0, 1: 2.5, 2: -1, 3: 10, 4: 2.5}
         client.save_documents([make_token(number, priority=value) for number, value in priorities.items()])
         client.save(make_token(5))
-        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(3, 1, 4, 0, 5, 2)
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(3, 1, 4, 0, 5, 2)
 
     def test_counts_in_a_crowd_too(self, client, push):
         push(20)
         client.save(make_token(20, priority=1))
-        assert ids(take_anew(client, Candidates(TODO, {}), 30))[0] == "token_20"
+        assert ids(take_anew(client, Candidates(FREE_VIEW, {}), 30))[0] == "token_20"
 
     def test_counts_in_views_of_the_user_s_own_too(self, client, push):
         push(3)
@@ -307,7 +307,7 @@ class TestPriority:
     @pytest.mark.parametrize("odd", ["9", "", None, True, [9], {"of": 9}])
     def test_that_is_no_number_is_none(self, client, odd):
         client.save_documents([make_token(0, priority=-1), make_token(1, priority=odd), make_token(2)])
-        assert ids(Candidates(TODO, {}).take(client, 9)) == numbered(1, 2, 0)
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 0)
 
     def test_that_is_not_a_number_is_none(self):
         """JSON has no such number, but Python reads it."""
@@ -321,13 +321,13 @@ class TestAViewWithoutAQueue:
         if request.param == "an older release's":
             without_queue(client)
         elif request.param == "changed by hand":
-            client.add_view(TODO, FREE_ONES)
+            client.add_view(FREE_VIEW, FREE_ONES)
         elif request.param == "selected by parameters":
-            return TODO, {"startkey": "token_", "endkey": "token_z"}
+            return FREE_VIEW, {"startkey": "token_", "endkey": "token_z"}
         else:
             client.add_view("mine", FREE_ONES)
             return "mine", {}
-        return TODO, {}
+        return FREE_VIEW, {}
 
     def test_is_read_itself_in_its_own_order(self, push, watched, reads, plain):
         push(12)
@@ -357,6 +357,17 @@ class TestAViewWithoutAQueue:
         assert set(taken) < set(sorted(numbered(*range(100)))[:40])
         assert taken != sorted(taken)
 
+    def test_takes_the_place_of_a_queue_that_somebody_has_removed(self, client, push, monkeypatch):
+        """As an older release does that makes the views anew while pilots work."""
+        push(3)
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(client)) == numbered(0)
+        design = client.get("_design/Monitor")
+        del design["views"][QUEUE]
+        client.save(design)
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 1, 2)
+
     def test_gives_only_what_is_free(self, client, push, plain):
         push(5)
         lock(client, "token_1", "token_3")
@@ -383,11 +394,11 @@ class TestAViewWithoutAQueue:
         client.add_view("all", EVERYTHING)
         assert ids(Candidates("all", {"limit": 3, "skip": 1}).take(client, 9)) == numbered(1, 3)
         assert Candidates("all", {"limit": 1, "skip": 2}).take(client, 9) == []
-        assert ids(Candidates(TODO, {"limit": 2}).take(client, 9)) == numbered(0, 1)
+        assert ids(Candidates(FREE_VIEW, {"limit": 2}).take(client, 9)) == numbered(0, 1)
 
     def test_keeps_an_order_of_the_user_s_own(self, client, push):
         push(6)
-        source = Candidates(TODO, {"startkey": "token_3", "descending": True})
+        source = Candidates(FREE_VIEW, {"startkey": "token_3", "descending": True})
         assert ids(source.take(client, 9)) == numbered(3, 2, 1, 0)
 
 
@@ -395,13 +406,13 @@ class TestTheQueue:
     def test_holds_the_tokens_that_meet_the_condition_of_its_views(self, watched, client, reads):
         create_views(client, "Big", "doc.cores == 4")
         client.save_documents([make_token(number, cores=4 if number % 2 else 1) for number in (1, 2, 3, 10, 11)])
-        assert ids(Candidates(TODO, {"design_doc": "Big"}).take(watched, 9)) == numbered(1, 3, 11)
+        assert ids(Candidates(FREE_VIEW, {"design_doc": "Big"}).take(watched, 9)) == numbered(1, 3, 11)
         assert reads()[0]["view"] == QUEUE
         assert has_queue(client, "Big")
 
     def test_counts_only_while_it_belongs_to_the_view_todo(self, client):
         assert has_queue(client)
-        client.add_view(TODO, FREE_ONES)
+        client.add_view(FREE_VIEW, FREE_ONES)
         assert not has_queue(client)
         create_views(client)
         assert has_queue(client)
@@ -410,8 +421,8 @@ class TestTheQueue:
 
     def test_of_another_condition_does_not_count(self, client):
         create_views(client, "Big", "doc.cores == 4")
-        todo = client.get("_design/Monitor")["views"][TODO]["map"]
-        client.add_view(TODO, todo, design_doc="Big")
+        todo = client.get("_design/Monitor")["views"][FREE_VIEW]["map"]
+        client.add_view(FREE_VIEW, todo, design_doc="Big")
         assert not has_queue(client, "Big")
 
     def test_is_missing_where_an_older_release_has_made_the_views(self, client):
@@ -421,7 +432,7 @@ class TestTheQueue:
         assert has_queue(client)
 
     @pytest.mark.parametrize(
-        "design", [None, {}, {"views": None}, {"views": {TODO: {}}}, {"views": {TODO: None}}], ids=str
+        "design", [None, {}, {"views": None}, {"views": {FREE_VIEW: {}}}, {"views": {FREE_VIEW: None}}], ids=str
     )
     def test_is_missing_where_there_are_no_such_views(self, client, monkeypatch, design):
         found = {"_design/Odd": design} if design is not None else {}

@@ -1080,6 +1080,10 @@ Threading(watched(), grace=1).run(slots=2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)
 
+    @pytest.mark.skipif(
+        sys.version_info[:2] == (3, 11) and sys.gettrace() is not None,
+        reason="Python 3.11 lets all traced threads wait while an exception is on its way into a system call",
+    )
     def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot):
         """A batch system kills the pilot soon after it has said stop."""
         push(2)
