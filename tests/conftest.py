@@ -12,12 +12,15 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
+from doubles import FaultProxy
 from pilots import Gate
 
 from picas import CouchDB, Task
 from picas.embedded import Server
+from picas.executers import running
 from picas.generators import TokenGenerator
 from picas.views import create_views
+from picas.work import at_work
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -80,6 +83,43 @@ def far(gate: Gate, client: CouchDB, location: Location) -> CouchDB:
     far = CouchDB(gate.url, client.db.name, location.username, location.password)
     far.server.resource.session.retry_pauses = ()
     return far
+
+
+@pytest.fixture
+def through(location: Location, client: CouchDB) -> Callable[..., CouchDB]:
+    """Make a client of the test's database through a proxy, which forgets what that took."""
+
+    def through(proxy: FaultProxy, retry_pauses: tuple[float, ...] = (0.0, 0.0), **options: float) -> CouchDB:
+        made = CouchDB(proxy.url, client.db.name, location.username, location.password, **options)
+        made.server.resource.session.retry_pauses = retry_pauses
+        proxy.forget()
+        return made
+
+    return through
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of the test's own for what pilots leave, and pauses that take hardly any time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
+    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.01)
+    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0,))
+    monkeypatch.setattr("picas.outages.FIRST_PAUSE", 0.02)
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Make sure that neither children nor actors are left at work."""
+    yield
+    assert running() == []
+    assert at_work == set()
+
+
+@pytest.fixture
+def spool(tmp_path: Path) -> Callable[[], list[Path]]:
+    """Return the files with results that could not be saved."""
+    return lambda: sorted((tmp_path / "spool").glob("*"))
 
 
 @pytest.fixture

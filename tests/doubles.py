@@ -177,6 +177,10 @@ class FaultProxy(Double):
         """Answer the next requests whose path has `path` in it wrongly, before or after the server applied them."""
         self._faults.append(Fault(method, path, answer, after, times, meanwhile))
 
+    def forget(self) -> None:
+        """Forget the requests that came so far."""
+        self.requests.clear()
+
     def count(self, method: str, path: str = "") -> int:
         """Return how many requests of one kind came."""
         return sum(request.method == method and path in request.path for request in self.requests)

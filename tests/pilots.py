@@ -17,6 +17,8 @@ from types import TracebackType
 from typing import Any, Callable
 from urllib.parse import urlsplit, urlunsplit
 
+from picas import CouchDB, RunActor
+
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; a condition that comes true ends the wait at once."""
 
@@ -98,6 +100,19 @@ class PilotProcess:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
+
+
+class Worker(RunActor):
+    """Does with each token what it is told, and notes which it was."""
+
+    def __init__(self, db: CouchDB, work: Callable[[Any], Any] = lambda task: None, **options: Any) -> None:
+        super().__init__(db, **options)
+        self.work = work
+        self.processed: list[str] = []
+
+    def process_task(self, task: Any) -> None:
+        self.processed.append(task.id)
+        self.work(task)
 
 
 def _heed_signals() -> None:

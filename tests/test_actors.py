@@ -11,9 +11,9 @@ from doubles import CUT, FaultProxy
 from pilots import PilotProcess, is_alive, wait_for
 
 import picas
-from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, interrupts, outages, work
+from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, interrupts, outages
 from picas.exceptions import PicasError
-from picas.executers import execute, run_command, running
+from picas.executers import execute, run_command
 from picas.modifiers import BasicTokenModifier, reset
 from picas.pilots import Pilot
 from picas.states import state_of
@@ -22,25 +22,7 @@ from picas.views import count_states
 NEVER = 60.0
 
 
-@pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.01)
-    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0,))
-    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    yield
-    assert running() == []
-    assert work.at_work == set()
-
-
-@pytest.fixture
-def spool(tmp_path):
-    return lambda: sorted((tmp_path / "spool").glob("*"))
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 
 class Recorder(RunActor):
@@ -926,6 +908,18 @@ class TestOutages:
         assert actor.calls == ["prepare_env", "cleanup_env"]
         token = client.get("token_0")
         assert (state_of(token), token["attempts"][0]["outcome"]) == ("todo", "stopped")
+
+    def test_one_that_was_locked_so_beside_the_token_at_work_is_taken_back_as_well(self, client, push):
+        """A run with several slots can leave more such locks to the next run than that wants at a time."""
+        push(2)
+        actor = Recorder(client)
+        theirs = [Task(client.get(f"token_{number}")).lock(actor.pilot.id) for number in range(2)]
+        assert all(client.save_documents(theirs))
+        actor.iterator._current_claimer()._found = theirs
+        actor.raising["process_task"] = KeyboardInterrupt()
+        with pytest.raises(KeyboardInterrupt):
+            actor.run()
+        assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
 
     def test_if_that_cannot_be_told_any_more_the_pilot_says_so(self, client, location, push, monkeypatch, caplog):
         push(1)

@@ -30,11 +30,9 @@ def proxy(location):
 
 
 @pytest.fixture
-def watched(proxy, location, client):
+def watched(proxy, through):
     """A client whose requests the proxy remembers."""
-    watched = CouchDB(proxy.url, client.db.name, location.username, location.password)
-    proxy.requests.clear()
-    return watched
+    return through(proxy)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from conftest import make_token
 from couchdb.http import HTTPError, ResourceConflict
 from doubles import CUT, HANG, RESET, FaultProxy, Reply
-from pilots import wait_for
+from pilots import Worker, wait_for
 
-from picas import CouchDB, Document, RunActor, Task, TaskViewIterator, outages, work
+from picas import Document, Task, TaskViewIterator
 from picas.candidates import Candidates
 from picas.claims import MAX_BACKOFF, Claimer
 from picas.exceptions import PicasError
@@ -30,19 +30,7 @@ PILOT = "pilot_7"
 BULK = ("POST", "_bulk_docs")
 
 
-@pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.02)
-    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
-
-
-@pytest.fixture(autouse=True)
-def nothing_left():
-    yield
-    assert work.at_work == set()
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 
 @pytest.fixture
@@ -58,34 +46,8 @@ def proxy(location):
 
 
 @pytest.fixture
-def through(location, client):
-    """Return a function that makes a client of the test's database through a proxy."""
-
-    def through(proxy, **options):
-        made = CouchDB(proxy.url, client.db.name, location.username, location.password, **options)
-        made.server.resource.session.retry_pauses = (0.0, 0.0)
-        proxy.requests.clear()
-        return made
-
-    return through
-
-
-@pytest.fixture
 def far(proxy, through):
     return through(proxy)
-
-
-class Worker(RunActor):
-    """Does with each token what it is told, and notes which it was."""
-
-    def __init__(self, db, work=lambda task: None, **options):
-        super().__init__(db, **options)
-        self.work = work
-        self.processed = []
-
-    def process_task(self, task):
-        self.processed.append(task.id)
-        self.work(task)
 
 
 def sent(proxy):

@@ -8,7 +8,7 @@ from conftest import make_token
 from doubles import CUT, FaultProxy, Reply
 from pilots import PATIENCE, wait_for
 
-from picas import CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, ViewIterator, feeds
+from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, ViewIterator, feeds
 from picas.views import count_states, create_views
 
 SOON = 5.0
@@ -26,6 +26,10 @@ class Recording(FaultProxy):
     def after_next(self, path, action):
         """Call an action once the server has answered the next request of that path, before the client knows."""
         self._afterwards.append((path, action))
+
+    def forget(self):
+        super().forget()
+        self.times.clear()
 
     def reads(self):
         """Return when views were read."""
@@ -51,22 +55,8 @@ def proxy(location):
 
 
 @pytest.fixture
-def through(location, client):
-    """Return a function that makes a client of the test's database through a proxy."""
-
-    def through(proxy):
-        made = CouchDB(proxy.url, client.db.name, location.username, location.password)
-        made.server.resource.session.retry_pauses = ()
-        proxy.requests.clear()
-        proxy.times.clear()
-        return made
-
-    return through
-
-
-@pytest.fixture
 def far(proxy, through):
-    return through(proxy)
+    return through(proxy, retry_pauses=())
 
 
 @pytest.fixture(autouse=True)
@@ -244,7 +234,7 @@ class TestAnIdlePilot:
 def test_of_ten_idle_pilots_one_takes_a_new_token_and_the_others_hardly_notice(location, client, through, monkeypatch):
     monkeypatch.setattr(feeds, "SPREAD", 2.0)  # so that the winner has locked it before most of the others look
     proxies = [Recording(location.url) for _ in range(10)]
-    pilots = [Consumer(endless(through(proxy.__enter__()))) for proxy in proxies]
+    pilots = [Consumer(endless(through(proxy.__enter__(), retry_pauses=()))) for proxy in proxies]
     try:
         for pilot in pilots:
             pilot.__enter__()

@@ -22,8 +22,6 @@ from picas import (
     TaskViewIterator,
     ViewIterator,
     interrupts,
-    outages,
-    work,
 )
 from picas.exceptions import PicasError, PilotStopped
 from picas.executers import execute, run_command, running
@@ -35,30 +33,17 @@ NEVER = 60.0
 WAIT_FOR_OVER = "while [ ! -e over ]; do sleep 0.02; done"
 
 
-@pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.01)
-    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0,))
-    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 
 @pytest.fixture(autouse=True)
-def nothing_left():
+def no_thread_left():
     yield
-    assert running() == []
-    assert work.at_work == set()
     wait_for(lambda: not slot_threads())
 
 
 def slot_threads():
     return [thread for thread in threading.enumerate() if thread.name.startswith("picas-slot")]
-
-
-@pytest.fixture
-def spool(tmp_path):
-    return lambda: sorted((tmp_path / "spool").glob("*"))
 
 
 class Pilot(RunActor):

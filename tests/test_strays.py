@@ -14,8 +14,9 @@ import pytest
 from conftest import make_token
 from couchdb.http import ResourceNotFound
 from doubles import CUT, FaultProxy, Reply
+from pilots import Worker
 
-from picas import CouchDB, RunActor, Task, outages, strays
+from picas import CouchDB, Task, strays
 from picas.candidates import Candidates
 from picas.claims import Claimer
 from picas.exceptions import NoQuorum, PicasError
@@ -29,13 +30,11 @@ PILOT = "pilot_7"
 CLUSTER = {"q": 2, "n": 3, "w": 2, "r": 2}
 
 
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
+
+
 @pytest.fixture(autouse=True)
-def quick(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.02)
-    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0, 0.0))
-    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
+def short_look(monkeypatch):
     monkeypatch.setattr(strays, "LOOK_PAUSE", 0.01)
 
 
@@ -94,28 +93,14 @@ def cluster(location):
 
 
 @pytest.fixture
-def through(cluster, location, client):
+def through(cluster, through):
     """A client of the test's database that takes the server for a cluster."""
-    through = CouchDB(cluster.url, client.db.name, location.username, location.password)
-    through.server.resource.session.retry_pauses = (0.0, 0.0)
-    cluster.requests.clear()
-    return through
+    return through(cluster)
 
 
 @pytest.fixture
 def claimer():
     return Claimer(Candidates("todo", {}))
-
-
-class Worker(RunActor):
-    def __init__(self, db, work=lambda task: None, **options):
-        super().__init__(db, **options)
-        self.work = work
-        self.processed = []
-
-    def process_task(self, task):
-        self.processed.append(task.id)
-        self.work(task)
 
 
 def is_lock(doc):
