@@ -3,7 +3,7 @@
 The feed is a long poll: the server answers a request once a document that `FREE` describes has changed. Each answer
 wakes all pilots that wait. So none of them reaches for the token at once: each waits for a random moment and asks the
 feed again from where it stood. If one of the others has locked the token meanwhile, the feed has nothing to tell, and
-goes on waiting.
+goes on waiting; what it tells later is another token, for which the same is done.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ FIRST_PAUSE = 0.5
 FEED_RETRY = 300.0
 """Seconds after which a feed that did not work is tried again."""
 
-_NO_FEED = (PicasError, HTTPError, KeyError, TypeError, ValueError)
+_NO_FEED = (PicasError, HTTPError, LookupError, TypeError, ValueError)
 """What tells that the feed does not work; some of it if something else answers in the database's stead."""
 
 
@@ -132,21 +132,22 @@ class Feed:
             self.bell.set()
 
     def _listen(self) -> None:
-        is_woken = False
+        freed: set[Any] = set()  # what has become free, and may have been taken since
         while not self._is_closed:
-            answer = self._poll(NEWS if is_woken else 1)
-            if answer["results"] and not is_woken:
-                is_woken = True
-                # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
-                time.sleep(SPREAD * math.sqrt(random.random()))
-                continue
-            self._since = answer["last_seq"]
-            if answer["results"]:
+            answer = self._poll()
+            is_free = {(row["id"], row["changes"][0]["rev"]) for row in answer["results"]}
+            if freed & is_free:
+                self._since = answer["last_seq"]
                 self.has_news = True
                 return
-            is_woken = False
+            freed = is_free
+            if freed:
+                # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
+                time.sleep(SPREAD * math.sqrt(random.random()))
+            else:
+                self._since = answer["last_seq"]
 
-    def _poll(self, limit: int) -> Any:
+    def _poll(self) -> Any:
         milliseconds = int(1000 * self._longest_poll * random.uniform(0.75, 1))
         _, _, answer = self._resource.post_json(
             "_changes",
@@ -155,7 +156,7 @@ class Feed:
             feed="longpoll",
             since=self._since,
             timeout=milliseconds,
-            limit=limit,
+            limit=NEWS,
         )
         return answer
 
