@@ -1,7 +1,8 @@
 """Which free tokens a pilot reaches for: windows of a view, read with their documents.
 
 A pilot that is alone reads its windows from the view's beginning and gets the tokens in order. One that meets others
-reads them from random places of the queue (see `views.QUEUE`), so that pilots seldom reach for the same token.
+goes to a random place of the queue (see `views.QUEUE`) and reads on from there, until it runs into the stretch of
+another pilot; then it goes to another random place. So pilots seldom reach for the same token.
 """
 
 from __future__ import annotations
@@ -21,11 +22,18 @@ from .modifiers import is_free
 from .views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue
 
 WINDOW = 50
-"""Tokens that are read at once as candidates, if no more are wanted; of a queue in a crowd these are the most."""
+"""Tokens that are read at once as candidates at first, if no more are wanted."""
+MAX_WINDOW = 200
+MAX_CROWD_WINDOW = 100
+"""Tokens that are read at once at the most, if no more are wanted: by a lone pilot, and of a queue in a crowd."""
 LEAST_WINDOW = 4
 """Tokens that are read at once at the least."""
-LEAST_LAGGING = 20
-"""Rows that are read at least of a queue that may lag: towards the end of the pool most of them are gone."""
+QUICK = 0.1
+"""Seconds that a read may take if the next window is to be larger: large tokens stay few."""
+LEAST_LAGGING = 16
+"""Rows that are read of a queue that may lag at the least, and where the pilot has not read before."""
+FREE_SHARE = 1 / 3
+"""If a smaller share of the rows of a queue is free, it lags so much that it is to be brought up to date."""
 MAX_WIDENING = 3
 """How often a window of a view without a queue is doubled at the most while pilots go on meeting."""
 PAGE = 300
@@ -56,9 +64,15 @@ class Candidates:
         self._is_all = False  # whether the last window held all that the view had
         self._met_at = -math.inf
         self._widenings = 0
+        self._window = WINDOW
+        self._least = LEAST_LAGGING
         self._has_queue: bool | None = None  # not known yet
         self._fresh_at = -math.inf  # when the view's beginning was read
         self._cursor: Any = None  # the key up to which it was read since
+        self._place: int | None = None  # where in the queue a pilot in a crowd reads on; None for somewhere else
+        self._has_failed_again = False  # whether the same tokens in the same order may fail for ever
+        self._is_behind = False  # whether the queue was seen to lag much
+        self._shard = 0  # that of the token that is given out last
         self._size = 0  # of the queue, in tokens, when it was last read
 
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
@@ -66,8 +80,9 @@ class Candidates:
 
         :raises couchdb.ResourceNotFound: if there is no such view
         """
-        if _is_old(self._read_at):
+        if self._waiting and _is_old(self._read_at):
             self._waiting.clear()
+            self._window = LEAST_LAGGING if self._is_crowded() else WINDOW
         if not self._waiting:
             self._read(database, count)
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
@@ -82,15 +97,21 @@ class Candidates:
 
         :param in_a_row: how often that has happened in a row; after some times the other candidates are likely gone too
         """
+        # In a crowd whoever took that one is ahead of us in the queue, and goes on as we would.
+        is_behind_another = self._has_queue and self._is_crowded()
+        self._has_failed_again = in_a_row > 1
+        self._place = None
         self._met_at = time.monotonic()
         self._widenings = min(self._widenings + 1, MAX_WIDENING)
-        if in_a_row >= GONE_IN_A_ROW:
+        if is_behind_another or in_a_row >= GONE_IN_A_ROW:
             self._waiting.clear()
 
     def _read(self, database: CouchDB, count: int) -> None:
         if self._has_queue is None:
             self._has_queue = self._find_queue(database)
-        is_crowded = time.monotonic() - self._met_at < CROWD_MEMORY
+        is_crowded = self._is_crowded()
+        begin = time.monotonic()
+        self._least = max(LEAST_LAGGING, WINDOWS_PER_WANTED * count)
         limit = max(self._window_size(is_crowded), WINDOWS_PER_WANTED * count)
         try:
             free, self._is_all = self._read_window(database, limit, is_crowded)
@@ -99,32 +120,51 @@ class Candidates:
                 raise
             self._has_queue, self._size = False, 0  # somebody has created the views anew with an older release
             free, self._is_all = self._read_window(database, limit, is_crowded)
-        if is_crowded:
+        if is_crowded and (not self._has_queue or self._has_failed_again):
             random.shuffle(free)
+        if is_crowded and self._has_queue:
+            self._sort_by_shard(database, free)
         free.sort(key=_priority, reverse=True)  # stable: equals stay in the view's order
         self._waiting.extend(free)
         self._read_at = time.monotonic()
+        is_slow = self._read_at - begin > QUICK
+        self._window = WINDOW if is_slow else min(2 * self._window, MAX_WINDOW)
+
+    def _is_crowded(self) -> bool:
+        return time.monotonic() - self._met_at < CROWD_MEMORY
+
+    def _sort_by_shard(self, database: CouchDB, free: list[Document]) -> None:
+        """Put tokens next to each other that the server keeps in one file.
+
+        There one commit, instead of two, saves a token and locks the next. Measured, that makes 16 pilots faster by a
+        tenth.
+        """
+        free.sort(key=lambda token: (database.shard_of(token.id) - self._shard) % database.shards)
+        if free:
+            self._shard = database.shard_of(free[-1].id)
 
     def _read_window(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
         """Return free tokens, at least one if there is any, and whether these are known to be all."""
-        free = self._read_lagging(database, limit, is_crowded) if self._size > 0 else []
-        return (free, False) if free else self._read_fresh(database, limit, is_crowded)
+        if self._size > 0 and not self._is_behind:
+            free = self._read_lagging(database, limit, is_crowded)
+            if free:
+                return free, False
+        return self._read_fresh(database, limit, is_crowded)
 
     def _window_size(self, is_crowded: bool) -> int:
         """Return how many tokens to read.
 
-        In a crowd a large window saves reading, but more of it is gone by the time it is used. A pilot that reads w of
-        n tokens while p pilots take them finds about w^2 p / 2n of those gone. If a read costs as much as r of such
-        failures, w = sqrt(2 r n / p) is best. Measured, r was about 3 for an index as it is and 10 for one that is
-        brought up to date first; it is taken as 4, and 16 pilots as a crowd.
+        A read costs as much as ten tokens in it, so that a window grows as long as windows are used up before they are
+        old. In a crowd what is left of it is dropped when the pilot runs into another. One of p pilots has n / p of n
+        tokens ahead of it on the average; the root of n is small against that until the last p^2 tokens.
 
         Without a queue all read the same rows. There a wider window, in random order, keeps pilots apart.
         """
         if not is_crowded:
             self._widenings = 0
-            return WINDOW
+            return self._window
         if self._has_queue:
-            return max(LEAST_WINDOW, min(WINDOW, math.isqrt(self._size // 2)))
+            return max(LEAST_WINDOW, min(self._window, MAX_CROWD_WINDOW, math.isqrt(self._size)))
         limit = WINDOW << self._widenings
         self._widenings = max(0, self._widenings - 1)
         return limit
@@ -135,8 +175,12 @@ class Candidates:
         A lone pilot reads on from where it has come to, but for one that has not looked at the beginning for a while.
         """
         if is_crowded:
-            params: dict[str, Any] = {"startkey": _random_place(), "limit": max(limit, LEAST_LAGGING)}
-            return self._read_rows(database, params, is_fresh=False)[2]
+            asked = self._least if self._place is None else max(limit, self._least)
+            params: dict[str, Any] = {"startkey": self._next_place(), "limit": asked}
+            last, count, free = self._read_rows(database, params, is_fresh=False)
+            self._go_on(last, count == asked and 2 * len(free) > count)
+            self._is_behind = len(free) < FREE_SHARE * count
+            return free
         if self._cursor is None or _is_old(self._fresh_at):
             return []
         params = {"startkey": self._cursor, "endkey": [], "limit": limit}
@@ -153,14 +197,16 @@ class Candidates:
     def _read_fresh(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
         """Return free tokens of the view, at least one if there is any, and whether these are all."""
         free: list[Document] = []
-        self._cursor, self._fresh_at = None, time.monotonic()
+        self._cursor, self._fresh_at, self._is_behind = None, time.monotonic(), False
         for part in self._parts(is_crowded):
             skip = int(part.get("skip", 0))
             while True:
                 asked = int(part.get("limit", limit - len(free)))
                 last, count, found = self._read_rows(database, {**part, "limit": asked, "skip": skip})
                 free += found
-                if self._has_queue and not is_crowded:
+                if self._has_queue and is_crowded:
+                    self._go_on(last, count == asked)
+                elif self._has_queue:
                     self._cursor = last
                 if "limit" in part:
                     return free, False
@@ -173,6 +219,14 @@ class Candidates:
                 limit = max(limit, PAGE)
         return free, True
 
+    def _next_place(self) -> list[int]:
+        """Return the key of the queue from which a pilot in a crowd reads."""
+        return [random.randrange(RANDOM_PLACES) if self._place is None else self._place]
+
+    def _go_on(self, last: Any, is_good: bool) -> None:
+        """Read on behind a place next if that is good: others have not been there, and it is not the end."""
+        self._place = last[0] + 1 if is_good else None
+
     def _parts(self, is_crowded: bool) -> Iterator[dict[str, Any]]:
         """Yield the query parameters of the parts of the view, in the order in which they are to be read."""
         if not self._has_queue:
@@ -181,7 +235,7 @@ class Candidates:
         elif not is_crowded:
             yield {"endkey": []}
         else:
-            start = _random_place()
+            start = self._next_place()
             yield {"startkey": start}
             yield {"startkey": [], "endkey": start, "inclusive_end": False}
 
@@ -206,11 +260,6 @@ class Candidates:
         if self._has_queue:
             self._size = result.total_rows // ROWS_PER_TOKEN
         return rows[-1].key if rows else None, len(rows), free
-
-
-def _random_place() -> list[int]:
-    """Return a key of the queue to start from."""
-    return [random.randrange(RANDOM_PLACES)]
 
 
 def _is_old(read_at: float) -> bool:

@@ -31,7 +31,7 @@ EMPTY_PAUSE = 0.3
 FIRST_BACKOFF = 0.01
 SCARCE_BACKOFF = 0.2
 """Seconds that a claim waits at the most after a first conflict: for any token, and for one of the last."""
-MAX_BACKOFF = 5.0
+MAX_BACKOFF = 2.0
 """Seconds that a claim waits at the most after conflicts."""
 
 

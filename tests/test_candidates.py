@@ -81,6 +81,22 @@ def take_anew(client, source, count=1):
     return source.take(client, count)
 
 
+@pytest.fixture
+def from_the_first_place(client, monkeypatch):
+    """Return a function that pushes tokens and returns them by place; each random place is the first one from then."""
+
+    class First(random.Random):
+        def randrange(self, stop):
+            return 0
+
+    def begin(push, count):
+        push(count)
+        monkeypatch.setattr(candidates, "random", First(7))
+        return {row.key[0]: row.id for row in client.view(QUEUE, startkey=[]).rows}
+
+    return begin
+
+
 def without_queue(client):
     """Make the views what an older release has made."""
 
@@ -161,6 +177,35 @@ class TestALonePilot:
         assert len(Candidates(FREE_VIEW, {}).take(watched, 20)) == 20
         assert reads()[0]["limit"] == 80
 
+    def test_reads_more_at_once_the_longer_it_uses_up_what_it_reads(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(candidates, "MAX_WINDOW", 15)
+        push(60)
+        take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
+        assert [read["limit"] for read in reads()][:5] == [5, 10, 15, 15, 15]
+
+    def test_reads_no_more_at_once_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(candidates, "QUICK", 0.0)
+        push(20)
+        take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
+        assert {read["limit"] for read in reads()} == {5}
+
+    @pytest.mark.parametrize("has_met", [False, True])
+    def test_reads_few_at_once_again_where_tokens_take_long(self, push, watched, reads, monkeypatch, has_met):
+        monkeypatch.setattr(candidates, "WINDOW", 20)
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        for _ in range(21):
+            source.take(watched)
+        if has_met:
+            source.met_others()
+            source._place = 0
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 6)
+        source.take(watched)
+        assert [read["limit"] for read in reads()] == [20, 40, 6 if has_met else 20]
+
     def test_finds_none_in_an_empty_view(self, watched, reads):
         assert Candidates(FREE_VIEW, {}).take(watched, 5) == []
         assert len(reads()) == 1
@@ -213,31 +258,113 @@ class TestACrowd:
         assert to_the_end["startkey"] == from_the_begin["endkey"] == [2**32 - 1]
         assert (from_the_begin["startkey"], from_the_begin["inclusive_end"]) == ([], False)
 
-    @pytest.mark.parametrize(("tokens", "window"), [(8, 4), (200, 10)])
+    def test_begins_with_few_rows_at_a_random_place(self, push, watched, reads):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        take_anew(watched, source)
+        take_anew(watched, source)
+        for read in reads()[1:]:
+            assert (read["update"], read["limit"]) == (False, candidates.LEAST_LAGGING)
+        assert reads()[1]["startkey"] != reads()[2]["startkey"]
+
+    def test_begins_with_more_rows_if_it_wants_many_tokens(self, push, watched, reads):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        take_anew(watched, source, 10)
+        assert reads()[1]["limit"] == 40
+
+    def test_reads_on_behind_what_it_has_read(self, push, watched, reads, monkeypatch, from_the_first_place):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        queue = from_the_first_place(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        source.met_others()
+        source.met_others()
+        taken = [source.take(watched)[0].id for _ in range(10)]
+        first, second = [read for read in reads() if "update" in read]
+        places = list(queue)
+        assert taken == [queue[place] for place in places[:10]]
+        assert (first["limit"], second["startkey"]) == (4, [places[3] + 1])
+
+    def test_goes_elsewhere_after_it_has_met_another(self, push, watched, reads):
+        push(40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        last = take_anew(watched, source, 4)[-1]
+        source.met_others()
+        source.take(watched)
+        behind = next(row.key[0] + 1 for row in watched.view(QUEUE, startkey=[]).rows if row.id == last.id)
+        assert [behind] != reads()[2]["startkey"] != reads()[1]["startkey"]
+
+    def test_goes_elsewhere_where_others_have_been(self, push, watched, reads, monkeypatch, from_the_first_place):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        queue = from_the_first_place(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        lock(watched, *list(queue.values())[:2])  # of the four that it reads
+        taken = take_anew(watched, source) + source.take(watched)
+        assert ids(taken) == list(queue.values())[2:4]
+        source.take(watched)
+        first, second = [read for read in reads() if "update" in read]
+        assert first["startkey"] == second["startkey"] == [0]  # the random place of this test
+
+    def test_has_the_queue_indexed_where_much_of_it_is_gone(self, push, watched, reads, from_the_first_place):
+        queue = from_the_first_place(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        gone = list(queue.values())[: candidates.LEAST_LAGGING * 3 // 4]
+        lock(watched, *gone)
+        assert len(take_anew(watched, source, 4)) == 4
+        assert set(ids(take_anew(watched, source, 36))) == set(queue.values()) - set(gone)
+        assert "update" not in reads()[-1]
+
+    @pytest.mark.parametrize(("tokens", "window"), [(10, 4), (200, 14)])
     def test_reads_small_windows_of_a_small_queue(self, push, watched, reads, monkeypatch, tokens, window):
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
         push(tokens)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        take_anew(watched, source)
-        assert reads()[1]["limit"] == window
-        assert reads()[1]["update"] is False
-
-    def test_reads_some_more_of_an_index_that_may_lag(self, push, watched, reads):
-        push(8)
-        source = Candidates(FREE_VIEW, {})
+        source.met_others(candidates.GONE_IN_A_ROW)
+        source._place = 0
         source.take(watched)
-        take_anew(watched, source)
-        assert reads()[1]["limit"] == candidates.LEAST_LAGGING
+        assert reads()[1]["limit"] == window
 
     def test_reads_no_more_than_a_whole_window_of_a_large_queue(self, push, watched, reads, monkeypatch):
-        monkeypatch.setattr(candidates, "WINDOW", 7)
+        monkeypatch.setattr(candidates, "MAX_CROWD_WINDOW", 7)
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
         push(200)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        take_anew(watched, source)
+        source.met_others(candidates.GONE_IN_A_ROW)
+        source._place = 0
+        source.take(watched)
         assert reads()[1]["limit"] == 7
+
+    def test_takes_tokens_together_that_the_server_keeps_together(self, push, watched):
+        """One commit saves a token and locks the next then."""
+        push(40)
+        watched.shards = 4
+        source = Candidates(FREE_VIEW, {})
+        taken = take_anew(watched, source, 30)
+        taken += take_anew(watched, source, 30)
+        shards = [watched.shard_of(token.id) for token in taken]
+        assert set(shards) == {0, 1, 2, 3}
+        assert sum(shard != other for shard, other in zip(shards, shards[1:])) == 6
+
+    def test_does_not_fail_for_ever_with_what_looks_free_and_is_not(self, push, watched, monkeypatch):
+        """A node of a cluster that lags shows documents as they were."""
+        push(4)
+        stale = watched.view(QUEUE, startkey=[], include_docs=True)
+        assert len(stale.rows) == 4
+        monkeypatch.setattr(watched, "view", lambda *args, **params: stale)
+        source = Candidates(FREE_VIEW, {})
+        offered = set()
+        for failures in range(1, 40):
+            offered.update(ids(source.take(watched)))
+            source.met_others(failures)
+        assert offered == set(numbered(0, 1, 2, 3))
 
     def test_has_the_queue_indexed_where_it_finds_none(self, client, push):
         """What is new is found as well: the index as it is may know of none of it."""
@@ -336,7 +463,7 @@ class TestAViewWithoutAQueue:
         monkeypatch.setattr(candidates, "WINDOW", 10)
         push(25)
         assert take_and_lock_all(watched, Candidates(*plain)) == sorted(numbered(*range(25)))
-        assert [read["limit"] for read in reads()] == [10] * 4
+        assert [read["limit"] for read in reads()] == [10, 20, 40]
         assert not any("update" in read for read in reads())
 
     def test_is_read_in_wider_windows_and_random_order_by_pilots_that_meet(

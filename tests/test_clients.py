@@ -45,6 +45,25 @@ def test_the_database_is_couchdbs_own(client: CouchDB) -> None:
     assert list(client.db) == ["_design/Monitor"]
 
 
+@pytest.mark.parametrize("q", [1, 2, 5])
+def test_the_shard_of_a_document_is_the_servers(client: CouchDB, location: Location, is_couchdb: bool, q: int) -> None:
+    if not is_couchdb:
+        assert (client.shards, client.shard_of("token_1")) == (1, 0)
+        pytest.skip("the embedded server does not divide a database")
+    name = f"{client.db.name}_{q}"
+    client.server.resource.put_json(name, q=q)
+    try:
+        divided = CouchDB(location.url, name, location.username, location.password)
+        _, _, shards = divided.db.resource.get_json("_shards")
+        ranges = sorted(shards["shards"])
+        for number in range(30):
+            token = f"token_{number}_ü"
+            _, _, found = divided.db.resource.get_json(["_shards", token])
+            assert ranges[divided.shard_of(token)] == found["range"]
+    finally:
+        del client.server[name]
+
+
 def test_a_missing_database_is_noticed_at_once(location: Location) -> None:
     with pytest.raises(couchdb.ResourceNotFound):
         CouchDB(location.url, "picas_test_absent", location.username, location.password)

@@ -271,7 +271,7 @@ class TestContention:
 
         intruder = Intruder(monkeypatch, client, take_all_but_the_last)
         assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
-        assert intruder.locks == candidates.GONE_IN_A_ROW + 1
+        assert intruder.locks == 3  # the second failure tells that somebody takes them all
 
     @pytest.mark.parametrize(("tokens", "longest"), [(10, "SCARCE_BACKOFF"), (60, "FIRST_BACKOFF")])
     def test_waits_longer_where_few_tokens_are_left(self, client, push, monkeypatch, waits, tokens, longest):
