@@ -7,6 +7,7 @@ import http.client
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -15,6 +16,7 @@ import requests
 
 from picas import CouchDB
 from picas.generators import TokenGenerator
+from picas.outages import wait_out
 from picas.pushes import CHUNK
 from picas.util import split_credentials
 from picas.views import create_views
@@ -143,11 +145,15 @@ def save_tokens(client: CouchDB, first: int, count: int, **fields: Any) -> Itera
 
 
 def warm_views(node: Node, database: str) -> None:
-    """Have every index of a database built, by one query for each design document."""
+    """Have every index of a database built, by one query for each design document.
+
+    The server lets such a query time out while it has much to index, and goes on indexing.
+    """
     client = node.client(database, read_timeout=INDEX_TIMEOUT)
     rows = client.db.view("_all_docs", startkey="_design/", endkey="_design0", include_docs=True).rows
     for row in rows:
         for name, view in row.doc.get("views", {}).items():
             if "reduce" not in view:
-                client.view(name, design_doc=row.id.partition("/")[2], limit=1).rows  # noqa: B018  # makes the request
+                design_doc = row.id.partition("/")[2]
+                wait_out(partial(client.get_from_view, name, design_doc=design_doc, limit=1), INDEX_TIMEOUT, bool)
                 break  # the views of one design document are indexed together
