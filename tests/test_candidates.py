@@ -286,6 +286,7 @@ class TestACrowd:
         queue = from_the_first_place(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
+        watched.shards = 1  # else those of one shard come first
         source.met_others()
         source.met_others()
         taken = [source.take(watched)[0].id for _ in range(10)]
@@ -310,6 +311,7 @@ class TestACrowd:
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
         lock(watched, *list(queue.values())[:2])  # of the four that it reads
+        watched.shards = 1
         taken = take_anew(watched, source) + source.take(watched)
         assert ids(taken) == list(queue.values())[2:4]
         source.take(watched)
