@@ -39,7 +39,8 @@ MAX_WIDENING = 3
 PAGE = 300
 """Rows that are read at once while none of them is free."""
 GONE_IN_A_ROW = 3
-"""After so many failures in a row the candidates are read again, which costs as much as some failures."""
+"""After so many failures in a row the candidates are read again, which costs as much as some failures.
+In a crowd that goes through the queue they are after the first."""
 WINDOWS_PER_WANTED = 4
 """How many candidates are read at least for each token that is wanted at once."""
 WINDOW_AGE = 10.0
@@ -70,9 +71,9 @@ class Candidates:
         self._fresh_at = -math.inf  # when the view's beginning was read
         self._cursor: Any = None  # the key up to which it was read since
         self._place: int | None = None  # where in the queue a pilot in a crowd reads on; None for somewhere else
-        self._has_failed_again = False  # whether the same tokens in the same order may fail for ever
+        self._has_failed_again = False  # more than once in a row
         self._is_behind = False  # whether the queue was seen to lag much
-        self._shard = 0  # that of the token that is given out last
+        self._shard = 0  # that of the last token of the window
         self._size = 0  # of the queue, in tokens, when it was last read
 
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
@@ -121,14 +122,16 @@ class Candidates:
             self._has_queue, self._size = False, 0  # somebody has created the views anew with an older release
             free, self._is_all = self._read_window(database, limit, is_crowded)
         if is_crowded and (not self._has_queue or self._has_failed_again):
-            random.shuffle(free)
+            random.shuffle(
+                free
+            )  # of a queue too: what only looks free, on a node that lags, is not to be first for ever
         if is_crowded and self._has_queue:
             self._sort_by_shard(database, free)
         free.sort(key=_priority, reverse=True)  # stable: equals stay in the view's order
         self._waiting.extend(free)
         self._read_at = time.monotonic()
         is_slow = self._read_at - begin > QUICK
-        self._window = WINDOW if is_slow else min(2 * self._window, MAX_WINDOW)
+        self._window = min(self._window, WINDOW) if is_slow else min(2 * self._window, MAX_WINDOW)
 
     def _is_crowded(self) -> bool:
         return time.monotonic() - self._met_at < CROWD_MEMORY

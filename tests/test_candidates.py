@@ -197,6 +197,21 @@ class TestALonePilot:
         take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
         assert {read["limit"] for read in reads()} == {5}
 
+    def test_reads_no_more_in_a_crowd_either_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "QUICK", 0.0)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 5)
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        source.met_others()
+        source.take(watched)
+        with monkeypatch.context() as long_work:
+            long_work.setattr(candidates, "WINDOW_AGE", 0.0)
+            source.take(watched)
+        for _ in range(5):
+            source._place = 0
+            source.take(watched)
+        assert [read["limit"] for read in reads()][1:] == [5, 5]
+
     @pytest.mark.parametrize("has_met", [False, True])
     def test_reads_few_at_once_again_where_tokens_take_long(self, push, watched, reads, monkeypatch, has_met):
         monkeypatch.setattr(candidates, "WINDOW", 20)
