@@ -9,7 +9,7 @@ import pytest
 from conftest import make_token
 from couchdb.http import ResourceNotFound, Unauthorized
 from doubles import CUT, FaultProxy
-from pilots import PilotProcess, is_alive, wait_for
+from pilots import PilotProcess, is_alive, untraced_threads, wait_for
 
 import picas
 from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator, interrupts, outages
@@ -646,8 +646,9 @@ class TestTimeOut:
                 actor.run(**conditions)
                 return
             thread = threading.Thread(target=actor.run, kwargs=conditions)
-            thread.start()
-            thread.join(30)
+            with untraced_threads():
+                thread.start()
+                thread.join(30)
             assert not thread.is_alive()
 
         return run

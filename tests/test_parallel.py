@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_token
 from doubles import FaultProxy, Reply
-from pilots import PilotProcess, is_alive, signal_after, wait_for
+from pilots import PilotProcess, is_alive, signal_after, untraced, wait_for
 
 from picas import (
     Actor,
@@ -1065,20 +1065,17 @@ Threading(watched(), grace=1).run(slots=2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)
 
-    @pytest.mark.skipif(
-        sys.version_info[:2] == (3, 11) and sys.gettrace() is not None,
-        reason="Python 3.11 lets all traced threads wait while an exception is on its way into a system call",
-    )
-    def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot):
+    def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot, environment):
         """A batch system kills the pilot soon after it has said stop."""
         push(2)
-        process = pilot("""
+        body = """
 class Sleeping(Noting):
     def process_task(self, task):
         note("working")
         time.sleep(60)
 Sleeping(watched()).run(slots=2)
-""")
+"""
+        process = pilot(body, env=untraced(environment))
         wait_for_lines(process, "working", 2)
         began = time.monotonic()
         assert process.stop() == 0
