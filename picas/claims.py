@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 EMPTY_PAUSE = 0.3
 """Seconds until an empty view is asked once more before it counts as the end."""
 FIRST_BACKOFF = 0.01
-SCARCE_BACKOFF = 0.2
+SCARCE_BACKOFF = 0.4
 """Seconds that a claim waits at the most after a first conflict: for any token, and for one of the last."""
 MAX_BACKOFF = 2.0
 """Seconds that a claim waits at the most after conflicts."""

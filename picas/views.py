@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from typing import Any
 
 from .clients import CouchDB
@@ -12,7 +14,9 @@ DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"
 FREE_VIEW = "todo"
 QUEUE = "queue"
-"""The view that pilots read free tokens from: those of `todo`, each at its place in the order and at a random place."""
+"""The view that pilots read free tokens from: those of `todo`, each at its place in the order and at a random place.
+
+The random places are there to choose a token from, all with the same chance."""
 ROWS_PER_TOKEN = 2
 """How many rows of the queue each token has."""
 RANDOM_PLACES = 2**32
@@ -70,6 +74,14 @@ def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
     except (ValueError, KeyError, TypeError):
         return False
     return _EMIT in todo and bool(queue == _queue_map(todo))
+
+
+def key_in_queue(id: str) -> int | str | None:
+    """Return the key that puts a token into the order of the queue, None if JavaScript does not hold it exactly."""
+    number = re.fullmatch("token_([0-9]+)", id)
+    if number is None:
+        return id
+    return int(number.group(1)) if len(number.group(1)) <= sys.float_info.dig else None
 
 
 def _queue_map(todo_map: str) -> str:

@@ -43,14 +43,14 @@ def watched(proxy, through):
 
 @pytest.fixture
 def reads(proxy):
-    """Return the reads of views so far: each with the view's name and the query's parameters."""
+    """Return the reads of documents in views so far: each with the view's name and the query's parameters."""
 
     def reads():
         found = []
         for request in proxy.requests:
             parts = urlsplit(request.path)
-            if "/_view/" in parts.path:
-                params = {name: json.loads(value) for name, value in parse_qsl(parts.query)}
+            params = {name: json.loads(value) for name, value in parse_qsl(parts.query)}
+            if "/_view/" in parts.path and "include_docs" in params:
                 found.append({"view": parts.path.rpartition("/")[2], **params})
         return found
 
@@ -88,17 +88,18 @@ def take_anew(client, source, count=1):
 
 
 @pytest.fixture
-def from_the_first_place(client, monkeypatch):
-    """Return a function that pushes tokens and returns them by place; each random place is the first one from then."""
-
-    class First(random.Random):
-        def randrange(self, stop):
-            return 0
+def from_token_0(client, monkeypatch):
+    """Return a function that pushes tokens; each random token is the first of them from then."""
 
     def begin(push, count):
         push(count)
+        places = [row.key[0] for row in client.view(QUEUE, startkey=[]).rows if row.id == "token_0"]
+
+        class First(random.Random):
+            def randrange(self, stop):
+                return places[0]
+
         monkeypatch.setattr(candidates, "random", First(7))
-        return {row.key[0]: row.id for row in client.view(QUEUE, startkey=[]).rows}
 
     return begin
 
@@ -262,24 +263,33 @@ class TestACrowd:
         push(30)
         source = Candidates(FREE_VIEW, {})
         source.met_others()
-        taken = take_and_lock_all(client, source, 3)
-        assert sorted(taken) == sorted(numbered(*range(30)))
-        assert taken != numbered(*range(30))
+        assert sorted(take_and_lock_all(client, source, 3)) == sorted(numbered(*range(30)))
 
-    def test_goes_on_at_the_begin_of_the_places_when_it_comes_to_their_end(self, push, watched, reads, monkeypatch):
+    def test_begins_with_any_token(self, client, push):
+        push(30)
+        assert len({take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(20)}) > 5
+
+    @pytest.mark.parametrize("names", [numbered(1, 2, 3), ["a", "b", "c"], ["token_1", "token_12345678901234567890"]])
+    def test_goes_on_at_the_begin_of_the_order_when_it_comes_to_its_end(self, client, watched, reads, names):
+        client.save_documents([make_token(_id=name) for name in names])
+        for _ in range(30):
+            assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), len(names)))) == names
+        to_the_end, from_the_begin = next(
+            (read, after) for read, after in zip(reads(), reads()[1:]) if "inclusive_end" in after
+        )
+        assert to_the_end["startkey"] == from_the_begin["endkey"]
+        assert (to_the_end["endkey"], from_the_begin["inclusive_end"]) == ([], False)
+
+    def test_begins_at_the_begin_if_no_token_has_so_high_a_place(self, push, watched, monkeypatch):
         class Highest(random.Random):
             def randrange(self, stop):
                 return stop - 1
 
         monkeypatch.setattr(candidates, "random", Highest())
         push(3)
-        taken = take_anew(watched, Candidates(FREE_VIEW, {}), 3)
-        assert sorted(ids(taken)) == numbered(0, 1, 2)
-        to_the_end, from_the_begin = reads()
-        assert to_the_end["startkey"] == from_the_begin["endkey"] == [2**32 - 1]
-        assert (from_the_begin["startkey"], from_the_begin["inclusive_end"]) == ([], False)
+        assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), 3))) == numbered(0, 1, 2)
 
-    def test_begins_with_few_rows_at_a_random_place(self, push, watched, reads):
+    def test_begins_with_few_rows(self, push, watched, reads):
         push(30)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
@@ -287,7 +297,6 @@ class TestACrowd:
         take_anew(watched, source)
         for read in reads()[1:]:
             assert (read["update"], read["limit"]) == (False, candidates.LEAST_LAGGING)
-        assert reads()[1]["startkey"] != reads()[2]["startkey"]
 
     def test_begins_with_more_rows_if_it_wants_many_tokens(self, push, watched, reads):
         push(30)
@@ -296,9 +305,9 @@ class TestACrowd:
         take_anew(watched, source, 10)
         assert reads()[1]["limit"] == 40
 
-    def test_reads_on_behind_what_it_has_read(self, push, watched, reads, monkeypatch, from_the_first_place):
+    def test_reads_on_behind_what_it_has_read(self, push, watched, reads, monkeypatch, from_token_0):
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
-        queue = from_the_first_place(push, 40)
+        from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
         watched.shards = 1  # else those of one shard come first
@@ -306,41 +315,49 @@ class TestACrowd:
         source.met_others()
         taken = [source.take(watched)[0].id for _ in range(10)]
         first, second = [read for read in reads() if "update" in read]
-        places = list(queue)
-        assert taken == [queue[place] for place in places[:10]]
-        assert (first["limit"], second["startkey"]) == (4, [places[3] + 1])
+        assert taken == numbered(*range(10))
+        assert (first["limit"], second["startkey"]) == (4, 4)
+
+    def test_reads_on_behind_names_too(self, client, watched, monkeypatch):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 4)
+        names = [f"name {number:02}" for number in range(40)]
+        client.save_documents([make_token(_id=name) for name in names])
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        source.met_others(candidates.GONE_IN_A_ROW)
+        assert set(take_and_lock_all(watched, source)) == set(names)
 
     def test_goes_elsewhere_after_it_has_met_another(self, push, watched, reads):
         push(40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        last = take_anew(watched, source, 4)[-1]
-        source.met_others()
-        source.take(watched)
-        behind = next(row.key[0] + 1 for row in watched.view(QUEUE, startkey=[]).rows if row.id == last.id)
-        assert [behind] != reads()[2]["startkey"] != reads()[1]["startkey"]
+        begun_at = set()
+        for _ in range(5):
+            take_anew(watched, source)
+            begun_at.add(reads()[-1]["startkey"])
+        assert len(begun_at) > 1
 
-    def test_goes_elsewhere_where_others_have_been(self, push, watched, reads, monkeypatch, from_the_first_place):
+    def test_goes_elsewhere_where_others_have_been(self, push, watched, reads, monkeypatch, from_token_0):
         monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
-        queue = from_the_first_place(push, 40)
+        from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        lock(watched, *list(queue.values())[:2])  # of the four that it reads
+        lock(watched, *numbered(0, 1))  # of the four that it reads
         watched.shards = 1
         taken = take_anew(watched, source) + source.take(watched)
-        assert ids(taken) == list(queue.values())[2:4]
+        assert ids(taken) == numbered(2, 3)
         source.take(watched)
         first, second = [read for read in reads() if "update" in read]
-        assert first["startkey"] == second["startkey"] == [0]  # the random place of this test
+        assert first["startkey"] == second["startkey"] == 0  # the random token of this test
 
-    def test_has_the_queue_indexed_where_much_of_it_is_gone(self, push, watched, reads, from_the_first_place):
-        queue = from_the_first_place(push, 40)
+    def test_has_the_queue_indexed_where_much_of_it_is_gone(self, push, watched, reads, from_token_0):
+        from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        gone = list(queue.values())[: candidates.LEAST_LAGGING * 3 // 4]
+        gone = numbered(*range(candidates.LEAST_LAGGING * 3 // 4))
         lock(watched, *gone)
         assert len(take_anew(watched, source, 4)) == 4
-        assert set(ids(take_anew(watched, source, 36))) == set(queue.values()) - set(gone)
+        assert set(ids(take_anew(watched, source, 36))) == set(numbered(*range(40))) - set(gone)
         assert "update" not in reads()[-1]
 
     @pytest.mark.parametrize(("tokens", "window"), [(10, 4), (200, 14)])
@@ -379,7 +396,7 @@ class TestACrowd:
     def test_does_not_fail_for_ever_with_what_looks_free_and_is_not(self, push, watched, monkeypatch):
         """A node of a cluster that lags shows documents as they were."""
         push(4)
-        stale = watched.view(QUEUE, startkey=[], include_docs=True)
+        stale = watched.view(QUEUE, endkey=[], include_docs=True)
         assert len(stale.rows) == 4
         monkeypatch.setattr(watched, "view", lambda *args, **params: stale)
         source = Candidates(FREE_VIEW, {})
@@ -431,7 +448,7 @@ class TestACrowd:
         assert ids(source.take(watched, 5)) == numbered(1, 2, 3, 4, 5)
         monkeypatch.undo()
         assert source.take(watched)
-        assert isinstance(reads()[-1]["startkey"], list)
+        assert "startkey" in reads()[-1]
 
 
 class TestPriority:
