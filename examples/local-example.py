@@ -51,6 +51,10 @@ def main() -> None:
         "--max-scrub", type=positive(int), default=0, metavar="N", help="try a failed token again N times"
     )
     parser.add_argument(
+        "--retry-delay", type=positive(float), default=0, metavar="SECONDS",
+        help="wait so long before that, twice as long after each further failure",
+    )  # fmt: skip
+    parser.add_argument(
         "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
     )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what goes on; -vv: every detail")
@@ -64,6 +68,7 @@ def main() -> None:
             max_total_time=arguments.max_total_time,
             max_tasks=arguments.max_tasks,
             max_scrub=arguments.max_scrub,
+            retry_delay=arguments.retry_delay,
             slots=arguments.slots,
         )
     except ResourceNotFound:

@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
@@ -13,17 +14,22 @@ from typing import Any, Callable, Literal, Union
 
 from couchdb.http import HTTPError
 
+from . import spool
 from .clients import CouchDB
 from .conditions import StopConditions
 from .documents import Document
+from .durations import duration
 from .exceptions import PicasError, PilotStopped
 from .executers import GRACE
+from .heartbeats import Heartbeat, lifetimes
 from .interrupts import exposed, interrupt, shielded
 from .iterators import TaskViewIterator, ViewIterator
-from .outages import MAX_OUTAGE
+from .leases import MAX_LOST, Watch
+from .outages import MAX_OUTAGE, is_outage
 from .outcomes import STOP_SIGNALS
 from .parallel import ParallelWorker
 from .pilots import Pilot
+from .recovery import recover_quietly
 from .resources import granted_cores
 from .states import is_in_state
 from .util import Timer
@@ -44,12 +50,20 @@ class Actor(ParallelWorker):
         leaves the token as it is
     :param auto_close: whether a token that `process_task` has left open is closed, with exit code 0 if it has none
     :param stop_exit_code: the exit code of a process that is told to stop
-    :param grace: seconds that children have between SIGTERM and SIGKILL
-    :param max_outage: seconds that the database may be away before a result goes to a file, or the run ends
+    :param grace: seconds that children have between SIGTERM and SIGKILL; by default $PICAS_GRACE, or 30
+    :param max_outage: seconds that the database may be away before a result goes to a file, or the run ends; by default
+        $PICAS_MAX_OUTAGE, or an hour
+    :param heartbeat: seconds between two signs of life; by default $PICAS_HEARTBEAT, or 60, and a third of the lease if
+        that is less
+    :param lease: seconds without a sign of life after which this pilot takes another for dead and puts its tokens back;
+        by default $PICAS_LEASE, or ten minutes. A pilot with a longer lease is given its own. A pilot whose Python code
+        keeps all threads from running for so long counts as dead.
+    :param max_lost: how often a token may lose its pilot before it counts as failed
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
     :raises ValueError: if `db` is None
+    :raises SettingsError: if one of these times makes no sense, or the spool folder is a file
     """
 
     stop_signals = STOP_SIGNALS
@@ -64,8 +78,11 @@ class Actor(ParallelWorker):
         *,
         auto_close: bool = True,
         stop_exit_code: int = 0,
-        grace: float = GRACE,
-        max_outage: float = MAX_OUTAGE,
+        grace: float | None = None,
+        max_outage: float | None = None,
+        heartbeat: float | None = None,
+        lease: float | None = None,
+        max_lost: int = MAX_LOST,
         spool_folder: str | Path | None = None,
         **view_params: Any,
     ) -> None:
@@ -77,12 +94,16 @@ class Actor(ParallelWorker):
         self.token_reset_values = None if token_reset_values is None else list(token_reset_values)
         self.auto_close = auto_close
         self.stop_exit_code = stop_exit_code
-        self.grace = grace
-        self.max_outage = max_outage
+        self.grace = duration(grace, "PICAS_GRACE", GRACE)
+        self.max_outage = duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
+        self.heartbeat, self.lease = lifetimes(heartbeat, lease)
+        self.max_lost = max_lost
         self.spool_folder = None if spool_folder is None else Path(spool_folder)
+        spool.check_folder(self.spool_folder)
 
         self.time = Timer()
         self._previous_handlers: dict[int, Any] = {}
+        self._heartbeat: Heartbeat | None = None
 
     # --- what users call
 
@@ -140,7 +161,8 @@ class Actor(ParallelWorker):
     def _work(self, conditions: StopConditions, slots: Slots) -> None:
         count = _count(slots)
         with shielded():  # a signal interrupts the user's code only; else it takes effect where the loop looks for it
-            self.pilot = Pilot()
+            self.pilot = Pilot(slots=count)
+            self._has_left_some = False
             self.time = Timer()
             self._stop_signal = None
             self._thread = threading.get_ident()
@@ -149,6 +171,7 @@ class Actor(ParallelWorker):
             try:
                 self._prepare_and_work(conditions, count)
             finally:
+                self._end_heartbeat()
                 self._restore_handlers()
                 at_work.discard(self._thread)
                 self._thread = None
@@ -159,6 +182,8 @@ class Actor(ParallelWorker):
             with exposed():
                 self.prepare_env()
             is_prepared = True
+            self._begin_heartbeat(conditions)
+            self._recover(conditions)
             if slots == 1:
                 self._work_in_turn(conditions)
             else:
@@ -178,6 +203,41 @@ class Actor(ParallelWorker):
             self.cleanup_env()
         except Exception:
             log.exception("cleanup_env failed")
+
+    # --- signs of life
+
+    def _begin_heartbeat(self, conditions: StopConditions) -> None:
+        """Let other pilots see that this one lives, before it locks any token."""
+        if not isinstance(self.db, CouchDB):
+            return  # a stand-in of a script's own
+
+        def begin() -> Heartbeat:
+            client = self.db.copy()  # a script may do to its own what it likes
+            client.server.resource.session.retry_pauses = ()
+            watch = Watch(client, self.pilot.id, self.lease, self.max_lost)
+            heartbeat = Heartbeat(client, self.pilot, self.heartbeat, watch, self._held_ids, self._check_claims)
+            heartbeat.save_first()
+            return heartbeat
+
+        try:
+            self._heartbeat = self._wait_out(begin, conditions)
+        except HTTPError as error:
+            if is_outage(error):
+                raise
+            log.warning("If this pilot dies its tokens stay locked: the server refuses its document (%s)", error)
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
+
+    def _recover(self, conditions: StopConditions) -> None:
+        """Bring in what earlier pilots have kept in the spool folder."""
+        if isinstance(self.db, CouchDB):
+            recover = partial(recover_quietly, self.db, self.spool_folder, is_stopped=self._is_stopping)
+            self._wait_out(recover, conditions)
+
+    def _end_heartbeat(self) -> None:
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is not None:
+            heartbeat.end(is_clean=not self._has_left_some)
 
     # --- stopping
 
@@ -210,6 +270,7 @@ class Actor(ParallelWorker):
             tasks = self.iterator.settle()
         except (PicasError, HTTPError) as error:
             log.error("A token may have stayed locked by this pilot, %s: %s", self.pilot.id, error)
+            self._has_left_some = True
             return []
         return [Attempt(task, {}) for task in tasks]
 
@@ -246,6 +307,7 @@ class RunActor(Actor):
         stop_function: Callable[..., Any] | None = None,
         *,
         slots: Slots = 1,
+        retry_delay: float = 0.0,
         **stop_function_args: Any,
     ) -> None:
         """Process tokens until the iterator has no more or a condition is met.
@@ -257,7 +319,11 @@ class RunActor(Actor):
         :param max_scrub: how often a token that failed is put back into the pool
         :param stop_function: is called after each token; true ends the run
         :param slots: how many tokens are processed at a time, see `Actor.run`
-        :param stop_function_args: its arguments
+        :param retry_delay: seconds before a token that failed may be taken again, by any pilot; twice as long after
+            each further failure, at most an hour, and longer by up to a quarter at random. A run does not end while
+            tokens wait for that, unless it has no time for them. 0 for no wait.
+        :param stop_function_args: the arguments of `stop_function`
+        :raises ValueError: if `retry_delay` is no time
         :raises: what `Actor.run` raises
         """
         self._work(
@@ -266,6 +332,7 @@ class RunActor(Actor):
                 max_total_time=max_total_time,
                 max_tasks=max_tasks,
                 max_scrub=max_scrub,
+                retry_delay=retry_delay,
                 stop_function=stop_function,
                 stop_function_args=stop_function_args,
             ),

@@ -5,6 +5,8 @@ goes to a random token of the queue (see `views.QUEUE`) and takes those that fol
 the stretch of another pilot; then it goes to another random token. So pilots seldom reach for the same token, and the
 server finds what a pilot saves and locks together side by side in its files: measured, that makes 16 pilots faster by a
 fifth.
+
+A free token that waits for its next try (see `retries`) is passed over, and remembered until its time comes.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from couchdb.http import ResourceNotFound
@@ -21,6 +24,7 @@ from couchdb.http import ResourceNotFound
 from .clients import CouchDB
 from .documents import Document
 from .modifiers import is_free
+from .retries import FIELD, Postponed, not_before
 from .views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue, key_in_queue
 
 WINDOW = 50
@@ -51,6 +55,22 @@ WINDOW_AGE = 10.0
 """Seconds after which candidates that were read count as stale."""
 CROWD_MEMORY = 30.0
 """Seconds after the last meeting during which a pilot counts others in."""
+REST_PER_READING = 10
+"""Where tokens wait for their next try, the view's beginning is left alone so many times as long as reading takes.
+"""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What was read of a view."""
+
+    last: Any
+    """The key of the last row, None if there is none."""
+    count: int
+    free: int
+    """How many tokens are free, those that wait included."""
+    ready: list[Document]
+    """The free tokens that may be taken now."""
 
 
 class Candidates:
@@ -79,6 +99,10 @@ class Candidates:
         self._is_behind = False  # whether the queue was seen to lag much
         self._shard = 0  # that of the last token of the window
         self._size = 0  # of the queue, in tokens, when it was last read
+        self._postponed = Postponed()
+        self._has_only_postponed = False  # whether the view had nothing else when its beginning was read
+        self._rest = 0.0  # seconds after which the beginning is read again, if that is more than usual
+        self._passed = 0  # rows at the beginning of a view without a queue that need not be read again so soon
 
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
         """Return up to so many tokens that were free when they were read; none if the view has none.
@@ -88,9 +112,21 @@ class Candidates:
         if self._waiting and _is_old(self._read_at):
             self._waiting.clear()
             self._window = LEAST_LAGGING if self._is_crowded() else WINDOW
-        if not self._waiting:
+        if not self._waiting and not (self._is_resting() and self._postponed.seconds_left() > 0):
             self._read(database, count)
         return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+
+    def look_anew(self) -> None:
+        """Read the view when tokens are asked for the next time, though only tokens that wait were there just now."""
+        self._has_only_postponed = False
+
+    @property
+    def ready_at(self) -> float:
+        """When the first token that waits for its next try may be taken, on the clock of `time.monotonic`.
+
+        Infinity if none does.
+        """
+        return time.monotonic() + self._postponed.seconds_left()
 
     @property
     def are_scarce(self) -> bool:
@@ -151,12 +187,39 @@ class Candidates:
             self._shard = database.shard_of(free[-1].id)
 
     def _read_window(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
-        """Return free tokens, at least one if there is any, and whether these are known to be all."""
-        if self._size > 0 and not self._is_behind:
-            free = self._read_lagging(database, limit, is_crowded)
-            if free:
-                return free, False
+        """Return tokens to take, at least one if there is any, and whether these are known to be all."""
+        is_resting = self._is_resting()
+        if self._size > 0 and not self._is_behind and not is_resting:
+            ready = self._read_lagging(database, limit, is_crowded)
+            if ready:
+                return ready, False
+        ready = self._read_due(database, limit, is_crowded)
+        if ready or is_resting:
+            return ready, False
         return self._read_fresh(database, limit, is_crowded)
+
+    def _is_resting(self) -> bool:
+        """Tell whether only tokens that wait are looked for, since a moment ago there were no others."""
+        return self._has_only_postponed and bool(self._postponed) and not self._is_beginning_old()
+
+    def _is_beginning_old(self) -> bool:
+        """Tell whether the view's beginning is to be read again."""
+        return time.monotonic() - self._fresh_at > max(WINDOW_AGE, self._rest)
+
+    def _read_due(self, database: CouchDB, limit: int, is_crowded: bool) -> list[Document]:
+        """Return tokens that have waited and may be taken by now; what has changed meanwhile is left to the view."""
+        due = self._postponed.due()
+        ids = list(due)
+        if is_crowded:
+            random.shuffle(ids)  # all pilots know the same tokens
+        del ids[limit:]
+        if not ids:
+            return []
+        rows = database.db.view("_all_docs", keys=ids, include_docs=True).rows
+        for id in ids:
+            self._postponed.forget(id)
+        documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
+        return [document for document in documents if document.rev == due[document.id]]
 
     def _window_size(self, is_crowded: bool) -> int:
         """Return how many tokens to read.
@@ -177,23 +240,26 @@ class Candidates:
         return limit
 
     def _read_lagging(self, database: CouchDB, limit: int, is_crowded: bool) -> list[Document]:
-        """Return free tokens of the queue as it is indexed by now; that costs a third of bringing it up to date.
+        """Return tokens to take of the queue as it is indexed by now; that costs a third of bringing it up to date.
 
         A lone pilot reads on from where it has come to, but for one that has not looked at the beginning for a while.
         """
         if is_crowded:
             asked = self._least if self._place is None else max(limit, self._least)
             params: dict[str, Any] = {"startkey": self._next_place(database), "endkey": [], "limit": asked}
-            last, count, free = self._read_rows(database, params, is_fresh=False)
-            self._go_on(last, count == asked and 2 * len(free) > count)
-            self._is_behind = len(free) < FREE_SHARE * count
-            return free
-        if self._cursor is None or _is_old(self._fresh_at):
+            rows = self._read_rows(database, params, is_fresh=False)
+            self._go_on(rows.last, rows.count == asked and 2 * rows.free > rows.count)
+            self._is_behind = rows.free < FREE_SHARE * rows.count
+            return rows.ready
+        if self._cursor is None or self._is_beginning_old():
             return []
-        params = {"startkey": self._cursor, "endkey": [], "limit": limit}
-        cursor, _, free = self._read_rows(database, params, is_fresh=False)
-        self._cursor = self._cursor if cursor is None else cursor
-        return free
+        while True:
+            params = {"startkey": self._cursor, "endkey": [], "limit": limit}
+            rows = self._read_rows(database, params, is_fresh=False)
+            self._cursor = self._cursor if rows.last is None else rows.last
+            if rows.ready or rows.free == 0 or rows.count < limit:
+                return rows.ready
+            limit = max(limit, PAGE)  # all that are free wait for their next try
 
     def _find_queue(self, database: CouchDB) -> bool:
         """Tell whether the view is `todo` as it is, with a queue beside it."""
@@ -202,29 +268,52 @@ class Candidates:
         return has_queue(database, self._design_doc)
 
     def _read_fresh(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
-        """Return free tokens of the view, at least one if there is any, and whether these are all."""
-        free: list[Document] = []
-        self._cursor, self._fresh_at, self._is_behind = None, time.monotonic(), False
+        """Return tokens of the view to take, at least one if there is any, and whether these are all."""
+        begin = time.monotonic()
+        passed = self._passed if self._postponed and not self._is_beginning_old() else 0
+        if not passed:
+            self._postponed.clear()  # whatever still waits is seen again before the view counts as read
+            self._fresh_at = begin
+        self._cursor, self._is_behind = None, False
+        ready, is_all = self._read_parts(database, limit, is_crowded, passed)
+        if passed and not ready:
+            self._passed = 0
+            return self._read_fresh(database, limit, is_crowded)
+        self._has_only_postponed = is_all and not ready
+        if not passed:
+            self._rest = REST_PER_READING * (time.monotonic() - begin) if self._postponed else 0.0
+        return ready, is_all
+
+    def _read_parts(self, database: CouchDB, limit: int, is_crowded: bool, passed: int) -> tuple[list[Document], bool]:
+        """Do that for the view behind so many rows."""
+        ready: list[Document] = []
+        self._passed = 0
         for part in self._parts(database, is_crowded):
-            skip = int(part.get("skip", 0))
+            begin = int(part.get("skip", 0))
+            where = {**part, "skip": begin + passed}
             while True:
-                asked = int(part.get("limit", limit - len(free)))
-                last, count, found = self._read_rows(database, {**part, "limit": asked, "skip": skip})
-                free += found
+                asked = int(part.get("limit", limit - len(ready)))
+                rows = self._read_rows(database, {**where, "limit": asked})
+                ready += rows.ready
                 if self._has_queue and is_crowded:
-                    self._go_on(last, count == asked)
+                    self._go_on(rows.last, rows.count == asked)
                 elif self._has_queue:
-                    self._cursor = last
+                    self._cursor = rows.last
                 if "limit" in part:
-                    return free, False
-                if count < asked:
+                    return ready, False
+                if rows.count < asked:
                     break
-                if free:
-                    return free, False
-                # A full window of none: the view lags, or it is one of the user's own that selects more than free ones.
-                skip += count
+                if ready:
+                    self._passed = 0 if self._has_queue else where["skip"] - begin
+                    return ready, False
+                # A full window of none: the view lags, it is one of the user's own that selects more than free ones, or
+                # all wait for their next try.
                 limit = max(limit, PAGE)
-        return free, True
+                if self._has_queue:
+                    where["startkey"] = _behind(rows.last)
+                else:
+                    where["skip"] += rows.count
+        return ready, not passed
 
     def _next_place(self, database: CouchDB) -> Any:
         """Return the key of the queue from which a pilot in a crowd reads, in the order of the tokens."""
@@ -236,8 +325,7 @@ class Candidates:
 
     def _go_on(self, last: Any, is_good: bool) -> None:
         """Read on behind a key next if that is good: others have not been there, and it is not the end."""
-        behind = last + 1 if isinstance(last, int) else last  # nothing is next to a text: that row is read again
-        self._place = behind if is_good else None
+        self._place = _behind(last) if is_good else None
 
     def _parts(self, database: CouchDB, is_crowded: bool) -> Iterator[dict[str, Any]]:
         """Yield the query parameters of the parts of the view, in the order in which they are to be read."""
@@ -251,10 +339,8 @@ class Candidates:
             yield {"startkey": start, "endkey": []}
             yield {"endkey": start, "inclusive_end": False}
 
-    def _read_rows(
-        self, database: CouchDB, params: dict[str, Any], is_fresh: bool = True
-    ) -> tuple[Any, int, list[Document]]:
-        """Read some rows; return the last key, how many there are, and the free tokens among them.
+    def _read_rows(self, database: CouchDB, params: dict[str, Any], is_fresh: bool = True) -> Rows:
+        """Read some rows with their documents.
 
         A view may be behind, and one of the user's own may select anything: what counts is the document.
 
@@ -271,7 +357,25 @@ class Candidates:
             self._met_at = time.monotonic()  # somebody was faster than the view
         if self._has_queue:
             self._size = result.total_rows // ROWS_PER_TOKEN
-        return rows[-1].key if rows else None, len(rows), free
+        ready = [document for document in free if FIELD not in document.value or self._is_ready(document.value)]
+        return Rows(rows[-1].key if rows else None, len(rows), len(free), ready)
+
+    def _is_ready(self, token: dict[str, Any]) -> bool:
+        """Tell whether a free token may be taken now; remember one that may not.
+
+        This compares the clock of whoever wrote the time with our own, but decides nothing about a lock: a clock that
+        is wrong makes the token come earlier or later, no more.
+        """
+        when = not_before(token)
+        if when <= time.time():
+            return True
+        self._postponed.add(token, when)
+        return False
+
+
+def _behind(key: Any) -> Any:
+    """Return the first key of the queue behind another; nothing is next to a text: that row is read again."""
+    return key + 1 if isinstance(key, int) else key
 
 
 def _is_old(read_at: float) -> bool:

@@ -8,6 +8,7 @@ fewer took is taken back (see `strays`). A lock whose answer was lost is looked 
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Sequence
@@ -22,12 +23,19 @@ from .documents import Document, Task
 from .exceptions import PicasError
 from .modifiers import is_same_lock
 from .results import ClaimedToken
+from .retries import LONGEST_WAIT
 from .strays import Stray, read_branches, withdraw
 
 log = logging.getLogger(__name__)
 
 EMPTY_PAUSE = 0.3
 """Seconds until an empty view is asked once more before it counts as the end."""
+LOOK = 10.0
+"""Seconds after which a pilot that waits for the time of a token looks for others again at the latest."""
+SPREAD = 0.1
+MAX_SPREAD = 1.0
+"""Pilots that wait for the same token look later by up to that part of their wait, and so many seconds: one comes early
+enough, and the others find it taken."""
 FIRST_BACKOFF = 0.01
 SCARCE_BACKOFF = 0.4
 """Seconds that a claim waits at the most after a first conflict: for any token, and for one of the last."""
@@ -45,6 +53,9 @@ class Exchange:
     """Whether there are no more tokens; what came before counts."""
     is_ready: Callable[[], bool] = lambda: True
     """Tells whether it is time to ask again."""
+    next_at: float = -math.inf
+    """Before this time, on the clock of `time.monotonic`, there is no token, unless others put some into the pool: all
+    that are free wait for their next try, or there are none, and the time is infinite."""
 
 
 @dataclass
@@ -64,6 +75,8 @@ class Lock:
 
 class Claimer:
     """Locks the tokens of some views: those of a later view only while all earlier ones are empty.
+
+    A token that waits for its next try is not there yet, but while one does its view has not come to its end.
 
     :param views: the views
     :param recheck_empty: whether empty views are asked once more before that counts as the end
@@ -113,6 +126,11 @@ class Claimer:
         if not wanted or found or locked:
             return Exchange(found + locked)
         return self._after_conflicts(candidates) if candidates is not None else self._after_emptiness()
+
+    def look_anew(self) -> None:
+        """Read the views when tokens are asked for the next time, see `Candidates.look_anew`."""
+        for view in self.views:
+            view.look_anew()
 
     def settle(self, client: CouchDB) -> list[Task]:
         """Return the tokens that were locked by requests whose answers were lost.
@@ -199,10 +217,18 @@ class Claimer:
         return Exchange(is_ready=_after(random.uniform(0, self._backoff)))
 
     def _after_emptiness(self) -> Exchange:
+        ready_at = min((view.ready_at for view in self.views), default=math.inf)
+        wait = max(0.0, ready_at - time.monotonic())
+        if wait <= LONGEST_WAIT:
+            self._start_anew()
+            later = random.uniform(0, min(SPREAD * wait, MAX_SPREAD))
+            # Whoever asks again anyway waits in its own way.
+            is_over = not self.recheck_empty
+            return Exchange([], is_over, _after(min(wait + later, LOOK)), next_at=ready_at + later)
         # Right after conflicts the view may lag, and otherwise somebody may be filling the pool right now.
         if self._is_rechecked or not self.recheck_empty:
             self._start_anew()
-            return Exchange(is_over=True)
+            return Exchange(is_over=True, next_at=ready_at)
         self._is_rechecked = True
         return Exchange(is_ready=_after(EMPTY_PAUSE + random.uniform(0, self._backoff)))
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from couchdb.http import ResourceNotFound
 
-from . import console
+from . import console, spool
+from .recovery import Recovered, recover
 from .version import VERSION
 from .views import DESIGN_DOC, count_states
 
@@ -43,6 +44,17 @@ def _parser() -> console.ArgumentParser:
     status = commands.add_parser("status", help="show how many tokens are in each state")
     status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
     status.set_defaults(run=_status)
+
+    recovery = commands.add_parser(
+        "recover",
+        help="bring in results that pilots could not save",
+        description="Save the results that pilots have kept in a folder while the database was away, each if its token "
+        "is still locked as it was then. It may be repeated, also while pilots do the same.",
+    )
+    recovery.add_argument(
+        "folder", nargs="?", type=_folder, metavar="FOLDER", help="where (default: $PICAS_SPOOL, else picas-spool)"
+    )
+    recovery.set_defaults(run=_recover)
     return parser
 
 
@@ -51,6 +63,13 @@ def _port(text: str) -> int:
     if not 0 <= number < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
     return number
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if not text or (folder.exists() and not folder.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return folder
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -68,6 +87,25 @@ def _status(options: argparse.Namespace) -> None:
         raise console.no_such_view("overview_total", options.design_doc) from None
     for state, count in counts.items():
         print(f"{state} {count}")
+
+
+def _recover(options: argparse.Namespace) -> int:
+    folder = options.folder or spool.default_folder()
+    if not spool.files(folder):
+        print(f"nothing to recover in {folder}")
+        return 0
+    recovered = recover(console.connect(), folder, tell=print)
+    print(_summary(recovered))
+    return 0 if recovered.is_complete else console.EXIT_FAILURE
+
+
+def _summary(recovered: Recovered) -> str:
+    saved, aside = len(recovered.saved), len(recovered.kept_aside)
+    where = f" in {recovered.kept_aside[0].parent}" if aside else ""
+    return (
+        f"recovered {saved} result{'' if saved == 1 else 's'}, {aside} kept aside{where}, "
+        f"{len(recovered.unreadable)} unreadable, {len(recovered.left)} left"
+    )
 
 
 if __name__ == "__main__":

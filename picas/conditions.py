@@ -1,4 +1,4 @@
-"""When a run ends, other than for want of tokens."""
+"""When a run ends, other than for want of tokens, and how it tries failed tokens again."""
 
 from __future__ import annotations
 
@@ -10,16 +10,24 @@ from typing import Any, Callable
 
 @dataclass
 class StopConditions:
-    """What ends a run; the times are in seconds. See `RunActor.run` for what each means."""
+    """What ends a run, and how it retries; the times are in seconds. See `RunActor.run` for what each means.
+
+    :raises ValueError: if `retry_delay` is no time
+    """
 
     max_token_time: float | None = None
     max_total_time: float | None = None
     max_tasks: int | None = None
     max_scrub: int = 0
+    retry_delay: float = 0.0
     stop_function: Callable[..., Any] | None = None
     stop_function_args: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     processed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:
+            raise ValueError(f"retry_delay must be a number of seconds, not {self.retry_delay!r}")
 
     @property
     def last_start(self) -> float:

@@ -34,5 +34,9 @@ class TokenTimeout(BaseException):
     """
 
 
+class TokenLost(BaseException):
+    """Raised inside `process_task` when the token is not this pilot's any more."""
+
+
 class PilotStopped(SystemExit):
     """Raised in the main thread when the pilot was told to stop; ends the process with the pilot's exit code."""

@@ -154,15 +154,15 @@ class TimeLimit:
         self._thread = threading.get_ident()
         self._is_main = _is_main_thread()
         self._watch: threading.Thread | None = None
-        self._interrupting = False
+        self._interrupting: type[BaseException] | None = None  # what the main thread is interrupted by
         self._hits = 0
         self._previous: Any = None
 
     def __enter__(self) -> TimeLimit:
-        if self._is_limited:
-            with shielded():
-                if self._is_main:
-                    self._previous = signal.signal(_WAKE, self._on_wake) or signal.SIG_DFL
+        with shielded():
+            if self._is_main:
+                self._previous = signal.signal(_WAKE, self._on_wake) or signal.SIG_DFL
+            if self._is_limited:
                 self._watch = threading.Thread(target=self._run, name="picas-time-limit", daemon=True)
                 self._watch.start()
         return self
@@ -180,19 +180,19 @@ class TimeLimit:
                 pass  # from here on nobody interrupts any more
             with contextlib.suppress(TokenTimeout):
                 _await_exception(self._thread)  # it would hit the code after the block
-        if self._watch is None:
-            return
-        if self._is_main:
+        if self._is_main and self._previous is not None:
             with _delivery:
-                self._interrupting = False
+                self._interrupting = None
             signal.signal(_WAKE, self._previous)
-        self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
-        self._watch = None
+            self._previous = None
+        if self._watch is not None:
+            self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
+            self._watch = None
 
     def break_off(self, kind: type[BaseException], seconds: float) -> bool:
         """Interrupt the code now, whatever its limit, and again until it is left; return whether it was.
 
-        Called from another thread, for code that does not run in the main thread.
+        Called from another thread.
 
         :param kind: what is raised in the code; called without arguments
         :param seconds: how long to try
@@ -224,7 +224,7 @@ class TimeLimit:
                 return False
             hits = self._hits
             if self._is_main:
-                self._interrupting = True
+                self._interrupting = kind
                 signal.pthread_kill(self._thread, _WAKE)
             else:
                 _on_the_way.add(self._thread)
@@ -233,10 +233,10 @@ class TimeLimit:
         return wait_until(lambda: self._hits > hits or self._left.is_set(), RETRY)
 
     def _on_wake(self, signum: int, frame: FrameType | None) -> None:
-        if self._interrupting and not self._left.is_set() and not is_shielded(self._thread):
-            self._interrupting = False
-            self._note_hit(TokenTimeout)
-            raise TokenTimeout(self._text())
+        kind = self._interrupting
+        if kind is not None and not self._left.is_set() and not is_shielded(self._thread):
+            self._interrupting = None
+            raise self._exception_class(kind)
 
     def _exception_class(self, kind: type[BaseException]) -> type[BaseException]:
         """Return an exception that tells this limit when it is raised: Python makes the instance only then."""

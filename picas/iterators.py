@@ -106,6 +106,8 @@ class _ClaimingIterator(ViewIterator):
         self.recheck_empty = True
         self._claimer: Claimer | None = None
         self._is_ready: Callable[[], bool] = lambda: True  # to ask for tokens again
+        self.next_at = -math.inf
+        """See `Exchange.next_at`."""
 
     def _views(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the views by priority, each with its query parameters."""
@@ -151,8 +153,14 @@ class _ClaimingIterator(ViewIterator):
     def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
         """See `ViewIterator.exchange`."""
         exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted)
-        self._is_ready = exchange.is_ready
+        self._is_ready = (lambda: True) if exchange.is_over else exchange.is_ready
+        self.next_at = exchange.next_at
         return exchange
+
+    def look_anew(self) -> None:
+        """Take note of what has become free meanwhile, also while tokens wait for their next try."""
+        if self._claimer is not None:
+            self._claimer.look_anew()
 
     def settle(self) -> list[Task]:
         """See `ViewIterator.settle`."""
@@ -315,4 +323,7 @@ class EndlessViewIterator(ViewIterator):
         end = math.inf if self.deadline is None else self.deadline
         if self.stop_callback is not None:
             end = min(end, time.monotonic() + self.sleep_sec)
+        if isinstance(self.iterator, _ClaimingIterator):
+            self.iterator.look_anew()
+            end = min(end, self.iterator.next_at)  # the feed does not tell when the time of a token has come
         return lambda: is_ready() or time.monotonic() >= end

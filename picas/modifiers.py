@@ -13,7 +13,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, TypeVar, Union
 from uuid import uuid4
 
-from . import jobid
+from . import jobid, retries
 from .states import is_in_state, parse_int
 from .util import seconds
 
@@ -41,6 +41,7 @@ def lock(token: Token, pilot: str = "") -> Token:
     now = seconds()
     jobid.remove_job_id(token)
     jobid.add_job_id(token)
+    _remove(token, retries.FIELD)
     token["hostname"] = socket.gethostname()
     token["lock"] = now
     token["claim"] = {"id": uuid4().hex, "pilot": pilot, "start": now}
@@ -75,6 +76,8 @@ def add_output(token: Token, output: Mapping[str, Any]) -> Token:
 def reset(token: Token, lock: Any = 0, done: Any = 0) -> Token:
     """Put a token back into the pool, without counting it as a failure. Its logs and its history stay.
 
+    It may be taken at once, also if it was to wait for its next try.
+
     :param lock: the value of `lock` afterwards, 0 for a free token
     :param done: the value of `done` afterwards, 0 for a free token
     """
@@ -84,11 +87,31 @@ def reset(token: Token, lock: Any = 0, done: Any = 0) -> Token:
     return _forget_owner(token)
 
 
-def scrub(token: Token) -> Token:
-    """Put a token back into the pool after a failure and count that in `scrub_count`."""
+def scrub(token: Token, retry_delay: float = 0.0) -> Token:
+    """Put a token back into the pool after a failure and count that in `scrub_count`.
+
+    :param retry_delay: seconds before it may be taken again after its first failure, more after each further one, see
+        `retries.next_try`; 0 for at once
+    """
     count = parse_int(token.get("scrub_count", None))
-    token["scrub_count"] = int(count) + 1 if math.isfinite(count) else 1
-    return reset(token)
+    token["scrub_count"] = failures = int(count) + 1 if math.isfinite(count) else 1
+    reset(token)
+    if retry_delay > 0:
+        token[retries.FIELD] = retries.next_try(retry_delay, failures)
+    return token
+
+
+def lose(token: Token, max_lost: int) -> Token:
+    """Put back a token whose pilot has died, and count that in `lost_count`; it counts as no failure.
+
+    :param max_lost: how often that may happen; after that the token counts as failed: it may be what kills the pilots
+    """
+    end_attempt(token, "lost")
+    count = parse_int(token.get("lost_count", None))
+    token["lost_count"] = lost = int(count) + 1 if math.isfinite(count) else 1
+    if lost <= max_lost:
+        return reset(token)
+    return set_error(token, f"it has lost its pilot {lost} times: it may be what kills them")
 
 
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
@@ -133,8 +156,7 @@ def end_attempt(token: Token, outcome: str) -> Token:
         "exit_code": token.get("exit_code", ""),
     }
     token["attempts"] = [*_list(token, "attempts"), attempt][-MAX_ATTEMPTS:]
-    if "claim" in token:
-        del token["claim"]
+    _remove(token, "claim")
     return token
 
 
@@ -162,11 +184,16 @@ def is_same_lock(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> bool:
 
 
 def _forget_owner(token: Token) -> Token:
+    _remove(token, retries.FIELD)
     token["hostname"] = socket.gethostname()
     jobid.remove_job_id(token)
-    if "claim" in token:
-        del token["claim"]
+    _remove(token, "claim")
     return token
+
+
+def _remove(token: MutableMapping[str, Any], field: str) -> None:
+    if field in token:
+        del token[field]
 
 
 def _list(token: Mapping[str, Any], field: str) -> list[Any]:

@@ -8,7 +8,7 @@ import signal
 
 from . import modifiers
 from .documents import Document
-from .exceptions import TokenTimeout
+from .exceptions import TokenLost, TokenTimeout
 from .states import is_in_state, parse_int, state_of
 
 log = logging.getLogger(__name__)
@@ -28,10 +28,10 @@ def conclude(task: Document, error: BaseException | None, auto_close: bool) -> s
     :param error: what the user's code raised
     :param auto_close: whether a token that the code has left open is closed, with exit code 0 if it has none
     """
-    if isinstance(error, TokenTimeout):
+    if isinstance(error, (TokenTimeout, TokenLost)):
         modifiers.set_error(task, error)
         log.warning("Token %s failed: %s", _name(task), error)
-        outcome = "time-out"
+        outcome = "lost" if isinstance(error, TokenLost) else "time-out"
     else:
         if error is not None:
             modifiers.set_error(task, f"{type(error).__name__}: {error}", error)

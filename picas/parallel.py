@@ -40,10 +40,16 @@ class ParallelWorker(Worker):
     saves those, and locks others: all that have ended by then in one request.
     """
 
+    _slots: Slots[Attempt] | None = None
+
+    def _at_work(self) -> list[Attempt]:
+        slots = self._slots
+        return super()._at_work() if slots is None else list(slots.running)
+
     def _work_in_slots(self, conditions: StopConditions, count: int) -> None:
         tokens = self._begin(conditions)
         is_alone = self._exchanging(tokens, conditions) is None
-        slots: Slots[Attempt] = Slots(count, partial(self._work_on, conditions, is_alone))
+        self._slots = slots = Slots[Attempt](count, partial(self._work_on, conditions, is_alone))
         shift = _Shift(self, conditions, slots, tokens, is_alone)
         try:
             shift.run()
@@ -51,6 +57,7 @@ class ParallelWorker(Worker):
             self._break_off(shift)
             raise
         finally:
+            self._slots = None
             slots.close()
             if isinstance(tokens, ViewIterator):
                 tokens.rest()
@@ -180,7 +187,7 @@ class _Shift:
                 self.broken_off.append(attempt)
             elif not self._is_alone:
                 if may_retry(attempt.token, self.conditions.max_scrub):
-                    attempt.scrub()
+                    attempt.scrub(self.conditions.retry_delay)
                 self.pending.append(attempt)
 
     def save(self) -> None:
@@ -216,8 +223,8 @@ class _Shift:
         else:
             exchange = self._ask(wanted)
         if wanted:
-            self._is_dry = exchange.is_over
-            self._last = Exchange() if exchange.locked else exchange
+            self._is_dry = exchange.is_over or exchange.next_at > self.conditions.last_start
+            self._last = Exchange() if exchange.locked or self._is_dry else exchange
         for task in exchange.locked:
             attempt = self.worker._start(task, self.conditions)
             if attempt is not None:

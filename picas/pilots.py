@@ -11,11 +11,15 @@ from uuid import uuid4
 
 from . import jobid
 from .util import seconds
+from .version import VERSION
+
+PREFIX = "picas_pilot_"
+"""What the ids of all pilots begin with; CouchDB lists such documents by their ids, without a view."""
 
 
 def _new_id() -> str:
     host = re.sub(r"[^A-Za-z0-9.-]", "_", socket.gethostname())
-    return f"pilot_{host}_{os.getpid()}_{uuid4().hex[:8]}"
+    return f"{PREFIX}{host}_{os.getpid()}_{uuid4().hex[:8]}"
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Pilot:
     host: str = field(default_factory=socket.gethostname)
     start: int = field(default_factory=seconds)
     """Seconds since the epoch."""
+    slots: int = 1
+    """How many tokens it works on at a time."""
     outcomes: dict[str, int] = field(default_factory=dict)
     """How many attempts ended in which way."""
 
@@ -35,6 +41,13 @@ class Pilot:
 
     def describe(self) -> dict[str, Any]:
         """Return who this pilot is and what it has done, as plain values."""
-        description: dict[str, Any] = {"id": self.id, "host": self.host, "pid": os.getpid(), "start": self.start}
+        description: dict[str, Any] = {
+            "id": self.id,
+            "host": self.host,
+            "pid": os.getpid(),
+            "version": VERSION,
+            "start": self.start,
+            "slots": self.slots,
+        }
         jobid.add_job_id(description)
         return {**description, "outcomes": dict(self.outcomes)}

@@ -39,7 +39,8 @@ def delete_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> C
 def reset_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Change:
     """Put all tokens of a view back to todo, but for those that change meanwhile. Logs and history stay.
 
-    That counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it.
+    That counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
+    was to wait for its next try may be taken at once, also if it was in `todo` already.
 
     :param hours: only tokens that were locked longer ago than this, by the clocks of this machine and of the pilot's
     :raises couchdb.ResourceNotFound: if there is no such view
@@ -51,6 +52,8 @@ def reset_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours
             if modifiers.claim_of(document):
                 modifiers.end_attempt(document, "stopped")
             modifiers.reset(document)
+            if "lost_count" in document:
+                del document["lost_count"]  # a person has seen to it
         return client.save_documents(documents)
 
     return _for_each_page(client, view, design_doc, reset, lambda document: _locked_at(document) <= before)

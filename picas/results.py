@@ -22,19 +22,24 @@ log = logging.getLogger(__name__)
 
 MERGES = 5
 """How often a result is merged into a newer revision before it is kept aside."""
+REFUSAL = "the result could not be saved"
+"""How the error begins that a token has whose result the server did not take."""
 
 
 class ClaimedToken:
     """A token that this pilot holds, with its content at the time of the lock.
 
     :param token: the token, just locked
+    :param claimed: its content at that time, if it has changed since
     """
 
-    def __init__(self, token: Document) -> None:
+    def __init__(self, token: Document, claimed: dict[str, Any] | None = None) -> None:
         self.token = token
-        self.claimed: dict[str, Any] = {name: _copy(value) for name, value in token.items()}
+        self.claimed = {name: _copy(value) for name, value in token.items()} if claimed is None else claimed
         self.is_saved = False
         """Whether what became of it is in the database."""
+        self.is_others = False
+        """Whether it turned out to be another pilot's by now, or nobody's, when it was to be saved."""
 
     @property
     def id(self) -> str:
@@ -64,12 +69,13 @@ class ClaimedToken:
         """
         try:
             self.make_storable()
-            wait_out(lambda: self._save_merged(client), max_outage, is_stopped)
+            wait_out(lambda: self.save_merged(client), max_outage, is_stopped)
         except Exception as error:  # whatever it is, the result must not go with it
+            self.is_others = isinstance(error, ResourceConflict)
             if not is_result:
-                log.warning("Token %s was not saved: %s", self.id, _reason(error))
+                log.warning("Token %s was not saved: %s", self.id, reason_of(error))
                 return False
-            self._keep(_reason(error), spool_folder)
+            self._keep(client, reason_of(error), spool_folder)
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False
@@ -82,10 +88,12 @@ class ClaimedToken:
         for name in make_storable(self.token):
             note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
 
-    def _save_merged(self, client: CouchDB) -> None:
+    def save_merged(self, client: CouchDB) -> None:
         """Save the token, merging it into newer revisions a bounded number of times.
 
-        :raises ResourceConflict: if the lock is not ours any more
+        :param client: the pool
+        :raises ResourceConflict: if the lock is not ours any more, or if others have changed the token each time
+        :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses the token
         """
         for _ in range(MERGES):
             try:
@@ -114,9 +122,11 @@ class ClaimedToken:
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
         return newer
 
-    def _keep(self, reason: str, folder: Path | None) -> None:
+    def _keep(self, client: CouchDB, reason: str, folder: Path | None) -> None:
         try:
-            path = spool.keep(self.token, self.claimed, reason, folder)
+            # A stand-in of a script's own may have neither; the result is kept all the same.
+            database, server = getattr(getattr(client, "db", None), "name", None), getattr(client, "url", None)
+            path = spool.keep(self.token, self.claimed, reason, folder, database=database, server=server)
         except Exception as error:  # it must not end the pilot as well
             log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
         else:
@@ -126,10 +136,10 @@ class ClaimedToken:
         """Say on the token that the server did not take its result."""
         try:
             stored = Document(self._read_if_ours(client))
-            set_error(stored, f"the result could not be saved: {_reason(refusal)}")
+            set_error(stored, f"{REFUSAL}: {reason_of(refusal)}")
             client.save(end_attempt(stored, "failed"))
         except (PicasError, HTTPError) as error:
-            log.warning("Token %s stays locked: %s", self.id, _reason(error))
+            log.warning("Token %s stays locked: %s", self.id, reason_of(error))
 
 
 def _copy(value: Any) -> Any:
@@ -137,8 +147,13 @@ def _copy(value: Any) -> Any:
     return copy.deepcopy(value) if isinstance(value, (dict, list)) else value
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """Return what the server or the network said, in one line."""
     if isinstance(error, (ResourceConflict, ResourceNotFound)) and error.args and isinstance(error.args[0], tuple):
         return str(error.args[0][1])
-    return explain(error)
+    return " ".join((_join(error.args) if isinstance(error, HTTPError) else explain(error)).split())
+
+
+def _join(detail: Any) -> str:
+    """Return what an answer of the server says, which is nested: status, error, reason."""
+    return ": ".join(_join(part) for part in detail if part) if isinstance(detail, tuple) else str(detail)

@@ -21,6 +21,8 @@ ROWS_PER_TOKEN = 2
 """How many rows of the queue each token has."""
 RANDOM_PLACES = 2**32
 """The random places of the queue are whole numbers below this."""
+CLAIMS = "claims"
+"""The view of the locked tokens by the pilot that holds them."""
 
 _EMIT = "emit(doc._id, doc._id);"
 _QUEUE_EMITS = (
@@ -95,6 +97,12 @@ def _definitions(condition: str | None) -> dict[str, Any]:
         state: {"map": _function(f"if ({token} && {javascript_condition(state)}) {{ {_EMIT} }}")} for state in STATES
     }
     views[QUEUE] = {"map": _queue_map(views[FREE_VIEW]["map"])}
+    views[CLAIMS] = {
+        "map": _function(
+            f"if ({token} && {javascript_condition('locked')} && doc.claim && doc.claim.pilot) "
+            "{ emit(doc.claim.pilot, null); }"
+        )
+    }
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}
     return views

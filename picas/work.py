@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -13,10 +14,12 @@ from typing import Any, Callable
 from couchdb.http import HTTPError
 
 from . import executers, modifiers
+from .claims import Exchange
 from .clients import CouchDB
 from .conditions import StopConditions
 from .documents import Document
-from .exceptions import PicasError, PilotStopped, TokenTimeout
+from .exceptions import PicasError, PilotStopped, TokenLost, TokenTimeout
+from .executers import KILL_WAIT
 from .interrupts import TimeLimit, exposed, wait_until
 from .iterators import EndlessViewIterator, ViewIterator
 from .outages import is_outage, wait_out
@@ -53,16 +56,18 @@ class Attempt(ClaimedToken):
         """Whether the user's code was told to stop."""
         self.is_broken_off = False
         """Whether the user's code is being interrupted."""
+        self.is_lost = False
+        """Whether the token is not this pilot's any more."""
         self.is_concluded = False
         """Whether the token is in its final state."""
         self.interruption: BaseException | None = None
         """What ended the work in a slot, if not the user's code by itself."""
         self._failed: dict[str, Any] | None = None  # the content before it was scrubbed
 
-    def scrub(self) -> None:
-        """Put the token back after a failure."""
+    def scrub(self, retry_delay: float) -> None:
+        """Put the token back after a failure, see `modifiers.scrub`."""
         self._failed = dict(self.token.value)
-        modifiers.scrub(self.token)
+        modifiers.scrub(self.token, retry_delay)
 
     def unscrub(self) -> None:
         """Take that back: the failure itself is to be saved first."""
@@ -91,6 +96,8 @@ class Worker:
         self._values_of_slot = threading.local()
         self._counting = threading.Lock()
         self._held: Attempt | None = None  # locked by this pilot, outside of the slots, and not saved yet
+        self._has_left_some = False  # whether a token may have stayed locked by this pilot
+        self._asked = Exchange()  # what came of asking for tokens the last time
         self._thread: int | None = None  # that of the run
         self._stop_signal: int | None = None
 
@@ -167,6 +174,7 @@ class Worker:
 
     def _begin(self, conditions: StopConditions) -> Iterator[Any]:
         """Return the iterator that gives the tokens of this run."""
+        self._asked = Exchange()
         tokens: Iterator[Any] = iter(self.iterator)
         if isinstance(tokens, EndlessViewIterator):
             tokens.deadline = None if conditions.max_total_time is None else conditions.last_start
@@ -187,8 +195,8 @@ class Worker:
     def _exchange(self, held: Attempt, tokens: ViewIterator, conditions: StopConditions) -> Attempt | None:
         """Save a token, and lock the next if there is one at once; return that."""
         if may_retry(held.token, conditions.max_scrub):
-            held.scrub()
-        exchange = tokens.exchange([held], 1)
+            held.scrub(conditions.retry_delay)
+        self._asked = exchange = tokens.exchange([held], 1)
         self._finish_unsaved(held, conditions)
         self.current_task = None
         if exchange.is_over:
@@ -210,7 +218,33 @@ class Worker:
         """Return the next token, locked, or None if there is none."""
         if not isinstance(tokens, ViewIterator):
             return next(tokens, None)
-        return self._wait_out(lambda: next(tokens, None), conditions)
+        if not tokens.can_exchange(self.db):
+            return self._wait_out(lambda: next(tokens, None), conditions)
+        return self._next_in_time(tokens, conditions)
+
+    def _next_in_time(self, tokens: ViewIterator, conditions: StopConditions) -> Any:
+        """Do that without waiting for tokens for longer than this run has time."""
+
+        def is_over() -> bool:
+            return self._is_stopping() or conditions.is_late or tokens.is_stopped()
+
+        while True:
+            if self._asked.next_at > conditions.last_start:
+                log.info("No further token: those that are left wait for their next try, for longer than this run")
+                break
+            wait_until(lambda: self._asked.is_ready() or is_over(), math.inf)
+            exchange = None if is_over() else self._wait_out(lambda: tokens.exchange([], 1), conditions)
+            if exchange is None:
+                break
+            if exchange.locked:
+                self._asked = Exchange()
+                return exchange.locked[0]
+            self._asked = exchange
+            if exchange.is_over:
+                tokens.stop()
+                break
+        tokens.rest()
+        return None
 
     def _wait_out(self, action: Callable[[], Any], conditions: StopConditions) -> Any:
         """Return what an action returns that claims tokens, None if the run is over while the database is away."""
@@ -264,13 +298,15 @@ class Worker:
                     held.is_processed = not held.is_interrupted  # the code may have swallowed the interruption
         except (PilotStopped, KeyboardInterrupt):
             raise
-        except TokenTimeout:
-            pass  # the limit knows
+        except (TokenTimeout, TokenLost):
+            pass  # the limit knows, and so does the token
         except BaseException as caught:  # also sys.exit() in some library: a token does not end the pilot
             error = caught
         finally:
             limit.close()
-        if limit.expired:
+        if held.is_lost:
+            error = TokenLost("the token was taken from this pilot, which had not been heard of")
+        elif limit.expired:
             error = self._judge_time_out(held, limit)
         elif was_ended_by_signal(task.get("exit_code")) or was_ended_by_signal(getattr(error, "returncode", None)):
             wait_until(self._is_stopping, STOP_LAG)
@@ -316,13 +352,15 @@ class Worker:
 
     def _save(self, held: Attempt, max_outage: float | None = None) -> bool:
         """Save a token in its final state, with all patience, and return whether that worked."""
-        return held.save(
+        is_saved = held.save(
             self.db,
             max_outage=self.max_outage if max_outage is None else max_outage,
             spool_folder=self.spool_folder,
             # A slot whose run is broken off keeps its result aside at once: nobody waits for its thread any more.
             is_stopped=lambda: self._is_stopping() or (held.is_interrupted and held.thread == threading.get_ident()),
         )
+        self._has_left_some |= not is_saved and not held.is_others
+        return is_saved
 
     def _finish(self, held: Attempt, conditions: StopConditions) -> None:
         """Save a token by itself, clean up after it, and give it another try if it has failed."""
@@ -343,7 +381,7 @@ class Worker:
     def _retry(self, held: Attempt, conditions: StopConditions) -> None:
         """Give a token that was saved as failed another try if it has one left."""
         if held.is_saved and may_retry(held.token, conditions.max_scrub):
-            self._save_change(held.token, modifiers.scrub)
+            self._save_change(held.token, partial(modifiers.scrub, retry_delay=conditions.retry_delay))
 
     def _clean_run(self, held: Attempt, is_saved: bool) -> None:
         held.limit = limit = TimeLimit(None, lambda: False, lambda: False, self.grace)
@@ -366,6 +404,38 @@ class Worker:
         saved = ClaimedToken(task)
         change(task)
         saved.save(self.db, max_outage=self.max_outage, is_stopped=self._is_stopping, is_result=False)
+
+    # --- tokens that others may have taken
+
+    def _at_work(self) -> list[Attempt]:
+        """Return the tokens that this pilot works on."""
+        return [] if self._held is None else [self._held]
+
+    def _held_ids(self) -> list[str]:
+        return [held.id for held in self._at_work()]
+
+    def _check_claims(self) -> None:
+        """Stop the work on tokens that are not this pilot's any more; called from another thread.
+
+        :raises PicasError, couchdb.http.HTTPError: if the database is away
+        """
+        for held in self._at_work():
+            if held.is_concluded or held.is_lost:
+                continue  # whoever saves it finds out
+            try:
+                stored = self.db.get(held.id).value
+            except ValueError:
+                stored = {}
+            if not modifiers.is_same_lock(stored, held.claimed):
+                log.warning("Token %s is not this pilot's any more: the work on it is stopped", held.id)
+                held.is_lost = True
+                threading.Thread(target=self._stop_lost, args=(held,), name="picas-lost", daemon=True).start()
+
+    def _stop_lost(self, held: Attempt) -> None:
+        """End the work on a token that was lost. What came of it so far is kept aside when it can't be saved."""
+        self._end_children(self._children(held))
+        if held.limit is not None:
+            held.limit.break_off(TokenLost, self.grace + KILL_WAIT)
 
     def _is_stopping(self) -> bool:
         return self._stop_signal is not None

@@ -219,7 +219,11 @@ class Gate:
                 near = listener.accept()[0]
             except OSError:
                 return
-            far = socket.create_connection(self._target)
+            try:
+                far = socket.create_connection(self._target)
+            except OSError:  # the server itself is away
+                near.close()
+                continue
             self._pairs.append((near, far))
             threading.Thread(target=_pass_on, args=(near, far), daemon=True).start()
 

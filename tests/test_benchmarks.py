@@ -64,3 +64,8 @@ def test_waiting_tells_its_options():
     )
     assert ran.returncode == 0, ran.stderr
     assert "--pilots" in ran.stdout
+
+
+def test_living(measure):
+    (row,) = measure("beats.py", "--pilots", "20", "--seconds", "0.5", "--heartbeat", "0.2", "--lease", "1")
+    assert (row["pilots"], row["seconds"]) == (20, 0.5)

@@ -1,7 +1,9 @@
 """Which free tokens a pilot reaches for: in order while it is alone, all over the queue while it meets others."""
 
 import json
+import math
 import random
+import time
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
@@ -565,6 +567,157 @@ class TestAViewWithoutAQueue:
         push(6)
         source = Candidates(FREE_VIEW, {"startkey": "token_3", "descending": True})
         assert ids(source.take(client, 9)) == numbered(3, 2, 1, 0)
+
+
+class TestTokensThatWait:
+    @pytest.fixture(params=["the queue", "a view of one's own"])
+    def source(self, request, client):
+        """Return a view with a queue and one without."""
+        if request.param == "the queue":
+            return Candidates(FREE_VIEW, {})
+        client.add_view("mine", FREE_ONES)
+        return Candidates("mine", {})
+
+    @pytest.fixture
+    def save(self, client):
+        """Return a function that saves tokens from 1000 on; those of the given numbers wait for ten minutes."""
+
+        def save(count, waiting):
+            when = time.time() + 600
+            fields = [{"not_before": when} if number in waiting else {} for number in range(count)]
+            client.save_documents([make_token(1000 + number, **more) for number, more in enumerate(fields)])
+
+        return save
+
+    @pytest.fixture
+    def let_their_time_come(self, monkeypatch):
+        now = time.time
+        return lambda: monkeypatch.setattr(time, "time", lambda: now() + 700)
+
+    @pytest.fixture
+    def asked(self, proxy):
+        """Return how many tokens were read so far, those that were asked for by name included."""
+
+        def asked():
+            lengths = [
+                int(dict(parse_qsl(urlsplit(request.path).query)).get("limit", 0))
+                for request in proxy.requests
+                if "include_docs" in request.path
+            ]
+            return sum(lengths) + sum(len(json.loads(body)["keys"]) for body in by_name())
+
+        def by_name():
+            return [request.body for request in proxy.requests if "_all_docs" in request.path]
+
+        return asked
+
+    def test_are_passed_over(self, client, save, source):
+        save(6, {0, 3, 5})
+        assert take_and_lock_all(client, source, 9) == numbered(1001, 1002, 1004)
+
+    def test_are_given_when_their_time_has_come(self, client, save, source, let_their_time_come):
+        save(3, {0, 2})
+        assert ids(source.take(client, 9)) == numbered(1001)
+        lock(client, "token_1001")
+        assert source.take(client, 9) == []
+        assert time.monotonic() + 500 < source.ready_at < time.monotonic() + 601
+        let_their_time_come()
+        assert source.ready_at <= time.monotonic()
+        assert sorted(ids(source.take(client, 9))) == numbered(1000, 1002)
+
+    def test_are_none_at_first_and_none_where_they_are_gone(self, client, save, source, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        assert source.ready_at == math.inf
+        save(1, {0})
+        assert source.take(client) == []
+        assert source.ready_at < math.inf
+        lock(client, "token_1000")
+        assert source.take(client) == []
+        assert source.ready_at == math.inf
+
+    def test_are_no_sign_of_other_pilots(self, client, save, push, reads, watched):
+        save(8, set(range(6)))
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched, 2)
+        source.take(watched, 2)
+        assert not any("startkey" in read and read["startkey"] != 1007 for read in reads())
+
+    def test_do_not_make_a_crowd_have_the_queue_indexed(self, watched, save, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 8)
+        save(100, {number for number in range(100) if number % 4})
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        for _ in range(4):
+            source._place = 1000
+            source._waiting.clear()
+            source.met_others()
+            source._place = 1000
+            assert source.take(watched)
+        assert all(read["update"] is False for read in reads()[1:])
+
+    def test_are_left_to_the_view_if_they_changed_meanwhile(self, client, save, source, let_their_time_come):
+        """Such a token may not belong to the view any more."""
+        save(3, {0, 1, 2})
+        assert source.take(client) == []
+        lock(client, "token_1000")
+        client.edit("token_1001", lambda content: {**content, "note": "a person's"})
+        let_their_time_come()
+        assert ids(source.take(client, 9)) == numbered(1002)
+        lock(client, "token_1002")
+        assert ids(source.take(client, 9)) == numbered(1001)
+
+    def test_are_shared_out_among_a_crowd(self, client, save, let_their_time_come):
+        save(30, set(range(30)))
+        sources = [Candidates(FREE_VIEW, {}) for _ in range(10)]
+        for source in sources:
+            assert take_anew(client, source) == []
+        let_their_time_come()
+        assert len({source.take(client)[0].id for source in sources}) > 3
+
+    def test_do_not_hide_a_free_one_behind_them(self, watched, save, source, asked, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        monkeypatch.setattr(candidates, "PAGE", 40)
+        save(202, set(range(200)))
+        assert ids(source.take(watched)) == numbered(1200)
+        assert asked() <= 202 + 50
+
+    def test_are_read_once_in_a_while_and_not_for_every_claim(self, watched, client, save, source, asked, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        monkeypatch.setattr(candidates, "PAGE", 40)
+        save(240, set(range(200)))
+        assert set(take_and_lock_all(watched, source)) == set(numbered(*range(1200, 1240)))
+        before = asked()
+        assert before < 1000  # there are 200 to read to get behind them, and as many to see that there are no others
+        for _ in range(20):
+            assert source.take(watched) == []
+        assert asked() == before
+        client.edit("token_1100", lambda content: {**content, "not_before": 0})
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        source._rest = 0.0
+        assert ids(source.take(watched)) == numbered(1100)
+
+    def test_become_free_one_by_one_at_the_cost_of_one_each(self, watched, client, source, asked, let_their_time_come):
+        when = time.time() + 600
+        client.save_documents([make_token(1000 + number, not_before=when + 600 * (number > 4)) for number in range(99)])
+        assert source.take(watched) == []
+        before = asked()
+        let_their_time_come()
+        taken = take_and_lock_all(watched, source)
+        assert sorted(taken) == numbered(*range(1000, 1005))
+        assert asked() - before == 5
+
+    def test_are_looked_at_anew_more_seldom_where_that_takes_long(self, client, save, source, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 10_000)
+        save(3, {0, 1, 2})
+        assert source.take(client) == []
+        client.save(make_token(1))
+        assert source.take(client) == []
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        source._rest = 0.0
+        assert ids(source.take(client)) == numbered(1)
 
 
 class TestTheQueue:

@@ -14,12 +14,13 @@ from couchdb.http import HTTPError, ResourceConflict
 from doubles import CUT, HANG, RESET, FaultProxy, Reply
 from pilots import Worker, wait_for
 
-from picas import Document, Task, TaskViewIterator
+from picas import Document, Task, TaskViewIterator, claims
 from picas.candidates import Candidates
 from picas.claims import MAX_BACKOFF, Claimer
 from picas.exceptions import PicasError
 from picas.modifiers import reset
 from picas.results import ClaimedToken
+from picas.retries import LONGEST_WAIT
 from picas.states import state_of
 from picas.views import count_states
 
@@ -169,6 +170,45 @@ class TestExchange:
         wait_for(emptiness.is_ready)
         assert claimer.exchange(client, PILOT, [], 1).is_over
 
+    def test_is_not_over_while_a_token_waits_for_its_next_try(self, client, claimer, monkeypatch):
+        waits = []
+        monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+        client.save(make_token(0, not_before=time.time() + 5))
+        for _ in range(3):
+            exchange = claimer.exchange(client, PILOT, [], 1)
+            assert (exchange.locked, exchange.is_over) == ([], False)
+            assert 3 < exchange.next_at - time.monotonic() <= 5.5
+        assert all(3 < wait <= 5.5 for wait in waits)
+
+    def test_looks_for_others_now_and_then_while_one_waits_for_long(self, client, claimer, monkeypatch):
+        waits = []
+        monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+        client.save(make_token(0, not_before=time.time() + 1800))
+        assert not claimer.exchange(client, PILOT, [], 1).is_over
+        assert waits == [claims.LOOK]
+
+    def test_is_over_where_one_waits_for_longer_than_any_retry(self, client, claimer):
+        client.save(make_token(0, not_before=time.time() + 2 * LONGEST_WAIT))
+        first = claimer.exchange(client, PILOT, [], 1)
+        assert not first.is_over
+        wait_for(first.is_ready)
+        assert claimer.exchange(client, PILOT, [], 1).is_over
+
+    def test_asks_empty_views_once_more_after_such_a_wait_too(self, client, claimer, monkeypatch):
+        monkeypatch.setattr("picas.candidates.WINDOW_AGE", 0.0)
+        monkeypatch.setattr("picas.candidates.REST_PER_READING", 0)
+        claimer.exchange(client, PILOT, [], 1)  # empty
+        client.save(make_token(0, not_before=time.time() + 600))
+        assert claimer.exchange(client, PILOT, [], 1).next_at > time.monotonic()
+        other_pilot(client, "token_0")
+        assert [claimer.exchange(client, PILOT, [], 1).is_over for _ in range(2)] == [False, True]
+
+    def test_is_over_at_once_for_an_endless_iterator_which_is_told_when_the_token_may_be_taken(self, client):
+        client.save(make_token(0, not_before=time.time() + 600))
+        exchange = Claimer(Candidates("todo", {}), recheck_empty=False).exchange(client, PILOT, [], 1)
+        assert exchange.is_over
+        assert 500 < exchange.next_at - time.monotonic() < 602
+
     def test_leaves_the_tokens_of_a_later_view_while_an_earlier_one_has_some(self, client, claimer):
         client.save_documents([make_token(number, urgent=number % 2) for number in range(4)])
         client.add_view("urgent", "function(doc) { if (doc.urgent && doc.lock == 0) { emit(doc._id, null); } }")
@@ -231,7 +271,7 @@ class TestCost:
         assert worker.processed == numbered(0, 0)
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"], len(token["attempts"])) == ("error", 1, 2)
-        assert proxy.count("PUT") == 0
+        assert proxy.count("PUT", "token_") == 0
         written = [(doc["lock"] > 0, doc["done"] > 0, doc["scrub_count"]) for docs in sent(proxy) for doc in docs]
         assert written == [(True, False, 0), (False, False, 1), (True, False, 1), (True, True, 1)]
 
@@ -241,7 +281,7 @@ class TestCost:
         worker.run(max_tasks=2)
         assert worker.processed == numbered(0, 1)
         assert [[doc["_id"] for doc in docs] for docs in sent(proxy)] == [numbered(0), numbered(0, 1)]
-        assert proxy.count("PUT") == 1
+        assert proxy.count("PUT", "token_") == 1
         assert {client.get(name).rev[:2] for name in numbered(2, 3, 4)} == {"1-"}
 
     def test_none_is_locked_either_that_could_not_end_in_time(self, proxy, far, client, push):
@@ -270,7 +310,7 @@ class TestCost:
             Worker(far).run(stop_function=look)
         assert seen == [{"todo": 2 - done, "locked": 0, "done": done + 1, "error": 0} for done in range(3)]
         assert [len(docs) for docs in sent(proxy)] == [1, 1, 1]
-        assert proxy.count("PUT") == 3
+        assert proxy.count("PUT", "token_") == 3
 
     def test_an_iterator_that_claims_in_its_own_way_is_asked_itself(self, far, client, push):
         push(3)

@@ -10,7 +10,8 @@ import time
 import pytest
 import requests
 
-from picas import VERSION
+from picas import VERSION, TaskViewIterator, modifiers, spool
+from picas.results import ClaimedToken
 
 
 def command(*arguments):
@@ -40,11 +41,82 @@ def test_status_of_views_that_are_not_there(environment):
 
 @pytest.mark.parametrize(
     "arguments",
-    [[], ["nonsense"], ["serve", "--port", "x"], ["serve", "--port", "70000"], ["serve", "--memory", "--data", "x"]],
+    [
+        [],
+        ["nonsense"],
+        ["serve", "--port", "x"],
+        ["serve", "--port", "70000"],
+        ["serve", "--memory", "--data", "x"],
+        ["recover", "one", "two"],
+        ["recover", ""],
+        ["recover", __file__],
+        ["recover", "--nonsense"],
+    ],
 )
 def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
     result = picas(environment, *arguments)
     assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+class TestRecover:
+    """`picas recover`: results that went to files come in."""
+
+    @pytest.fixture
+    def keep(self, client, push, tmp_path):
+        """Keep the results of so many tokens in files, as a pilot does while the database is away."""
+
+        def keep(count, folder=tmp_path / "spool"):
+            push(count)
+            tokens = TaskViewIterator(client, "todo")
+            for held in [ClaimedToken(next(tokens)) for _ in range(count)]:
+                held.token.update(exit_code=0, output="what came out")
+                held.token.put_attachment("logs.out", "what it said")
+                modifiers.end_attempt(modifiers.close(held.token), "done")
+                spool.keep(held.token, held.claimed, "x", folder, database=client.db.name, server=client.url)
+
+        return keep
+
+    def test_all_come_in_with_their_logs_and_the_second_time_there_is_nothing(self, environment, client, keep):
+        keep(2)
+        result = picas(environment, "recover")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == "recovered 2 results, 0 kept aside, 0 unreadable, 0 left\n"
+        token = client.get("token_1")
+        assert (token["output"], token.get_attachment("logs.out", client)["data"]) == ("what came out", b"what it said")
+        again = picas(environment, "recover")
+        assert (again.returncode, again.stdout) == (0, f"nothing to recover in {environment['PICAS_SPOOL']}\n")
+
+    def test_another_folder(self, environment, client, keep, tmp_path):
+        keep(1, tmp_path / "other")
+        result = picas(environment, "recover", str(tmp_path / "other"))
+        assert (result.returncode, result.stdout[:18]) == (0, "recovered 1 result")
+        assert client.get("token_0")["output"] == "what came out"
+
+    def test_what_does_not_come_in_is_a_line_each_and_exit_code_1(self, environment, client, keep, tmp_path):
+        keep(3)
+        half = spool.files(tmp_path / "spool")[0]
+        half.write_text("{")
+        client.save(modifiers.reset(client.get("token_1")))
+        result = picas(environment, "recover")
+        assert (result.returncode, result.stderr) == (1, "")
+        aside, unreadable, summary = result.stdout.splitlines()
+        place = tmp_path / "spool" / "not-ours"
+        assert "token_1" in aside
+        assert str(place) in aside
+        assert str(half) in unreadable
+        assert summary == f"recovered 1 result, 1 kept aside in {place}, 1 unreadable, 0 left"
+
+    def test_a_folder_that_is_not_there_needs_no_database(self, environment, tmp_path):
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover", str(tmp_path / "absent"))
+        assert (result.returncode, result.stdout) == (0, f"nothing to recover in {tmp_path / 'absent'}\n")
+
+    def test_a_database_that_is_away_is_one_line_and_nothing_is_touched(self, environment, keep, tmp_path):
+        keep(1)
+        files = spool.files(tmp_path / "spool")
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover")
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+        assert "can't reach http://127.0.0.1:9" in result.stderr
+        assert spool.files(tmp_path / "spool") == files
 
 
 @pytest.mark.parametrize("memory", [True, False])

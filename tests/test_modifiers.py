@@ -115,6 +115,26 @@ def test_scrub_counts_from_one_where_nothing_was_counted(count: Any) -> None:
     assert modifiers.scrub(bare)["scrub_count"] == 1
 
 
+def test_scrub_leaves_a_token_to_be_had_at_once_unless_a_delay_is_wanted() -> None:
+    assert "not_before" not in modifiers.scrub(locked(not_before=5))
+    before = time.time()
+    token = modifiers.scrub(locked(scrub_count=2), retry_delay=10)
+    assert before + 39.9 < token["not_before"] < time.time() + 50.1  # the third failure, and a jitter of a quarter
+    assert state_of(token) == "todo"
+
+
+@pytest.mark.parametrize("kind", [dict, Document, Task])
+@pytest.mark.parametrize("method", ["lock", "unlock", "scrub"])
+def test_the_time_before_which_a_token_was_not_to_be_taken_goes_with(method: str, kind: Any) -> None:
+    token = kind(make_token(not_before=5))
+    assert "not_before" not in getattr(BasicTokenModifier(), method)(token)
+
+
+def test_it_goes_with_a_reset_too() -> None:
+    assert "not_before" not in modifiers.reset(locked(not_before=5))
+    assert "not_before" not in modifiers.lose(locked(not_before=5), 9)
+
+
 def test_a_reset_counts_for_nothing() -> None:
     token = modifiers.reset(locked(done=7, exit_code=3, scrub_count=1))
     assert (token["lock"], token["done"], token["exit_code"], token["scrub_count"]) == (0, 0, "", 1)

@@ -1,0 +1,123 @@
+"""What the heartbeats of many pilots cost the server, and their looking after each other.
+
+The pilots are simulated: a few threads do for each of them what its thread would do, when it is due.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import threading
+import time
+from typing import Any
+
+from cpu import cpu_seconds
+from reports import Row, make_parser, positive, report, run, tell
+from servers import counts_since, fresh_database, read_counts
+
+from picas import CouchDB
+from picas.heartbeats import HEARTBEAT, Heartbeat
+from picas.leases import LEASE, Watch
+from picas.pilots import Pilot
+
+COLUMNS = ("pilots", "seconds", "requests/s", "server cores")
+THREADS = 8
+
+
+class Fleet:
+    """Simulated pilots that live.
+
+    :param client: the pool
+    :param count: how many
+    :param heartbeat: seconds between two of their heartbeats
+    :param lease: their lease in seconds
+    """
+
+    def __init__(self, client: CouchDB, count: int, heartbeat: float, lease: float) -> None:
+        self._heartbeat = heartbeat
+        self._order = itertools.count()
+        self._due: list[tuple[float, int, Heartbeat]] = []
+        self._guard = threading.Lock()
+        self._has_ended = threading.Event()
+        for _ in range(count):
+            pilot = Pilot()
+            watch = Watch(client, pilot.id, lease)
+            self._put(random.uniform(0, heartbeat), Heartbeat(client, pilot, heartbeat, watch, list, lambda: None))
+        self._unstarted = {id(heart) for _, _, heart in self._due}
+        self._threads = [threading.Thread(target=self._work) for _ in range(THREADS)]
+
+    def start(self) -> None:
+        """Let the pilots start, spread over the time between two heartbeats, and wait until all have."""
+        for thread in self._threads:
+            thread.start()
+        while self._unstarted:
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """End all at once, as if they had been killed."""
+        self._has_ended.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _put(self, seconds: float, heart: Heartbeat) -> None:
+        with self._guard:
+            heapq.heappush(self._due, (time.monotonic() + seconds, next(self._order), heart))
+
+    def _next(self) -> Heartbeat | None:
+        with self._guard:
+            if self._due and self._due[0][0] <= time.monotonic():
+                return heapq.heappop(self._due)[2]
+        return None
+
+    def _work(self) -> None:
+        while not self._has_ended.is_set():
+            heart = self._next()
+            if heart is None:
+                time.sleep(0.005)
+            elif id(heart) in self._unstarted:
+                heart.save_first()
+                self._unstarted.discard(id(heart))
+                self._put(0, heart)
+            else:
+                self._put(heart.step(), heart)
+
+
+def main() -> None:
+    """Measure what the command line says."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--pilots", type=positive, default=1000)
+    parser.add_argument("--seconds", type=float, default=300.0, help="in which requests are counted")
+    parser.add_argument("--heartbeat", type=float, default=HEARTBEAT, help="seconds between two heartbeats of a pilot")
+    parser.add_argument("--lease", type=float, default=LEASE, help="seconds without one after which a pilot is dead")
+    parser.add_argument("--server-pid", type=int, metavar="PID", help="count this process's processor time")
+    arguments = parser.parse_args()
+    with fresh_database(arguments.nodes[0], with_views=True) as client:
+        fleet = Fleet(client, arguments.pilots, arguments.heartbeat, arguments.lease)
+        try:
+            fleet.start()
+            tell(f"{arguments.pilots} pilots live; counting requests for {arguments.seconds:g} s")
+            row = _count(arguments)
+        finally:
+            fleet.stop()
+    report(arguments, COLUMNS, [row])
+
+
+def _count(arguments: Any) -> Row:
+    counts, used = read_counts(arguments.nodes), _cpu(arguments.server_pid)
+    time.sleep(arguments.seconds)
+    counts, spent = counts_since(counts, arguments.nodes), _cpu(arguments.server_pid)
+    return {
+        "pilots": arguments.pilots,
+        "seconds": arguments.seconds,
+        "requests/s": counts and counts.requests / arguments.seconds,
+        "server cores": None if used is None or spent is None else (spent - used) / arguments.seconds,
+    }
+
+
+def _cpu(pid: int | None) -> float | None:
+    return None if pid is None else cpu_seconds([pid])
+
+
+if __name__ == "__main__":
+    run(main)

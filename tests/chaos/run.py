@@ -1,0 +1,335 @@
+"""Work through a pool while everything breaks, and see whether anything was lost or done twice.
+
+Pilots are killed and stopped at random, and replaced; their connections are cut, their server is started anew; tasks
+hang, fork and fail. When the time is up the chaos ends, and the pilots finish what is left. Then the ledger, in which
+each task notes its begin and its end, is compared with the pool.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from chaos.tasks import DOOMED, KINDS, MAX_SCRUB  # noqa: E402
+from pilots import Gate, is_alive  # noqa: E402
+
+from picas import CouchDB  # noqa: E402
+from picas.embedded import Server  # noqa: E402
+from picas.generators import TokenGenerator  # noqa: E402
+from picas.recovery import recover  # noqa: E402
+from picas.states import state_of  # noqa: E402
+from picas.util import split_credentials  # noqa: E402
+from picas.views import count_states, create_views  # noqa: E402
+
+SETTINGS = {
+    "PICAS_HEARTBEAT": "0.5",
+    "PICAS_LEASE": "4",
+    "PICAS_GRACE": "0.5",
+    "PICAS_MAX_OUTAGE": "120",
+}
+"""What lets pilots notice within seconds what takes minutes otherwise."""
+MARK = "PICAS_CHAOS"
+"""The variable in the environment of all pilots and tasks of a run."""
+PATIENCE = 180.0
+"""Seconds that the pilots may take for what is left at the end of the chaos."""
+STOP_PATIENCE = 30.0
+"""Seconds that pilots may take to stop, and tasks to be gone."""
+
+
+@dataclass
+class Report:
+    """What happened, and what came of it."""
+
+    tokens: int = 0
+    pilots: int = 0
+    killed: int = 0
+    stopped: int = 0
+    cut: int = 0
+    restarted: int = 0
+    done: int = 0
+    failed: int = 0
+    attempts: dict[str, int] = field(default_factory=dict)
+    """How many attempts ended in which way."""
+    recovered: int = 0
+    """Results that were kept in files, and brought in at the end."""
+    kept: int = 0
+    """Results in files whose tokens were another pilot's by then."""
+    duplicates: list[str] = field(default_factory=list)
+    """Tokens that were done more than once."""
+    lost: list[str] = field(default_factory=list)
+    """Tokens that are not in the state that they should be in, with the reason."""
+    processes: list[str] = field(default_factory=list)
+    """Processes that were left."""
+
+    @property
+    def is_good(self) -> bool:
+        """Whether nothing was lost, done twice, or left."""
+        return not (self.duplicates or self.lost or self.processes)
+
+
+class Chaos:
+    """One run.
+
+    :param client: the pool, straight
+    :param gate: the way to it that the pilots take
+    :param folder: for the ledger and all that pilots leave
+    :param restart: starts the server anew; None leaves it alone
+    :param seed: for the choice of what breaks
+    """
+
+    def __init__(
+        self,
+        client: CouchDB,
+        gate: Gate,
+        credentials: tuple[str, str],
+        folder: Path,
+        restart: Callable[[], None] | None,
+        seed: int,
+    ) -> None:
+        self.report = Report()
+        self._client = client
+        self._gate = gate
+        self._folder = folder
+        self._restart = restart
+        self._random = random.Random(seed)
+        self._ledger = folder / "ledger"
+        self._ledger.mkdir()
+        self._mark = uuid4().hex
+        self._pilots: list[subprocess.Popen[bytes]] = []
+        self._environment = {
+            **os.environ,
+            **SETTINGS,
+            "PICAS_HOST_URL": gate.url,
+            "PICAS_DATABASE": client.db.name,
+            "PICAS_USERNAME": credentials[0],
+            "PICAS_PASSWORD": credentials[1],
+            "PICAS_SPOOL": str(folder / "spool"),
+            MARK: self._mark,
+        }
+
+    def run(self, pilots: int, tokens: int, seconds: float) -> Report:
+        """Push tokens, let pilots work on them while things break, and return what came of it."""
+        create_views(self._client)
+        self._push(tokens)
+        try:
+            for _ in range(pilots):
+                self._start_pilot()
+            self._break_things(seconds)
+            self._wait_for_the_rest()
+        finally:
+            self._stop_all()
+        recovered = recover(self._client, self._folder / "spool")
+        self.report.recovered, self.report.kept = len(recovered.saved), len(recovered.kept_aside)
+        self._compare()
+        return self.report
+
+    def _push(self, tokens: int) -> None:
+        self.report.tokens = tokens
+        documents = [
+            {**TokenGenerator.get_empty_token(), "_id": f"token_{number}", "input": KINDS[number % len(KINDS)]}
+            for number in range(tokens)
+        ]
+        if not all(self._client.save_documents(documents)):
+            raise RuntimeError("the pool is not empty")
+
+    def _start_pilot(self) -> None:
+        slots = self._random.choice((1, 1, 3))
+        self.report.pilots += 1
+        with (self._folder / f"pilot_{self.report.pilots}.log").open("wb") as log:
+            command = [sys.executable, str(HERE / "tasks.py"), str(self._ledger), str(slots)]
+            options: dict[str, Any] = {"env": self._environment, "stdout": log, "stderr": log, "cwd": self._folder}
+            self._pilots.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, **options))
+
+    def _break_things(self, seconds: float) -> None:
+        give_up = time.monotonic() + seconds
+        actions = [self._kill] * 4 + [self._stop] * 2 + [self._cut] * 3 + [self._restart_server]
+        while time.monotonic() < give_up:
+            time.sleep(self._random.uniform(0.2, 1.2))
+            self._random.choice(actions)()
+            self._replace_ended()
+
+    def _kill(self) -> None:
+        self._random.choice(self._pilots).kill()
+        self.report.killed += 1
+
+    def _stop(self) -> None:
+        self._random.choice(self._pilots).send_signal(self._random.choice((signal.SIGTERM, signal.SIGINT)))
+        self.report.stopped += 1
+
+    def _cut(self) -> None:
+        self._gate.close()
+        time.sleep(self._random.uniform(0, 1))
+        self._gate.open()
+        self.report.cut += 1
+
+    def _restart_server(self) -> None:
+        if self._restart is not None and self._random.random() < 0.7:
+            self._restart()
+            self.report.restarted += 1
+
+    def _replace_ended(self) -> None:
+        running = [pilot for pilot in self._pilots if pilot.poll() is None]
+        missing = len(self._pilots) - len(running)
+        self._pilots = running
+        for _ in range(missing):
+            self._start_pilot()
+
+    def _wait_for_the_rest(self) -> None:
+        give_up = time.monotonic() + PATIENCE
+        while time.monotonic() < give_up:
+            self._replace_ended()
+            counts = count_states(self._client)
+            if not counts["todo"] + counts["locked"]:
+                return
+            time.sleep(0.5)
+
+    def _stop_all(self) -> None:
+        for pilot in self._pilots:
+            pilot.terminate()
+        give_up = time.monotonic() + STOP_PATIENCE
+        for pilot in self._pilots:
+            try:
+                pilot.wait(max(give_up - time.monotonic(), 0.1))
+            except subprocess.TimeoutExpired:
+                self.report.processes.append(f"pilot {pilot.pid} did not stop")
+                pilot.kill()
+                pilot.wait()
+        while self._left() and time.monotonic() < give_up:
+            time.sleep(0.1)
+        for pid, command in self._left():
+            self.report.processes.append(f"{pid} {command}")
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _left(self) -> list[tuple[int, str]]:
+        """Return the processes of this run that are alive."""
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if f"{MARK}={self._mark}".encode() in (folder / "environ").read_bytes() and is_alive(int(folder.name)):
+                    command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    found.append((int(folder.name), command.strip()))
+        return found
+
+    def _compare(self) -> None:
+        """Compare the pool with what the tasks have noted."""
+        attempts: Counter[str] = Counter()
+        for number in range(self.report.tokens):
+            token_id = f"token_{number}"
+            try:
+                token = self._client.get(token_id).value
+            except ValueError:
+                self.report.lost.append(f"{token_id} has vanished")
+                continue
+            attempts.update(attempt["outcome"] for attempt in token["attempts"])
+            state = state_of(token)
+            self.report.done += state == "done"
+            self.report.failed += state == "error"
+            fault = self._fault(token, str(state))
+            if fault:
+                self.report.lost.append(f"{token_id} ({token['input']}): {fault}")
+        self.report.attempts = dict(attempts)
+
+    def _fault(self, token: dict[str, Any], state: str) -> str | None:
+        """Return what is wrong with a token, None if nothing is."""
+        done = [attempt["claim"] for attempt in token["attempts"] if attempt["outcome"] == "done"]
+        if len(done) > 1:
+            self.report.duplicates.append(token["_id"])
+        lines = Counter(self._lines(token["_id"]))
+        if any(count > 1 for count in lines.values()):
+            return "one attempt was made twice"
+        if any(lines[f"begin {claim}"] != 1 or lines[f"end {claim}"] != 1 for claim in done):
+            return "it counts as done, and has not come to its end"
+        if token["input"] not in DOOMED:
+            return None if state == "done" and len(done) == 1 else f"it is in {state} instead of done"
+        if state != "error":
+            return f"it is in {state} instead of error"
+        failed = [attempt for attempt in token["attempts"] if attempt["outcome"] in ("failed", "time-out")]
+        has_reason = bool(token.get("error")) or token["exit_code"] not in ("", 0)
+        if not has_reason:
+            return "it is in error without a reason"
+        return None if len(failed) == MAX_SCRUB + 1 else f"it has failed {len(failed)} times"
+
+    def _lines(self, token_id: str) -> list[str]:
+        path = self._ledger / token_id
+        return path.read_text(encoding="ascii").splitlines() if path.exists() else []
+
+
+@contextlib.contextmanager
+def _embedded(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Run the embedded server; yield its address and what starts it anew."""
+    with Server(folder / "server") as server:
+        server._asked_port = server.port  # the pilots know this one
+        parts = urlsplit(server.url)
+
+        def restart() -> None:
+            server.stop()
+            server.start()
+
+        yield f"http://{server.username}:{server.password}@{parts.netloc}", restart
+
+
+@contextlib.contextmanager
+def _given(url: str, command: str | None) -> Iterator[tuple[str, Callable[[], None] | None]]:
+    yield url, None if command is None else lambda: _run(command)
+
+
+def _run(command: str) -> None:
+    subprocess.run(command, shell=True, check=True, stdout=subprocess.DEVNULL)
+
+
+def main() -> None:
+    """Make a run as the command line says, print what came of it, and end with 1 if anything is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pilots", type=int, default=6, help="at a time (default: 6)")
+    parser.add_argument("--tokens", type=int, default=140, help="in the pool (default: 140)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="of chaos (default: 45)")
+    parser.add_argument("--url", help="a CouchDB, with name and password in it (default: an embedded server)")
+    parser.add_argument("--restart", metavar="COMMAND", help="a shell command that starts that server anew")
+    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the choice of what breaks")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file as well")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="picas-chaos-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        server = _given(arguments.url, arguments.restart) if arguments.url else _embedded(folder)
+        with server as (url, restart):
+            bare, username, password = split_credentials(url)
+            client = CouchDB(bare, f"picas_chaos_{uuid4().hex}", username, password, create=True)
+            try:
+                with Gate(bare) as gate:
+                    chaos = Chaos(client, gate, (username, password), folder, restart, arguments.seed)
+                    report = chaos.run(arguments.pilots, arguments.tokens, arguments.seconds)
+            finally:
+                del client.server[client.db.name]
+        print(f"seed: {arguments.seed}")
+        for field_name, value in vars(report).items():
+            print(f"{field_name}: {value}")
+        if arguments.json:
+            arguments.json.write_text(json.dumps(vars(report), indent=2) + "\n", encoding="utf-8")
+        if not report.is_good:
+            for log in sorted(folder.glob("*.log")):
+                tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]
+                print(f"--- {log.name}", *tail, sep="\n", file=sys.stderr)
+    sys.exit(not report.is_good)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,24 @@
+"""A short chaos run: nothing is lost, nothing is done twice, nothing is left. A long one is made by hand."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+RUN = Path(__file__).resolve().parent / "chaos" / "run.py"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the search for processes that are left needs /proc")
+def test_nothing_is_lost_while_everything_breaks(tmp_path):
+    report = tmp_path / "report.json"
+    command = [sys.executable, RUN, "--pilots", "5", "--tokens", "70", "--seconds", "30", "--json", report]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    result = json.loads(report.read_text())
+    assert (result["duplicates"], result["lost"], result["processes"]) == ([], [], [])
+    assert result["done"] + result["failed"] == result["tokens"] == 70
+    assert min(result["killed"], result["stopped"], result["cut"]) > 0
