@@ -1,17 +1,19 @@
-"""Run a command as a child with a process group of its own, so that all of it can be ended.
+"""Run a command as a child that can be ended with all that descends from it.
 
 The children that run are known here by the thread that started them: a pilot that is told to stop, or a token whose
-time is up, ends them whatever code is waiting for them.
+time is up, ends them whatever code is waiting for them. If the pilot dies, its keeper ends them (see `keeper`).
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -19,9 +21,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Callable
+from typing import Any, Callable
 
+from . import keeper
 from .interrupts import shielded, wait_until
+from .outputs import MAX_OUTPUT, Outputs
+from .processes import (
+    Family,
+    Mark,
+    Marks,
+    Root,
+    become_subreaper,
+    leads_group,
+    marked,
+    reap_adopted,
+    set_limit,
+    start_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,8 +48,21 @@ KILL_WAIT = 10.0
 
 _PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
-_running: dict[subprocess.Popen[Any], int] = {}
-"""The children that run, each with the thread that started it. A dict's single operations are atomic."""
+
+@dataclass(frozen=True)
+class _Child:
+    """What is known of a child that runs."""
+
+    pilot: int
+    """The process that started it: another one than this after a fork."""
+    thread: int
+    """The thread that started it."""
+    root: Root
+    mark: Mark
+
+
+_running: dict[subprocess.Popen[Any], _Child] = {}
+"""The children that run. A dict's single operations are atomic."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +76,8 @@ class Result:
     """Whether it was ended because its time was up."""
     seconds: float
     """How long it ran."""
+    truncated: bool = False
+    """Whether a file does not hold all of its output, which was more than `max_output`."""
 
 
 def execute(args: str | Sequence[str], shell: bool = False) -> tuple[subprocess.Popen[bytes], int, bytes, bytes]:
@@ -81,28 +112,32 @@ def run_command(
     env: Mapping[str, str] | None = None,
     token: Mapping[str, Any] | None = None,
     shell: bool = False,
+    max_output: int = MAX_OUTPUT,
 ) -> Result:
-    """Run a command to its end, its output going straight to files, and return how it ended.
+    """Run a command to its end, its output going to files, and return how it ended.
 
     :param args: the command and its arguments, or one text if a shell is to read it
     :param stdout: the file for its standard output; this process's own if left out
     :param stderr: the file for its standard error; may be the same as `stdout`
-    :param timeout: seconds after which its process group gets SIGTERM
-    :param grace: seconds after that until what is left of the group gets SIGKILL
+    :param timeout: seconds after which it is ended, see `end`
+    :param grace: seconds after that until what is left gets SIGKILL
     :param cwd: its working directory
     :param env: environment variables that are added to this process's
     :param token: the token that it works on, offered to it as PICAS_TOKEN_ID and PICAS_TOKEN_INPUT (text as it is,
         anything else as JSON; left out if it holds a zero byte or is larger than an environment can be)
     :param shell: whether a shell runs it
-    :raises OSError: if it can't be started, or a file can't be written
+    :param max_output: the most bytes of output that each file holds; of more than that it holds the head and the tail,
+        with a line between that says so
+    :raises OSError: if it can't be started, or a file can't be written; with ENOSPC if output was lost, or the command
+        failed, since the disk is full
     """
     started = time.monotonic()
     timed_out = False
     environment = {**_environment_for(token), **(env or {})}
-    with contextlib.ExitStack() as files:
-        out = _open(files, stdout)
-        err = out if _is_same_file(stdout, stderr) else _open(files, stderr)
-        with _child(args, shell=shell, stdout=out, stderr=err, cwd=cwd, env=environment, grace=grace) as process:
+    with Outputs(stdout, stderr, max_output) as outputs:
+        streams = {"stdout": outputs.stdout, "stderr": outputs.stderr}
+        with _child(args, shell=shell, cwd=cwd, env=environment, grace=grace, **streams) as process:
+            outputs.start()
             try:
                 process.wait(timeout)
             except subprocess.TimeoutExpired:
@@ -110,7 +145,8 @@ def run_command(
                 end(process, grace)
     # One that hangs in the kernel has no exit code yet, and will have this one.
     exit_code = -signal.SIGKILL if process.returncode is None else process.returncode
-    return Result(process, exit_code, timed_out, time.monotonic() - started)
+    outputs.check(exit_code)
+    return Result(process, exit_code, timed_out, time.monotonic() - started, outputs.truncated)
 
 
 def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
@@ -118,13 +154,17 @@ def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
 
     :param thread: only those that the thread of this identifier started
     """
-    return [process for process, owner in list(_running.items()) if thread in (None, owner)]
+    me = os.getpid()
+    return [
+        process for process, child in list(_running.items()) if child.pilot == me and thread in (None, child.thread)
+    ]
 
 
 def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
-    """End a child and its whole process group: SIGTERM, and SIGKILL for what is left after the grace period.
+    """End a child and all that descends from it: SIGTERM, and SIGKILL for what is left after the grace period.
 
-    A child that has no group of its own (a user's own `Popen`) is ended alone.
+    On Linux that finds also what has moved to another process group or session, or whose parents have ended, elsewhere
+    the process group. Of a child that was not started here (a user's own `Popen`) it finds what still has its parents.
 
     :param grace: seconds between the two signals
     """
@@ -133,83 +173,69 @@ def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
 
 def end_all(processes: Sequence[subprocess.Popen[Any]], grace: float = GRACE) -> bool:
     """End several children at the same time, see `end`, and return whether any was alive."""
-    groups = [group for group in map(_Group, processes) if group.is_alive()]
-    for group in groups:
-        group.send(signal.SIGTERM)
-        group.send(signal.SIGCONT)  # a stopped process acts on no signal but this one and SIGKILL
-    if not wait_until(lambda: not any(group.is_alive() for group in groups), grace):
-        for group in groups:
-            if group.is_alive():
-                log.warning("Process group %s did not end on SIGTERM in %s s: killing it", group.process.pid, grace)
-                group.send(signal.SIGKILL)
-        wait_until(lambda: not any(group.is_alive() for group in groups), KILL_WAIT)
-    return bool(groups)
-
-
-class _Group:
-    """A child's process group, or the child alone if it has none of its own."""
-
-    def __init__(self, process: subprocess.Popen[Any]) -> None:
-        self.process = process
-        # Asked now: after the child's end its id says nothing, while its group may live on.
-        self._is_own = process in _running or _leads_group(process.pid)
-        self._is_gone = False
-
-    def send(self, signum: int) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if self._is_own:
-                os.killpg(self.process.pid, signum)
-            else:
-                self.process.send_signal(signum)
-
-    def is_alive(self) -> bool:
-        # Once gone it stays so: its id may become another's.
-        self._is_gone = self._is_gone or (self.process.poll() is not None and not self._has_members())
-        return not self._is_gone
-
-    def _has_members(self) -> bool:
-        if not self._is_own:
-            return False
-        try:
-            os.killpg(self.process.pid, 0)
-        except (ProcessLookupError, PermissionError):
-            return False
-        return _has_living_members(self.process.pid)
-
-
-def _has_living_members(group: int) -> bool:
-    """Tell whether a process group that exists has more than zombies, which stay in a container that has no init."""
-    try:
-        pids = [name for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208
-    except OSError:
-        return True  # no Linux
-    has_zombies = False
-    for pid in pids:
-        with contextlib.suppress(OSError):  # it has ended meanwhile
-            # "pid (name) state parent group …", where the name may hold anything.
-            state, _, of_group = Path("/proc", pid, "stat").read_bytes().rpartition(b") ")[2].split()[:3]
-            if int(of_group) == group:
-                if state not in (b"Z", b"X"):
-                    return True
-                has_zombies = True
-    return not has_zombies  # none in sight says nothing: one may just have been forked
-
-
-def _leads_group(pid: int) -> bool:
-    try:
-        return os.getpgid(pid) == pid
-    except ProcessLookupError:
+    me = os.getpid()
+    children = [child for child in map(_running.get, processes) if child is not None and child.pilot == me]
+    roots = [child.root for child in children]
+    roots += [_root_of(process) for process in processes if process not in _running and process.poll() is None]
+    if not roots:
         return False
+    family = Family(roots, [child.mark for child in children], _setup.ancestor)
+
+    def is_over() -> bool:
+        # All are asked, which reaps them; after that the id of one says nothing, while its group may live on.
+        have_ended = [process.poll() is not None for process in processes]
+        return all(have_ended) and not family.is_alive()
+
+    def is_over_on_sigterm() -> bool:
+        if is_over():
+            return True
+        family.terminate()
+        _setup.reap()
+        return False
+
+    def is_over_on_sigkill() -> bool:
+        family.kill()
+        _send(processes, signal.SIGKILL)
+        _setup.reap()
+        return is_over()
+
+    if is_over():
+        return False
+    if not family.is_alive():  # the system does not tell, for want of a free descriptor say
+        _send(processes, signal.SIGTERM)
+    if not wait_until(is_over_on_sigterm, grace):
+        log.warning("%s did not end on SIGTERM in %s s: killing what is left", _describe(processes), grace)
+        wait_until(is_over_on_sigkill, KILL_WAIT)
+    return True
+
+
+def _root_of(process: subprocess.Popen[Any]) -> Root:
+    return Root(process.pid, start_of(process.pid), leads_group(process.pid))
+
+
+def _send(processes: Sequence[subprocess.Popen[Any]], signum: int) -> None:
+    """Send a signal to the children themselves, those that have not ended."""
+    for process in processes:
+        if process.poll() is None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                process.send_signal(signum)
+
+
+def _describe(processes: Sequence[subprocess.Popen[Any]]) -> str:
+    pids = ", ".join(str(process.pid) for process in processes)
+    return f"Child {pids}" if len(processes) == 1 else f"Children {pids}"
 
 
 @contextlib.contextmanager
 def _child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a child in a process group of its own. If the block is broken off, all of the group is ended."""
+    """Start a child in a session of its own. If the block is broken off, it is ended with all that descends from it.
+
+    :param grace: seconds between SIGTERM and SIGKILL then
+    """
     process: subprocess.Popen[bytes] | None = None
     try:
         with shielded():  # an interruption between the start and the note of it would leave the child alone
-            process = subprocess.Popen(args, start_new_session=True, preexec_fn=_die_with_parent(), **options)  # noqa: PLW1509
-            _running[process] = threading.get_ident()
+            process = _start(args, grace, options)
         yield process
     except BaseException:
         if process is not None:
@@ -221,34 +247,151 @@ def _child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subproce
             for stream in (process.stdout, process.stderr):
                 if stream is not None:
                     stream.close()
+            _setup.forget(process)
 
 
-def _die_with_parent() -> Callable[[], None] | None:
-    """Return what lets a new child die with this process, None where the system can't do that (only Linux can)."""
+def _start(args: Any, grace: float, options: dict[str, Any]) -> subprocess.Popen[bytes]:
+    mark = _setup.next_mark()
+    options["env"] = marked(dict(os.environ) if options.get("env") is None else options["env"], mark)
+    with _setup.starting():
+        process = subprocess.Popen(args, start_new_session=True, preexec_fn=_preparation(mark), **options)  # noqa: PLW1509
+        root = Root(process.pid, start_of(process.pid), leads=True)
+        _running[process] = _Child(os.getpid(), threading.get_ident(), root, mark)
+    _setup.tell(f"+ {root.pid} {root.start} {grace}")
+    return process
+
+
+def _preparation(mark: Mark) -> Callable[[], None] | None:
+    """Return what a new child does before its program: it takes the mark, and will die with this process.
+
+    :returns: None where the system can do neither (only Linux can)
+    """
     if not sys.platform.startswith("linux"):
         return None
-    prctl = _libc().prctl
+    # Loaded before the fork: the child of a process with threads must not load anything.
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
     parent = os.getpid()
 
-    def set_signal() -> None:
+    def prepare() -> None:
+        set_limit(mark)
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:  # it died before that
             os.kill(os.getpid(), signal.SIGKILL)
 
-    return set_signal
+    return prepare
 
 
-def _libc() -> ctypes.CDLL:
-    # Loaded before the fork: the child of a process with threads must not load anything.
-    return ctypes.CDLL(None, use_errno=True)
+class _Setup:
+    """What this process sets up with its first child: the marks, the adoption of orphans, and the keeper."""
+
+    def __init__(self) -> None:
+        self._clear()
+
+    def _clear(self) -> None:
+        self._lock = threading.RLock()  # a handler that starts a child may meet the thread in here
+        self._marks: Marks | None = None
+        self._keeper: socket.socket | None = None
+        self._starts: set[object] = set()  # children in the making, which are not known by their pids yet
+        self._sessions: set[int] = set()
+        self.ancestor: int | None = None
+        """The process to which orphans come: this one, or None where the system can't do that."""
+
+    def next_mark(self) -> Mark:
+        """Return the mark for a new child."""
+        marks = self._marks
+        if marks is None:
+            with self._lock:
+                marks = self._marks or self._begin()
+        return marks.next()
+
+    def tell(self, message: str) -> None:
+        """Send the keeper a message. If it is gone, or does not listen, there is nothing to be done about that."""
+        if self._keeper is not None:
+            # Never waits; and no signal tells that nobody listens, one which a script may want to die of.
+            flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+            with contextlib.suppress(OSError):
+                self._keeper.send(f"{message}\n".encode(), flags)
+
+    @contextlib.contextmanager
+    def starting(self) -> Iterator[None]:
+        """Hold a block in which a child is started and noted."""
+        start = object()
+        self._starts.add(start)
+        try:
+            yield
+        finally:
+            self._starts.discard(start)
+
+    def forget(self, process: subprocess.Popen[Any]) -> None:
+        """Have nothing more to do with a child that has ended; what it has left in the background runs on."""
+        self.tell(f"- {process.pid}")
+        self.reap()
+
+    def reap(self) -> None:
+        """Reap orphans that have come to this process and ended."""
+        if self.ancestor is not None and self._marks is not None:
+            self._sessions.add(os.getsid(0))
+            reap_adopted(self._marks.all, self._sessions, self._is_child)
+
+    def _is_child(self, pid: int) -> bool:
+        return bool(self._starts) or any(process.pid == pid for process in list(_running))
+
+    def _begin(self) -> Marks:
+        marks = Marks()
+        me = os.getpid()
+        self._keeper = _start_keeper()  # before orphans come here, or it would be one
+        if self._keeper is not None:
+            limits = marks.all.limits
+            self.tell(f"pilot {marks.all.text} {limits.start} {limits.stop} {start_of(me)}")
+            atexit.register(self.tell, "bye")
+        self._sessions.add(os.getsid(0))
+        self.ancestor = me if become_subreaper() else None
+        self._marks = marks
+        return marks
+
+    def leave(self) -> None:
+        """Begin anew in a forked process, which has no part in its parent's children."""
+        keeper_of_parent = self._keeper
+        self._clear()
+        if keeper_of_parent is not None:
+            keeper_of_parent.close()  # or its keeper would not see the parent's end
 
 
-def _open(files: contextlib.ExitStack, path: str | Path | None) -> IO[bytes] | None:
-    return None if path is None else files.enter_context(Path(path).open("wb"))
+_setup = _Setup()
+os.register_at_fork(after_in_child=_setup.leave)
 
 
-def _is_same_file(one: str | Path | None, other: str | Path | None) -> bool:
-    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
+def _start_keeper() -> socket.socket | None:
+    """Start the keeper and return the way to it, None if it can't be started."""
+    if not sys.executable or getattr(sys, "frozen", False):
+        return None  # what runs here would not run a script
+    ours, theirs = socket.socketpair()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
+    command = [sys.executable, "-I", "-S", os.path.abspath(keeper.__file__)]  # noqa: PTH100  # links stay as they are
+    try:
+        with theirs:
+            helper = subprocess.Popen(
+                command,
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env=environment,
+                start_new_session=True,
+                preexec_fn=_detach,  # noqa: PLW1509
+            )
+        helper.wait()
+    except OSError as error:
+        log.warning("Without a keeper, which could not be started, children may outlive a killed pilot: %s", error)
+        ours.close()
+        return None
+    return ours
+
+
+def _detach() -> None:
+    """Go on as an orphan: code that waits for whatever child ends next must not wait for the keeper."""
+    if os.fork():
+        os._exit(0)
 
 
 _MAX_VARIABLE = 100_000  # bytes; Linux takes 131,072 for one variable with its name

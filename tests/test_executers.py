@@ -1,5 +1,6 @@
-"""Commands as children: their output, their environment, and that all of their process group ends."""
+"""Commands as children: their output, their environment, and that all that descends from them ends."""
 
+import contextlib
 import json
 import os
 import signal
@@ -12,8 +13,8 @@ from pathlib import Path
 import pytest
 from pilots import PRELUDE, is_alive, wait_for
 
-from picas import Task, executers
-from picas.executers import execute, execute_old, run_command, running
+from picas import Task, executers, processes
+from picas.executers import end_all, execute, execute_old, run_command, running
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells that")
 
@@ -250,6 +251,215 @@ time.sleep(60)
         assert time.monotonic() - began < 5
         os.killpg(process.pid, 0)  # the zombie is still there
         os.kill(int((tmp_path / "keeper").read_text()), signal.SIGKILL)
+
+
+SLEEPER = "sh -c 'echo $$ > escaped.pid; exec sleep 60'"
+HOPPER = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("hopping", "w").close()
+while True:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    time.sleep(0.003)
+"""
+"""A process that goes on in a child of its own, in another session, again and again."""
+BOMB = """
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+for _ in range(5):
+    os.fork()
+os.setpgid(0, 0)
+open("forking", "w").close()
+while True:
+    if os.fork() == 0:
+        time.sleep(0.05)
+        os._exit(0)
+    os.wait()
+"""
+"""32 processes that ignore SIGTERM, each in a group of its own, and that fork without end."""
+
+
+@linux_only
+class TestDescendants:
+    """Of a child that is ended end too, wherever they have gone."""
+
+    @pytest.fixture(autouse=True)
+    def tagged(self, monkeypatch):
+        """Mark what the test starts, and leave nothing of it."""
+        execute(["true"])  # the first child brings the keeper, which stays
+        tag = f"test {os.getpid()} {time.monotonic()}"
+        monkeypatch.setenv("TEST_TAG", tag)
+        self.mark = processes.Mark(tag, range(0))
+        yield
+        for process in self.alive():
+            processes.send(process, signal.SIGKILL)
+        for file in Path().glob("*.pid"):
+            with contextlib.suppress(ProcessLookupError, ValueError):
+                os.kill(int(file.read_text()), signal.SIGKILL)
+
+    def alive(self):
+        return [process for process in processes._all() if process.is_alive and self.mark.is_on(process.pid)]
+
+    @staticmethod
+    def end_when(file, action, *args, grace=10, **options):
+        """Call what runs a command, in a thread, and end that when a file is there; return what it returned."""
+        results = []
+        thread = threading.Thread(target=lambda: results.append(action(*args, **options)))
+        thread.start()
+        try:
+            wait_for(lambda: Path(file).exists() and (Path(file).suffix != ".pid" or Path(file).read_text().strip()))
+        finally:
+            (child,) = wait_for(lambda: running(thread.ident))
+            assert end_all([child], grace)
+            thread.join(30)
+        assert not thread.is_alive()
+        return results[0]
+
+    @pytest.mark.parametrize(
+        "escape",
+        {
+            "another session": f"setsid {SLEEPER} & wait",
+            "another session, its parent dead": f"setsid -f {SLEEPER}; sleep 60",
+            "its parent dead": f"({SLEEPER} &); sleep 60",
+            "another group, its parent dead": f"(set -m; {SLEEPER} &); sleep 60",
+            "forked twice": f"setsid -f sh -c '(setsid -f {SLEEPER.replace(chr(39), chr(34))} &)'; sleep 60",
+            "no environment": f"env -i /bin/{SLEEPER} & wait",
+            "no environment, another session, its parent dead": f"env -i setsid -f /bin/{SLEEPER}; sleep 60",
+            "the child dead": f"setsid -f {SLEEPER}",
+        }.items(),
+        ids=lambda pair: pair[0],
+    )
+    @pytest.mark.parametrize("is_stubborn", [False, True], ids=["", "ignores SIGTERM"])
+    def test_in(self, escape, is_stubborn):
+        script = escape[1]
+        if is_stubborn:
+            script = f"trap '' TERM; {script}"
+        # Its output goes into a pipe that all of them hold.
+        self.end_when("escaped.pid", execute, script, shell=True, grace=0.3 if is_stubborn else 30)
+        assert not is_alive(int(Path("escaped.pid").read_text()))
+        assert self.alive() == []
+
+    def test_a_time_out_of_run_command_ends_them(self):
+        wait = "while [ ! -s escaped.pid ]; do sleep 0.01; done"
+        result = run_command(f"setsid -f {SLEEPER}; {wait}; sleep 60", shell=True, timeout=1, stdout="log")
+        assert result.timed_out
+        assert self.alive() == []
+
+    def test_with_an_interruption_they_end(self):
+        class Interruption(BaseException):
+            pass
+
+        script = f"setsid -f {SLEEPER}; sleep 60"
+        with contextlib.suppress(Interruption), executers._child(script, shell=True):
+            wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
+            raise Interruption
+        assert self.alive() == []
+
+    def test_one_that_goes_on_in_ever_new_processes_ends(self):
+        self.end_when("hopping", execute, python(HOPPER), grace=0.2)
+        assert self.alive() == []
+
+    def test_a_fork_bomb_ends(self):
+        began = time.monotonic()
+        self.end_when("forking", execute, python(BOMB), grace=0.2)
+        assert time.monotonic() - began < 20
+        assert self.alive() == []
+
+    def test_they_have_time_to_clean_up(self):
+        script = """setsid -f sh -c 'trap "sleep 0.2; echo > cleaned; exit" TERM; echo $$ > escaped.pid
+            while true; do sleep 0.02; done'; sleep 60"""
+        self.end_when("escaped.pid", execute, script, shell=True, grace=30)
+        assert Path("cleaned").exists()
+
+    def test_those_of_other_children_go_on(self):
+        run_command(f"setsid -f {SLEEPER}", shell=True)
+        wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
+        own = subprocess.Popen(["sleep", "60"], start_new_session=True)
+        self.end_when("other", execute, ["sh", "-c", "echo > other; exec sleep 60"])
+        assert is_alive(int(Path("escaped.pid").read_text()))
+        assert own.poll() is None
+        own.kill()
+        own.wait()
+
+    def test_of_a_user_s_own_popen_those_end_that_have_their_parents(self):
+        process = subprocess.Popen(f"{SLEEPER} & wait; true", shell=True)
+        wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
+        assert end_all([process], 10)
+        assert process.returncode == -signal.SIGTERM
+        assert self.alive() == []
+
+    @pytest.mark.parametrize("is_stubborn", [False, True])
+    def test_if_the_system_tells_nothing_at_least_the_child_ends(self, monkeypatch, is_stubborn):
+        """As when this process has no descriptor left to read with."""
+        script = "trap '' TERM; echo; exec sleep 60" if is_stubborn else "echo; exec sleep 60"
+        process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
+        process.stdout.readline()
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "_read", lambda path: b"")
+            assert end_all([process], 0.3 if is_stubborn else 30)
+        assert process.returncode == (-signal.SIGKILL if is_stubborn else -signal.SIGTERM)
+        process.stdout.close()
+
+    def test_the_end_of_a_child_that_leaves_nothing_is_cheap(self, monkeypatch):
+        """Nobody looks at the processes of the whole machine, of which there may be thousands."""
+
+        def look():
+            raise AssertionError
+
+        with monkeypatch.context() as patch:
+            patch.setattr(processes, "_all", look)
+            assert run_command(["true"]).exit_code == 0
+            assert execute(["true"])[1] == 0
+
+    def test_of_a_command_that_ended_in_time_are_left_alone(self):
+        result = run_command(f"setsid -f {SLEEPER}", shell=True, timeout=60)
+        assert (result.timed_out, result.exit_code) == (False, 0)
+        wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
+        assert end_all([result.process]) is False
+        assert is_alive(int(Path("escaped.pid").read_text()))
+
+
+class TestForked:
+    """A process that the user's own code has forked."""
+
+    @pytest.fixture
+    def run(self, tmp_path):
+        def run(body):
+            script = PRELUDE + "from picas.executers import end_all, running\n" + body
+            return subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=60, check=True).stdout
+
+        return run
+
+    def test_has_no_part_in_the_children_of_its_parent(self, run):
+        body = """
+thread = threading.Thread(target=run_command, args=(["sleep", "60"],))
+thread.start()
+while not running():
+    time.sleep(0.01)
+(child,) = running()
+pid = os.fork()
+if pid == 0:
+    os._exit(len(running()) + end_all([child], 1))
+assert os.waitpid(pid, 0)[1] == 0
+assert child.poll() is None
+end_all([child], 10)
+"""
+        run(body)
+
+    def test_can_have_children_itself_and_ends_them_with_their_descendants(self, run):
+        body = """
+execute(["true"])
+pid = os.fork()
+if pid == 0:
+    script = "setsid -f sh -c 'echo $$ > escaped; exec sleep 60'; while [ ! -s escaped ]; do sleep 0.01; done; sleep 60"
+    os._exit(0 if run_command(script, shell=True, timeout=1, grace=5).timed_out else 1)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+        run(body)
+        if sys.platform.startswith("linux"):
+            assert not is_alive(int(Path("escaped").read_text()))
 
 
 class TestRunning:

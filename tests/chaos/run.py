@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
@@ -89,7 +89,7 @@ class Chaos:
     """One run.
 
     :param client: the pool, straight
-    :param gate: the way to it that the pilots take
+    :param gates: the ways to it that the pilots take: one to each node, in turns
     :param folder: for the ledger and all that pilots leave
     :param restart: starts the server anew; None leaves it alone
     :param seed: for the choice of what breaks
@@ -98,7 +98,7 @@ class Chaos:
     def __init__(
         self,
         client: CouchDB,
-        gate: Gate,
+        gates: Sequence[Gate],
         credentials: tuple[str, str],
         folder: Path,
         restart: Callable[[], None] | None,
@@ -106,7 +106,7 @@ class Chaos:
     ) -> None:
         self.report = Report()
         self._client = client
-        self._gate = gate
+        self._gates = gates
         self._folder = folder
         self._restart = restart
         self._random = random.Random(seed)
@@ -117,7 +117,6 @@ class Chaos:
         self._environment = {
             **os.environ,
             **SETTINGS,
-            "PICAS_HOST_URL": gate.url,
             "PICAS_DATABASE": client.db.name,
             "PICAS_USERNAME": credentials[0],
             "PICAS_PASSWORD": credentials[1],
@@ -155,7 +154,9 @@ class Chaos:
         self.report.pilots += 1
         with (self._folder / f"pilot_{self.report.pilots}.log").open("wb") as log:
             command = [sys.executable, str(HERE / "tasks.py"), str(self._ledger), str(slots)]
-            options: dict[str, Any] = {"env": self._environment, "stdout": log, "stderr": log, "cwd": self._folder}
+            gate = self._gates[self.report.pilots % len(self._gates)]
+            environment = {**self._environment, "PICAS_HOST_URL": gate.url}
+            options: dict[str, Any] = {"env": environment, "stdout": log, "stderr": log, "cwd": self._folder}
             self._pilots.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, **options))
 
     def _break_things(self, seconds: float) -> None:
@@ -175,9 +176,10 @@ class Chaos:
         self.report.stopped += 1
 
     def _cut(self) -> None:
-        self._gate.close()
+        gate = self._random.choice(self._gates)
+        gate.close()
         time.sleep(self._random.uniform(0, 1))
-        self._gate.open()
+        gate.open()
         self.report.cut += 1
 
     def _restart_server(self) -> None:
@@ -274,7 +276,7 @@ class Chaos:
 
 
 @contextlib.contextmanager
-def _embedded(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
+def _embedded(folder: Path) -> Iterator[tuple[list[str], Callable[[], None]]]:
     """Run the embedded server; yield its address and what starts it anew."""
     with Server(folder / "server") as server:
         server._asked_port = server.port  # the pilots know this one
@@ -284,12 +286,12 @@ def _embedded(folder: Path) -> Iterator[tuple[str, Callable[[], None]]]:
             server.stop()
             server.start()
 
-        yield f"http://{server.username}:{server.password}@{parts.netloc}", restart
+        yield [f"http://{server.username}:{server.password}@{parts.netloc}"], restart
 
 
 @contextlib.contextmanager
-def _given(url: str, command: str | None) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    yield url, None if command is None else lambda: _run(command)
+def _given(urls: list[str], command: str | None) -> Iterator[tuple[list[str], Callable[[], None] | None]]:
+    yield urls, None if command is None else lambda: _run(command)
 
 
 def _run(command: str) -> None:
@@ -302,20 +304,26 @@ def main() -> None:
     parser.add_argument("--pilots", type=int, default=6, help="at a time (default: 6)")
     parser.add_argument("--tokens", type=int, default=140, help="in the pool (default: 140)")
     parser.add_argument("--seconds", type=float, default=45.0, help="of chaos (default: 45)")
-    parser.add_argument("--url", help="a CouchDB, with name and password in it (default: an embedded server)")
-    parser.add_argument("--restart", metavar="COMMAND", help="a shell command that starts that server anew")
+    parser.add_argument(
+        "--url",
+        action="append",
+        help="a CouchDB, with name and password in it (default: an embedded server); once for each node of a cluster",
+    )
+    parser.add_argument("--restart", metavar="COMMAND", help="a shell command that starts that server, or a node, anew")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the choice of what breaks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file as well")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="picas-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         server = _given(arguments.url, arguments.restart) if arguments.url else _embedded(folder)
-        with server as (url, restart):
-            bare, username, password = split_credentials(url)
+        with server as (urls, restart):
+            nodes = [split_credentials(url) for url in urls]
+            bare, username, password = nodes[0]
             client = CouchDB(bare, f"picas_chaos_{uuid4().hex}", username, password, create=True)
             try:
-                with Gate(bare) as gate:
-                    chaos = Chaos(client, gate, (username, password), folder, restart, arguments.seed)
+                with contextlib.ExitStack() as stack:
+                    gates = [stack.enter_context(Gate(node[0])) for node in nodes]
+                    chaos = Chaos(client, gates, (username, password), folder, restart, arguments.seed)
                     report = chaos.run(arguments.pilots, arguments.tokens, arguments.seconds)
             finally:
                 del client.server[client.db.name]
