@@ -21,7 +21,7 @@ from . import spool
 from .clients import CouchDB
 from .connections import explain
 from .documents import Document
-from .modifiers import ERROR_MARK, claim_of, is_same_lock
+from .modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from .results import REFUSAL, ClaimedToken, reason_of
 from .writes import doc_path, merge
 
@@ -164,7 +164,7 @@ def _save(client: CouchDB, kept: spool.Kept) -> None:
     result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision it would revive a deleted token
     for _ in range(TRIES):
         stored = _find(client, kept.id)
-        newer = _before_refusal(stored, kept.claimed)
+        newer = _before_refusal(stored, kept.claimed) or _before_loss(stored, kept.claimed, result)
         if newer is not None:
             held = ClaimedToken(Document(merge(kept.claimed, result, newer)), newer)
         elif _is_in(stored, result):
@@ -211,14 +211,38 @@ def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> di
     attempts, errors = _list(stored, "attempts"), _list(stored, "error")
     others = [error for error in errors if not _is_refusal(error)]
     is_marked = stored.get("lock") == stored.get("done") == ERROR_MARK and not claim_of(stored)
-    claim = claim_of(claimed).get("id")
-    is_last = bool(attempts) and isinstance(attempts[-1], dict) and attempts[-1].get("claim") == claim
-    if not (claim and is_marked and is_last and len(others) < len(errors)):
+    if not (is_marked and len(others) < len(errors) and _last_outcome(stored, claimed)):
         return None
-    state = ("lock", "done", "exit_code", "claim")
+    return {**_as_claimed(stored, claimed), "error": others, "attempts": attempts[:-1]}
+
+
+def _before_loss(
+    stored: Mapping[str, Any], claimed: Mapping[str, Any], result: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return a stored token as it was before it was put back because its pilot seemed dead.
+
+    :returns: None if that was not so, if it was taken since, or if the work itself did not come to its end
+    """
+    is_whole = _last_outcome(result, claimed) not in ("", "lost", "stopped")
+    if not (is_whole and is_free(stored) and _last_outcome(stored, claimed) == "lost"):
+        return None
+    undone = {**_as_claimed(stored, claimed), "attempts": _list(stored, "attempts")[:-1]}
+    undone.pop("lost_count", None)
+    return undone if "lost_count" not in claimed else {**undone, "lost_count": claimed["lost_count"]}
+
+
+def _last_outcome(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> str:
+    """Return how a token's last attempt ended if it was that of a claim, '' if it was not."""
+    attempts, claim = _list(token, "attempts"), claim_of(claimed).get("id")
+    is_last = bool(claim and attempts) and isinstance(attempts[-1], dict) and attempts[-1].get("claim") == claim
+    return str(attempts[-1].get("outcome")) if is_last else ""
+
+
+def _as_claimed(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored token in the state in which it was claimed."""
+    state = ("lock", "done", "exit_code", "claim", "hostname")
     undone = {name: value for name, value in stored.items() if name not in state}
-    undone.update({name: claimed[name] for name in state if name in claimed})
-    return {**undone, "error": others, "attempts": attempts[:-1]}
+    return {**undone, **{name: claimed[name] for name in state if name in claimed}}
 
 
 def _is_refusal(error: Any) -> bool:

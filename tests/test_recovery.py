@@ -204,7 +204,7 @@ class TestATokenOfSomebodyElse:
     def test_another_pilot_has_even_finished_it(self, client, keep, folder):
         keep()
         client.save(modifiers.reset(client.get("token_0")))
-        Worker(client, lambda task: task.update(output="theirs")).run()
+        Worker(client, lambda task: task.update(output="theirs"), spool_folder=folder.parent / "theirs").run()
         self.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
     def test_a_person_has_put_it_back(self, client, keep, folder):
@@ -251,6 +251,55 @@ class TestATokenOfSomebodyElse:
         (file,) = recover(client, folder).kept_aside
         assert recover(client, folder / "not-ours").kept_aside == [file]
         assert file.exists()
+
+
+class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
+    """It was, in a way: the database was away for it. Nobody has the token, so that its result may still come in."""
+
+    @staticmethod
+    def lose(client, number=0):
+        client.save(modifiers.lose(client.get(f"token_{number}"), max_lost=3))
+
+    def test_gets_the_result_if_nobody_has_taken_it_since(self, client, keep, folder):
+        keep()
+        self.lose(client)
+        edit(client, plan="B")
+        assert recover(client, folder) == Recovered(saved=["token_0"])
+        token = client.get("token_0")
+        assert (state_of(token), token["output"], token["plan"]) == ("done", {"answer": 42}, "B")
+        assert [attempt["outcome"] for attempt in token["attempts"]] == ["done"]
+        assert "lost_count" not in token
+        assert log_of(client) == b"what it said"
+
+    def test_counts_the_losses_before_that(self, client, push, folder):
+        push(1, lost_count=2)
+        keep_one(client)
+        self.lose(client)
+        recover(client, folder)
+        assert client.get("token_0")["lost_count"] == 2
+
+    def test_does_not_if_another_pilot_has_taken_it(self, client, keep, folder):
+        keep()
+        self.lose(client)
+        next(TaskViewIterator(client, "todo"))
+        TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
+
+    def test_does_not_if_another_pilot_has_lost_it_too(self, client, keep, folder):
+        keep()
+        self.lose(client)
+        next(TaskViewIterator(client, "todo"))
+        self.lose(client)
+        TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
+
+    @pytest.mark.parametrize("outcome", ["lost", "stopped"])
+    def test_does_not_get_what_is_no_whole_result(self, client, push, folder, outcome):
+        push(1)
+        held = ClaimedToken(client.save(modifiers.lock(client.get("token_0"), "a pilot")))
+        held.token["output"] = {"answer": 42}
+        modifiers.end_attempt(modifiers.set_error(held.token, "half a result"), outcome)
+        spool.keep(held.token, held.claimed, "the network", database=client.db.name)
+        self.lose(client)
+        TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
 
 class TestAResultThatIsInAlready:
