@@ -98,6 +98,14 @@ class TestAPilotWhoseDatabaseStaysAway:
         assert spool() == []
         assert f"token_0 was recovered from {self.file}" in caplog.text
 
+    def test_the_next_pilot_that_is_started_there_brings_it_in(self, client, spool):
+        pilot = Worker(client)
+        pilot.run()
+        assert pilot.processed == ["token_1"]
+        assert client.get("token_0")["output"] == {"answer": 42}
+        assert count_states(client)["done"] == 2
+        assert spool() == []
+
     def test_nothing_is_left_to_do_the_second_time(self, client):
         recover(client)
         rev = client.get("token_0").rev
