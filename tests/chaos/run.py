@@ -34,6 +34,7 @@ from pilots import Gate, is_alive  # noqa: E402
 from picas import CouchDB  # noqa: E402
 from picas.embedded import Server  # noqa: E402
 from picas.generators import TokenGenerator  # noqa: E402
+from picas.outages import wait_out  # noqa: E402
 from picas.recovery import recover  # noqa: E402
 from picas.states import state_of  # noqa: E402
 from picas.util import split_credentials  # noqa: E402
@@ -198,7 +199,7 @@ class Chaos:
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up:
             self._replace_ended()
-            counts = count_states(self._client)
+            counts = wait_out(lambda: count_states(self._client), PATIENCE, lambda: False)  # the server may be late
             if not counts["todo"] + counts["locked"]:
                 return
             time.sleep(0.5)
