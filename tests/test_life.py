@@ -175,7 +175,7 @@ def test_a_token_is_in_one_state_and_has_one_owner_whatever_happens(client, loca
         run_state_machine_as_test(
             lambda: TokenLife(client, ways, proxy),
             settings=settings(
-                max_examples=20,
+                max_examples=8,
                 stateful_step_count=25,
                 # A new machine is to see the same, and to say at once what it sees; by hand one lets it look further.
                 derandomize=True,
