@@ -21,7 +21,7 @@ from .candidates import Candidates
 from .clients import CouchDB
 from .documents import Document, Task
 from .exceptions import PicasError
-from .modifiers import is_same_lock
+from .modifiers import is_free, is_same_lock
 from .results import ClaimedToken
 from .retries import LONGEST_WAIT
 from .strays import Stray, read_branches, withdraw
@@ -125,7 +125,13 @@ class Claimer:
             candidates.met_others(self._failures)
         if not wanted or found or locked:
             return Exchange(found + locked)
-        return self._after_conflicts(candidates) if candidates is not None else self._after_emptiness()
+        if candidates is not None:
+            return self._after_conflicts(candidates)
+        if any(not release.is_saved or is_free(release.token) for release in releases):
+            # The views were read before these tokens came back, or may still come back.
+            self._is_rechecked = False
+            self.look_anew()
+        return self._after_emptiness()
 
     def look_anew(self) -> None:
         """Read the views when tokens are asked for the next time, see `Candidates.look_anew`."""

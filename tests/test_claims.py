@@ -18,7 +18,7 @@ from picas import Document, Task, TaskViewIterator, claims
 from picas.candidates import Candidates
 from picas.claims import MAX_BACKOFF, Claimer
 from picas.exceptions import PicasError
-from picas.modifiers import reset
+from picas.modifiers import reset, scrub
 from picas.results import ClaimedToken
 from picas.retries import LONGEST_WAIT
 from picas.states import state_of
@@ -152,6 +152,27 @@ class TestExchange:
         assert (first.locked, first.is_over, first.is_ready()) == ([], False, False)
         wait_for(first.is_ready)
         assert claimer.exchange(client, PILOT, [], 1).is_over
+
+    @pytest.mark.parametrize("retry_delay", [0, 0.3])
+    def test_is_not_over_while_what_it_puts_back_itself_is_to_be_tried_again(self, client, push, claimer, retry_delay):
+        """The views are read before the tokens are put back, which goes with the locks in one request."""
+        push(1)
+        held = ClaimedToken(claim(claimer, client)[0])
+        wait_for(claimer.exchange(client, PILOT, [], 1).is_ready)  # for another slot: nothing
+        scrub(held.token, retry_delay)
+        exchange = claimer.exchange(client, PILOT, [held], 1)
+        assert (exchange.locked, exchange.is_over, held.is_saved) == ([], False, True)
+        again = []
+        wait_for(lambda: exchange.is_ready() and again.extend(claim(claimer, client)) or again)
+        assert [token.id for token in again] == numbered(0)
+
+    def test_is_not_over_either_while_a_release_is_still_to_be_saved(self, client, push, claimer):
+        push(1)
+        held = finished(claim(claimer, client)[0])
+        client.edit("token_0", lambda content: {**content, "by": "a person"})
+        wait_for(claimer.exchange(client, PILOT, [], 1).is_ready)
+        exchange = claimer.exchange(client, PILOT, [held], 1)
+        assert (exchange.is_over, held.is_saved) == (False, False)
 
     def test_is_over_at_once_if_empty_views_are_not_to_be_asked_again(self, client):
         assert Claimer(Candidates("todo", {}), recheck_empty=False).exchange(client, PILOT, [], 1).is_over

@@ -207,13 +207,13 @@ class TestBrokenOff:
         before = descriptors()
         with pytest.raises(FileNotFoundError):
             run_command(["no-such-command"], stdout="out", stderr="err")
-        assert descriptors() == before
+        assert descriptors() <= before  # the garbage of other tests goes meanwhile
 
     def test_no_descriptor_stays_open_after_a_command(self):
         run_command(["true"], stdout="out", stderr="err")
         before = descriptors()
         run_command(["true"], stdout="out", stderr="err")
-        wait_for(lambda: descriptors() == before)
+        wait_for(lambda: descriptors() <= before)
 
 
 class TestBackground:
@@ -315,4 +315,4 @@ def test_outputs_that_are_never_started_are_closed(tmp_path):
     before = descriptors()
     with Outputs("out", "err"):
         pass
-    assert descriptors() == before
+    assert descriptors() <= before  # the garbage of other tests goes meanwhile
