@@ -15,6 +15,7 @@ from typing import Any, Callable, Literal, Union
 from couchdb.http import HTTPError
 
 from . import spool
+from .attempts import Attempt
 from .clients import CouchDB
 from .conditions import StopConditions
 from .documents import Document
@@ -33,7 +34,7 @@ from .recovery import recover_quietly
 from .resources import granted_cores
 from .states import is_in_state
 from .util import Timer
-from .work import Attempt, at_work
+from .work import at_work
 
 log = logging.getLogger(__name__)
 

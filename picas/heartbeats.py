@@ -152,8 +152,8 @@ class Heartbeat:
             return False
         self._is_troubled = False
         if self._checks > 0:
-            self._checks -= 1
             self._on_return()
+            self._checks -= 1
         return True
 
     def _save(self) -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import TracebackType
 
 from .interrupts import shielded
+from .util import cut_line
 
 log = logging.getLogger(__name__)
 
@@ -214,8 +215,7 @@ class CappedFile:
         if self._tail is None:
             return
         try:
-            line = f"\n[... picas cut {self.size - 2 * self._half} of {self.size} bytes here ...]\n"
-            _write(self._file.fileno(), line.encode())
+            _write(self._file.fileno(), cut_line(self.size - 2 * self._half, self.size))
             for data in self._tail.content():
                 _write(self._file.fileno(), data)
         except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 
 from couchdb.http import HTTPError
 
+from .attempts import Attempt
 from .claims import Exchange
 from .conditions import StopConditions
 from .exceptions import PicasError, PilotStopped
@@ -22,7 +23,7 @@ from .iterators import ViewIterator
 from .outages import is_outage, wait_out
 from .outcomes import may_retry
 from .slots import Slots
-from .work import Attempt, Worker
+from .work import Worker
 
 log = logging.getLogger(__name__)
 

@@ -61,6 +61,15 @@ def split_credentials(url: str) -> tuple[str, str, str]:
     return bare.rstrip("/"), unquote(parts.username or ""), unquote(parts.password or "")
 
 
+def cut_line(cut: int, size: int) -> bytes:
+    """Return the line that stands in a text where some of its bytes were left out.
+
+    :param cut: how many bytes
+    :param size: how many there were in all
+    """
+    return f"\n[... picas cut {cut} of {size} bytes here ...]\n".encode()
+
+
 def read_capped(path: str | Path, limit: int) -> bytes:
     """Return a file's content, at most `limit` bytes of it: its head and its tail, with a line between that says so.
 
@@ -79,4 +88,4 @@ def read_capped(path: str | Path, limit: int) -> bytes:
         cut = size - 2 * half
         file.seek(size - half)
         tail = file.read(half)
-    return head[:half] + f"\n[... picas cut {cut} of {size} bytes here ...]\n".encode() + tail
+    return head[:half] + cut_line(cut, size) + tail

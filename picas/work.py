@@ -14,6 +14,7 @@ from typing import Any, Callable
 from couchdb.http import HTTPError
 
 from . import executers, modifiers
+from .attempts import Attempt
 from .claims import Exchange
 from .clients import CouchDB
 from .conditions import StopConditions
@@ -34,47 +35,6 @@ STOP_LAG = 0.5
 
 at_work: set[int] = set()
 """The threads in which actors run, by their identifiers."""
-
-
-class Attempt(ClaimedToken):
-    """A token that this pilot holds, and the work on it.
-
-    :param token: the token, just locked
-    :param values: what the user's code has set on the actor while it works on this token
-    """
-
-    def __init__(self, token: Document, values: dict[str, Any]) -> None:
-        super().__init__(token)
-        self.values = values
-        self.thread: int | None = None
-        """The thread of its slot, by its identifier."""
-        self.limit: TimeLimit | None = None
-        """What can interrupt the user's code."""
-        self.is_processed = False
-        """Whether the user's code has ended by itself."""
-        self.is_interrupted = False
-        """Whether the user's code was told to stop."""
-        self.is_broken_off = False
-        """Whether the user's code is being interrupted."""
-        self.is_lost = False
-        """Whether the token is not this pilot's any more."""
-        self.is_concluded = False
-        """Whether the token is in its final state."""
-        self.interruption: BaseException | None = None
-        """What ended the work in a slot, if not the user's code by itself."""
-        self._failed: dict[str, Any] | None = None  # the content before it was scrubbed
-
-    def scrub(self, retry_delay: float) -> None:
-        """Put the token back after a failure, see `modifiers.scrub`."""
-        self._failed = dict(self.token.value)
-        modifiers.scrub(self.token, retry_delay)
-
-    def unscrub(self) -> None:
-        """Take that back: the failure itself is to be saved first."""
-        if self._failed is not None:
-            self.token.value.clear()
-            self.token.value.update(self._failed)
-            self._failed = None
 
 
 class Worker:

@@ -141,6 +141,28 @@ def is_alive(pid: int) -> bool:
     return status.rpartition(b") ")[2][:1] not in (b"Z", b"X")
 
 
+def pid_in(name: str | Path) -> int:
+    """Return the process id that a script writes into a file, once it is there."""
+    return int(wait_for(lambda: Path(name).exists() and Path(name).read_text().strip()))
+
+
+def hopper(pause: float) -> str:
+    """Return a script that ignores SIGTERM and goes on in a child of its own, in another session, again and again.
+
+    :param pause: seconds between two hops
+    """
+    return f"""
+import os, signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open("hopping", "w").close()
+while True:
+    if os.fork():
+        os._exit(0)
+    os.setsid()
+    time.sleep({pause})
+"""
+
+
 @contextlib.contextmanager
 def signal_after(seconds: float, signum: int, condition: Callable[[], Any] = lambda: True) -> Iterator[None]:
     """Send this process a signal some seconds after a condition has come true."""

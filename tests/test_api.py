@@ -65,6 +65,7 @@ FLOORS = {
     "leases": 4,
     "heartbeats": 4,
     "slots": 4,
+    "attempts": 4,
     "work": 5,
     "parallel": 5,
     "actors": 5,

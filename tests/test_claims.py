@@ -163,7 +163,7 @@ class TestExchange:
         exchange = claimer.exchange(client, PILOT, [held], 1)
         assert (exchange.locked, exchange.is_over, held.is_saved) == ([], False, True)
         again = []
-        wait_for(lambda: exchange.is_ready() and again.extend(claim(claimer, client)) or again)
+        wait_for(lambda: (exchange.is_ready() and again.extend(claim(claimer, client))) or again)
         assert [token.id for token in again] == numbered(0)
 
     def test_is_not_over_either_while_a_release_is_still_to_be_saved(self, client, push, claimer):

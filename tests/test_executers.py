@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pilots import PRELUDE, is_alive, wait_for
+from pilots import PRELUDE, hopper, is_alive, wait_for
 
 from picas import Task, executers, processes
 from picas.executers import end_all, execute, execute_old, run_command, running
@@ -243,17 +243,6 @@ class TestTimeout:
 
 
 SLEEPER = "sh -c 'echo $$ > escaped.pid; exec sleep 60'"
-HOPPER = """
-import os, signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-open("hopping", "w").close()
-while True:
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    time.sleep(0.003)
-"""
-"""A process that goes on in a child of its own, in another session, again and again."""
 BOMB = """
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -347,7 +336,7 @@ class TestDescendants:
         assert self.alive() == []
 
     def test_one_that_goes_on_in_ever_new_processes_ends(self):
-        self.end_when("hopping", execute, python(HOPPER), grace=0.2)
+        self.end_when("hopping", execute, python(hopper(0.003)), grace=0.2)
         assert self.alive() == []
 
     def test_a_fork_bomb_ends(self):

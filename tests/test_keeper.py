@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from pilots import PRELUDE, is_alive, wait_for
+from pilots import PRELUDE, hopper, is_alive, pid_in, wait_for
 
 from picas import executers, keeper, processes
 from picas.executers import run_command
@@ -30,18 +30,6 @@ executers._setup.tell = note_and_tell
 """Lets a pilot note what it has told its keeper."""
 SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
 """Leaves a process that has nothing to do any more with the command that has started it."""
-
-HOPPER = """
-import os, signal, time
-signal.signal(signal.SIGTERM, signal.SIG_IGN)
-open("hopping", "w").close()
-while True:
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    time.sleep(0.01)
-"""
-"""A process that goes on in a child of its own, in another session, again and again."""
 
 
 @pytest.fixture(autouse=True)
@@ -99,11 +87,6 @@ def kill(process):
     process.wait()
 
 
-def pid_in(name):
-    """Return the process id that a script writes into a file, once it is there."""
-    return int(wait_for(lambda: Path(name).exists() and Path(name).read_text().strip()))
-
-
 class TestKilledPilot:
     @pytest.mark.parametrize(
         "script",
@@ -131,7 +114,7 @@ class TestKilledPilot:
         wait_for(lambda: not is_alive(service) and tagged() == [])
 
     def test_ends_what_goes_on_in_ever_new_processes(self, pilot, tagged, keepers):
-        Path("hopper.py").write_text(HOPPER)
+        Path("hopper.py").write_text(hopper(0.01))
         process = pilot("run_command(f'{sys.executable} hopper.py; sleep 60; true', shell=True, grace=0.2)")
         wait_for(Path("hopping").exists)
         kill(process)

@@ -45,6 +45,11 @@ def lock(client, token_id, pilot):
     return client.save(token)
 
 
+def mark_dead(client):
+    """Mark the only pilot as dead, though it goes on with its heartbeat meanwhile."""
+    client.edit(pilots(client)[0]["_id"], lambda document: {**document, "state": DEAD})
+
+
 @pytest.fixture
 def dead_pilot(client):
     """Return a function that saves the document of a pilot that will never beat again, and returns its id."""
@@ -343,8 +348,7 @@ class TestAPilotThatReturns:
     @staticmethod
     def declare_dead(client):
         """Do what other pilots do when this one is silent, and let one of them take its token."""
-        document = pilots(client)[0]
-        client.save({**document, "state": DEAD})
+        mark_dead(client)
         tokens = [client.get(token_id) for token_id in ("token_0", "token_1")]
         for token in tokens:
             if state_of(token) == "locked":
@@ -388,7 +392,7 @@ class TestAPilotThatReturns:
         push(1)
 
         def work(task):
-            client.save({**pilots(client)[0], "state": DEAD})
+            mark_dead(client)
             wait_for(lambda: pilots(client)[0]["state"] == RUNNING)
             time.sleep(0.2)
 
@@ -400,7 +404,7 @@ class TestAPilotThatReturns:
         push(1)
 
         def work(task):
-            client.delete(pilots(client)[0])
+            client.edit(pilots(client)[0]["_id"], lambda document: {**document, "_deleted": True})
             lock(client, client.save(Task(client.get("token_0")).scrub()).id, "another")
             while True:
                 time.sleep(0.01)

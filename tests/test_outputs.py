@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from pilots import is_alive, wait_for
+from pilots import is_alive, pid_in, wait_for
 
 from picas import outputs
 from picas.executers import end_all, run_command, running
@@ -51,11 +51,6 @@ def full_disk(tmp_path):
 def descriptors():
     """Return how many descriptors this process has open."""
     return len(list(Path("/dev/fd").iterdir()))
-
-
-def pid_in(name):
-    """Return the process id that a script writes into a file, once it is there."""
-    return int(wait_for(lambda: Path(name).exists() and Path(name).read_text().strip()))
 
 
 class TestCappedFile:
