@@ -11,7 +11,7 @@ import time
 
 import pytest
 from doubles import CUT, FaultProxy, Reply
-from pilots import Worker, is_alive, signal_after, wait_for
+from pilots import Worker, is_alive, pid_in, signal_after, wait_for
 
 from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, heartbeats, leases
 from picas.exceptions import SettingsError, Unreachable
@@ -347,12 +347,15 @@ class TestAPilotThatReturns:
 
     @staticmethod
     def declare_dead(client):
-        """Do what other pilots do when this one is silent, and let one of them take its token."""
-        mark_dead(client)
+        """Do what other pilots do when this one is silent, and let one of them take its token.
+
+        The mark comes last: once it is there the code that does this here is interrupted.
+        """
         tokens = [client.get(token_id) for token_id in ("token_0", "token_1")]
         for token in tokens:
             if state_of(token) == "locked":
                 lock(client, client.save(Task(token).scrub()).id, "another")
+        mark_dead(client)
 
     @pytest.mark.parametrize("slots", [1, 2])
     def test_stops_the_work_and_keeps_the_result_aside(self, client, push, spool, slots):
@@ -379,12 +382,16 @@ class TestAPilotThatReturns:
     def test_ends_the_child(self, client, push, spool, tmp_path):
         push(2)
 
-        def work(task):
+        def declare_dead():
+            pid_in(tmp_path / "pid")
             self.declare_dead(client)
+
+        def work(task):
+            threading.Thread(target=declare_dead).start()
             task["exit_code"] = execute(["sh", "-c", f"echo $$ > {tmp_path}/pid; exec sleep 60"])[1]
 
         Worker(client, work, heartbeat=0.05, lease=5).run(max_tasks=1)
-        assert not is_alive(int((tmp_path / "pid").read_text()))
+        assert not is_alive(pid_in(tmp_path / "pid"))
         assert client.get("token_0")["claim"]["pilot"] == "another"
         assert len(spool()) == 1
 
@@ -404,8 +411,8 @@ class TestAPilotThatReturns:
         push(1)
 
         def work(task):
-            client.edit(pilots(client)[0]["_id"], lambda document: {**document, "_deleted": True})
             lock(client, client.save(Task(client.get("token_0")).scrub()).id, "another")
+            client.edit(pilots(client)[0]["_id"], lambda document: {**document, "_deleted": True})
             while True:
                 time.sleep(0.01)
 
