@@ -149,13 +149,16 @@ def pid_in(name: str | Path) -> int:
 def hopper(pause: float) -> str:
     """Return a script that ignores SIGTERM and goes on in a child of its own, in another session, again and again.
 
+    It ends by itself after a while: one that a failed test leaves is hard to catch, and keeps a machine busy.
+
     :param pause: seconds between two hops
     """
     return f"""
 import os, signal, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open("hopping", "w").close()
-while True:
+end = time.monotonic() + {2 * PATIENCE}
+while time.monotonic() < end:
     if os.fork():
         os._exit(0)
     os.setsid()
