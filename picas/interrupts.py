@@ -189,17 +189,20 @@ class TimeLimit:
             self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
             self._watch = None
 
-    def break_off(self, kind: type[BaseException], seconds: float) -> bool:
+    def break_off(
+        self, kind: type[BaseException], seconds: float, is_waiting: Callable[[], bool] = lambda: False
+    ) -> bool:
         """Interrupt the code now, whatever its limit, and again until it is left; return whether it was.
 
         Called from another thread.
 
         :param kind: what is raised in the code; called without arguments
         :param seconds: how long to try
+        :param is_waiting: tells whether the code waits for a child; it is left alone as long
         """
         give_up = time.monotonic() + seconds
         while not self._left.is_set() and time.monotonic() < give_up:
-            self._left.wait(min(self._grace, seconds) if self._interrupt(kind) else RETRY)
+            self._left.wait(min(self._grace, seconds) if self._interrupt(kind, is_waiting) else RETRY)
         return self._left.is_set()
 
     def _run(self) -> None:
@@ -217,10 +220,11 @@ class TimeLimit:
             self.expired |= self._end_children()
             self._left.wait(self._grace if self._interrupt(TokenTimeout) else RETRY)
 
-    def _interrupt(self, kind: type[BaseException]) -> bool:
+    def _interrupt(self, kind: type[BaseException], is_waiting: Callable[[], bool] = lambda: False) -> bool:
         """Interrupt the code and return True, unless it must not be interrupted now."""
         with _delivery:
-            if self._left.is_set() or is_shielded(self._thread):
+            # In this order: a child is noted while the code stands behind a shield.
+            if self._left.is_set() or is_shielded(self._thread) or is_waiting():
                 return False
             hits = self._hits
             if self._is_main:

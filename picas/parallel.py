@@ -115,10 +115,14 @@ class ParallelWorker(Worker):
         patience = self.grace + KILL_WAIT + SETTLE  # seconds
         for attempt in attempts:
             limit = attempt.limit
-            if limit is not None and not attempt.is_broken_off and not self._children(attempt):
+            if limit is not None and not attempt.is_broken_off:
                 attempt.is_broken_off = True
-                breaking = partial(limit.break_off, PilotStopped, patience)
+                breaking = partial(limit.break_off, PilotStopped, patience, partial(self._waits, attempt))
                 threading.Thread(target=breaking, name="picas-stop", daemon=True).start()
+
+    def _waits(self, attempt: Attempt) -> bool:
+        """Tell whether the code of a token has a child that it may be waiting for."""
+        return bool(self._children(attempt))
 
     def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
         """Return the children of tokens in slots, with those of threads that the user's code has started."""

@@ -409,7 +409,7 @@ class Worker:
             thread = self._thread if len(at_work) > 1 else None
         children = executers.running(thread)
         own = (self._values if held is None else held.values).get("subprocess")
-        if own is not None and hasattr(own, "send_signal") and own not in children:
+        if own is not None and hasattr(own, "send_signal") and own not in children and own.poll() is None:
             children.append(own)
         return children
 

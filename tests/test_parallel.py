@@ -1143,6 +1143,50 @@ Running(watched()).run(slots=2)
         assert process.end() == 0
         assert_all_put_back(client, process, 2)
 
+    def test_while_children_are_being_started(self, client, push, pilot):
+        """They are ended as any others are; the code that waits for them is left alone."""
+        push(2)
+        process = pilot("""
+from picas import executers
+start_of = executers.start_of
+def slow(pid):  # until this has returned, nobody knows of the child
+    time.sleep(0.5)
+    return start_of(pid)
+executers.start_of = slow
+class Running(Noting):
+    def process_task(self, task):
+        try:
+            execute(["sh", "-c", "trap 'echo term >> journal; sleep 0.7; exit' TERM; echo child >> journal; \\
+                while true; do sleep 0.05; done"])
+        finally:
+            note("left by", sys.exc_info()[0] or "itself")
+Running(watched()).run(slots=2)
+""")
+        wait_for_lines(process, "child", 2)
+        process.send(signal.SIGTERM)
+        wait_for_lines(process, "term", 2)
+        assert process.end() == 0
+        assert [line for line in process.journal if line.startswith("left by")] == ["left by itself"] * 2
+        assert_all_put_back(client, process, 2)
+
+    def test_code_is_interrupted_whose_child_has_ended(self, client, push, pilot, environment):
+        """Scripts for the older client keep what `execute` has returned in `self.subprocess`."""
+        push(2)
+        body = """
+class Computing(Noting):
+    def process_task(self, task):
+        self.subprocess = execute(["true"])[0]
+        note("working")
+        while True:
+            time.sleep(0.01)
+Computing(watched()).run(slots=2)
+"""
+        process = pilot(body, env=untraced(environment))
+        wait_for_lines(process, "working", 2)
+        assert process.stop() == 0
+        assert_all_put_back(client, process, 2)
+        assert "their code has not ended" not in process.errors.read_text()
+
     def test_while_tokens_are_locked_and_slots_are_about_to_begin(self, client, push, pilot):
         """No interruption is left over for the thread of a slot that has noticed the end of the run by itself."""
         push(6)
