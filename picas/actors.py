@@ -191,11 +191,11 @@ class Actor(ParallelWorker):
                 self._work_in_slots(conditions, slots)
         except BaseException:
             self._end_children(self._children())
-            self._release()
+            self._release(conditions)
             if is_prepared or self._is_stopping():
                 self._clean_env_quietly()
             raise
-        self._release()
+        self._release(conditions)
         self.cleanup_env()
 
     def _clean_env_quietly(self) -> None:
@@ -254,13 +254,13 @@ class Actor(ParallelWorker):
         log.warning("Stopping on signal %s", self._stop_signal)  # not in the handler, which may have met a log line
         self._end_children(children)
 
-    def _release(self) -> None:
+    def _release(self, conditions: StopConditions) -> None:
         """Save the current token if its work is finished, else put it back, not counted as a failure."""
         held, self._held = self._held, None
-        if held is not None and self._wind_up(held):
+        if held is not None and self._wind_up(held, conditions):
             self._save(held)
         for found in self._settle():
-            if self._wind_up(found):
+            if self._wind_up(found, conditions):
                 self._save(found)
 
     def _settle(self) -> list[Attempt]:
@@ -281,7 +281,7 @@ class Actor(ParallelWorker):
             self._end_children(self._children())
             if isinstance(self.current_task, Document) and is_in_state(self.current_task, "locked"):
                 self._held = Attempt(self.current_task, self._values)
-            self._release()
+            self._release(StopConditions())
             self._clean_env_quietly()
         finally:
             self._stop_signal = None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from . import modifiers
+from .conditions import StopConditions
 from .documents import Document
 from .interrupts import TimeLimit
+from .outcomes import may_retry
 from .results import ClaimedToken
 
 
@@ -36,16 +38,14 @@ class Attempt(ClaimedToken):
         """Whether the token is in its final state."""
         self.interruption: BaseException | None = None
         """What ended the work in a slot, if not the user's code by itself."""
-        self._failed: dict[str, Any] | None = None  # the content before it was scrubbed
 
-    def scrub(self, retry_delay: float) -> None:
-        """Put the token back after a failure, see `modifiers.scrub`."""
-        self._failed = dict(self.token.value)
-        modifiers.scrub(self.token, retry_delay)
+    def retry(self, conditions: StopConditions) -> None:
+        """Put the token back if it has failed and has another try left."""
+        retry(self.token, conditions)
 
-    def unscrub(self) -> None:
-        """Take that back: the failure itself is to be saved first."""
-        if self._failed is not None:
-            self.token.value.clear()
-            self.token.value.update(self._failed)
-            self._failed = None
+
+def retry(token: Document, conditions: StopConditions) -> Document:
+    """Put a token back if it has failed and has another try left, and return it."""
+    if may_retry(token, conditions.max_scrub):
+        modifiers.scrub(token, conditions.retry_delay)
+    return token

@@ -21,7 +21,6 @@ from .executers import KILL_WAIT
 from .interrupts import RETRY, SETTLE, exposed, shielded, wait_until
 from .iterators import ViewIterator
 from .outages import is_outage, wait_out
-from .outcomes import may_retry
 from .slots import Slots
 from .work import Worker
 
@@ -103,7 +102,7 @@ class ParallelWorker(Worker):
             log.warning("%s tokens are put back though their code has not ended", len(left))
         for attempt in [*shift.broken_off, *left]:
             # If it is concluded, what was broken off is the cleaning up after it.
-            if not attempt.is_concluded and self._wind_up(attempt):
+            if not attempt.is_concluded and self._wind_up(attempt, shift.conditions):
                 shift.pending.append(attempt)
         shift.save()
 
@@ -131,11 +130,11 @@ class ParallelWorker(Worker):
             children += [child for child in self._children(attempt) if child not in children]
         return children
 
-    def _finish_all(self, attempts: Sequence[Attempt], conditions: StopConditions) -> None:
+    def _finish_all(self, attempts: Sequence[Attempt]) -> None:
         """Save tokens one by one that could not be saved together; they share the patience with the database."""
         give_up = time.monotonic() + self.max_outage
         for attempt in attempts:
-            self._finish_unsaved(attempt, conditions, max(0.0, give_up - time.monotonic()))
+            self._finish_unsaved(attempt, max(0.0, give_up - time.monotonic()))
 
 
 class _Shift:
@@ -191,8 +190,7 @@ class _Shift:
             if attempt.interruption is not None:
                 self.broken_off.append(attempt)
             elif not self._is_alone:
-                if may_retry(attempt.token, self.conditions.max_scrub):
-                    attempt.scrub(self.conditions.retry_delay)
+                attempt.retry(self.conditions)
                 self.pending.append(attempt)
 
     def save(self) -> None:
@@ -200,7 +198,7 @@ class _Shift:
         pending, self.pending = self.pending, []
         if self._exchanging is not None and pending:
             self._exchanging.exchange(pending, 0)
-        self.worker._finish_all(pending, self.conditions)
+        self.worker._finish_all(pending)
 
     def _note_end(self, attempt: Attempt) -> None:
         self._is_dry = False
@@ -224,7 +222,7 @@ class _Shift:
         pending, self.pending = self.pending, []
         if self._exchanging is not None and pending:
             exchange = self._exchanging.exchange(pending, wanted)
-            self.worker._finish_all(pending, self.conditions)
+            self.worker._finish_all(pending)
         else:
             exchange = self._ask(wanted)
         if wanted:

@@ -54,6 +54,7 @@ class ClaimedToken:
         spool_folder: Path | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
         is_result: bool = True,
+        to_keep: Callable[[], Document] | None = None,
     ) -> bool:
         """Save the token and return whether that worked; it never raises for the token's sake.
 
@@ -66,6 +67,7 @@ class ClaimedToken:
         :param spool_folder: where that file goes
         :param is_stopped: true ends the waiting
         :param is_result: whether there is a result to lose; if not, there is no file either
+        :param to_keep: returns the token as it goes into that file, by default as it was to be saved
         """
         try:
             self.make_storable()
@@ -75,7 +77,7 @@ class ClaimedToken:
             if not is_result:
                 log.warning("Token %s was not saved: %s", self.id, reason_of(error))
                 return False
-            self._keep(client, reason_of(error), spool_folder)
+            self._keep(client, reason_of(error), spool_folder, self.token if to_keep is None else to_keep())
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False
@@ -122,11 +124,11 @@ class ClaimedToken:
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
         return newer
 
-    def _keep(self, client: CouchDB, reason: str, folder: Path | None) -> None:
+    def _keep(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> None:
         try:
             # A stand-in of a script's own may have neither; the result is kept all the same.
             database, server = getattr(getattr(client, "db", None), "name", None), getattr(client, "url", None)
-            path = spool.keep(self.token, self.claimed, reason, folder, database=database, server=server)
+            path = spool.keep(token, self.claimed, reason, folder, database=database, server=server)
         except Exception as error:  # it must not end the pilot as well
             log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
         else:

@@ -14,7 +14,7 @@ from typing import Any, Callable
 from couchdb.http import HTTPError
 
 from . import executers, modifiers
-from .attempts import Attempt
+from .attempts import Attempt, retry
 from .claims import Exchange
 from .clients import CouchDB
 from .conditions import StopConditions
@@ -143,21 +143,24 @@ class Worker:
         return tokens
 
     def _exchanging(self, tokens: Iterator[Any], conditions: StopConditions) -> ViewIterator | None:
-        """Return the iterator if tokens may be saved in the request that locks others, else None.
-
-        Not if somebody is to see them saved first: a `cleanup_run` of the user's, or a `stop_function`.
-        """
-        is_seen = getattr(self.cleanup_run, "__func__", None) is not Worker.cleanup_run
-        if is_seen or conditions.stop_function is not None:
+        """Return the iterator if tokens may be saved in the request that locks others, else None."""
+        if self._are_seen(conditions):
             return None
         return tokens if isinstance(tokens, ViewIterator) and tokens.can_exchange(self.db) else None
 
+    def _are_seen(self, conditions: StopConditions) -> bool:
+        """Tell whether somebody is to see tokens saved in their final state, before whatever comes next.
+
+        That is a `cleanup_run` of the user's, or a `stop_function`.
+        """
+        is_cleaned = getattr(self.cleanup_run, "__func__", None) is not Worker.cleanup_run
+        return is_cleaned or conditions.stop_function is not None
+
     def _exchange(self, held: Attempt, tokens: ViewIterator, conditions: StopConditions) -> Attempt | None:
         """Save a token, and lock the next if there is one at once; return that."""
-        if may_retry(held.token, conditions.max_scrub):
-            held.scrub(conditions.retry_delay)
+        held.retry(conditions)
         self._asked = exchange = tokens.exchange([held], 1)
-        self._finish_unsaved(held, conditions)
+        self._finish_unsaved(held)
         self.current_task = None
         if exchange.is_over:
             tokens.stop()
@@ -296,7 +299,7 @@ class Worker:
         with self._counting:
             self.pilot.count("stopped")
 
-    def _wind_up(self, held: Attempt) -> bool:
+    def _wind_up(self, held: Attempt, conditions: StopConditions) -> bool:
         """Bring a token whose run ends into its final state: that of its result if it has one, else it is put back.
 
         :returns: whether it is to be saved
@@ -304,44 +307,49 @@ class Worker:
         is_finished = held.is_processed or has_result(held.token, self.auto_close)
         if is_finished and not was_ended_by_signal(held.token.get("exit_code")):
             self._conclude(held, None)
+            held.retry(conditions)
         elif self.token_reset_values is not None:
             self._put_back(held)
         else:
             return False
         return True
 
-    def _save(self, held: Attempt, max_outage: float | None = None) -> bool:
-        """Save a token in its final state, with all patience, and return whether that worked."""
+    def _save(self, held: Attempt, max_outage: float | None = None, retries: StopConditions | None = None) -> bool:
+        """Save a token in its final state, with all patience, and return whether that worked.
+
+        :param retries: if the token is to have another try only once it is saved: what tells that. If it can't be
+            saved, what is kept of it has that try.
+        """
         is_saved = held.save(
             self.db,
             max_outage=self.max_outage if max_outage is None else max_outage,
             spool_folder=self.spool_folder,
             # A slot whose run is broken off keeps its result aside at once: nobody waits for its thread any more.
             is_stopped=lambda: self._is_stopping() or (held.is_interrupted and held.thread == threading.get_ident()),
+            to_keep=None if retries is None else lambda: retry(Document(dict(held.token)), retries),
         )
         self._has_left_some |= not is_saved and not held.is_others
         return is_saved
 
     def _finish(self, held: Attempt, conditions: StopConditions) -> None:
-        """Save a token by itself, clean up after it, and give it another try if it has failed."""
-        is_saved = self._save(held)
+        """Save a token by itself, clean up after it, and give it another try if it has failed and has one left.
+
+        In one write, unless the failure is to be seen.
+        """
+        is_seen = self._are_seen(conditions)
+        if not is_seen:
+            held.retry(conditions)
+        is_saved = self._save(held, retries=conditions if is_seen else None)
         try:
             self._clean_run(held, is_saved)
         finally:
-            self._retry(held, conditions)
+            if is_saved and may_retry(held.token, conditions.max_scrub):
+                self._save_change(held.token, partial(retry, conditions=conditions))
 
-    def _finish_unsaved(self, held: Attempt, conditions: StopConditions, max_outage: float | None = None) -> None:
-        """Do that for a token that an exchange has not saved. There is no `cleanup_run` then."""
-        if held.is_saved:
-            return
-        held.unscrub()
-        self._save(held, max_outage)
-        self._retry(held, conditions)
-
-    def _retry(self, held: Attempt, conditions: StopConditions) -> None:
-        """Give a token that was saved as failed another try if it has one left."""
-        if held.is_saved and may_retry(held.token, conditions.max_scrub):
-            self._save_change(held.token, partial(modifiers.scrub, retry_delay=conditions.retry_delay))
+    def _finish_unsaved(self, held: Attempt, max_outage: float | None = None) -> None:
+        """Save a token that an exchange has not saved."""
+        if not held.is_saved:
+            self._save(held, max_outage)
 
     def _clean_run(self, held: Attempt, is_saved: bool) -> None:
         held.limit = limit = TimeLimit(None, lambda: False, lambda: False, self.grace)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import signal
@@ -12,7 +13,7 @@ from typing import Any, Callable
 import pytest
 from conftest import make_token
 from doubles import FaultProxy
-from pilots import Worker, signal_after, wait_for
+from pilots import Gate, Worker, signal_after, wait_for
 
 from picas import (
     CouchDB,
@@ -27,6 +28,7 @@ from picas import (
 )
 from picas.exceptions import PilotStopped
 from picas.pool import reset_tokens
+from picas.recovery import recover
 from picas.states import state_of
 from picas.views import count_states
 
@@ -182,6 +184,62 @@ class TestARetry:
         other = Failing(client.copy(), failures=0)
         other.run(slots=slots)
         assert other.begun["token_0"][0] >= until
+
+    def test_is_not_lost_if_the_pilot_is_stopped_when_the_work_has_failed(
+        self, client: CouchDB, push: Push, slots: int
+    ) -> None:
+        push(1)
+        has_failed = threading.Event()
+
+        def fail(task: Any) -> None:
+            task["exit_code"] = 3
+            has_failed.set()
+            while True:
+                time.sleep(0.01)
+
+        with pytest.raises(PilotStopped), signal_after(0, signal.SIGTERM, has_failed.is_set):
+            Worker(client, fail).run(max_scrub=1, retry_delay=600, slots=slots)
+        self.assert_has_another_try(client)
+
+    @pytest.mark.parametrize("is_seen", [False, True], ids=["saved with others", "saved alone"])
+    def test_is_not_lost_if_the_database_is_away_when_the_work_has_failed(
+        self, client: CouchDB, far: CouchDB, gate: Gate, push: Push, slots: int, is_seen: bool
+    ) -> None:
+        """The next pilot brings the failure in, and with it what is due after that."""
+        push(1)
+        seen = []
+
+        def fail(task: Any) -> None:
+            task["exit_code"] = 3
+            gate.close()
+
+        class Cleaning(Worker):
+            def cleanup_run(self) -> None:
+                seen.append((state_of(self.current_task), self.current_task["exit_code"]))
+
+        worker = (Cleaning if is_seen else Worker)(far, fail, max_outage=0)
+        with contextlib.suppress(OSError):  # the end of the pool can't be seen either
+            worker.run(max_scrub=1, retry_delay=600, slots=slots, max_tasks=1)
+        assert state_of(client.get("token_0")) == "locked"
+        assert recover(client).saved == ["token_0"]
+        self.assert_has_another_try(client)
+        assert seen == ([("error", 3)] if is_seen else [])
+
+    @staticmethod
+    def assert_has_another_try(client: CouchDB) -> None:
+        token = client.get("token_0")
+        assert (state_of(token), token["scrub_count"], token["not_before"] > time.time()) == ("todo", 1, True)
+        assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed"]
+
+    def test_of_the_last_token_costs_no_request_of_its_own(
+        self, client: CouchDB, through: Callable[..., CouchDB], location: Any, slots: int, push: Push
+    ) -> None:
+        push(1)
+        with FaultProxy(location.url) as proxy:
+            Failing(through(proxy)).run(max_scrub=1, max_tasks=1, slots=slots)
+            writes = proxy.count("PUT", "token_0") + proxy.count("POST", "_bulk_docs")
+        assert state_of(client.get("token_0")) == "todo"
+        assert writes == 2
 
     def test_without_a_delay_comes_at_once_and_writes_no_time(self, client: CouchDB, push: Push, slots: int) -> None:
         push(1)
