@@ -6,7 +6,7 @@ For each token process_task.sh is run with the token's input and id. Its exit co
 import argparse
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 from couchdb.http import ResourceNotFound
 
@@ -19,7 +19,15 @@ UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts")
 
 
 class ExampleActor(RunActor):
-    """Runs process_task.sh for each token."""
+    """Runs process_task.sh for each token.
+
+    :param scratch: a folder in which each token gets one of its own to work in, which is gone afterwards; without it
+        all work in the pilot's working directory
+    """
+
+    def __init__(self, *arguments: Any, scratch: Optional[Path] = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.scratch = scratch
 
     def process_task(self, token: Any) -> None:
         shown = ["_id", "_rev", *(key for key in token if key not in UNSHOWN)]
@@ -27,11 +35,16 @@ class ExampleActor(RunActor):
         # In one piece: with --slots several tokens are shown at a time.
         print("\n".join([LINE, f"Working on token: {token.id}", *fields, LINE]), flush=True)
 
-        with tempfile.TemporaryDirectory(prefix="picas-") as folder:
-            out, err = Path(folder, "out"), Path(folder, "err")
+        with tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
+            out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
+            work.mkdir()
             try:
                 result = run_command(
-                    ["bash", str(PROCESS_TASK), str(token["input"]), token.id], stdout=out, stderr=err, token=token
+                    ["bash", str(PROCESS_TASK), str(token["input"]), token.id],
+                    stdout=out,
+                    stderr=err,
+                    cwd=work if self.scratch else None,
+                    token=token,
                 )
                 token["exit_code"] = result.exit_code
             finally:  # also if the time is up or the pilot is stopped: the logs so far
@@ -57,11 +70,16 @@ def main() -> None:
     parser.add_argument(
         "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
     )
+    parser.add_argument(
+        "--scratch", type=existing_folder, metavar="FOLDER", help="work on each token in a folder of its own in there"
+    )
     parser.add_argument("-v", "--verbose", action="count", default=0, help="say what goes on; -vv: every detail")
     arguments = parser.parse_args()
     console.log_to_stderr(arguments.verbose)
 
-    actor = ExampleActor(console.connect(), view=arguments.view, design_doc=arguments.design_doc)
+    actor = ExampleActor(
+        console.connect(), view=arguments.view, design_doc=arguments.design_doc, scratch=arguments.scratch
+    )
     try:
         actor.run(
             max_token_time=arguments.max_token_time,
@@ -87,6 +105,13 @@ def positive(kind: Any) -> Any:
         return value
 
     return number
+
+
+def existing_folder(text: str) -> Path:
+    """Return the folder that an argument names."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return Path(text).resolve()
 
 
 def slots(text: str) -> Any:

@@ -3,7 +3,8 @@
 #
 #   sbatch slurm-example.sh [options of local-example.py]
 #
-# Each task of the array is one pilot. It takes tokens until there are none left.
+# for example: sbatch --array=1-50 slurm-example.sh --view todo --design-doc SingleCore
+# Each task of the array is one pilot. It takes tokens until there are none left that can end in its time.
 
 #SBATCH --job-name=picas
 #SBATCH --array=1-2
@@ -16,7 +17,12 @@
 # module load 2024
 # source ~/my-environment/bin/activate
 
-cd "${SLURM_SUBMIT_DIR:-.}" || exit 1
+# Slurm runs a copy of this script. If it was submitted from another folder, only Slurm knows where the original lies.
+cd "$SLURM_SUBMIT_DIR" || exit 1
+pilot=local-example.py
+if [ ! -e "$pilot" ]; then
+    pilot=$(scontrol show job "$SLURM_JOB_ID" | sed -n '/Command=/{s,.*Command=\(.*\)/slurm-example\.sh.*,\1,p;q}')/$pilot
+fi
 
 # "exec" makes Python the process that Slurm signals: without it a pilot that is cancelled can't put its token back.
-exec python3 local-example.py "$@"
+exec python3 "$pilot" --scratch "${TMPDIR:-/tmp}" "$@"

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Runs all tests: run.sh [arguments of pytest]
 #
-# Makes a virtual environment and installs in it what the tests need. PYTHON names the Python to test with; PICAS_TEST_URL
-# a CouchDB to test against instead of the embedded server, e.g. http://admin:password@127.0.0.1:5984
+# Makes a virtual environment and installs in it what the tests need, and on Debian, for root, also Slurm. PYTHON names the
+# Python to test with; PICAS_TEST_URL a CouchDB to test against instead of the embedded server, e.g.
+# http://admin:password@127.0.0.1:5984; PICAS_TEST_REQUIRE what must be there rather than have its tests skipped: "slurm"
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -20,6 +21,11 @@ if [ ! -e "$venv/installed" ] || [ setup.py -nt "$venv/installed" ]; then
     "$python" -m venv "$venv"
     "$venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[embedded,test]'
     touch "$venv/installed"
+fi
+
+if ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq slurm-wlm; } ||
+        echo "run.sh: Slurm could not be installed; its tests are skipped" >&2
 fi
 
 # Below this share of lines a whole run fails; a run of some tests does not.

@@ -232,6 +232,9 @@ class TestLocalExample:
         script("pushTokens.py", "-", stdin="exit 1\n")
         assert "Token token_0" not in script("local-example.py", "--max-tasks", "1").stdout
 
+    def test_a_scratch_folder_that_is_none(self, script):
+        assert "nowhere is not a folder" in complaint(script("local-example.py", "--scratch", "nowhere"), code=2)
+
     @pytest.mark.parametrize("slots", ["2", "auto"])
     def test_works_on_several_tokens_at_a_time(self, script, client, push, slots):
         push(5, input="echo one")
@@ -337,7 +340,7 @@ def test_the_slurm_script_runs_a_pilot(script, folder, client):
     path = f"{Path(sys.executable).parent}{os.pathsep}{binaries}{os.pathsep}{os.environ['PATH']}"
     result = script("bash", "slurm-example.sh", "--max-tasks", "2", SLURM_SUBMIT_DIR=str(folder), PATH=path)
     assert result.stdout.endswith("Processed 2 tokens: 2 done\n"), result
-    assert "exec python3 local-example.py" in (folder / "slurm-example.sh").read_text()
+    assert '\nexec python3 "$pilot"' in (folder / "slurm-example.sh").read_text()
 
 
 def test_interrupted_scripts_say_so(folder, environment):

@@ -1,0 +1,237 @@
+"""Pilots on a real Slurm, started by the example script as its users do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLES, make_token
+from pilots import is_alive, untraced, wait_for
+from slurms import Slurm, missing
+
+from picas.views import count_states
+
+QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
+"""Times that let pilots notice within seconds what takes minutes otherwise."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    """Slurm itself; without it these tests are skipped, unless PICAS_TEST_REQUIRE says that it must be there."""
+    reason = missing()
+    if reason and "slurm" in os.environ.get("PICAS_TEST_REQUIRE", ""):
+        pytest.fail(reason)
+    if reason:
+        pytest.skip(reason)
+
+
+@pytest.fixture(scope="module")
+def cluster(installed):
+    with Slurm() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(cluster):
+    """The cluster, with no jobs and both of its nodes, before the test and after it."""
+    yield cluster
+    cluster.cancel_all()
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """A copy of the examples, so that Slurm writes its files there."""
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__", "*.tar")))
+
+
+@pytest.fixture
+def submit(slurm, examples, environment):
+    """Submit the example script and return the job's id."""
+    python = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])
+    env = {**slurm.environment, **untraced(environment), **QUICK, "PATH": python}
+    env["SLURM_CONF"] = slurm.environment["SLURM_CONF"]
+
+    def submit(*arguments, options=(), folder=examples, script="slurm-example.sh", **changes):
+        return slurm.submit(script, *arguments, options=options, cwd=folder, env={**env, **changes})
+
+    return submit
+
+
+@pytest.fixture
+def push(client):
+    """Save tokens, each with the command that it stands for."""
+
+    def push(*commands, **fields):
+        tokens = [make_token(number, input=command, **fields) for number, command in enumerate(commands)]
+        assert all(client.save_documents(tokens))
+
+    return push
+
+
+def wait_for_states(client, seconds=30.0, **states):
+    """Return once so many tokens are in these states."""
+    wait_for(lambda: states.items() <= count_states(client).items(), seconds)
+
+
+def attempts(client, token_id="token_0"):
+    return client.get(token_id)["attempts"]
+
+
+def outcomes(client, token_id="token_0"):
+    return [attempt["outcome"] for attempt in attempts(client, token_id)]
+
+
+def pids(file):
+    """Return the process ids that tasks have noted in a file, one a line."""
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def output(folder):
+    return "".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
+
+
+class TestArray:
+    def test_pilots_drain_the_pool_and_end(self, slurm, submit, push, client):
+        push(*["true"] * 12, "false")
+        job = submit(options=("--array=1-3",))
+        assert slurm.wait_for_end(job) == {f"{job}_{task}": "COMPLETED" for task in (1, 2, 3)}
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 12, "error": 1}
+
+    def test_tokens_say_which_job_had_them(self, slurm, submit, push, client):
+        push(*["sleep 1"] * 4)
+        job = submit()
+        slurm.wait_for_end(job)
+        assert {client.get(f"token_{number}")["slurm_job_id"] for number in range(4)} == {f"{job}_1", f"{job}_2"}
+        attempt = attempts(client)[0]
+        assert attempt["job_id"] == client.get("token_0")["slurm_job_id"]
+        assert attempt["host"] == client.get("token_0")["hostname"]
+
+    def test_from_any_folder_with_options_on_the_command_line(self, slurm, submit, push, client, examples, tmp_path):
+        """The tokens of a view of its own, each in a folder of its own below $TMPDIR."""
+        scratch, elsewhere = tmp_path / "scratch", tmp_path / "else where"
+        scratch.mkdir()
+        elsewhere.mkdir()
+        push("pwd > $PICAS_SCRATCH_NOTE; echo left > file", "true")
+        client.save(make_token(9, input="false", cores=1))
+        note = tmp_path / "note"
+        job = submit(
+            "--design-doc",
+            "Monitor",
+            "--max-tasks",
+            "2",
+            options=("--array=1", f"--output={tmp_path}/out"),
+            folder=elsewhere,
+            script=examples / "slurm-example.sh",
+            TMPDIR=str(scratch),
+            PICAS_SCRATCH_NOTE=str(note),
+        )
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}, (tmp_path / "out").read_text()
+        assert Path(note.read_text().strip()).parent.parent == scratch
+        assert list(scratch.iterdir()) == list(elsewhere.iterdir()) == []
+        assert count_states(client)["todo"] == 1
+
+
+class TestEnds:
+    """What is at work when a pilot is ended goes back into the pool, and does not count as a failure."""
+
+    TASK = "echo $$ >> {file}; sleep 60"
+
+    @pytest.fixture
+    def started(self, tmp_path):
+        """The file in which tasks note their process ids."""
+        return tmp_path / "started"
+
+    def assert_put_back(self, client, started, count=1):
+        wait_for_states(client, 15, todo=count, locked=0)
+        assert not any(is_alive(pid) for pid in pids(started))
+        tokens = [client.get(f"token_{number}") for number in range(count)]
+        assert all(token["scrub_count"] == 0 for token in tokens)
+
+    def test_scancel(self, slurm, submit, push, client, started):
+        push(self.TASK.format(file=started))
+        job = submit(options=("--array=1",))
+        wait_for(lambda: pids(started))
+        slurm.run("scancel", f"{job}_1")
+        self.assert_put_back(client, started)
+        assert outcomes(client) == ["stopped"]
+        assert attempts(client)[0]["job_id"] == f"{job}_1"
+
+    def test_another_pilot_takes_what_a_cancelled_one_has_put_back(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 2 ] || sleep 60", self.TASK.format(file=started))
+        job = submit(options=("--array=1-2",))
+        wait_for(lambda: len(pids(started)) == 2)
+        first = client.get("token_0")["slurm_job_id"]
+        assert first.startswith(job)
+        slurm.run("scancel", first)
+        wait_for_states(client, 15, todo=1)
+        second = submit(options=("--array=7",))
+        wait_for_states(client, done=1)
+        assert outcomes(client) == ["stopped", "done"]
+        assert attempts(client)[1]["job_id"] == f"{second}_7"
+
+    def test_the_end_of_its_time(self, slurm, submit, push, client, started):
+        """Slurm looks at its limits every half a minute."""
+        push(self.TASK.format(file=started))
+        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@30"))
+        wait_for(lambda: pids(started))
+        assert slurm.wait_for_end(job, 75) == {f"{job}_1": "COMPLETED"}
+        self.assert_put_back(client, started)
+        assert outcomes(client) == ["stopped"]
+
+    def test_preemption_with_requeue(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60")
+        job = submit(options=("--array=1", "--requeue"))
+        wait_for(lambda: pids(started))
+        slurm.run("scontrol", "requeue", job)
+        wait_for_states(client, 15, todo=1)
+        assert not any(is_alive(pid) for pid in pids(started))
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait for two minutes
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert outcomes(client) == ["stopped", "done"]
+        assert count_states(client)["done"] == 1
+
+
+class TestDeadNodes:
+    """Slurm starts the job anew on the other node."""
+
+    @pytest.fixture
+    def slurm(self):
+        with Slurm() as slurm:
+            yield slurm
+
+    @pytest.fixture
+    def started(self, tmp_path):
+        return tmp_path / "started"
+
+    def test_the_next_pilot_takes_what_a_dead_node_had(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60", *["sleep 5"] * 3)
+        job = submit(options=("--array=1", "--nodelist=n1"))
+        wait_for(lambda: pids(started))
+        slurm.kill_node("n1")
+        other = submit(options=("--array=8", "--nodelist=n2"))
+        assert slurm.wait_for_end(other) == {f"{other}_8": "COMPLETED"}
+        assert outcomes(client) == ["lost", "done"]
+        assert client.get("token_0")["lost_count"] == 1
+        assert count_states(client)["done"] == 4
+        assert job != other
+
+    def test_two_copies_of_a_job_have_no_token_in_common(self, slurm, submit, push, client, started):
+        """A node that Slurm takes for dead, while its pilot lives on."""
+        tasks = 6
+        push(*[f"echo $PICAS_TOKEN_ID >> {started}; sleep 6"] * tasks)
+        job = submit(options=("--array=1", "--nodelist=n1"))
+        wait_for(started.exists)
+        slurm.kill_daemons("n1")
+        slurm.run("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+        wait_for(lambda: "PENDING" in slurm.states(job).values())
+        slurm.run("scontrol", "update", f"JobId={job}", "ReqNodeList=", "StartTime=now")
+        wait_for(lambda: len(slurm.pilots()) == 2)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        wait_for_states(client, done=tasks)
+        assert sorted(started.read_text().split()) == [f"token_{number}" for number in range(tasks)]
+        assert all(outcomes(client, f"token_{number}") == ["done"] for number in range(tasks))
+        pilots = {attempts(client, f"token_{number}")[0]["pilot"] for number in range(tasks)}
+        assert len(pilots) == 2
