@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
 import threading
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any, Callable, Literal, Union
 
 from couchdb.http import HTTPError
 
-from . import spool
+from . import spool, walltimes
 from .attempts import Attempt
 from .clients import CouchDB
 from .conditions import StopConditions
@@ -62,6 +63,9 @@ class Actor(ParallelWorker):
     :param max_lost: how often a token may lose its pilot before it counts as failed
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory
+    :param walltime: seconds from the begin of a run until the pilot must have ended; by default $PICAS_WALLTIME, or
+        what the batch system tells (see `walltimes.job_end`). It takes no token that can't end before: by the token's
+        own field `walltime` (seconds) or `max_token_time`, whichever is less, else by the time that the last took.
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
     :raises ValueError: if `db` is None
     :raises SettingsError: if one of these times makes no sense, or the spool folder is a file
@@ -85,6 +89,7 @@ class Actor(ParallelWorker):
         lease: float | None = None,
         max_lost: int = MAX_LOST,
         spool_folder: str | Path | None = None,
+        walltime: float | None = None,
         **view_params: Any,
     ) -> None:
         super().__init__()
@@ -98,6 +103,7 @@ class Actor(ParallelWorker):
         self.grace = duration(grace, "PICAS_GRACE", GRACE)
         self.max_outage = duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
         self.heartbeat, self.lease = lifetimes(heartbeat, lease)
+        self.walltime = duration(walltime, walltimes.VARIABLE, math.inf)
         self.max_lost = max_lost
         self.spool_folder = None if spool_folder is None else Path(spool_folder)
         spool.check_folder(self.spool_folder)
@@ -166,6 +172,7 @@ class Actor(ParallelWorker):
             self._has_left_some = False
             self.time = Timer()
             self._stop_signal = None
+            conditions.deadline, conditions.deadline_source = walltimes.deadline(self.walltime)
             self._thread = threading.get_ident()
             at_work.add(self._thread)
             self.setup_handler()

@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from couchdb.http import ResourceNotFound
 
@@ -73,6 +73,15 @@ class Rows:
     """The free tokens that may be taken now."""
 
 
+Fits = Callable[[Mapping[str, Any]], bool]
+"""Tells whether a token is for this pilot."""
+
+
+def fits_always(token: Mapping[str, Any]) -> bool:
+    """Take any token."""
+    return True
+
+
 class Candidates:
     """Free tokens of one view, read in windows and given out in small numbers.
 
@@ -84,6 +93,7 @@ class Candidates:
         self.view = view
         self.view_params = dict(view_params)
         self._design_doc = self.view_params.get("design_doc", DESIGN_DOC)
+        self._fits: Fits = fits_always
         self._waiting: deque[Document] = deque()
         self._read_at = -math.inf
         self._is_all = False  # whether the last window held all that the view had
@@ -104,6 +114,14 @@ class Candidates:
         self._rest = 0.0  # seconds after which the beginning is read again, if that is more than usual
         self._passed = 0  # rows at the beginning of a view without a queue that need not be read again so soon
 
+    def choose(self, fits: Fits) -> None:
+        """Take only tokens from now on that fit. What does not fit never will, until this is called with another."""
+        if fits != self._fits:
+            self._fits = fits
+            if self._postponed:
+                self._postponed.clear()
+                self._has_only_postponed, self._fresh_at = False, -math.inf
+
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
         """Return up to so many tokens that were free when they were read; none if the view has none.
 
@@ -114,7 +132,12 @@ class Candidates:
             self._window = LEAST_LAGGING if self._is_crowded() else WINDOW
         if not self._waiting and not (self._is_resting() and self._postponed.seconds_left() > 0):
             self._read(database, count)
-        return [self._waiting.popleft() for _ in range(min(count, len(self._waiting)))]
+        taken: list[Document] = []
+        while self._waiting and len(taken) < count:
+            document = self._waiting.popleft()
+            if self._fits(document.value):  # still: there is less time than when it was read
+                taken.append(document)
+        return taken
 
     def look_anew(self) -> None:
         """Read the view when tokens are asked for the next time, though only tokens that wait were there just now."""
@@ -219,7 +242,8 @@ class Candidates:
         for id in ids:
             self._postponed.forget(id)
         documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
-        return [document for document in documents if document.rev == due[document.id]]
+        due_still = [document for document in documents if document.rev == due[document.id]]
+        return [document for document in due_still if self._fits(document.value)]
 
     def _window_size(self, is_crowded: bool) -> int:
         """Return how many tokens to read.
@@ -357,17 +381,19 @@ class Candidates:
             self._met_at = time.monotonic()  # somebody was faster than the view
         if self._has_queue:
             self._size = result.total_rows // ROWS_PER_TOKEN
-        ready = [document for document in free if FIELD not in document.value or self._is_ready(document.value)]
+        ready = [document for document in free if self._is_ready(document.value)]
         return Rows(rows[-1].key if rows else None, len(rows), len(free), ready)
 
     def _is_ready(self, token: dict[str, Any]) -> bool:
-        """Tell whether a free token may be taken now; remember one that may not.
+        """Tell whether a free token may be taken now; remember one that may not: one for other pilots waits for ever.
 
         This compares the clock of whoever wrote the time with our own, but decides nothing about a lock: a clock that
         is wrong makes the token come earlier or later, no more.
         """
-        when = not_before(token)
-        if when <= time.time():
+        when = not_before(token) if FIELD in token else -math.inf
+        if not self._fits(token):
+            when = math.inf
+        elif when <= time.time():
             return True
         self._postponed.add(token, when)
         return False

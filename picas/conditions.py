@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
+from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
+
+log = logging.getLogger(__name__)
+
+
+_LONGEST = 1e12  # seconds; a larger number is none
+
+RECENT = 10
+"""How many of the last tokens tell how long the next may take."""
 
 
 @dataclass
 class StopConditions:
     """What ends a run, and how it retries; the times are in seconds. See `RunActor.run` for what each means.
+
+    How long a token may take is told by its own field `walltime` (seconds) and by `max_token_time`, whichever is less;
+    if neither is known, the longest of the last tokens of this run tells.
 
     :raises ValueError: if `retry_delay` is no time
     """
@@ -24,6 +38,14 @@ class StopConditions:
     stop_function_args: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.monotonic)
     processed: int = 0
+    deadline: float = math.inf
+    """The time until which tokens may be at work, on the clock of `time.monotonic`; see `walltimes.deadline`."""
+    deadline_source: str = ""
+    """What tells that."""
+    has_refused: bool = False
+    """Whether there was a token that could not end in time."""
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _shortest: float = math.inf  # the shortest time that a token itself has told
 
     def __post_init__(self) -> None:
         if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:
@@ -32,14 +54,51 @@ class StopConditions:
     @property
     def last_start(self) -> float:
         """The time after which no token is started, on the clock of `time.monotonic`."""
-        if self.max_total_time is None:
-            return math.inf
-        return self.started + self.max_total_time - (self.max_token_time or 0)
+        total = self._end_of_run - min(self.max_token_time or 0, self._shortest)
+        return min(total, self.deadline - min(self._usual, self._shortest))
 
     @property
     def is_late(self) -> bool:
         """Whether a token that is started now could not end in time."""
         return time.monotonic() > self.last_start
+
+    def fits(self, token: Mapping[str, Any]) -> bool:
+        """Tell whether a token that is started now can end in time."""
+        now = time.monotonic()
+        own = walltime_of(token)
+        if own is None:
+            fits = now <= self._end_of_run - (self.max_token_time or 0) and now <= self.deadline - self._usual
+        else:
+            self._shortest = min(self._shortest, own)
+            needed = own if self.max_token_time is None else min(own, self.max_token_time)
+            fits = now + needed <= min(self._end_of_run, self.deadline)
+        self.has_refused |= not fits
+        return fits
+
+    def note(self, seconds: float) -> None:
+        """Take note of how long the work on a token took."""
+        self._recent.append(seconds)
+
+    def tell_refusal(self) -> None:
+        """Say in the log if no further token is taken for want of time."""
+        if not (self.has_refused or self.is_late):
+            return
+        if self.deadline < self._end_of_run:
+            left = max(0.0, self.deadline - time.monotonic())
+            usual = f", and one takes up to {self._usual:.0f} s" if self._usual else ""
+            source = self.deadline_source
+            log.warning("No further token: %.0f s are left for work in this job (%s)%s", left, source, usual)
+        else:
+            log.info("No further token: none could end within the %s s of this run", self.max_total_time)
+
+    @property
+    def _end_of_run(self) -> float:
+        return math.inf if self.max_total_time is None else self.started + self.max_total_time
+
+    @property
+    def _usual(self) -> float:
+        """How long a token may take that does not tell itself."""
+        return max(self._recent, default=0.0) if self.max_token_time is None else self.max_token_time
 
     @property
     def tokens_left(self) -> float:
@@ -51,3 +110,11 @@ class StopConditions:
         if self.stop_function is not None and self.stop_function(**self.stop_function_args):
             return True
         return self.tokens_left <= 0
+
+
+def walltime_of(token: Mapping[str, Any]) -> float | None:
+    """Return how many seconds a token says that its work may take, None if it says nothing that makes sense."""
+    seconds = token.get("walltime")
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < _LONGEST:
+        return None
+    return float(seconds)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .candidates import Candidates
+from .candidates import Candidates, Fits, fits_always
 from .claims import Claimer, Exchange
 from .clients import CouchDB
 from .documents import Task
@@ -21,6 +21,8 @@ class ViewIterator:
 
     pilot = ""
     """The id of the pilot that tokens are locked for."""
+    fits: Fits = staticmethod(fits_always)
+    """Tells whether a token is for this pilot; the others are left alone."""
     database: CouchDB
 
     def __init__(self) -> None:
@@ -121,6 +123,8 @@ class _ClaimingIterator(ViewIterator):
             claimer = self._claimer = Claimer()
         if [(view.view, view.view_params) for view in claimer.views] != views:
             claimer.views = tuple(Candidates(*view) for view in views)
+        for view in claimer.views:
+            view.choose(self.fits)
         claimer.recheck_empty = self.recheck_empty
         return claimer
 
@@ -259,7 +263,7 @@ class EndlessViewIterator(ViewIterator):
 
         :raises StopIteration: if it has none now
         """
-        self.iterator.pilot = self.pilot
+        self._hand_down()
         return next(self.iterator)
 
     def can_exchange(self, database: CouchDB) -> bool:
@@ -271,7 +275,7 @@ class EndlessViewIterator(ViewIterator):
     def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
         """See `ViewIterator.exchange`."""
         is_over = wanted > 0 and self.is_cancelled()
-        self.iterator.pilot = self.pilot
+        self._hand_down()
         exchange = self.iterator.exchange(releases, 0 if is_over else wanted)
         if is_over:
             self.stop()
@@ -315,6 +319,10 @@ class EndlessViewIterator(ViewIterator):
     def settle(self) -> list[Task]:
         """See `ViewIterator.settle`."""
         return self.iterator.settle()
+
+    def _hand_down(self) -> None:
+        """Tell the other iterator for whom it claims."""
+        self.iterator.pilot, self.iterator.fits = self.pilot, self.fits
 
     def _begin_to_wait(self) -> Callable[[], bool]:
         """Return what tells when to ask the other iterator again, or `stop_callback`."""

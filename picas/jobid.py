@@ -61,9 +61,9 @@ def _find_job_id(env: Mapping[str, str]) -> tuple[str, str | None] | None:
         return "slurm_job_id", f"{_get(env, 'SLURM_ARRAY_JOB_ID')}_{_get(env, 'SLURM_ARRAY_TASK_ID')}"
     if _get(env, "SLURM_JOB_ID") or _get(env, "SLURM_ARRAY_JOB_ID"):
         return "slurm_job_id", _get(env, "SLURM_JOB_ID") or _get(env, "SLURM_ARRAY_JOB_ID")
-    condor = _condor_job_id(_get(env, "_CONDOR_JOB_AD"))
-    if condor:
-        return "condor_job_id", condor
+    condor = job_ad(env)
+    if "ClusterId" in condor:
+        return "condor_job_id", f"{condor['ClusterId']}.{condor.get('ProcId', 0)}"
     if _get(env, "LSB_JOBID"):
         index = _get(env, "LSB_JOBINDEX")  # "0" outside an array
         job_id = _get(env, "LSB_JOBID")
@@ -89,13 +89,13 @@ def _pbs_job_id(env: Mapping[str, str]) -> str:
     return f"{number}[{index}]{dot}{server}"
 
 
-def _condor_job_id(job_ad: str) -> str:
-    """Return "cluster.process" from the file in which HTCondor describes a job to it, '' if there is none."""
-    if not job_ad:
-        return ""
+def job_ad(env: Mapping[str, str] = environ) -> dict[str, int]:
+    """Return the whole numbers in the file in which HTCondor describes a job to it; none if there is no file."""
+    path = _get(env, "_CONDOR_JOB_AD")
+    if not path:
+        return {}
     try:
-        text = Path(job_ad).read_text(encoding="utf-8", errors="replace")
+        text = Path(path).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return ""
-    numbers = dict(re.findall(r"^(ClusterId|ProcId)\s*=\s*(\d+)\s*$", text, re.MULTILINE))
-    return f"{numbers['ClusterId']}.{numbers.get('ProcId', '0')}" if "ClusterId" in numbers else ""
+        return {}
+    return {name: int(number) for name, number in re.findall(r"^(\w+)\s*=\s*(\d+)\s*$", text, re.MULTILINE)}

@@ -181,6 +181,7 @@ class _Shift:
                 if attempt.interruption is not None:
                     raise attempt.interruption
                 self._note_end(attempt)
+        self.conditions.tell_refusal()
         if self._failure is not None:
             raise self._failure
 
@@ -233,6 +234,8 @@ class _Shift:
             if attempt is not None:
                 self.slots.start(attempt)
                 self.worker._held = None
+            elif self._exchanging is None:
+                self._is_closed = True  # what does not ask what fits may give the same token again
 
     def _ask(self, wanted: int) -> Exchange:
         """Lock tokens; while the database is away none."""

@@ -111,6 +111,12 @@ def start_of(pid: int) -> int:
     return 0 if process is None else process.start
 
 
+def age_of(pid: int) -> float:
+    """Return how many seconds ago a process was started, 0 if that is not known."""
+    process = read(pid)
+    return 0.0 if process is None else max(0.0, _ticks() - process.start) / _TICKS
+
+
 def leads_group(pid: int) -> bool:
     """Tell whether a process leads a process group."""
     try:

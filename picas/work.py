@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -137,9 +138,9 @@ class Worker:
         self._asked = Exchange()
         tokens: Iterator[Any] = iter(self.iterator)
         if isinstance(tokens, EndlessViewIterator):
-            tokens.deadline = None if conditions.max_total_time is None else conditions.last_start
+            tokens.deadline = None if conditions.last_start == math.inf else conditions.last_start
         if isinstance(tokens, ViewIterator):
-            tokens.pilot = self.pilot.id
+            tokens.pilot, tokens.fits = self.pilot.id, conditions.fits
         return tokens
 
     def _exchanging(self, tokens: Iterator[Any], conditions: StopConditions) -> ViewIterator | None:
@@ -169,12 +170,16 @@ class Worker:
     def _claim(self, tokens: Iterator[Any], conditions: StopConditions) -> Attempt | None:
         """Return the next token, locked; None if there is none, or no time for it."""
         self.current_task = None
-        if not conditions.is_late:
+        while not conditions.is_late:
             task = self._next(tokens, conditions)
-            held = None if task is None else self._start(task, conditions)
-            if task is None or held is not None:
+            if task is None:
+                break
+            held = self._start(task, conditions)
+            if held is not None:
                 return held
-        log.info("No further token: it could not end within the %s s of this run", conditions.max_total_time)
+            if not (isinstance(tokens, ViewIterator) and tokens.can_exchange(self.db)):
+                break  # it does not ask what fits, and may give the same token again
+        conditions.tell_refusal()
         return None
 
     def _next(self, tokens: Iterator[Any], conditions: StopConditions) -> Any:
@@ -229,7 +234,7 @@ class Worker:
         self._held = held = Attempt(task, self._values)
         if "exit_code" in task:
             task["exit_code"] = ""  # that of an earlier attempt says nothing of this one
-        if not conditions.is_late:
+        if conditions.fits(task):
             return held
         self._held = None
         self._put_back(held)
@@ -251,6 +256,7 @@ class Worker:
             self.grace,
         )
         error: BaseException | None = None
+        began = time.monotonic()
         try:
             if held.is_interrupted:  # before it began
                 raise PilotStopped(self.stop_exit_code)
@@ -275,6 +281,8 @@ class Worker:
             wait_until(self._is_stopping, STOP_LAG)
         if self._is_stopping() or held.is_interrupted:
             raise PilotStopped(self.stop_exit_code)
+        if not limit.expired and not held.is_lost:
+            conditions.note(time.monotonic() - began)
         self._conclude(held, error)
 
     def _judge_time_out(self, held: Attempt, limit: TimeLimit) -> TokenTimeout | None:

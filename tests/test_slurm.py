@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -192,6 +193,20 @@ class TestEnds:
         assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
         assert outcomes(client) == ["stopped", "done"]
         assert count_states(client)["done"] == 1
+
+
+class TestItsTime:
+    """Slurm tells a pilot when its job must end."""
+
+    def test_no_token_is_taken_that_could_not_end_before(self, slurm, submit, client, examples):
+        walltimes = {0: 3600, 1: 1, 2: 3600, 3: 1}
+        tokens = [make_token(number, input="true", walltime=seconds) for number, seconds in walltimes.items()]
+        assert all(client.save_documents(tokens))
+        job = submit(options=("--array=1", "--time=2"))
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert count_states(client) == {"todo": 2, "locked": 0, "done": 2, "error": 0}
+        assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
+        assert "Processed 2 tokens" in output(examples)
 
 
 class TestDeadNodes:

@@ -77,13 +77,15 @@ class Report:
     """Tokens that were done more than once."""
     lost: list[str] = field(default_factory=list)
     """Tokens that are not in the state that they should be in, with the reason."""
+    conflicts: list[str] = field(default_factory=list)
+    """Tokens that a cluster has kept in more than one revision."""
     processes: list[str] = field(default_factory=list)
     """Processes that were left."""
 
     @property
     def is_good(self) -> bool:
         """Whether nothing was lost, done twice, or left."""
-        return not (self.duplicates or self.lost or self.processes)
+        return not (self.duplicates or self.lost or self.conflicts or self.processes)
 
 
 class Chaos:
@@ -237,11 +239,12 @@ class Chaos:
         attempts: Counter[str] = Counter()
         for number in range(self.report.tokens):
             token_id = f"token_{number}"
-            try:
-                token = self._client.get(token_id).value
-            except ValueError:
+            token = self._client.db.get(token_id, conflicts=True)
+            if token is None:
                 self.report.lost.append(f"{token_id} has vanished")
                 continue
+            if "_conflicts" in token:
+                self.report.conflicts.append(token_id)
             attempts.update(attempt["outcome"] for attempt in token["attempts"])
             state = state_of(token)
             self.report.done += state == "done"
