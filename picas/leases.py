@@ -26,7 +26,7 @@ from .clients import CouchDB
 from .documents import Document
 from .pilots import PREFIX
 from .states import is_in_state
-from .strays import Stray, withdraw
+from .strays import Stray, drop_beside_others, withdraw
 from .util import seconds
 from .views import CLAIMS, DESIGN_DOC
 
@@ -190,6 +190,8 @@ class Watch:
             for token in tokens
             if is_in_state(token, "locked") and modifiers.claim_of(token).get("pilot") in pilots
         ]
+        if self.client.copies > 1:  # it may have died before it could take back what no majority has accepted
+            lost = [token for token in lost if not drop_beside_others(self.client, token)]
         for first in range(0, len(lost), PAGE):
             page = lost[first : first + PAGE]
             bases = [dict(token.value) for token in page]

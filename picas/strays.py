@@ -4,13 +4,16 @@ On a cluster each copy of a document checks revisions by itself. So several writ
 was replaced by theirs: one at the most that a majority of the copies took it, all others that it was accepted. Each of
 those has left a branch in the document's history, a stray. Whoever has made one
 
-1. sends it to all copies as replication would, so that each of them knows it, and deletes it; the answer to that also
-   tells whether a majority of the copies can be reached;
-2. looks whether a living branch is left: the owner's, or a stray whose pilot comes here as well;
-3. if none is left, puts the token back as it was before. Everybody makes that revision in the same way, so that doing
-   it twice is harmless.
+1. sends it to all copies as replication would, so that each of them knows it, and looks whether there is another living
+   branch: the owner's, or a stray whose pilot comes here as well;
+2. if there is none, makes the stray itself a free token again. At no time the token is gone then, also if this pilot
+   dies here: the lock that it leaves is like that of any dead pilot;
+3. if there is another one, deletes the stray, and looks once more. If no living branch is left, since the others did
+   the same, it puts the token back as it was before. Everybody makes that revision in the same way, so that doing it
+   twice is harmless.
 
-While no majority can be reached nobody knows who else has written what, so that nothing is put back before.
+While no majority of the copies can be reached nobody knows who else has written what, so that nothing is put back
+before.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from uuid import uuid4
 from couchdb.http import ResourceNotFound
 
 from .clients import CouchDB
+from .documents import Document
 from .exceptions import NoQuorum
 from .writes import doc_path, write_many
 
@@ -35,7 +39,7 @@ log = logging.getLogger(__name__)
 MARK = "picas_withdrawn"
 """The field of a deleted branch that tells a lock that was taken back from a person's deletion."""
 LOOK_PAUSE = 0.3
-"""Seconds until a token that seems to have vanished is looked for once more: a write may be on its way to a node."""
+"""Seconds until the branches are looked at once more before a token is put back: a write may be on its way."""
 
 
 @dataclass
@@ -67,13 +71,19 @@ def withdraw(client: CouchDB, stray: Stray) -> None:
     else:
         log.info("Token %s: the lock had no majority and is taken back", stray.id)
         _store(client, stray.content, stray.content["_rev"], stray.base)
-        deletion = {"_id": stray.id, "_rev": stray.content["_rev"], "_deleted": True, MARK: True}
-        written = write_many(client.db, [deletion])
+        if not _has_rivals(client, stray.id, stray.content["_rev"]):
+            _probe(client)
+            _pause()
+            if not _has_rivals(client, stray.id, stray.content["_rev"]):
+                # Refused if somebody has changed or deleted the stray meanwhile, which settles it.
+                write_many(client.db, [{**stray.base, "_rev": stray.content["_rev"]}])
+                return
+        written = write_many(client.db, [_deletion(stray.id, stray.content["_rev"])])
         stray.is_deleted = True
         if written.revs[0] is not None and not written.has_quorum[0]:
             raise _no_quorum()
     if _has_vanished(client, stray):
-        time.sleep(LOOK_PAUSE * random.uniform(1, 1.5))
+        _pause()
         if _has_vanished(client, stray):
             log.info("Token %s was locked by nobody after all and is put back", stray.id)
             generation, _ = _split(stray.base["_rev"])
@@ -87,6 +97,29 @@ def _store(client: CouchDB, content: Mapping[str, Any], rev: str, base: Mapping[
     revisions = {"start": generation, "ids": [digest, _split(base["_rev"])[1]]}
     document = {**content, "_rev": rev, "_revisions": revisions}
     client.db.resource.post_json("_bulk_docs", body={"new_edits": False, "docs": [document]})
+
+
+def drop_beside_others(client: CouchDB, document: Document) -> bool:
+    """Delete a dead pilot's lock if it is a stray that hides another branch, maybe the owner's; return whether it was.
+
+    :param client: the pool
+    :param document: the token with that lock
+    :raises PicasError, couchdb.http.HTTPError: if the database is away
+    """
+    if not _has_rivals(client, document.id, document["_rev"]):
+        return False
+    write_many(client.db, [_deletion(document.id, document["_rev"])])
+    return True
+
+
+def _deletion(id: str, rev: str) -> dict[str, Any]:
+    return {"_id": id, "_rev": rev, "_deleted": True, MARK: True}
+
+
+def _has_rivals(client: CouchDB, id: str, rev: str) -> bool:
+    """Tell whether a token has another branch than that: a living one, or one that a person has deleted."""
+    others = [branch for branch in read_branches(client, id) if branch["_rev"] != rev]
+    return any(not (branch.get("_deleted") and branch.get(MARK)) for branch in others)
 
 
 def _has_vanished(client: CouchDB, stray: Stray) -> bool:
@@ -104,6 +137,10 @@ def read_branches(client: CouchDB, id: str) -> list[dict[str, Any]]:
     except ResourceNotFound:
         return []
     return [branch["ok"] for branch in answer if "ok" in branch]
+
+
+def _pause() -> None:
+    time.sleep(LOOK_PAUSE * random.uniform(1, 1.5))
 
 
 def _probe(client: CouchDB) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import threading
+import time
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +21,7 @@ from picas import CouchDB, Task, strays
 from picas.candidates import Candidates
 from picas.claims import Claimer
 from picas.exceptions import NoQuorum, PicasError
+from picas.leases import Watch
 from picas.outages import is_outage
 from picas.results import ClaimedToken
 from picas.states import state_of
@@ -136,10 +138,16 @@ def store(client, document, rev, base):
     return {**document, "_rev": rev}
 
 
-def make_stray(client, base, letter):
+def make_stray(client, base, letter, pilot=None):
     """Let a pilot lock a token on a branch of its own, and return what it knows of that."""
-    locked = dict(Task(dict(base)).lock(f"pilot {letter}").value)
+    locked = dict(Task(dict(base)).lock(pilot or f"pilot {letter}").value)
     return Stray(store(client, locked, f"{int(base['_rev'][0]) + 1}-{letter * 32}", base), base)
+
+
+def deleted_rev(client):
+    """Return the revision of the one branch of token_0 that is deleted."""
+    (rev,) = (rev for rev, leaf in leaves(client, "token_0").items() if leaf.get("_deleted"))
+    return rev
 
 
 def leaves(client, name):
@@ -184,11 +192,8 @@ class TestALockThatWasOnlyAccepted:
         claim(claimer, through)
         claimer.settle(through)
         stored = client.get("token_0")
-        assert stored.rev == put_back_rev(base)
         assert {**stored.value, "_rev": None} == {**base.value, "_rev": None}
-        (tombstone,) = (leaf for leaf in leaves(client, "token_0").values() if leaf.get("_deleted"))
-        assert tombstone[MARK] is True
-        assert conflicts(client, "token_0") == []
+        assert list(leaves(client, "token_0")) == [stored.rev]
         assert [row.id for row in client.view("todo")] == ["token_0"]
 
     def test_its_token_can_be_locked_again(self, through, client, cluster, push, claimer):
@@ -277,9 +282,11 @@ class TestWithdrawing:
         first, second = (make_stray(client, base, letter) for letter in "ab")
         withdraw(through, first)
         assert living(client, "token_0") == [second.content["_rev"]]
+        assert leaves(client, "token_0")[deleted_rev(client)][MARK] is True
         withdraw(through, second)
-        assert living(client, "token_0") == [put_back_rev(base)]
-        assert state_of(client.get("token_0")) == "todo"
+        (rev,) = living(client, "token_0")
+        assert {**client.get("token_0").value, "_rev": None} == {**base, "_rev": None}
+        assert rev.startswith("3-")  # it follows the second's own lock: at no time the token was gone
 
     def test_two_that_put_the_token_back_at_once_make_one_revision(self, through, client, base, monkeypatch):
         """Both have deleted their branches before either looks."""
@@ -312,9 +319,7 @@ class TestWithdrawing:
         assert state_of(client.get("token_0")) == "todo"
 
     def test_one_that_comes_late_does_not_put_it_back_behind_its_next_owner(self, through, client, base):
-        first, second = (make_stray(client, base, letter) for letter in "ab")
-        withdraw(through, first)
-        withdraw(through, second)
+        store(client, base, put_back_rev(base), base)
         owner = client.save(Task(client.get("token_0")).lock("the next"))
         store(client, base, put_back_rev(base), base)  # what the late one sends, having looked before
         assert living(client, "token_0") == [owner.rev]
@@ -364,7 +369,8 @@ class TestWithdrawing:
         stray = Stray({**locked, "_rev": f"2-{'a' * 32}"}, base)
         assert living(client, "token_0") == [base["_rev"]]
         withdraw(through, stray)
-        assert living(client, "token_0") == [put_back_rev(base)]
+        assert state_of(client.get("token_0")) == "todo"
+        assert client.get("token_0").rev.startswith("3-")
 
     def test_keeps_the_attachments(self, through, client, push, claimer, cluster):
         """Those of an earlier attempt."""
@@ -386,8 +392,42 @@ class TestWithdrawing:
             thread.start()
         for thread in threads:
             thread.join(30)
-        assert living(client, "token_0") == [put_back_rev(base)]
+        assert state_of(client.get("token_0")) == "todo"
         assert conflicts(client, "token_0") == []
+
+
+class TestOfADeadPilot:
+    """It could not take back its lock any more."""
+
+    @pytest.fixture
+    def look(self, through, client):
+        """Let other pilots find it dead, and do what is due then."""
+
+        def look():
+            client.save(
+                {"_id": "picas_pilot_f", "type": "pilot", "state": "running", "lease": 0.1, "holds": ["token_0"]}
+            )
+            watch = Watch(through, lease=0.1)
+            watch.look()
+            time.sleep(0.15)
+            watch.look()
+            return watch.put_back
+
+        return look
+
+    def test_it_hides_the_owner_and_goes(self, client, base, look):
+        owner, _ = (
+            make_stray(client, base, letter, pilot) for letter, pilot in (("a", "owner"), ("f", "picas_pilot_f"))
+        )
+        assert client.get("token_0")["claim"]["pilot"] == "picas_pilot_f"
+        assert look() == []
+        assert living(client, "token_0") == [owner.content["_rev"]]
+
+    def test_it_is_all_that_there_is_and_is_put_back_as_any_other_lock(self, client, base, look):
+        make_stray(client, base, "f", "picas_pilot_f")
+        assert look() == ["token_0"]
+        assert state_of(client.get("token_0")) == "todo"
+        assert client.get("token_0")["lost_count"] == 1
 
 
 class TestWithoutAQuorum:
@@ -401,14 +441,15 @@ class TestWithoutAQuorum:
         for _ in range(2):
             with pytest.raises(NoQuorum):
                 withdraw(through, stray)
-        assert living(client, "token_0") == []
-        assert cluster.count("PUT", "_local/") == 1
+        assert living(client, "token_0") == [stray.content["_rev"]]
+        assert cluster.count("PUT", "_local/") == 2
         cluster.has_quorum = True
         withdraw(through, stray)
-        assert living(client, "token_0") == [put_back_rev(base)]
+        assert state_of(client.get("token_0")) == "todo"
+        assert conflicts(client, "token_0") == []
 
     def test_a_quorum_is_looked_for_where_nothing_is_left_behind(self, through, client, cluster, base):
-        stray = make_stray(client, base, "a")
+        stray, _ = (make_stray(client, base, letter) for letter in "ab")
         cluster.accept_next(is_deletion)
         with pytest.raises(NoQuorum):
             withdraw(through, stray)
@@ -434,7 +475,10 @@ class TestWithoutAQuorum:
         with pytest.raises(NoQuorum):
             worker.run()
         assert worker.processed == []
-        assert count_states(client)["locked"] == 0
+        # What it could not take back is that of a dead pilot for the others.
+        left = client.get("token_0" if state_of(client.get("token_0")) == "locked" else "token_1")
+        assert left["claim"]["pilot"] == worker.pilot.id
+        assert client.get(worker.pilot.id)["state"] == "running"
 
     def test_results_are_saved_all_the_same(self, through, client, cluster, push):
         push(1)
@@ -478,7 +522,7 @@ class TestLostAnswers:
         with contextlib.suppress(PicasError):
             claimer.settle(through)
         withdraw(through, other[0])
-        assert living(client, "token_0") == [put_back_rev(base)]
+        assert len(living(client, "token_0")) == 1
         assert claim_in_the_end(claimer, through).id == "token_0"
 
     def test_a_pilot_processes_each_token_once(self, through, client, cluster, push):

@@ -96,6 +96,7 @@ class Chaos:
     :param folder: for the ledger and all that pilots leave
     :param restart: starts the server anew; None leaves it alone
     :param seed: for the choice of what breaks
+    :param spares_pilots: whether only the server and the ways to it break
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Chaos:
         folder: Path,
         restart: Callable[[], None] | None,
         seed: int,
+        spares_pilots: bool = False,
     ) -> None:
         self.report = Report()
         self._client = client
@@ -113,6 +115,9 @@ class Chaos:
         self._folder = folder
         self._restart = restart
         self._random = random.Random(seed)
+        self._actions = [self._cut] * 3 + [self._restart_server]
+        if not spares_pilots:
+            self._actions += [self._kill] * 4 + [self._stop] * 2
         self._ledger = folder / "ledger"
         self._ledger.mkdir()
         self._mark = uuid4().hex
@@ -164,10 +169,9 @@ class Chaos:
 
     def _break_things(self, seconds: float) -> None:
         give_up = time.monotonic() + seconds
-        actions = [self._kill] * 4 + [self._stop] * 2 + [self._cut] * 3 + [self._restart_server]
         while time.monotonic() < give_up:
             time.sleep(self._random.uniform(0.2, 1.2))
-            self._random.choice(actions)()
+            self._random.choice(self._actions)()
             self._replace_ended()
 
     def _kill(self) -> None:
@@ -314,6 +318,7 @@ def main() -> None:
         help="a CouchDB, with name and password in it (default: an embedded server); once for each node of a cluster",
     )
     parser.add_argument("--restart", metavar="COMMAND", help="a shell command that starts that server, or a node, anew")
+    parser.add_argument("--spare-pilots", action="store_true", help="break only the server and the ways to it")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the choice of what breaks")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file as well")
     arguments = parser.parse_args()
@@ -327,7 +332,8 @@ def main() -> None:
             try:
                 with contextlib.ExitStack() as stack:
                     gates = [stack.enter_context(Gate(node[0])) for node in nodes]
-                    chaos = Chaos(client, gates, (username, password), folder, restart, arguments.seed)
+                    ours = (username, password)
+                    chaos = Chaos(client, gates, ours, folder, restart, arguments.seed, arguments.spare_pilots)
                     report = chaos.run(arguments.pilots, arguments.tokens, arguments.seconds)
             finally:
                 del client.server[client.db.name]
