@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
 log = logging.getLogger(__name__)
-
 
 _LONGEST = 1e12  # seconds; a larger number is none
 
@@ -44,7 +42,7 @@ class StopConditions:
     """What tells that."""
     has_refused: bool = False
     """Whether there was a token that could not end in time."""
-    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    _recent: tuple[float, ...] = ()  # replaced, never changed: threads of slots write it while that of the run reads it
     _shortest: float = math.inf  # the shortest time that a token itself has told
 
     def __post_init__(self) -> None:
@@ -77,7 +75,7 @@ class StopConditions:
 
     def note(self, seconds: float) -> None:
         """Take note of how long the work on a token took."""
-        self._recent.append(seconds)
+        self._recent = (*self._recent, seconds)[-RECENT:]
 
     def tell_refusal(self) -> None:
         """Say in the log if no further token is taken for want of time."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -49,14 +51,19 @@ def examples(tmp_path):
 
 
 @pytest.fixture
-def submit(slurm, examples, environment):
-    """Submit the example script and return the job's id."""
+def settings(slurm, environment):
+    """The environment in which pilots are submitted."""
     python = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])
-    env = {**slurm.environment, **untraced(environment), **QUICK, "PATH": python}
-    env["SLURM_CONF"] = slurm.environment["SLURM_CONF"]
+    outside = {name: value for name, value in untraced(environment).items() if not name.startswith(("SLURM", "SBATCH"))}
+    return {**outside, **QUICK, "PATH": python, "SLURM_CONF": slurm.environment["SLURM_CONF"]}
+
+
+@pytest.fixture
+def submit(slurm, examples, settings):
+    """Submit the example script and return the job's id."""
 
     def submit(*arguments, options=(), folder=examples, script="slurm-example.sh", **changes):
-        return slurm.submit(script, *arguments, options=options, cwd=folder, env={**env, **changes})
+        return slurm.submit(script, *arguments, options=options, cwd=folder, env={**settings, **changes})
 
     return submit
 
@@ -207,6 +214,57 @@ class TestItsTime:
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 2, "error": 0}
         assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
         assert "Processed 2 tokens" in output(examples)
+
+
+class TestAutopilot:
+    """It starts pilots by itself: run_autopilot.py as a person or cron runs it."""
+
+    @pytest.fixture
+    def autopilot(self, settings, examples):
+        def autopilot(*arguments, table="", **changes):
+            if table:
+                (examples / "autopilot.ini").write_text(table)
+            command = [sys.executable, "run_autopilot.py", *arguments]
+            options = {"cwd": examples, "env": {**settings, **changes}, "capture_output": True, "text": True}
+            return subprocess.run(command, timeout=60, check=False, **options)
+
+        return autopilot
+
+    def test_pilots_come_and_drain_the_pool(self, slurm, autopilot, push, client):
+        push(*["sleep 2"] * 5)
+        table = "[quick]\nscript = slurm-example.sh\nmax_pilots = 2\ntokens = 2\noptions = --time=5\n"
+        said = autopilot("--dry-run", table=table)
+        assert said.stdout == (
+            "quick: 5 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: 2 pilots would be submitted\n"
+        )
+        assert not slurm.run("squeue", "-h")
+        said = autopilot()
+        job = re.search(r"submitted 2 pilots as job (\d+)$", said.stdout.strip())[1]
+        again = autopilot()
+        assert (again.returncode, "submitted" in again.stdout) == (0, False)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED", f"{job}_2": "COMPLETED"}
+        assert count_states(client)["done"] == 5
+        assert "0 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: that is enough" in autopilot().stdout
+
+    def test_what_slurm_refuses_is_said_in_a_line(self, slurm, autopilot, push):
+        push("true")
+        said = autopilot(table="[a]\nscript = slurm-example.sh\noptions = --partition=none\n")
+        assert said.returncode == 1
+        assert said.stdout.count("\n") == 1
+        assert "invalid partition specified: none" in said.stdout
+
+    def test_pilots_that_have_nothing_to_do_are_enough(self, slurm, autopilot, push, client, settings, examples):
+        """One token waits, since it may be taken later only, and a pilot waits for it."""
+        push("true", not_before=time.time() + 600)
+        slurm.submit(
+            "slurm-example.sh",
+            options=("--job-name=picas-a", "--array=1", "--time=60"),
+            cwd=examples,
+            env=settings,
+        )
+        wait_for(lambda: any(row.id.startswith("picas_pilot_") for row in client.db.view("_all_docs")))
+        said = autopilot(table="[a]\nscript = slurm-example.sh\n")
+        assert said.stdout == "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n"
 
 
 class TestDeadNodes:
