@@ -17,11 +17,11 @@ RUN = Path(__file__).resolve().parent / "chaos" / "run.py"
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the search for processes that are left needs /proc")
 def test_nothing_is_lost_while_everything_breaks(tmp_path):
     report = tmp_path / "report.json"
-    command = [sys.executable, RUN, "--pilots", "4", "--tokens", "105", "--seconds", "45", "--json", report]
+    command = [sys.executable, RUN, "--pilots", "4", "--tokens", "70", "--seconds", "30", "--json", report]
     environment = untraced(dict(os.environ))  # many pilots start here
     ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result = json.loads(report.read_text())
     assert [result[wrong] for wrong in ("duplicates", "lost", "conflicts", "processes")] == [[]] * 4
-    assert result["done"] + result["failed"] == result["tokens"] == 105
-    assert result["killed"] + result["stopped"] + result["cut"] > 20
+    assert result["done"] + result["failed"] == result["tokens"] == 70
+    assert result["killed"] + result["stopped"] + result["cut"] > 15
