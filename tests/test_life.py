@@ -26,6 +26,11 @@ TOKENS = ("token_0", "token_1")
 ANSWERS = (CUT, RESET, Reply(500, b'{"error":"unknown","reason":"a defect"}'), Reply(503, b"busy"))
 
 
+def _revision(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the revision of a document as a field, nothing if it is new: CouchDB takes no empty one."""
+    return {"_rev": document["_rev"]} if "_rev" in document else {}
+
+
 class TokenLife(RuleBasedStateMachine):
     """Pilots, people and a bad network around two tokens.
 
@@ -46,9 +51,7 @@ class TokenLife(RuleBasedStateMachine):
         """How many results each claim has saved."""
         self.edits = dict.fromkeys(TOKENS, 0)
         for token_id in TOKENS:
-            client.edit(
-                token_id, lambda old, name=token_id: {**make_token(_id=name), "_rev": old.get("_rev"), "edits": 0}
-            )
+            client.edit(token_id, lambda old, name=token_id: {**_revision(old), **make_token(_id=name), "edits": 0})
 
     # --- what pilots do
 

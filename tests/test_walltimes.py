@@ -202,7 +202,7 @@ class TestAPilot:
         worker.run(slots=slots)
         assert sorted(worker.processed) == ["token_0", "token_1"]
 
-    @pytest.mark.parametrize("walltime", [None, "1:00:00", -5, 0, True, [9], 10**400, {"of": 9}], ids=repr)
+    @pytest.mark.parametrize("walltime", [None, "1:00:00", -5, 0, True, [9], 10**13, {"of": 9}], ids=repr)
     def test_takes_nonsense_for_no_time(self, client, push, slots, walltime):
         push(1, walltime=walltime)
         worker = Worker(client, walltime=50)
