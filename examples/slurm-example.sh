@@ -22,6 +22,7 @@ cd "$SLURM_SUBMIT_DIR" || exit 1
 pilot=local-example.py
 if [ ! -e "$pilot" ]; then
     pilot=$(scontrol show job "$SLURM_JOB_ID" | sed -n '/Command=/{s,.*Command=\(.*\)/slurm-example\.sh.*,\1,p;q}')/$pilot
+    [ -e "$pilot" ] || { echo "There is no local-example.py here: submit from its folder" >&2; exit 1; }
 fi
 
 # "exec" makes Python the process that Slurm signals: without it a pilot that is cancelled can't put its token back.

@@ -17,6 +17,7 @@ from couchdb.http import HTTPError
 
 from . import spool, walltimes
 from .attempts import Attempt
+from .candidates import fits_always
 from .clients import CouchDB
 from .conditions import StopConditions
 from .documents import Document
@@ -179,6 +180,8 @@ class Actor(ParallelWorker):
             try:
                 self._prepare_and_work(conditions, count)
             finally:
+                if isinstance(self.iterator, ViewIterator):
+                    self.iterator.fits = fits_always  # what did not fit this run may fit whoever goes on with it
                 self._end_heartbeat()
                 self._restore_handlers()
                 at_work.discard(self._thread)

@@ -27,7 +27,7 @@ from .pilots import PREFIX
 from .pool import count_tokens
 from .results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError
-from .views import DESIGN_DOC, FREE_VIEW
+from .views import DESIGN_DOC, FREE_VIEW, count_states
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +116,8 @@ class Finding:
 
     waiting: int
     """Tokens that wait."""
+    taken: int
+    """Tokens that do not wait: those at work, done, or failed."""
     jobs: Jobs
     free: int
     """Slots of pilots that have no token, those of pilots that are about to begin included."""
@@ -141,8 +143,15 @@ class _Patience:
     """The jobs that were submitted the last time."""
     waiting: int = 0
     """The tokens that waited then."""
+    taken: int = 0
+    """The tokens that did not wait then."""
+
+    def note(self, submitted: str, found: Finding) -> None:
+        """Take note of what was submitted, and of what there was."""
+        self.submitted, self.waiting, self.taken = submitted, found.waiting, found.taken
 
     def fail(self) -> None:
+        """Let the next try wait, longer each time."""
         self.wait = min(max(2 * self.wait, FIRST_WAIT), LONGEST_WAIT)
         self.until = monotonic() + self.wait
         self.submitted = ""
@@ -151,7 +160,7 @@ class _Patience:
         """Look what came of the jobs, and tell whether they have ended without having taken a token."""
         if not self.submitted:
             return False
-        if found.waiting < self.waiting:
+        if found.waiting < self.waiting or found.taken > self.taken:  # new tokens may have come meanwhile
             self.wait, self.submitted = 0.0, ""
         elif not any(id.partition("_")[0] == self.submitted for id in found.jobs.pending | found.jobs.running):
             self.fail()
@@ -199,10 +208,13 @@ class Autopilot:
         try:
             jobs = self.scheduler.jobs(kind.job_name)
             free = sum(free_slots.get(job, kind.slots) for job in jobs.running)  # those without a pilot begin just now
-            found = Finding(self._count_waiting(kind), jobs, free)
+            found = Finding(*self._count(kind), jobs=jobs, free=free)
             if patience.judge(found):
                 log.warning("%s: the last jobs have ended and no token was taken: look at their output", kind.name)
             return self._act(kind, found, patience)
+        except SettingsError as error:
+            self.tell(f"{kind.name}: {error}")
+            return False
         except SchedulerError as error:
             patience.fail()
             self.tell(f"{kind.name}: {error}; it is tried again after {patience.wait:.0f} s at the earliest")
@@ -224,18 +236,21 @@ class Autopilot:
             self.tell(f"{line}{_pilots(missing)} would be submitted")
         else:
             options = (kind.job_name, missing, kind.script, kind.arguments, kind.options)
-            patience.submitted, patience.waiting = self.scheduler.submit(*options), found.waiting
+            patience.note(self.scheduler.submit(*options), found)
             self.tell(f"{line}submitted {_pilots(missing)} as job {patience.submitted}")
         return True
 
-    def _count_waiting(self, kind: JobClass) -> int:
+    def _count(self, kind: JobClass) -> tuple[int, int]:
+        """Return how many tokens of a class wait, and how many do not."""
         try:
-            return count_tokens(self.client, kind.view, kind.design_doc)
+            counts = count_states(self.client, kind.design_doc)
+            waiting = count_tokens(self.client, kind.view, kind.design_doc)
         except ResourceNotFound:
             raise SettingsError(
-                f"[{kind.name}]: there is no view {kind.design_doc}/{kind.view}: create the views with "
+                f"there is no view {kind.design_doc}/{kind.view}, or no overview beside it: create the views with "
                 f"python createViews.py {kind.design_doc}"
             ) from None
+        return waiting, sum(count for state, count in counts.items() if state != FREE_VIEW)
 
     def _free_slots(self) -> Iterable[tuple[str, int]]:
         """Yield the job of each pilot that has one, and how many of its slots are free."""

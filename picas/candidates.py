@@ -94,6 +94,7 @@ class Candidates:
         self.view_params = dict(view_params)
         self._design_doc = self.view_params.get("design_doc", DESIGN_DOC)
         self._fits: Fits = fits_always
+        self._has_refused = False  # whether there was a token that does not fit
         self._waiting: deque[Document] = deque()
         self._read_at = -math.inf
         self._is_all = False  # whether the last window held all that the view had
@@ -118,9 +119,10 @@ class Candidates:
         """Take only tokens from now on that fit. What does not fit never will, until this is called with another."""
         if fits != self._fits:
             self._fits = fits
-            if self._postponed:
+            if self._has_refused:
                 self._postponed.clear()
-                self._has_only_postponed, self._fresh_at = False, -math.inf
+                self._has_refused = self._has_only_postponed = False
+                self._fresh_at = -math.inf
 
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
         """Return up to so many tokens that were free when they were read; none if the view has none.
@@ -392,7 +394,7 @@ class Candidates:
         """
         when = not_before(token) if FIELD in token else -math.inf
         if not self._fits(token):
-            when = math.inf
+            when, self._has_refused = math.inf, True
         elif when <= time.time():
             return True
         self._postponed.add(token, when)

@@ -72,8 +72,11 @@ class Slurm(Scheduler):
     def submit(self, name: str, count: int, script: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         """See `Scheduler.submit`: a job array."""
         command = ["sbatch", "--parsable", *options, f"--job-name={name}", f"--array=1-{count}", script, *arguments]
-        # Else a pilot that is itself a job, and submits others, would hand down what it was granted.
-        environment = {key: value for key, value in os.environ.items() if not re.match("SLURM_(?!CONF)|SBATCH_", key)}
+        environment = dict(os.environ)
+        if "SLURM_JOB_ID" in environment:
+            # What this job (scrontab's, say) was granted is not for those that it submits.
+            granted = re.compile("SLURM_(?!CONF$|CLUSTERS$)")
+            environment = {name: value for name, value in environment.items() if not granted.match(name)}
         return _run(command, environment).strip().partition(";")[0]  # the name of the cluster may follow
 
 

@@ -69,7 +69,7 @@ def job_end(environment: Mapping[str, str] = os.environ) -> End:
 def _ends(environment: Mapping[str, str]) -> Iterator[End]:
     """Yield all that is told, in seconds from now."""
     now = time.time()
-    job = environment.get("SLURM_JOB_ID", "")
+    job = _slurm_job(environment)
     if job:
         end = _number(environment.get("SLURM_JOB_END_TIME", ""))  # of newer releases
         if end is not None:
@@ -82,6 +82,15 @@ def _ends(environment: Mapping[str, str]) -> Iterator[End]:
         yield End(walltime - age_of(os.getsid(0)), "PBS_WALLTIME")
     yield from _features(environment, now)
     yield from _condor(environment, now)
+
+
+def _slurm_job(environment: Mapping[str, str]) -> str:
+    """Return the id by which Slurm tells of this very job, '' outside one.
+
+    One task of an array has the id of the whole array, by which Slurm tells of all tasks.
+    """
+    array, task = environment.get("SLURM_ARRAY_JOB_ID", ""), environment.get("SLURM_ARRAY_TASK_ID", "")
+    return f"{array}_{task}" if array and task else environment.get("SLURM_JOB_ID", "")
 
 
 def _features(environment: Mapping[str, str], now: float) -> Iterator[End]:
@@ -109,7 +118,10 @@ def _feature(folder: str, name: str) -> float | None:
 
 
 def _condor(environment: Mapping[str, str], now: float) -> Iterator[End]:
-    """Yield what the file says in which HTCondor describes a job to it."""
+    """Yield what the file says in which HTCondor describes a job to it.
+
+    The duration of the execution counts from a later time, which is not in there; the earlier one is on the safe side.
+    """
     numbers = job_ad(environment)
     start = numbers.get("JobCurrentStartDate")
     for name in ("AllowedJobDuration", "AllowedExecuteDuration"):

@@ -103,7 +103,7 @@ class Slurm:
         """End all jobs and daemons, and leave nothing behind."""
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):
             self.cancel_all()
-        for name in sorted(self._daemons):  # the nodes last, in the order of their names
+        for name in sorted(self._daemons):  # the nodes first; "slurmctld" comes after their names
             self._daemons[name].terminate()
         for daemon in self._daemons.values():
             try:

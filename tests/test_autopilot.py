@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import time
@@ -82,16 +84,16 @@ class TestHowManyAreMissing:
     )
     def test_for_a_token_each(self, waiting, pending, running, free, missing):
         kind = JobClass("all", "job.sh", max_pilots=10)
-        assert Finding(waiting, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
+        assert Finding(waiting, 0, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
 
     @pytest.mark.parametrize(("waiting", "missing"), [(1, 1), (20, 1), (21, 2), (400, 10)])
     def test_for_pilots_with_slots_that_are_to_have_several_tokens_each(self, waiting, missing):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
-        assert Finding(waiting, Jobs(NONE, NONE), 0).missing(kind) == missing
+        assert Finding(waiting, 0, Jobs(NONE, NONE), 0).missing(kind) == missing
 
     def test_what_is_queued_counts_with_all_of_its_slots(self):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
-        assert Finding(61, Jobs(ids(2), NONE), 4).missing(kind) == 1
+        assert Finding(61, 0, Jobs(ids(2), NONE), 4).missing(kind) == 1
 
 
 class TestLooking:
@@ -139,9 +141,12 @@ class TestLooking:
         pilot(design_doc="FourCores").look()
         assert queue.submitted == [2]
 
-    def test_says_which_views_are_missing(self, pilot):
-        with pytest.raises(SettingsError, match=r"there is no view Gpu/todo: .* python createViews.py Gpu"):
-            pilot(design_doc="Gpu").look()
+    def test_says_which_views_are_missing_and_goes_on_with_other_classes(self, client, queue, push, lines):
+        push(1)
+        kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
+        assert not Autopilot(client, kinds, queue, tell=lines.append).look()
+        assert re.search(r"^gpu: there is no view Gpu/todo, .* python createViews.py Gpu$", lines[0])
+        assert queue.submitted == [1]
 
 
 class TestFailures:
@@ -198,6 +203,17 @@ class TestFailures:
         client.save_documents([make_token(5)])
         autopilot.look()
         assert queue.submitted == [2, 1, 1]
+
+    def test_are_not_jobs_that_have_worked_while_more_tokens_came(self, pilot, queue, push, client, caplog):
+        push(2)
+        autopilot = pilot()
+        autopilot.look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 1})
+        client.save_documents([make_token(number) for number in range(5, 9)])
+        autopilot.look()
+        assert queue.submitted == [2, 5]
+        assert "no token was taken" not in caplog.text
 
     def test_of_one_class_do_not_concern_the_others(self, client, push, queue, lines):
         push(1)
@@ -280,6 +296,23 @@ class TestTheTable:
 
 
 class TestSlurmItselfWithoutOne:
+    @pytest.mark.parametrize("is_job", [False, True], ids=["in a shell", "in a job"])
+    def test_what_a_job_was_granted_is_not_handed_down_and_settings_are(self, monkeypatch, tmp_path, is_job):
+        """scrontab runs its commands as jobs."""
+        sbatch = tmp_path / "sbatch"
+        sbatch.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho '7;lab'\n")
+        sbatch.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        settings = {"SBATCH_ACCOUNT": "us", "SLURM_CONF": "/slurm.conf", "SLURM_CLUSTERS": "lab"}
+        granted = {"SLURM_JOB_ID": "5", "SLURM_CPUS_PER_TASK": "7"} if is_job else {}
+        for name, value in {**settings, **granted}.items():
+            monkeypatch.setenv(name, value)
+        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
+        handed_down = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+        assert settings.items() <= handed_down.items()
+        assert not {"SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"} & set(handed_down)
+
     def test_a_command_that_is_not_there(self, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(SchedulerError, match="there is no command squeue here"):

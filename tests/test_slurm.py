@@ -215,6 +215,18 @@ class TestItsTime:
         assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
         assert "Processed 2 tokens" in output(examples)
 
+    def test_a_task_of_an_array_asks_for_its_own_time(self, slurm, tmp_path):
+        """It is the one that has the id of the whole array, and others wait that may run longer."""
+        script = tmp_path / "job.sh"
+        told = "import picas.walltimes; print(picas.walltimes.job_end().seconds)"
+        script.write_text(f"#!/bin/bash\n{sys.executable} -c '{told}' > {tmp_path}/$SLURM_JOB_ID\n")
+        job = slurm.submit(script, options=("--hold", "--array=1-3", "--time=10"), cwd=tmp_path)
+        for task in (1, 2):
+            slurm.run("scontrol", "update", f"JobId={job}_{task}", "TimeLimit=30")
+        slurm.run("scontrol", "release", f"{job}_3")
+        seconds = wait_for(lambda: (tmp_path / job).exists() and (tmp_path / job).read_text())
+        assert 500 < float(seconds) <= 600
+
 
 class TestAutopilot:
     """It starts pilots by itself: run_autopilot.py as a person or cron runs it."""

@@ -193,6 +193,13 @@ class TestAPilot:
         assert sorted(worker.processed) == ["token_1", "token_2"]
         assert "none could end within the 50 s of this run" in caplog.text
 
+    def test_has_left_none_for_good_once_its_run_is_over(self, client, push, slots):
+        push(1, walltime=100)
+        worker = Worker(client, walltime=50)
+        worker.run(slots=slots)
+        worker.iterator.reset()
+        assert next(worker.iterator).id == "token_0"
+
     def test_takes_in_the_next_run_what_it_has_left_in_this(self, client, push, slots):
         push(2, walltime=100)
         worker = Worker(client, walltime=50)
