@@ -118,14 +118,27 @@ def _deletion(id: str, rev: str) -> dict[str, Any]:
 
 def _has_rivals(client: CouchDB, id: str, rev: str) -> bool:
     """Tell whether a token has another branch than that: a living one, or one that a person has deleted."""
-    others = [branch for branch in read_branches(client, id) if branch["_rev"] != rev]
-    return any(not (branch.get("_deleted") and branch.get(MARK)) for branch in others)
+    others = [branch for branch in _branches_beside(client, id, rev) if branch["_rev"] != rev]
+    return not all(_is_withdrawn(branch) for branch in others)
 
 
 def _has_vanished(client: CouchDB, stray: Stray) -> bool:
     """Tell whether locks that were taken back are all that is left of a token."""
-    branches = read_branches(client, stray.id)
-    return bool(branches) and all(branch.get("_deleted") and branch.get(MARK) for branch in branches)
+    branches = _branches_beside(client, stray.id, stray.content["_rev"])
+    return bool(branches) and all(_is_withdrawn(branch) for branch in branches)
+
+
+def _branches_beside(client: CouchDB, id: str, rev: str) -> list[dict[str, Any]]:
+    """Return the branches of a token that may have begun where that of a revision did, itself included.
+
+    A shorter one was left behind long ago, by a pilot that died; the token has gone on without it.
+    """
+    generation, _ = _split(rev)
+    return [branch for branch in read_branches(client, id) if _split(branch["_rev"])[0] >= generation]
+
+
+def _is_withdrawn(branch: Mapping[str, Any]) -> bool:
+    return bool(branch.get("_deleted") and branch.get(MARK))
 
 
 def read_branches(client: CouchDB, id: str) -> list[dict[str, Any]]:

@@ -396,6 +396,44 @@ class TestWithdrawing:
         assert conflicts(client, "token_0") == []
 
 
+class TestABranchThatWasLeftLongAgo:
+    """By a pilot that was killed before it could take it back; the token has gone on since."""
+
+    @pytest.fixture
+    def now(self, client, base):
+        """The token as it is now: a person has edited it twice."""
+        client.save({**base, "note": "once"})
+        client.save({**client.get("token_0").value, "note": "twice"})
+        now = client.get("token_0").value
+        make_stray(client, base, "f", "picas_pilot_f")
+        assert client.get("token_0")["note"] == "twice"
+        return dict(now)
+
+    def test_is_not_what_is_left_when_a_lock_is_taken_back(self, through, client, now):
+        withdraw(through, make_stray(client, now, "a"))
+        assert state_of(client.get("token_0")) == "todo"
+        assert client.get("token_0")["note"] == "twice"
+
+    def test_nor_when_several_are_taken_back(self, through, client, now, monkeypatch):
+        """All at once, so that each sees another."""
+        losers = [make_stray(client, now, letter) for letter in "ab"]
+        monkeypatch.setattr(strays, "_has_rivals", lambda *details: True)
+        for loser in losers:
+            withdraw(through, loser)
+        assert state_of(client.get("token_0")) == "todo"
+        assert client.get("token_0")["note"] == "twice"
+
+    def test_nor_when_the_next_pilot_dies_too(self, client, now, through):
+        client.save(Task(dict(now)).lock("picas_pilot_g"))
+        client.save({"_id": "picas_pilot_g", "type": "pilot", "state": "running", "lease": 0.1, "holds": ["token_0"]})
+        watch = Watch(through, lease=0.1)
+        watch.look()
+        time.sleep(0.15)
+        watch.look()
+        assert watch.put_back == ["token_0"]
+        assert (state_of(client.get("token_0")), client.get("token_0")["note"]) == ("todo", "twice")
+
+
 class TestOfADeadPilot:
     """It could not take back its lock any more."""
 
