@@ -226,6 +226,7 @@ class TestItsTime:
         slurm.run("scontrol", "release", f"{job}_3")
         seconds = wait_for(lambda: (tmp_path / job).exists() and (tmp_path / job).read_text())
         assert 500 < float(seconds) <= 600
+        wait_for(lambda: slurm.states(job).get(f"{job}_3") == "COMPLETED")
 
 
 class TestAutopilot:
