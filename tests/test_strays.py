@@ -290,12 +290,12 @@ class TestWithdrawing:
 
     def test_two_that_put_the_token_back_at_once_make_one_revision(self, through, client, base, monkeypatch):
         """Both have deleted their branches before either looks."""
-        deleted = threading.Barrier(2)
-        looked = threading.Barrier(2)
+        ready, deleted, looked = (threading.Barrier(2) for _ in range(3))
         write, has_vanished = strays.write_many, strays._has_vanished
         seen = []
 
         def write_and_wait(*args):
+            ready.wait(10)  # whoever came here has seen the other's branch living
             written = write(*args)
             deleted.wait(10)
             return written
