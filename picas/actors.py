@@ -6,7 +6,8 @@ import logging
 import math
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from subprocess import Popen
@@ -15,7 +16,7 @@ from typing import Any, Callable, Literal, Union
 
 from couchdb.http import HTTPError
 
-from . import spool, walltimes
+from . import grants, spool, walltimes
 from .attempts import Attempt
 from .candidates import fits_always
 from .clients import CouchDB
@@ -33,7 +34,6 @@ from .outcomes import STOP_SIGNALS
 from .parallel import ParallelWorker
 from .pilots import Pilot
 from .recovery import recover_quietly
-from .resources import granted_cores
 from .states import is_in_state
 from .util import Timer
 from .work import at_work
@@ -67,9 +67,15 @@ class Actor(ParallelWorker):
     :param walltime: seconds from the begin of a run until the pilot must have ended; by default $PICAS_WALLTIME, or
         what the batch system tells (see `walltimes.job_end`). It takes no token that can't end before: by the token's
         own field `walltime` (seconds) or `max_token_time`, whichever is less, else by the time that the last took.
+    :param cores: processors that this pilot has. It takes no token that needs more than it has, by the token's own
+        fields `cores`, `memory`, `gpus` and `tags`, see `resources.needs_of`. By default $PICAS_CORES, or what the
+        batch system granted, or what the machine has; but never less than it has slots.
+    :param memory: its memory in megabytes, or a text like "4G"; by default $PICAS_MEMORY, or likewise
+    :param gpus: how many GPUs it has; by default $PICAS_GPUS, or likewise
+    :param tags: what else tokens may ask for; by default $PICAS_TAGS, with commas between, or nothing
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
     :raises ValueError: if `db` is None
-    :raises SettingsError: if one of these times makes no sense, or the spool folder is a file
+    :raises SettingsError: if one of these times or resources makes no sense, or the spool folder is a file
     """
 
     stop_signals = STOP_SIGNALS
@@ -91,6 +97,10 @@ class Actor(ParallelWorker):
         max_lost: int = MAX_LOST,
         spool_folder: str | Path | None = None,
         walltime: float | None = None,
+        cores: int | None = None,
+        memory: float | str | None = None,
+        gpus: int | None = None,
+        tags: str | Iterable[str] | None = None,
         **view_params: Any,
     ) -> None:
         super().__init__()
@@ -105,6 +115,7 @@ class Actor(ParallelWorker):
         self.max_outage = duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
         self.heartbeat, self.lease = lifetimes(heartbeat, lease)
         self.walltime = duration(walltime, walltimes.VARIABLE, math.inf)
+        self.resources = grants.resources(cores, memory, gpus, tags)
         self.max_lost = max_lost
         self.spool_folder = None if spool_folder is None else Path(spool_folder)
         spool.check_folder(self.spool_folder)
@@ -120,7 +131,8 @@ class Actor(ParallelWorker):
 
         :param max_token_time: seconds after which the work on a token is ended and counts as failed
         :param slots: how many tokens are processed at a time; "auto" for as many as this process was granted
-            processors (see `resources.granted_cores`). If it is more than one, each slot is a thread that calls
+            processors (see `grants.granted_cores`), or for as many as `cores` says. A token that needs several cores
+            takes as many slots, but all at the most. If it is more than one, each slot is a thread that calls
             `prepare_run`, `process_task` and `cleanup_run`. There `current_task` and `subprocess` are the slot's own;
             all other attributes, the working directory and the environment are shared, and are to be left alone or
             guarded by a lock. `stop_function` is called by the thread of the run.
@@ -167,13 +179,14 @@ class Actor(ParallelWorker):
     # --- a run
 
     def _work(self, conditions: StopConditions, slots: Slots) -> None:
-        count = _count(slots)
+        count = self._count(slots)
         with shielded():  # a signal interrupts the user's code only; else it takes effect where the loop looks for it
-            self.pilot = Pilot(slots=count)
+            conditions.has = replace(self.resources, cores=max(self.resources.cores, count))
             self._has_left_some = False
             self.time = Timer()
             self._stop_signal = None
             conditions.deadline, conditions.deadline_source = walltimes.deadline(self.walltime)
+            self.pilot = Pilot(slots=count, has=conditions.has, deadline=conditions.deadline)
             self._thread = threading.get_ident()
             at_work.add(self._thread)
             self.setup_handler()
@@ -181,11 +194,20 @@ class Actor(ParallelWorker):
                 self._prepare_and_work(conditions, count)
             finally:
                 if isinstance(self.iterator, ViewIterator):
-                    self.iterator.fits = fits_always  # what did not fit this run may fit whoever goes on with it
+                    # What did not fit this run may fit whoever goes on with it.
+                    self.iterator.fits, self.iterator.room = fits_always, None
                 self._end_heartbeat()
                 self._restore_handlers()
                 at_work.discard(self._thread)
                 self._thread = None
+
+    def _count(self, slots: Slots) -> int:
+        """Return how many slots that are."""
+        if slots == "auto":
+            return self.resources.cores
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f'slots must be a number above 0 or "auto", not {slots!r}')
+        return slots
 
     def _prepare_and_work(self, conditions: StopConditions, slots: int) -> None:
         is_prepared = False
@@ -226,7 +248,7 @@ class Actor(ParallelWorker):
             client = self.db.copy()  # a script may do to its own what it likes
             client.server.resource.session.retry_pauses = ()
             watch = Watch(client, self.pilot.id, self.lease, self.max_lost)
-            heartbeat = Heartbeat(client, self.pilot, self.heartbeat, watch, self._held_ids, self._check_claims)
+            heartbeat = Heartbeat(client, self.pilot, self.heartbeat, watch, self._describe_work, self._check_claims)
             heartbeat.save_first()
             return heartbeat
 
@@ -349,12 +371,3 @@ class RunActor(Actor):
             ),
             slots,
         )
-
-
-def _count(slots: Slots) -> int:
-    """Return how many slots that are."""
-    if slots == "auto":
-        return granted_cores()
-    if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
-        raise ValueError(f'slots must be a number above 0 or "auto", not {slots!r}')
-    return slots

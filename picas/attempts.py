@@ -9,6 +9,7 @@ from .conditions import StopConditions
 from .documents import Document
 from .interrupts import TimeLimit
 from .outcomes import may_retry
+from .resources import needs_of
 from .results import ClaimedToken
 
 
@@ -22,6 +23,10 @@ class Attempt(ClaimedToken):
     def __init__(self, token: Document, values: dict[str, Any]) -> None:
         super().__init__(token)
         self.values = values
+        self.needs = needs_of(token)
+        """What it needs of the pilot; the user's code may write what it likes into the token."""
+        self.gpus: list[str] = []
+        """The names of the GPUs that it was given."""
         self.thread: int | None = None
         """The thread of its slot, by its identifier."""
         self.limit: TimeLimit | None = None

@@ -6,7 +6,8 @@ the stretch of another pilot; then it goes to another random token. So pilots se
 server finds what a pilot saves and locks together side by side in its files: measured, that makes 16 pilots faster by a
 fifth.
 
-A free token that waits for its next try (see `retries`) is passed over, and remembered until its time comes.
+A free token that waits for its next try (see `retries`), or for more room in the pilot, is passed over and remembered
+until its time comes (see `aside`).
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ from typing import Any, Callable
 
 from couchdb.http import ResourceNotFound
 
+from .aside import Larger, Postponed, read_unchanged
 from .clients import CouchDB
 from .documents import Document
 from .modifiers import is_free
-from .retries import FIELD, Postponed, not_before
+from .resources import needs_of
+from .retries import FIELD, not_before
+from .room import Room
 from .views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue, key_in_queue
 
 WINDOW = 50
@@ -95,6 +99,7 @@ class Candidates:
         self._design_doc = self.view_params.get("design_doc", DESIGN_DOC)
         self._fits: Fits = fits_always
         self._has_refused = False  # whether there was a token that does not fit
+        self._room: Room | None = None
         self._waiting: deque[Document] = deque()
         self._read_at = -math.inf
         self._is_all = False  # whether the last window held all that the view had
@@ -111,35 +116,67 @@ class Candidates:
         self._shard = 0  # that of the last token of the window
         self._size = 0  # of the queue, in tokens, when it was last read
         self._postponed = Postponed()
-        self._has_only_postponed = False  # whether the view had nothing else when its beginning was read
+        self._larger = Larger()
+        self._has_only_postponed = False  # or larger ones: whether the view had no others when its beginning was read
         self._rest = 0.0  # seconds after which the beginning is read again, if that is more than usual
         self._passed = 0  # rows at the beginning of a view without a queue that need not be read again so soon
 
-    def choose(self, fits: Fits) -> None:
-        """Take only tokens from now on that fit. What does not fit never will, until this is called with another."""
-        if fits != self._fits:
-            self._fits = fits
-            if self._has_refused:
-                self._postponed.clear()
-                self._has_refused = self._has_only_postponed = False
-                self._fresh_at = -math.inf
+    def choose(self, fits: Fits, room: Room | None = None) -> None:
+        """Take only tokens from now on that fit. What does not fit never will, until this is called with another.
+
+        :param room: what the pilot has left for tokens now; None if it works on one at a time
+        """
+        if (fits != self._fits and self._has_refused) or (room is None and self._larger):
+            self._postponed.clear()
+            self._larger.clear()
+            self._has_refused = self._has_only_postponed = False
+            self._fresh_at = -math.inf
+        self._fits, self._room = fits, room
 
     def take(self, database: CouchDB, count: int = 1) -> list[Document]:
         """Return up to so many tokens that were free when they were read; none if the view has none.
 
         :raises couchdb.ResourceNotFound: if there is no such view
         """
+        room = self._room
+        taken: list[Document] = []
+        if room is not None and self._larger:
+            taken = self._larger.take(database, room, count)
+            if self._larger.block(database):
+                return taken
         if self._waiting and _is_old(self._read_at):
             self._waiting.clear()
             self._window = LEAST_LAGGING if self._is_crowded() else WINDOW
-        if not self._waiting and not (self._is_resting() and self._postponed.seconds_left() > 0):
+        self._take_waiting(taken, count)
+        if not taken and not (self._is_resting() and self._postponed.seconds_left() > 0):
             self._read(database, count)
-        taken: list[Document] = []
+            self._take_waiting(taken, count)
+        if room is not None:
+            self._larger.note_others(room, len(taken))
+        return taken
+
+    def _take_waiting(self, taken: list[Document], count: int) -> None:
+        """Add candidates that were read to those that are taken, up to so many of these."""
+        room = self._room
+        if room is not None:
+            for document in taken:
+                room = room.without(needs_of(document.value))
         while self._waiting and len(taken) < count:
             document = self._waiting.popleft()
-            if self._fits(document.value):  # still: there is less time than when it was read
-                taken.append(document)
-        return taken
+            if not self._fits(document.value):  # any more: there is less time than when it was read
+                continue
+            if room is not None:
+                needs = needs_of(document.value)
+                if not room.fits(needs):
+                    self._larger.add(document.value)
+                    continue
+                room = room.without(needs)
+            taken.append(document)
+
+    @property
+    def has_larger(self) -> bool:
+        """Whether there are tokens that wait for more room."""
+        return bool(self._larger)
 
     def look_anew(self) -> None:
         """Read the view when tokens are asked for the next time, though only tokens that wait were there just now."""
@@ -225,7 +262,11 @@ class Candidates:
 
     def _is_resting(self) -> bool:
         """Tell whether only tokens that wait are looked for, since a moment ago there were no others."""
-        return self._has_only_postponed and bool(self._postponed) and not self._is_beginning_old()
+        return self._has_only_postponed and self._has_passed_over() and not self._is_beginning_old()
+
+    def _has_passed_over(self) -> bool:
+        """Tell whether tokens were put aside."""
+        return bool(self._postponed) or bool(self._larger)
 
     def _is_beginning_old(self) -> bool:
         """Tell whether the view's beginning is to be read again."""
@@ -238,14 +279,10 @@ class Candidates:
         if is_crowded:
             random.shuffle(ids)  # all pilots know the same tokens
         del ids[limit:]
-        if not ids:
-            return []
-        rows = database.db.view("_all_docs", keys=ids, include_docs=True).rows
+        unchanged = read_unchanged(database, {id: due[id] for id in ids})
         for id in ids:
             self._postponed.forget(id)
-        documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
-        due_still = [document for document in documents if document.rev == due[document.id]]
-        return [document for document in due_still if self._fits(document.value)]
+        return [document for document in unchanged if self._fits(document.value)]
 
     def _window_size(self, is_crowded: bool) -> int:
         """Return how many tokens to read.
@@ -296,9 +333,10 @@ class Candidates:
     def _read_fresh(self, database: CouchDB, limit: int, is_crowded: bool) -> tuple[list[Document], bool]:
         """Return tokens of the view to take, at least one if there is any, and whether these are all."""
         begin = time.monotonic()
-        passed = self._passed if self._postponed and not self._is_beginning_old() else 0
+        passed = self._passed if self._has_passed_over() and not self._is_beginning_old() else 0
         if not passed:
             self._postponed.clear()  # whatever still waits is seen again before the view counts as read
+            self._larger.clear(but_first=True)
             self._fresh_at = begin
         self._cursor, self._is_behind = None, False
         ready, is_all = self._read_parts(database, limit, is_crowded, passed)
@@ -307,7 +345,7 @@ class Candidates:
             return self._read_fresh(database, limit, is_crowded)
         self._has_only_postponed = is_all and not ready
         if not passed:
-            self._rest = REST_PER_READING * (time.monotonic() - begin) if self._postponed else 0.0
+            self._rest = REST_PER_READING * (time.monotonic() - begin) if self._has_passed_over() else 0.0
         return ready, is_all
 
     def _read_parts(self, database: CouchDB, limit: int, is_crowded: bool, passed: int) -> tuple[list[Document], bool]:
@@ -396,7 +434,10 @@ class Candidates:
         if not self._fits(token):
             when, self._has_refused = math.inf, True
         elif when <= time.time():
-            return True
+            if self._room is None or self._room.fits(needs_of(token)):
+                return True
+            self._larger.add(token)
+            return False
         self._postponed.add(token, when)
         return False
 

@@ -56,6 +56,8 @@ class Exchange:
     next_at: float = -math.inf
     """Before this time, on the clock of `time.monotonic`, there is no token, unless others put some into the pool: all
     that are free wait for their next try, or there are none, and the time is infinite."""
+    has_larger: bool = False
+    """Whether there are tokens that wait for more room in this pilot; the rest speaks of the others."""
 
 
 @dataclass
@@ -131,7 +133,9 @@ class Claimer:
             # The views were read before these tokens came back, or may still come back.
             self._is_rechecked = False
             self.look_anew()
-        return self._after_emptiness()
+        exchange = self._after_emptiness()
+        exchange.has_larger = any(view.has_larger for view in self.views)
+        return exchange
 
     def look_anew(self) -> None:
         """Read the views when tokens are asked for the next time, see `Candidates.look_anew`."""

@@ -1,4 +1,4 @@
-"""When a run ends, other than for want of tokens, and how it tries failed tokens again."""
+"""When a run ends, other than for want of tokens, which tokens are for it, and how it tries failed tokens again."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
+
+from .resources import Resources, needs_of
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,7 @@ RECENT = 10
 
 @dataclass
 class StopConditions:
-    """What ends a run, and how it retries; the times are in seconds. See `RunActor.run` for what each means.
+    """What ends a run, which tokens it takes, and how it retries; the times are in seconds. See `RunActor.run`.
 
     How long a token may take is told by its own field `walltime` (seconds) and by `max_token_time`, whichever is less;
     if neither is known, the longest of the last tokens of this run tells.
@@ -40,10 +42,13 @@ class StopConditions:
     """The time until which tokens may be at work, on the clock of `time.monotonic`; see `walltimes.deadline`."""
     deadline_source: str = ""
     """What tells that."""
+    has: Resources | None = None
+    """What the pilot has; None if nobody is to ask."""
     has_refused: bool = False
     """Whether there was a token that could not end in time."""
     _recent: tuple[float, ...] = ()  # replaced, never changed: threads of slots write it while that of the run reads it
     _shortest: float = math.inf  # the shortest time that a token itself has told
+    _has_told: bool = False  # whether the log says that a token needs more than the pilot has
 
     def __post_init__(self) -> None:
         if not isinstance(self.retry_delay, (int, float)) or not 0 <= self.retry_delay < math.inf:
@@ -61,7 +66,17 @@ class StopConditions:
         return time.monotonic() > self.last_start
 
     def fits(self, token: Mapping[str, Any]) -> bool:
-        """Tell whether a token that is started now can end in time."""
+        """Tell whether the pilot has what a token needs, and whether one that is started now can end in time."""
+        if self.has is not None:
+            needs = needs_of(token)
+            if not self.has.cover(needs):
+                if not self._has_told:
+                    log.warning("%s needs more than this pilot has (%s): %s", token.get("_id"), self.has, needs)
+                    self._has_told = True
+                return False
+        return self._fits_in_time(token)
+
+    def _fits_in_time(self, token: Mapping[str, Any]) -> bool:
         now = time.monotonic()
         own = walltime_of(token)
         if own is None:

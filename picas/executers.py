@@ -61,6 +61,7 @@ class _Child:
     mark: Mark
 
 
+_of_thread = threading.local()
 _running: dict[subprocess.Popen[Any], _Child] = {}
 """The children that run. A dict's single operations are atomic."""
 
@@ -147,6 +148,14 @@ def run_command(
     exit_code = -signal.SIGKILL if process.returncode is None else process.returncode
     outputs.check(exit_code)
     return Result(process, exit_code, timed_out, time.monotonic() - started, outputs.truncated)
+
+
+def set_environment(variables: Mapping[str, str]) -> None:
+    """Add variables to the environment of all children that this thread starts from now on, in place of earlier ones.
+
+    Not to that of a child which is given an environment of its own.
+    """
+    _of_thread.variables = dict(variables)
 
 
 def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
@@ -252,7 +261,7 @@ def _child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subproce
 
 def _start(args: Any, grace: float, options: dict[str, Any]) -> subprocess.Popen[bytes]:
     mark = _setup.next_mark()
-    options["env"] = marked(dict(os.environ) if options.get("env") is None else options["env"], mark)
+    options["env"] = marked(_environment() if options.get("env") is None else options["env"], mark)
     with _setup.starting():
         process = subprocess.Popen(args, start_new_session=True, preexec_fn=_preparation(mark), **options)  # noqa: PLW1509
         root = Root(process.pid, start_of(process.pid), leads=True)
@@ -397,9 +406,13 @@ def _detach() -> None:
 _MAX_VARIABLE = 100_000  # bytes; Linux takes 131,072 for one variable with its name
 
 
+def _environment() -> dict[str, str]:
+    return {**os.environ, **getattr(_of_thread, "variables", {})}
+
+
 def _environment_for(token: Mapping[str, Any] | None) -> dict[str, str]:
-    """Return this process's environment with what a token adds to it."""
-    environment = dict(os.environ)
+    """Return the environment of this thread's children with what a token adds to it."""
+    environment = _environment()
     if token is None:
         return environment
     content = token.get("input", "")

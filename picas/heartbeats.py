@@ -66,7 +66,7 @@ class Heartbeat:
     :param pilot: the pilot
     :param interval: seconds between two saves
     :param watch: what looks at the other pilots
-    :param held: returns the ids of the tokens that the pilot holds
+    :param work: returns what the pilot works on, as fields for the document
     :param on_return: is called when the pilot was taken for dead, so that its tokens may be another's
     """
 
@@ -76,14 +76,14 @@ class Heartbeat:
         pilot: Pilot,
         interval: float,
         watch: Watch,
-        held: Callable[[], list[str]],
+        work: Callable[[], dict[str, Any]],
         on_return: Callable[[], None],
     ) -> None:
         self._client = client
         self._pilot = pilot
         self._interval = interval
         self._watch = watch
-        self._held = held
+        self._work = work
         self._on_return = on_return
         self._rev: str | None = None
         self._beats = 0
@@ -163,7 +163,7 @@ class Heartbeat:
             "type": TYPE,
             "state": RUNNING,
             **{name: value for name, value in self._pilot.describe().items() if name != "id"},
-            "holds": self._held(),
+            **self._work(),
             "heartbeat": self._interval,
             "lease": self._watch.lease,
             "beat": self._beats,

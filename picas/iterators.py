@@ -14,6 +14,7 @@ from .documents import Task
 from .feeds import Waiter
 from .interrupts import wait_until
 from .results import ClaimedToken
+from .room import Room
 
 
 class ViewIterator:
@@ -23,6 +24,8 @@ class ViewIterator:
     """The id of the pilot that tokens are locked for."""
     fits: Fits = staticmethod(fits_always)
     """Tells whether a token is for this pilot; the others are left alone."""
+    room: Room | None = None
+    """What the pilot has left for tokens now; None if it works on one at a time."""
     database: CouchDB
 
     def __init__(self) -> None:
@@ -124,7 +127,7 @@ class _ClaimingIterator(ViewIterator):
         if [(view.view, view.view_params) for view in claimer.views] != views:
             claimer.views = tuple(Candidates(*view) for view in views)
         for view in claimer.views:
-            view.choose(self.fits)
+            view.choose(self.fits, self.room)
         claimer.recheck_empty = self.recheck_empty
         return claimer
 
@@ -283,7 +286,7 @@ class EndlessViewIterator(ViewIterator):
         elif exchange.locked:
             self._waiter.end()
         elif exchange.is_over:
-            exchange = Exchange(is_ready=self._begin_to_wait())
+            exchange = Exchange(is_ready=self._begin_to_wait(), has_larger=exchange.has_larger)
         return exchange
 
     def poll(self) -> Exchange:
@@ -322,7 +325,7 @@ class EndlessViewIterator(ViewIterator):
 
     def _hand_down(self) -> None:
         """Tell the other iterator for whom it claims."""
-        self.iterator.pilot, self.iterator.fits = self.pilot, self.fits
+        self.iterator.pilot, self.iterator.fits, self.iterator.room = self.pilot, self.fits, self.room
 
     def _begin_to_wait(self) -> Callable[[], bool]:
         """Return what tells when to ask the other iterator again, or `stop_callback`."""

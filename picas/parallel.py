@@ -17,10 +17,13 @@ from .attempts import Attempt
 from .claims import Exchange
 from .conditions import StopConditions
 from .exceptions import PicasError, PilotStopped
-from .executers import KILL_WAIT
+from .executers import KILL_WAIT, set_environment
+from .grants import gpu_environment, gpu_names
 from .interrupts import RETRY, SETTLE, exposed, shielded, wait_until
 from .iterators import ViewIterator
 from .outages import is_outage, wait_out
+from .resources import needs_of
+from .room import Room
 from .slots import Slots
 from .work import Worker
 
@@ -46,6 +49,13 @@ class ParallelWorker(Worker):
         slots = self._slots
         return super()._at_work() if slots is None else list(slots.running)
 
+    def _free_slots(self) -> int:
+        return self._room().slots
+
+    def _room(self) -> Room:
+        """Return what is left for further tokens."""
+        return Room.of(self.pilot.slots, self.pilot.has, [attempt.needs for attempt in self._at_work()])
+
     def _work_in_slots(self, conditions: StopConditions, count: int) -> None:
         tokens = self._begin(conditions)
         is_alone = self._exchanging(tokens, conditions) is None
@@ -69,6 +79,7 @@ class ParallelWorker(Worker):
         """
         attempt.values = self._values_of_slot.values = {"current_task": attempt.token}
         attempt.thread = threading.get_ident()
+        set_environment(gpu_environment(attempt.gpus))
         with shielded():
             try:
                 self._process(attempt, conditions)
@@ -162,6 +173,7 @@ class _Shift:
         self._is_dry = False  # there was no token left; what ends may have brought one
         self._last = Exchange()
         self._failure: BaseException | None = None
+        self._gpus = gpu_names(worker.pilot.has.gpus)  # those that no token has
 
     def run(self) -> None:
         """Keep the slots filled until there are no more tokens or a condition is met."""
@@ -202,7 +214,10 @@ class _Shift:
         self.worker._finish_all(pending)
 
     def _note_end(self, attempt: Attempt) -> None:
+        self._gpus += attempt.gpus
         self._is_dry = False
+        if self._last.has_larger:  # there may be room for one of them now
+            self._last = Exchange()
         self.conditions.processed += 1
         self.worker.current_task = attempt.token
         with exposed():
@@ -212,8 +227,8 @@ class _Shift:
         """Return how many tokens are to be locked now."""
         if self._is_closed or self._is_dry or not self._last.is_ready():
             return 0
-        slots = self.slots
-        return int(min(slots.free, max(0, self.conditions.tokens_left - len(slots.running))))
+        free = self.worker._room().slots
+        return int(max(0, min(free, self.conditions.tokens_left - len(self.slots.running))))
 
     def _is_stopped(self) -> bool:
         return isinstance(self._tokens, ViewIterator) and self._tokens.is_stopped()
@@ -221,6 +236,8 @@ class _Shift:
     def _exchange(self, wanted: int) -> None:
         """Save what has ended, lock others and put them into slots."""
         pending, self.pending = self.pending, []
+        if isinstance(self._tokens, ViewIterator):
+            self._tokens.room = self.worker._room()
         if self._exchanging is not None and pending:
             exchange = self._exchanging.exchange(pending, wanted)
             self.worker._finish_all(pending)
@@ -230,12 +247,17 @@ class _Shift:
             self._is_dry = exchange.is_over or exchange.next_at > self.conditions.last_start
             self._last = Exchange() if exchange.locked or self._is_dry else exchange
         for task in exchange.locked:
-            attempt = self.worker._start(task, self.conditions)
+            needs = needs_of(task)
+            has_room = self.worker._room().fits(needs)  # it may not ask for that, or its lock was found only now
+            attempt = self.worker._start(task, self.conditions, has_room)
             if attempt is not None:
+                attempt.gpus = [self._gpus.pop(0) for _ in range(needs.gpus)]
                 self.slots.start(attempt)
                 self.worker._held = None
             elif self._exchanging is None:
-                self._is_closed = True  # what does not ask what fits may give the same token again
+                # What does not ask what fits may give the same token again. It fits later if it only lacks room.
+                self._is_dry = True
+                self._is_closed |= has_room or not self.worker.pilot.has.cover(needs)
 
     def _ask(self, wanted: int) -> Exchange:
         """Lock tokens; while the database is away none."""

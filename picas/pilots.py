@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
+import time
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
 from . import jobid
+from .resources import Resources
 from .util import seconds
 from .version import VERSION
 
@@ -32,6 +35,10 @@ class Pilot:
     """Seconds since the epoch."""
     slots: int = 1
     """How many tokens it works on at a time."""
+    has: Resources = field(default_factory=Resources)
+    """What it has for them."""
+    deadline: float = math.inf
+    """The time until which it may work on tokens, on the clock of `time.monotonic`."""
     outcomes: dict[str, int] = field(default_factory=dict)
     """How many attempts ended in which way."""
 
@@ -48,6 +55,13 @@ class Pilot:
             "version": VERSION,
             "start": self.start,
             "slots": self.slots,
+            "cores": self.has.cores,
+            "gpus": self.has.gpus,
+            "tags": sorted(self.has.tags),
         }
+        if self.has.memory < math.inf:
+            description["memory"] = math.floor(self.has.memory)
+        if self.deadline < math.inf:
+            description["time_left"] = max(0, math.floor(self.deadline - time.monotonic()))
         jobid.add_job_id(description)
         return {**description, "outcomes": dict(self.outcomes)}

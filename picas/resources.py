@@ -1,28 +1,96 @@
-"""What a pilot may use, as the batch system or the machine tells."""
+"""What a token needs and what a pilot has: cores, memory, GPUs, and tags that stand for anything else."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-CORE_VARIABLES = (
-    ("DIRAC_JOB_PROCESSORS", "DIRAC_JOB_PROCESSORS"),
-    ("SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"),  # only set if it was asked for
-    ("SLURM_JOB_ID", "SLURM_CPUS_ON_NODE"),
-    ("PBS_JOBID", "NCPUS"),  # PBS Pro and OpenPBS
-    ("PBS_JOBID", "PBS_NUM_PPN"),  # Torque
-)
-"""How batch systems say how many processors of its node a job was granted: the variable that tells that this is such a
-job, and the one with the number. Batch systems are layered (DIRAC starts jobs through Slurm): the highest comes first.
-"""
+FIELDS = ("cores", "memory", "gpus", "tags")
+"""The fields of a token that say what its work needs."""
+
+_MEGABYTES = {"K": 1 / 1024, "": 1.0, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
+_LARGEST = 1e15  # what is more than this is as good as this: no pilot has it
 
 
-def granted_cores(environment: Mapping[str, str] = os.environ) -> int:
-    """Return how many processors this process was granted; without a batch system those that it may use, at least 1."""
-    for job, name in CORE_VARIABLES:
-        value = environment.get(name, "").strip()
-        if environment.get(job) and value.isdecimal() and int(value) > 0:
-            return int(value)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+@dataclass(frozen=True)
+class Resources:
+    """What a token needs, or what a pilot has."""
+
+    cores: int = 1
+    memory: float = 0.0
+    """Megabytes of 2^20 bytes, as Slurm has them; infinity for a pilot that does not know how many it has."""
+    gpus: int = 0
+    tags: frozenset[str] = frozenset()
+
+    def cover(self, needs: Resources) -> bool:
+        """Tell whether a pilot that has these can work on a token with such needs."""
+        return (
+            needs.cores <= self.cores
+            and needs.memory <= self.memory
+            and needs.gpus <= self.gpus
+            and needs.tags <= self.tags
+        )
+
+    def __str__(self) -> str:
+        """Return them as people read them: "4 cores, 2000 MB, 1 GPU, tags a b"."""
+        parts = [_count(self.cores, "core")]
+        if 0 < self.memory < math.inf:
+            parts.append(f"{self.memory:.0f} MB")
+        if self.gpus:
+            parts.append(_count(self.gpus, "GPU"))
+        if self.tags:
+            parts.append(f"{'tag' if len(self.tags) == 1 else 'tags'} {' '.join(sorted(self.tags))}")
+        return ", ".join(parts)
+
+
+def needs_of(token: Mapping[str, Any]) -> Resources:
+    """Return what a token says that its work needs: by itself a core and no more.
+
+    `cores` and `gpus` are whole numbers, `memory` is a number of megabytes, or a text with a unit ("4G"), and `tags` is
+    a list of texts, or one text. What makes no sense counts as not said.
+    """
+    return Resources(
+        cores=max(1, math.ceil(_number(token.get("cores")) or 1)),
+        memory=megabytes(token.get("memory")) or 0.0,
+        gpus=math.ceil(_number(token.get("gpus")) or 0),
+        tags=frozenset(_texts(token.get("tags"))),
+    )
+
+
+def megabytes(value: Any) -> float | None:
+    """Return the megabytes that a number of them, or a text like "4G" or "500 MB", stands for; None if it is neither.
+
+    A kilobyte has 1024 bytes, and so on.
+    """
+    if isinstance(value, str):
+        match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*(?:([KMGT]?)(?:i?B)?)", value.strip(), re.IGNORECASE)
+        if match is None:
+            return None
+        number = _number(match.group(1))
+        return None if number is None else number * _MEGABYTES[match.group(2).upper()]
+    return _number(value)
+
+
+def _number(value: Any) -> float | None:
+    """Return a number above 0, None if the value is none; a text may say it too."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number can be longer than any float
+        return _LARGEST if value > 0 else None  # type: ignore[operator]  # no text raises this
+    except ValueError:
+        return None
+    return min(number, _LARGEST) if number > 0 else None  # not for NaN
+
+
+def _texts(value: Any) -> Iterable[str]:
+    values = value if isinstance(value, list) else [value]
+    return [text.strip() for text in values if isinstance(text, str) and text.strip()]
+
+
+def _count(number: int, name: str) -> str:
+    return f"{number} {name}" + ("" if number == 1 else "s")

@@ -9,9 +9,9 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
+from .features import JOB, MACHINE, feature
 from .jobid import job_ad
 from .processes import age_of
 
@@ -94,27 +94,14 @@ def _slurm_job(environment: Mapping[str, str]) -> str:
 
 
 def _features(environment: Mapping[str, str], now: float) -> Iterator[End]:
-    """Yield what the machine and job features say, in files with a number each (HSF-TN-2016-02)."""
-    job, machine = environment.get("JOBFEATURES", ""), environment.get("MACHINEFEATURES", "")
-    limit, start = _feature(job, "wall_limit_secs"), _feature(job, "jobstart_secs")
+    """Yield what the machine and job features say."""
+    limit, start = feature(environment, JOB, "wall_limit_secs"), feature(environment, JOB, "jobstart_secs")
     if limit is not None and start is not None:
         yield End(start + limit - now, "$JOBFEATURES/wall_limit_secs")
-    for folder, variable, name in (
-        (job, "JOBFEATURES", "shutdowntime_job"),
-        (machine, "MACHINEFEATURES", "shutdowntime"),
-    ):
-        when = _feature(folder, name)
+    for folder, name in ((JOB, "shutdowntime_job"), (MACHINE, "shutdowntime")):
+        when = feature(environment, folder, name)
         if when:  # 0 stands for none
-            yield End(when - now, f"${variable}/{name}")
-
-
-def _feature(folder: str, name: str) -> float | None:
-    if not folder:
-        return None
-    try:
-        return _number((Path(folder) / name).read_text(encoding="ascii", errors="replace"))
-    except OSError:
-        return None
+            yield End(when - now, f"${folder}/{name}")
 
 
 def _condor(environment: Mapping[str, str], now: float) -> Iterator[End]:

@@ -228,13 +228,16 @@ class Worker:
                 return None
             raise
 
-    def _start(self, task: Any, conditions: StopConditions) -> Attempt | None:
-        """Take charge of a token that was just locked; it is put back, and None returned, if it is too late for it."""
+    def _start(self, task: Any, conditions: StopConditions, has_room: bool = True) -> Attempt | None:
+        """Take charge of a token that was just locked; it is put back, and None returned, if it is too late for it.
+
+        :param has_room: whether there is room for it
+        """
         self.current_task = task
         self._held = held = Attempt(task, self._values)
         if "exit_code" in task:
             task["exit_code"] = ""  # that of an earlier attempt says nothing of this one
-        if conditions.fits(task):
+        if has_room and conditions.fits(task):
             return held
         self._held = None
         self._put_back(held)
@@ -387,8 +390,13 @@ class Worker:
         """Return the tokens that this pilot works on."""
         return [] if self._held is None else [self._held]
 
-    def _held_ids(self) -> list[str]:
-        return [held.id for held in self._at_work()]
+    def _free_slots(self) -> int:
+        """Return how many tokens more this pilot could work on, if each takes one slot."""
+        return self.pilot.slots - len(self._at_work())
+
+    def _describe_work(self) -> dict[str, Any]:
+        """Return what this pilot works on, for its document."""
+        return {"holds": [held.id for held in self._at_work()], "free": self._free_slots()}
 
     def _check_claims(self) -> None:
         """Stop the work on tokens that are not this pilot's any more; called from another thread.

@@ -526,7 +526,7 @@ class TestTimes:
 def test_a_heartbeat_by_itself_writes_when_it_is_due(client):
     """What tests/benchmarks/heartbeats.py relies on."""
     pilot = Pilot()
-    heartbeat = Heartbeat(client, pilot, 0.2, Watch(client, pilot.id, lease=NEVER), lambda: [], lambda: None)
+    heartbeat = Heartbeat(client, pilot, 0.2, Watch(client, pilot.id, lease=NEVER), dict, lambda: None)
     heartbeat.save_first()
     first = client.get(pilot.id).rev
     assert 0 < heartbeat.step() <= 0.2

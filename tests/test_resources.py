@@ -1,83 +1,136 @@
-"""How many processors a pilot was granted."""
+"""What tokens need and pilots have, and what is left of it."""
 
-import os
+import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from picas import resources
-from picas.resources import granted_cores
+from picas.resources import Resources, megabytes, needs_of
+from picas.room import Room
 
-SLURM = {"SLURM_JOB_ID": "7"}
-PBS = {"PBS_JOBID": "7.server"}
+SCALAR = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9)
+JSON = SCALAR | st.lists(SCALAR, max_size=3) | st.dictionaries(st.text(max_size=3), SCALAR, max_size=2)
 
 
-@pytest.fixture(autouse=True)
-def machine(monkeypatch):
-    """A process that may use 5 processors of a machine with 64."""
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+class TestNeeds:
+    def test_a_token_that_says_nothing_needs_a_core(self):
+        assert needs_of({}) == Resources(cores=1, memory=0, gpus=0, tags=frozenset())
+
+    def test_a_token_says_what_it_needs(self):
+        token = {"cores": 4, "memory": 2000, "gpus": 2, "tags": ["avx2", "scratch"]}
+        assert needs_of(token) == Resources(4, 2000, 2, frozenset({"avx2", "scratch"}))
+
+    def test_people_write_numbers_as_texts_and_a_single_tag_without_brackets(self):
+        token = {"cores": "4", "memory": "2G", "gpus": " 1 ", "tags": " avx2 "}
+        assert needs_of(token) == Resources(4, 2048, 1, frozenset({"avx2"}))
+
+    def test_half_a_core_and_half_a_gpu_take_a_whole_one(self):
+        assert needs_of({"cores": 0.5, "gpus": 0.5}) == Resources(cores=1, gpus=1)
+
+    @pytest.mark.parametrize("value", [None, True, False, "", "many", 0, -3, math.nan, [4], {"count": 4}], ids=repr)
+    def test_what_makes_no_sense_counts_as_not_said(self, value):
+        assert needs_of({"cores": value, "memory": value, "gpus": value}) == Resources()
+
+    @pytest.mark.parametrize("value", [None, True, 7, "", "  ", {}, [], [None, 3, ""]], ids=repr)
+    def test_tags_are_texts(self, value):
+        assert needs_of({"tags": value}) == Resources()
+
+    @pytest.mark.parametrize("value", [math.inf, 1e30, 10**400, "9" * 400], ids=lambda value: repr(value)[:10])
+    @pytest.mark.parametrize("field", ["cores", "memory", "gpus"])
+    def test_more_than_all_is_what_no_pilot_has(self, field, value):
+        assert not Resources(cores=10**9, memory=1e9, gpus=10**9).cover(needs_of({field: value}))
+
+    @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("cores", "memory", "gpus", "tags"), JSON)))
+    def test_no_token_is_too_odd(self, token):
+        needs = needs_of(token)
+        assert needs.cores >= 1
+        assert needs.gpus >= 0
+        assert 0 <= needs.memory < math.inf
 
 
 @pytest.mark.parametrize(
-    ("environment", "cores"),
+    ("value", "number"),
     [
-        ({"DIRAC_JOB_PROCESSORS": "8"}, 8),
-        ({**SLURM, "SLURM_CPUS_PER_TASK": "4"}, 4),
-        ({**SLURM, "SLURM_CPUS_ON_NODE": "16"}, 16),
-        ({**PBS, "NCPUS": "12"}, 12),
-        ({**PBS, "PBS_NUM_PPN": "6"}, 6),
-        ({**SLURM, "SLURM_CPUS_PER_TASK": " 4\n"}, 4),
+        (500, 500),
+        ("500", 500),
+        ("500M", 500),
+        ("500 MB", 500),
+        ("500MiB", 500),
+        ("4G", 4096),
+        ("4g", 4096),
+        ("1.5 GiB", 1536),
+        ("1T", 1024 * 1024),
+        ("2048K", 2),
+        ("4X", None),
+        ("G", None),
+        ("-4G", None),
+        ("4 G B", None),
+        (True, None),
+        (None, None),
     ],
-    ids=str,
 )
-def test_each_batch_system_says_it_in_its_own_variable(environment, cores):
-    assert granted_cores(environment) == cores
+def test_memory_may_have_a_unit(value, number):
+    assert megabytes(value) == number
 
 
-def test_what_was_asked_for_a_task_counts_more_than_what_the_node_has_given_the_job():
-    assert granted_cores({**SLURM, "SLURM_CPUS_PER_TASK": "4", "SLURM_CPUS_ON_NODE": "16"}) == 4
+class TestCovering:
+    HAS = Resources(4, 2000, 1, frozenset({"avx2", "fast"}))
 
+    @pytest.mark.parametrize(
+        "needs",
+        [Resources(), HAS, Resources(4), Resources(memory=2000), Resources(tags=frozenset({"fast"}))],
+        ids=str,
+    )
+    def test_a_pilot_takes_what_it_has(self, needs):
+        assert self.HAS.cover(needs)
 
-def test_of_layered_batch_systems_the_highest_counts():
-    """DIRAC starts its jobs through Slurm, several in one of Slurm's."""
-    assert granted_cores({"DIRAC_JOB_PROCESSORS": "2", **SLURM, "SLURM_CPUS_PER_TASK": "16"}) == 2
+    @pytest.mark.parametrize(
+        "needs",
+        [
+            Resources(5),
+            Resources(memory=2000.5),
+            Resources(gpus=2),
+            Resources(tags=frozenset({"slow"})),
+            Resources(tags=frozenset({"fast", "slow"})),
+        ],
+        ids=str,
+    )
+    def test_but_nothing_that_needs_more_of_any(self, needs):
+        assert not self.HAS.cover(needs)
+
+    def test_memory_that_is_not_known_is_enough(self):
+        assert Resources(memory=math.inf).cover(Resources(memory=1e9))
 
 
 @pytest.mark.parametrize(
-    "environment",
+    ("resources", "text"),
     [
-        {},
-        {"SLURM_CPUS_PER_TASK": "4"},  # of an interactive shell's settings: this is no job
-        {"NCPUS": "12"},
-        {"PBS_NUM_PPN": "6"},
-        {"SLURM_JOB_ID": "", "SLURM_CPUS_PER_TASK": "4"},
+        (Resources(), "1 core"),
+        (Resources(4, 2000.4, 1, frozenset({"a"})), "4 cores, 2000 MB, 1 GPU, tag a"),
+        (Resources(1, math.inf, 2, frozenset({"b", "a"})), "1 core, 2 GPUs, tags a b"),
     ],
-    ids=str,
 )
-def test_outside_a_job_it_is_what_this_process_may_use(environment):
-    assert granted_cores(environment) == 5
+def test_people_can_read_them(resources, text):
+    assert str(resources) == text
 
 
-@pytest.mark.parametrize("value", ["", "0", "-2", "4(x2)", "1.5", "many", "²", "0x4"])
-def test_a_value_that_makes_no_sense_is_passed_over(value):
-    assert granted_cores({**SLURM, "SLURM_CPUS_PER_TASK": value}) == 5
-    assert granted_cores({**SLURM, "SLURM_CPUS_PER_TASK": value, "SLURM_CPUS_ON_NODE": "3"}) == 3
+class TestRoom:
+    def test_a_token_takes_a_slot_for_each_of_its_cores(self):
+        room = Room.of(8, Resources(8, 1000, 2), [Resources(4, 100, 1), Resources()])
+        assert room == Room(total=8, slots=3, memory=900, gpus=1)
+        assert room.fits(Resources(3))
+        assert not room.fits(Resources(4))
 
+    def test_memory_and_gpus_must_be_left_as_well(self):
+        room = Room.of(8, Resources(8, 1000, 1), [Resources(1, 600, 1)])
+        assert room.fits(Resources(1, 400))
+        assert not room.fits(Resources(1, 401))
+        assert not room.fits(Resources(1, 0, 1))
 
-def test_without_affinities_all_of_the_machine_counts(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity")
-    assert granted_cores({}) == 64
-
-
-def test_there_is_always_one(monkeypatch):
-    monkeypatch.delattr(os, "sched_getaffinity")
-    monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert granted_cores({}) == 1
-
-
-def test_by_default_it_is_this_process_s_own_environment(monkeypatch):
-    for job, name in resources.CORE_VARIABLES:
-        monkeypatch.delenv(job, raising=False)
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("DIRAC_JOB_PROCESSORS", "3")
-    assert granted_cores() == 3
+    def test_a_token_takes_no_more_slots_than_there_are(self):
+        """A pilot with 16 cores may have been told to work on 2 tokens at a time."""
+        room = Room.of(2, Resources(16))
+        assert room.fits(Resources(16))
+        assert room.without(Resources(16)).slots == 0
+        assert not room.without(Resources()).fits(Resources(16))

@@ -22,6 +22,7 @@ from picas import (
     RunActor,
     Task,
     TaskViewIterator,
+    aside,
     claims,
     modifiers,
     retries,
@@ -467,7 +468,7 @@ class TestATokenThatIsPutBackByHand:
 
 class TestWhatAPilotRemembers:
     def test_is_what_came_first_first(self) -> None:
-        postponed = retries.Postponed()
+        postponed = aside.Postponed()
         for id, ago in (("a", 5), ("b", 9), ("c", -60)):
             postponed.add({"_id": id, "_rev": "1-" + id}, time.time() - ago)
         assert list(postponed.due().items()) == [("b", "1-b"), ("a", "1-a")]
@@ -479,8 +480,8 @@ class TestWhatAPilotRemembers:
         assert (bool(postponed), postponed.seconds_left()) == (False, math.inf)
 
     def test_has_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(retries, "MAX_REMEMBERED", 3)
-        postponed = retries.Postponed()
+        monkeypatch.setattr(aside, "MAX_REMEMBERED", 3)
+        postponed = aside.Postponed()
         for number in range(9):
             postponed.add({"_id": str(number), "_rev": "1-x"}, 1.0)
         assert list(postponed.due()) == ["0", "1", "2"]

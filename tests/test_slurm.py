@@ -79,6 +79,12 @@ def push(client):
     return push
 
 
+@pytest.fixture
+def started(tmp_path):
+    """The file in which tasks note that they began, most of them their process ids."""
+    return tmp_path / "started"
+
+
 def wait_for_states(client, seconds=30.0, **states):
     """Return once so many tokens are in these states."""
     wait_for(lambda: states.items() <= count_states(client).items(), seconds)
@@ -146,11 +152,6 @@ class TestEnds:
     """What is at work when a pilot is ended goes back into the pool, and does not count as a failure."""
 
     TASK = "echo $$ >> {file}; sleep 60"
-
-    @pytest.fixture
-    def started(self, tmp_path):
-        """The file in which tasks note their process ids."""
-        return tmp_path / "started"
 
     def assert_put_back(self, client, started, count=1):
         wait_for_states(client, 15, todo=count, locked=0)
@@ -229,6 +230,26 @@ class TestItsTime:
         wait_for(lambda: slurm.states(job).get(f"{job}_3") == "COMPLETED")
 
 
+class TestResources:
+    """Slurm tells a pilot what its job was granted."""
+
+    def test_slots_are_filled_with_what_fits(self, slurm, submit, client, examples, started):
+        needs = [{"cores": 3}, {}, {}, {"cores": 4}, {"memory": 501}, {"memory": 500}, {"gpus": 1}]
+        command = f"echo begin $PICAS_TOKEN_ID >> {started}; sleep 1; echo end >> {started}"
+        assert all(
+            client.save_documents([make_token(number, input=command, **need) for number, need in enumerate(needs)])
+        )
+        job = submit("--slots", "auto", options=("--array=1", "--cpus-per-task=3", "--mem=500"))
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        left = [number for number in range(len(needs)) if client.get(f"token_{number}")["lock"] == 0]
+        assert left == [3, 4, 6]
+        assert "needs more than this pilot has (3 cores, 500 MB)" in output(examples)
+        events = started.read_text().splitlines()
+        alone = events.index("begin token_0")
+        assert events[alone + 1] == "end"  # nothing beside it
+        assert any(one.startswith("begin") and two.startswith("begin") for one, two in zip(events, events[1:]))
+
+
 class TestAutopilot:
     """It starts pilots by itself: run_autopilot.py as a person or cron runs it."""
 
@@ -287,10 +308,6 @@ class TestDeadNodes:
     def slurm(self):
         with Slurm() as slurm:
             yield slurm
-
-    @pytest.fixture
-    def started(self, tmp_path):
-        return tmp_path / "started"
 
     def test_the_next_pilot_takes_what_a_dead_node_had(self, slurm, submit, push, client, started):
         push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60", *["sleep 5"] * 3)

@@ -43,7 +43,7 @@ class Fleet:
         for _ in range(count):
             pilot = Pilot()
             watch = Watch(client, pilot.id, lease)
-            self._put(random.uniform(0, heartbeat), Heartbeat(client, pilot, heartbeat, watch, list, lambda: None))
+            self._put(random.uniform(0, heartbeat), Heartbeat(client, pilot, heartbeat, watch, dict, lambda: None))
         self._unstarted = {id(heart) for _, _, heart in self._due}
         self._threads = [threading.Thread(target=self._work) for _ in range(THREADS)]
 
