@@ -10,7 +10,7 @@ import configparser
 import logging
 import math
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from time import monotonic, sleep
@@ -21,9 +21,8 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .clients import CouchDB
 from .connections import explain
 from .exceptions import PicasError, SettingsError
+from .fleet import running_pilots
 from .jobid import job_id_of
-from .leases import RUNNING, TYPE
-from .pilots import PREFIX
 from .pool import count_tokens
 from .results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError
@@ -254,19 +253,10 @@ class Autopilot:
 
     def _free_slots(self) -> Iterable[tuple[str, int]]:
         """Yield the job of each pilot that has one, and how many of its slots are free."""
-        for pilot in _pilots_of(self.client):
-            job, slots, holds = job_id_of(pilot), pilot.get("slots"), pilot.get("holds")
-            if job and isinstance(slots, int) and isinstance(holds, list):
-                yield job, max(0, slots - len(holds))
-
-
-def _pilots_of(client: CouchDB) -> Iterator[dict[str, Any]]:
-    """Yield the documents of the pilots that are not known to be dead."""
-    rows = client.db.view("_all_docs", startkey=PREFIX, endkey=PREFIX + "\ufff0", include_docs=True).rows
-    for row in rows:
-        document = row.get("doc")
-        if document is not None and document.get("type") == TYPE and document.get("state") == RUNNING:
-            yield dict(document)
+        for pilot in running_pilots(self.client):
+            job, free = job_id_of(pilot), pilot.get("free")
+            if job and isinstance(free, int):
+                yield job, max(0, free)
 
 
 def _pilots(count: int) -> str:

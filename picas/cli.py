@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from couchdb.http import ResourceNotFound
 
 from . import console, spool
+from .fleet import Kind, without_pilot
 from .recovery import Recovered, recover
 from .version import VERSION
 from .views import DESIGN_DOC, count_states
+
+MAX_SHOWN = 10
+"""Kinds of tokens that no pilot can take that `picas status` shows at the most."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -41,7 +46,7 @@ def _parser() -> console.ArgumentParser:
     serve.add_argument("--ready-file", type=Path, metavar="FILE", help="once up, write a file that a shell can source")
     serve.set_defaults(run=_serve)
 
-    status = commands.add_parser("status", help="show how many tokens are in each state")
+    status = commands.add_parser("status", help="show how many tokens are in each state, and which no pilot can take")
     status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
     status.set_defaults(run=_status)
 
@@ -87,6 +92,19 @@ def _status(options: argparse.Namespace) -> None:
         raise console.no_such_view("overview_total", options.design_doc) from None
     for state, count in counts.items():
         print(f"{state} {count}")
+    with contextlib.suppress(ResourceNotFound):  # views of an older release
+        for line in _describe_kinds(without_pilot(client, options.design_doc)):
+            print(line)
+
+
+def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
+    """Yield lines that say which tokens no pilot can take."""
+    if kinds:
+        yield "No pilot that runs has what these tokens of todo need:"
+    for kind in kinds[:MAX_SHOWN]:
+        yield f"  {kind}"
+    if len(kinds) > MAX_SHOWN:
+        yield f"  and {sum(kind.count for kind in kinds[MAX_SHOWN:])} others"
 
 
 def _recover(options: argparse.Namespace) -> int:

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from .clients import CouchDB
+from .resources import FIELDS
 from .states import STATES, javascript_condition
 
 DESIGN_DOC = "Monitor"
@@ -23,6 +24,10 @@ RANDOM_PLACES = 2**32
 """The random places of the queue are whole numbers below this."""
 CLAIMS = "claims"
 """The view of the locked tokens by the pilot that holds them."""
+NEEDS = "needs"
+"""The view of the free tokens that say what they need, by that: the values of `NEEDS_FIELDS`, with how many there are.
+"""
+NEEDS_FIELDS = (*FIELDS, "walltime")
 
 _EMIT = "emit(doc._id, doc._id);"
 _QUEUE_EMITS = (
@@ -102,6 +107,12 @@ def _definitions(condition: str | None) -> dict[str, Any]:
             f"if ({token} && {javascript_condition('locked')} && doc.claim && doc.claim.pilot) "
             "{ emit(doc.claim.pilot, null); }"
         )
+    }
+    needs = ", ".join(f"doc.{field}" for field in NEEDS_FIELDS)
+    says = " || ".join(f"doc.{field}" for field in NEEDS_FIELDS)
+    views[NEEDS] = {
+        "map": _function(f"if ({token} && {javascript_condition(FREE_VIEW)} && ({says})) {{ emit([{needs}], null); }}"),
+        "reduce": "_count",
     }
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}

@@ -117,10 +117,10 @@ class TestLooking:
     def test_asks_pilots_that_live_for_their_free_slots(self, pilot, queue, push, client):
         push(5)
         state = {"type": "pilot", "state": "running", "slots": 4}
-        client.save({"_id": "picas_pilot_a", **state, "slurm_job_id": "9_1", "holds": ["token_7"]})
-        client.save({"_id": "picas_pilot_b", **state, "slurm_job_id": "9_2", "holds": ["token_8", "token_9"]})
-        client.save({"_id": "picas_pilot_c", **state, "slurm_job_id": "8_1", "holds": []})  # its job has ended
-        client.save({"_id": "picas_pilot_d", **state, "slurm_job_id": ["odd"], "slots": None, "holds": 5})
+        client.save({"_id": "picas_pilot_a", **state, "slurm_job_id": "9_1", "free": 3})
+        client.save({"_id": "picas_pilot_b", **state, "slurm_job_id": "9_2", "free": 2})
+        client.save({"_id": "picas_pilot_c", **state, "slurm_job_id": "8_1", "free": 4})  # its job has ended
+        client.save({"_id": "picas_pilot_d", **state, "slurm_job_id": ["odd"], "free": "some"})
         queue.running = {"9_1", "9_2"}
         pilot().look()
         assert queue.submitted == []

@@ -9,6 +9,7 @@ import time
 
 import pytest
 import requests
+from conftest import make_token
 
 from picas import VERSION, TaskViewIterator, modifiers, spool
 from picas.results import ClaimedToken
@@ -30,6 +31,32 @@ def test_status_counts_the_tokens_of_each_state(environment, push):
     push(2)
     result = picas(environment, "status")
     assert (result.returncode, result.stdout) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n")
+
+
+def test_status_tells_which_tokens_no_pilot_can_take(environment, client):
+    client.save_documents([make_token(number, cores=2 + number // 2) for number in range(24)])
+    lines = picas(environment, "status").stdout.splitlines()
+    assert lines[:5] == [
+        "todo 24",
+        "locked 0",
+        "done 0",
+        "error 0",
+        "No pilot that runs has what these tokens of todo need:",
+    ]
+    assert sorted(lines[5:15]) == sorted(f"  2 need {cores} cores" for cores in range(2, 12))
+    assert lines[15:] == ["  and 4 others"]
+    client.save({"_id": "picas_pilot_a", "type": "pilot", "state": "running", "cores": 12})
+    assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
+
+
+def test_status_of_an_older_release_s_views(environment, client, push):
+    """They don't tell what tokens need."""
+    push(2, cores=4)
+    views = client.get("_design/Monitor")
+    del views["views"]["needs"]
+    client.save(views)
+    result = picas(environment, "status")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n", "")
 
 
 def test_status_of_views_that_are_not_there(environment):

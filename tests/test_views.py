@@ -14,7 +14,16 @@ def design(client, name="Monitor"):
 
 
 def test_creates_a_view_for_each_state_the_queue_and_the_overview(client):
-    assert set(design(client)["views"]) == {"todo", "locked", "done", "error", "queue", "claims", "overview_total"}
+    assert set(design(client)["views"]) == {
+        "todo",
+        "locked",
+        "done",
+        "error",
+        "queue",
+        "claims",
+        "needs",
+        "overview_total",
+    }
 
 
 def test_each_view_emits_the_id_as_key_and_value(client, push):
@@ -54,7 +63,7 @@ def test_all_views_come_with_one_write(client):
 def test_views_of_the_users_own_stay(client):
     client.add_view("mine", "function(doc) { emit(doc._id, doc._id); }", design_doc="Mixed")
     assert create_views(client, "Mixed") is True
-    assert set(design(client, "Mixed")["views"]) == {*STATES, "queue", "claims", "overview_total", "mine"}
+    assert set(design(client, "Mixed")["views"]) == {*STATES, "queue", "claims", "needs", "overview_total", "mine"}
 
 
 def test_a_view_that_somebody_spoiled_is_mended(client):
