@@ -70,6 +70,13 @@ def main() -> None:
     parser.add_argument(
         "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
     )
+    for name, metavar, what in (
+        ("cores", "N", "processors"),
+        ("memory", "MEGABYTES", 'memory, also like "4G"'),
+        ("gpus", "N", "GPUs"),
+        ("tags", "TAG,TAG", "what else tokens may ask for"),
+    ):
+        parser.add_argument(f"--{name}", metavar=metavar, help=f"take no token that needs more than this: {what}")
     parser.add_argument(
         "--scratch", type=existing_folder, metavar="FOLDER", help="work on each token in a folder of its own in there"
     )
@@ -78,7 +85,14 @@ def main() -> None:
     console.log_to_stderr(arguments.verbose)
 
     actor = ExampleActor(
-        console.connect(), view=arguments.view, design_doc=arguments.design_doc, scratch=arguments.scratch
+        console.connect(),
+        view=arguments.view,
+        design_doc=arguments.design_doc,
+        scratch=arguments.scratch,
+        cores=arguments.cores,
+        memory=arguments.memory,
+        gpus=arguments.gpus,
+        tags=arguments.tags,
     )
     try:
         actor.run(

@@ -4,12 +4,18 @@ skipped.
 The tokens are called token_0, token_1 and so on; a number is never given twice, also if others push at the same time.
 A push that was broken off is finished by pushing the same file again with --resume: what is in the pool already is not
 pushed again. Without --resume the same file makes new tokens.
+
+What the work needs of a pilot is said with --set, e.g. --set cores=4 --set memory=8G --set gpus=1 --set tags=avx2
+--set walltime=3600 (seconds).
 """
 
+import argparse
+import json
 import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any, Optional
 
 from picas import console
 from picas.pushes import InputError, push_file, was_broken_off
@@ -21,27 +27,32 @@ def main() -> None:
     parser = console.ArgumentParser(description=__doc__)
     parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
     parser.add_argument("--resume", action="store_true", help="finish a push of the same file that was broken off")
+    parser.add_argument(
+        "--set", type=field, action="append", metavar="FIELD=VALUE", dest="fields",
+        help="a field that each token is to have; the value is JSON, else a text",
+    )  # fmt: skip
     arguments = parser.parse_args()
+    fields = None if arguments.fields is None else dict(arguments.fields)
 
     if arguments.file != "-":
-        push(Path(arguments.file), arguments.file, arguments.resume)
+        push(Path(arguments.file), arguments.file, arguments.resume, fields)
         return
     with tempfile.TemporaryDirectory() as folder:  # a file can be read twice: to count, and to send
         path = Path(folder, "input")
         with path.open("wb") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
         try:
-            push(path, "-", arguments.resume)
+            push(path, "-", arguments.resume, fields)
         except InputError as error:
             raise InputError(str(error).replace(str(path), "standard input")) from None
 
 
-def push(path: Path, name: str, resume: bool) -> None:
+def push(path: Path, name: str, resume: bool, fields: Optional[dict[str, Any]]) -> None:
     client = console.connect()
     if not resume and was_broken_off(client, path):
         print(f"Note: an earlier push of {name} was not finished; --resume would finish it", file=sys.stderr)
     try:
-        result = push_file(client, path, resume, console.ProgressBar(LEAST_FOR_PROGRESS))
+        result = push_file(client, path, resume, console.ProgressBar(LEAST_FOR_PROGRESS), fields)
     except InputError:
         raise
     except (Exception, KeyboardInterrupt):
@@ -50,6 +61,22 @@ def push(path: Path, name: str, resume: bool) -> None:
     if resume and result.existing:
         print(f"{result.existing} tokens were in the pool already")
     print(f"Pushed {result.pushed} tokens: {result.ids()}")
+
+
+def field(text: str) -> tuple[str, Any]:
+    """Return the name and the value that an argument gives."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text} is not like FIELD=VALUE")
+    try:
+        return name, json.loads(value, parse_constant=not_json)
+    except ValueError:
+        return name, value
+
+
+def not_json(text: str) -> None:
+    """Refuse NaN and Infinity, which Python reads but a database doesn't."""
+    raise ValueError(text)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -28,6 +29,9 @@ CHUNK = 1000
 """Tokens that are sent at once."""
 MAX_PUSHES = 100
 """Pushes that the counter remembers; the oldest go first."""
+
+OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
+"""The fields of a token that PiCaS writes itself, besides CouchDB's own, whose names begin with an underscore."""
 
 _MAX_REFUSALS = 5
 _SCAN = 10_000  # ids that are read at once
@@ -84,7 +88,13 @@ def read_inputs(path: Path) -> Iterator[str]:
         raise InputError(f"{path} is not UTF-8 text (after line {number})") from error
 
 
-def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progress | None = None) -> Pushed:
+def push_file(
+    client: CouchDB,
+    path: Path,
+    resume: bool = False,
+    progress: Progress | None = None,
+    fields: Mapping[str, Any] | None = None,
+) -> Pushed:
     """Make a token for each input in a file and return what was done.
 
     Memory use does not grow with the file. The file is read twice: to count, and to send.
@@ -94,9 +104,13 @@ def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progr
     :param resume: finish an earlier push of the same content that was broken off; one that was finished is left as it
         is, and if there was none the file is pushed
     :param progress: is called with the number of inputs handled, and of all
-    :raises InputError: if the file can't be read or has no inputs
+    :param fields: what each token holds besides its input, e.g. what it needs of a pilot (see `resources.needs_of`);
+        an earlier push is finished with those that it had
+    :raises InputError: if the file can't be read or has no inputs, if a field is one that PiCaS writes itself, or if
+        the earlier push had other fields than these
     :raises PushError: if it changes meanwhile, or if the server refuses tokens
     """
+    _check_fields(fields or {})
     count, digest = _survey(path)
     if not count:
         raise InputError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
@@ -104,7 +118,11 @@ def push_file(client: CouchDB, path: Path, resume: bool = False, progress: Progr
     push = counter.find(digest) if resume else None
     is_repeated = push is not None
     if push is None:
-        push = counter.begin(digest, count)
+        push = counter.begin(digest, count, dict(fields or {}))
+    elif fields is not None and fields != push.get("fields", {}):
+        raise InputError(
+            f"an earlier push of {path} gave its tokens other fields: {json.dumps(push.get('fields', {}))}"
+        )
     result = Pushed()
     if push["done"]:
         result.existing = count
@@ -143,6 +161,12 @@ def _survey(path: Path) -> tuple[int, str]:
     return count, digest.hexdigest()
 
 
+def _check_fields(fields: Mapping[str, Any]) -> None:
+    for name in fields:
+        if not name or name.startswith("_") or name in OWN_FIELDS:
+            raise InputError(f"a token's field {name!r} can't be set: PiCaS writes it itself")
+
+
 def _line(text: str) -> bytes:
     return text.encode("utf-8") + b"\n"
 
@@ -163,7 +187,8 @@ def _push_chunk(
         inputs = [text for _, text in left]
         ours, foreign = _find_existing(client, numbers, inputs) if is_repeated else (set(), set())
         missing = [at for at, number in enumerate(numbers) if number not in ours | foreign]
-        saved = client.save_documents([_token(numbers[at], inputs[at]) for at in missing])
+        fields = push.get("fields", {})
+        saved = client.save_documents([_token(numbers[at], inputs[at], fields) for at in missing])
         refused = {numbers[at] for at, is_saved in zip(missing, saved) if not is_saved}
         result.existing += len(ours)
         result.pushed += sum(saved)
@@ -193,8 +218,9 @@ def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tu
     return ours, foreign
 
 
-def _token(number: int, text: str) -> dict[str, Any]:
-    return {"_id": f"token_{number}", **TokenGenerator.get_empty_token(), "input": text, "exit_code": ""}
+def _token(number: int, text: str, fields: Mapping[str, Any]) -> dict[str, Any]:
+    own = {**TokenGenerator.get_empty_token(), "input": text, "exit_code": ""}
+    return {"_id": f"token_{number}", **own, **fields}
 
 
 class _Counter:
@@ -214,9 +240,11 @@ class _Counter:
         found: list[dict[str, Any]] = unfinished or pushes
         return found[-1] if found else None
 
-    def begin(self, digest: str, count: int) -> dict[str, Any]:
+    def begin(self, digest: str, count: int, fields: dict[str, Any]) -> dict[str, Any]:
         """Take numbers for a new push and return what is remembered of it."""
         push: dict[str, Any] = {"sha256": digest, "count": count, "time": seconds(), "done": False, "moved": {}}
+        if fields:
+            push["fields"] = fields
 
         def add(content: dict[str, Any]) -> None:
             push["first"] = content["next"]

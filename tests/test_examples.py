@@ -148,6 +148,17 @@ class TestPushTokens:
         assert "pushTokens.py --resume two.txt" in result.stderr
         assert "the server refuses new tokens, e.g. token_" in result.stderr
 
+    def test_says_what_the_work_needs(self, script, client):
+        needs = ["cores=4", "memory=8G", "tags=avx2", "note=a=b", 'list=["x"]', "odd=NaN"]
+        result = script("pushTokens.py", *[word for need in needs for word in ("--set", need)], "quickExample.txt")
+        assert (result.returncode, result.stderr) == (0, "")
+        expected = {"cores": 4, "memory": "8G", "tags": "avx2", "note": "a=b", "list": ["x"], "odd": "NaN"}
+        assert client.get("token_2").value.items() >= expected.items()
+
+    def test_a_field_that_is_none(self, script):
+        assert "cores is not like FIELD=VALUE" in complaint(script("pushTokens.py", "--set", "cores", "-"), code=2)
+        assert "'lock' can't be set" in complaint(script("pushTokens.py", "--set", "lock=1", "quickExample.txt"))
+
     def test_a_missing_file(self, script):
         line = complaint(script("pushTokens.py", "nothing.txt"))
         assert line == "pushTokens.py: can't read nothing.txt: No such file or directory\n"
@@ -241,6 +252,20 @@ class TestLocalExample:
         result = script("local-example.py", "--slots", slots)
         assert result.stdout.endswith("Processed 5 tokens: 5 done\n")
         assert client.get("token_4")["exit_code"] == 0
+
+    def test_takes_what_it_has_enough_for(self, script, client):
+        for need in ("cores=3", "cores=4", "memory=3G", "memory=4G", "gpus=2", "gpus=3", "tags=avx2", "tags=avx3"):
+            script("pushTokens.py", "--set", need, "-", stdin="true\n")
+        result = script(
+            "local-example.py", "--slots=2", "--cores=3", "--memory=3G", "--gpus=2", "--tags=fast,avx2"
+        )  # fmt: skip
+        assert result.stdout.endswith("Processed 4 tokens: 4 done\n")
+        assert count_states(client)["todo"] == 4
+        assert "needs more than this pilot has (3 cores, 3072 MB, 2 GPUs, tags avx2 fast)" in result.stderr
+
+    @pytest.mark.parametrize("option", ["--cores=0", "--memory=much", "--gpus=-1"])
+    def test_refuses_resources_that_are_none(self, script, option):
+        assert option[2:].partition("=")[0] in complaint(script("local-example.py", option))
 
     @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
     def test_refuses_an_impossible_number_of_slots(self, script, value):

@@ -167,6 +167,18 @@ class TestResume:
         assert (result.pushed, result.existing, result.ids()) == (0, 2, "token_0 to token_1")
         assert len(inputs(client)) == 2
 
+    def test_tokens_get_the_fields_that_the_push_began_with(self, client, listing, monkeypatch):
+        path = listing(*numbered(12))
+        with monkeypatch.context() as patch:
+            break_off_after(patch, client, 1)
+            with pytest.raises(ConnectionError):
+                push_file(client, path, fields={"cores": 4})
+        with pytest.raises(InputError, match=r'an earlier push of .* gave its tokens other fields: {"cores": 4}'):
+            push_file(client, path, resume=True, fields={"cores": 5})
+        push_file(client, path, resume=True)
+        assert {client.get(f"token_{number}")["cores"] for number in range(12)} == {4}
+        assert push_file(client, path, resume=True, fields={"cores": 4}).existing == 12
+
     def test_without_an_earlier_push_it_is_a_push(self, client, listing):
         assert push_file(client, listing("a"), resume=True).pushed == 1
 
@@ -224,3 +236,17 @@ def test_a_file_that_changes_between_counting_and_sending_is_noticed(client, lis
     monkeypatch.setattr(pushes, "_survey", survey_and_change)
     with pytest.raises(PushError, match=f"changed while it was read: {len(lines)} tokens"):
         push_file(client, path)
+
+
+class TestFields:
+    def test_each_token_holds_them(self, client, listing):
+        push_file(client, listing("a", "b"), fields={"cores": 4, "tags": ["x"]})
+        for number in (0, 1):
+            token = client.get(f"token_{number}").value
+            assert token.items() >= {"cores": 4, "tags": ["x"], "lock": 0, "done": 0, "type": "token"}.items()
+
+    @pytest.mark.parametrize("name", ["_id", "_rev", "", "lock", "done", "input", "type", "claim", "attempts"])
+    def test_those_that_picas_writes_itself_are_refused_before_anything_is_pushed(self, client, listing, name):
+        with pytest.raises(InputError, match="PiCaS writes it itself"):
+            push_file(client, listing("a"), fields={name: 1})
+        assert inputs(client) == {}
