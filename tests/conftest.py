@@ -13,6 +13,7 @@ from uuid import uuid4
 
 import pytest
 from doubles import FaultProxy
+from hypothesis import HealthCheck, settings
 from pilots import Gate
 
 from picas import CouchDB, Task
@@ -21,6 +22,10 @@ from picas.executers import running
 from picas.generators import TokenGenerator
 from picas.views import create_views
 from picas.work import at_work
+
+# How long a machine takes for an example is no property of what is tested.
+settings.register_profile("picas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("picas")
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 

@@ -547,6 +547,14 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def hasty(monkeypatch):
+    """Pilots that meet wait for hardly any time, which is not what these tests are about."""
+    monkeypatch.setattr("picas.claims.SCARCE_BACKOFF", 0.02)
+    monkeypatch.setattr("picas.claims.MAX_BACKOFF", 0.1)
+
+
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("fault", FAULTS)
 def test_one_fault_in_any_single_request_changes_nothing(location, client, through, fault, spool):
     """Two pilots on a small pool; the k-th request of the first goes wrong, for each k until there are no more."""
@@ -574,6 +582,7 @@ def test_one_fault_in_any_single_request_changes_nothing(location, client, throu
     assert number > 5
 
 
+@pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_short_outage_at_any_time_changes_nothing(location, client, through, slots, after, spool):

@@ -539,7 +539,7 @@ class TestTimeOut:
         """Let the time of token_0 begin when half of the others' is over, so that it is at work when that ends."""
 
         def late(actor):
-            actor.prepare_run = lambda: actor.current_task.id == "token_0" and nap(0.6)
+            actor.prepare_run = lambda: actor.current_task.id == "token_0" and nap(1.2)
             return actor
 
         return late
@@ -557,7 +557,7 @@ class TestTimeOut:
                 script = "while [ ! -e token_1 ] || [ ! -e token_2 ]; do sleep 0.02; done"
                 task["exit_code"] = execute(["sh", "-c", script])[1]
 
-        late(kind(client, work)).run(slots=3, max_token_time=1.2)
+        late(kind(client, work)).run(slots=3, max_token_time=2.4)
         assert outcomes(client, 3) == [["done"], ["time-out"], ["time-out"]]
         assert "time-out" in client.get("token_1")["error"][0]["message"]
 
@@ -579,7 +579,7 @@ class TestTimeOut:
             Path("over").touch()
 
         actor = late(kind(client, work))
-        actor.run(slots=2, max_token_time=1.2)
+        actor.run(slots=2, max_token_time=2.4)
         assert codes == {"token_0": 0, "token_1": -15}
         assert outcomes(client, 2) == [["done"], ["time-out"]]
 
