@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from couchdb.http import ResourceNotFound
+from couchdb.http import HTTPError, ResourceNotFound
 
-from . import console, spool
+from . import config, console, spool
+from .exceptions import PicasError
 from .fleet import Kind, without_pilot
 from .recovery import Recovered, recover
 from .version import VERSION
 from .views import DESIGN_DOC, count_states
+from .writes import is_passing
 
+EXIT_TRY_LATER = 75
+"""The exit code of `picas check` if the way to the database is out of order: EX_TEMPFAIL of BSD's sysexits.h."""
 MAX_SHOWN = 10
 """Kinds of tokens that no pilot can take that `picas status` shows at the most."""
 
@@ -50,6 +55,14 @@ def _parser() -> console.ArgumentParser:
     status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
     status.set_defaults(run=_status)
 
+    check = commands.add_parser(
+        "check",
+        help="say whether the pool can be reached",
+        description=f"Say whether the pool can be reached with these settings: exit code 0 if so, {EXIT_TRY_LATER} if "
+        f"that may go better later or elsewhere, {console.EXIT_FAILURE} if the settings are wrong.",
+    )
+    check.set_defaults(run=_check)
+
     recovery = commands.add_parser(
         "recover",
         help="bring in results that pilots could not save",
@@ -84,8 +97,26 @@ def _serve(options: argparse.Namespace) -> int:
     return serve(data, options.port, ready_file=options.ready_file)
 
 
+def _settings() -> config.Settings:
+    """Return the settings; the command has no folder of its own to hold them, so they are looked for where it is run."""
+    return config.load(script_dir=Path.cwd())
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = _settings()
+    try:
+        console.connect(settings)
+    except (PicasError, HTTPError) as error:
+        if not is_passing(error):
+            raise
+        print(f"picas: {console.describe(error)}", file=sys.stderr)
+        return EXIT_TRY_LATER
+    print(f"The pool {settings.database} can be reached")
+    return 0
+
+
 def _status(options: argparse.Namespace) -> None:
-    client = console.connect()
+    client = console.connect(_settings())
     try:
         counts = count_states(client, options.design_doc)
     except ResourceNotFound:
@@ -112,7 +143,7 @@ def _recover(options: argparse.Namespace) -> int:
     if not spool.files(folder):
         print(f"nothing to recover in {folder}")
         return 0
-    recovered = recover(console.connect(), folder, tell=print)
+    recovered = recover(console.connect(_settings()), folder, tell=print)
     print(_summary(recovered))
     return 0 if recovered.is_complete else console.EXIT_FAILURE
 

@@ -95,9 +95,10 @@ def load(
 
     missing = [NAMES[name] for name in REQUIRED if name not in found]
     if missing:
+        where = "beside the script" if script_dir is None else f"in {script_dir}"
         raise SettingsError(
-            f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py beside the "
-            f"script, in the environment (export {missing[0]}=…), or in {_ini_path()}"
+            f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py {where}, in "
+            f"the environment (export {missing[0]}=…), or in {_ini_path()}"
         )
     return Settings(
         host_url=found["host_url"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,75 @@ def picas(environment, *arguments):
     return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
+@pytest.fixture
+def keep(client, push, tmp_path):
+    """Keep the results of so many tokens in files, as a pilot does while the database is away."""
+
+    def keep(count, folder=tmp_path / "spool"):
+        push(count)
+        tokens = TaskViewIterator(client, "todo")
+        for held in [ClaimedToken(next(tokens)) for _ in range(count)]:
+            held.token.update(exit_code=0, output="what came out")
+            held.token.put_attachment("logs.out", "what it said")
+            modifiers.end_attempt(modifiers.close(held.token), "done")
+            spool.keep(held.token, held.claimed, "x", folder, database=client.db.name, server=client.url)
+
+    return keep
+
+
 def test_version(environment):
     assert picas(environment, "--version").stdout == f"picas {VERSION}\n"
+
+
+class TestCheck:
+    def test_a_pool_that_can_be_reached(self, environment):
+        result = picas(environment, "check")
+        expected = f"The pool {environment['PICAS_DATABASE']} can be reached\n"
+        assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
+
+    def test_a_server_that_is_away_may_come_back(self, environment):
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")
+        assert (result.returncode, result.stdout) == (75, "")
+        assert re.fullmatch(r"picas: .*127\.0\.0\.1:1.*is the address in PICAS_HOST_URL right.*\n", result.stderr)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("PICAS_DATABASE", "nothing_there", "there is no database nothing_there"),
+            ("PICAS_USERNAME", "nobody_we_know", "wrong user or password"),
+            ("PICAS_HOST_URL", "no address", "PICAS_HOST_URL"),
+        ],
+    )
+    def test_wrong_settings_do_not_mend_themselves(self, environment, name, value, words):
+        result = picas({**environment, name: value}, "check")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+class TestSettings:
+    @pytest.mark.parametrize("arguments", [("check",), ("status",), ("recover", "results")], ids=" ".join)
+    def test_are_found_in_the_folder_where_the_command_is_run(self, environment, keep, tmp_path, arguments):
+        keep(1, tmp_path / "results")
+        given = {name: environment.pop(name) for name in list(environment) if name.startswith("PICAS_")}
+        names = ("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD")
+        config = tmp_path / "picasconfig.py"
+        config.write_text("".join(f"{name} = {given[name]!r}\n" for name in names))
+        config.chmod(0o600)
+        result = subprocess.run(
+            command(*arguments), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+    def test_without_any_it_is_said_where_they_were_looked_for(self, environment, tmp_path):
+        for name in list(environment):
+            if name.startswith("PICAS_"):
+                del environment[name]
+        result = subprocess.run(
+            command("check"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert result.returncode == 1
+        assert f"in picasconfig.py in {tmp_path}, in the environment" in result.stderr
 
 
 def test_status_counts_the_tokens_of_each_state(environment, push):
@@ -87,21 +155,6 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
 
 class TestRecover:
     """`picas recover`: results that went to files come in."""
-
-    @pytest.fixture
-    def keep(self, client, push, tmp_path):
-        """Keep the results of so many tokens in files, as a pilot does while the database is away."""
-
-        def keep(count, folder=tmp_path / "spool"):
-            push(count)
-            tokens = TaskViewIterator(client, "todo")
-            for held in [ClaimedToken(next(tokens)) for _ in range(count)]:
-                held.token.update(exit_code=0, output="what came out")
-                held.token.put_attachment("logs.out", "what it said")
-                modifiers.end_attempt(modifiers.close(held.token), "done")
-                spool.keep(held.token, held.claimed, "x", folder, database=client.db.name, server=client.url)
-
-        return keep
 
     def test_all_come_in_with_their_logs_and_the_second_time_there_is_nothing(self, environment, client, keep):
         keep(2)
