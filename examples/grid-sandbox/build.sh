@@ -1,21 +1,17 @@
 #!/bin/bash
 # Makes picas.tar beside this script: picas and all that it imports, in pure Python, for any Python from 3.9 on.
+#
+#   build.sh                            gets the packages with pip
+#   build.sh --save-packages FOLDER     keeps them in a folder too,
+#   build.sh --find-links FOLDER        from which this makes it without a network
+#
+# PYTHON names another Python than python3; it needs pip.
 set -euo pipefail
-cd "$(dirname "$0")"
 
 python=${PYTHON:-python3}
-folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
-
-# "pip download" respects which versions still run on Python 3.9; "pip install --target" does not.
-"$python" -m pip download --quiet --disable-pip-version-check --dest "$folder/wheels" \
-    --only-binary=:all: --platform any --implementation py --abi none --python-version 3.9 CouchDB requests
-for wheel in "$folder"/wheels/*.whl; do
-    "$python" -m zipfile -e "$wheel" "$folder"
-done
-cp -r ../../picas "$folder/"
-rm -rf "$folder/wheels" "$folder/picas/embedded" "$folder"/*.dist-info "$folder"/*.data
-find "$folder" -name __pycache__ -prune -exec rm -rf {} +
-
-tar -C "$folder" -cf picas.tar .
-echo "Made $PWD/picas.tar ($(du -k picas.tar | cut -f1) KiB)"
+folder=$(cd "$(dirname "$0")" && pwd)
+if [ -e "$folder/../../picas/sandbox.py" ]; then
+    # -I: the modules beside it are not to be taken for Python's own.
+    exec "$python" -I "$folder/../../picas/sandbox.py" --output "$folder/picas.tar" "$@"
+fi
+exec "$python" -m picas.sandbox --output "$folder/picas.tar" "$@"  # of an installed picas
