@@ -30,6 +30,7 @@ setup(
             "ruff==0.17.*",
             "mypy==2.4.*; python_version >= '3.10'",
             "types-requests",
+            "DIRACCommon==9.*; python_version >= '3.11'",
         ],
     },
     entry_points={"console_scripts": ["picas=picas.cli:main"]},
