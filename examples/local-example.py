@@ -37,20 +37,26 @@ class ExampleActor(RunActor):
 
         with tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
             out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
+            results, uploads = Path(folder, "results"), Path(folder, "uploads")
             work.mkdir()
+            results.mkdir()
             try:
                 result = run_command(
                     ["bash", str(PROCESS_TASK), str(token["input"]), token.id],
                     stdout=out,
                     stderr=err,
                     cwd=work if self.scratch else None,
+                    env={"PICAS_RESULTS": str(results), "PICAS_UPLOADS": str(uploads)},
                     token=token,
                 )
                 token["exit_code"] = result.exit_code
-            finally:  # also if the time is up or the pilot is stopped: the logs so far
+            finally:  # also if the time is up or the pilot is stopped: the logs and the uploads so far
                 for path in (out, err):
                     if path.exists():
                         token.put_log(f"logs_{token.id}.{path.name}", path)
+                if uploads.exists():
+                    lines = uploads.read_text(encoding="utf-8", errors="replace").splitlines()
+                    token["uploads"] = dict(line.partition("\t")[::2] for line in lines)
 
 
 def main() -> None:

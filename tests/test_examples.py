@@ -356,6 +356,40 @@ def test_process_task_passes_the_exit_code_through(script):
     assert result.stdout.endswith("hello\n")
 
 
+class TestUploads:
+    """Results that are too large for the database, by a command that the user names."""
+
+    WORK = "echo large > $PICAS_RESULTS/one.dat; echo larger > $PICAS_RESULTS/two.dat; echo log\n"
+
+    @pytest.mark.parametrize("options", [(), ("--scratch", "."), ("--slots", "2")], ids=" ".join)
+    def test_their_addresses_are_kept_in_the_token(self, script, client, tmp_path, options):
+        script("pushTokens.py", "-", stdin=self.WORK + "echo nothing to keep\n")
+        storage = f"{tmp_path}/storage"
+        result = script("local-example.py", *options, PICAS_STORAGE=storage, PICAS_COPY="install -D")
+        assert "Processed 2 tokens: 2 done" in result.stdout
+        uploads = client.get("token_0")["uploads"]
+        assert uploads == {name: f"{storage}/token_0_{name}" for name in ("one.dat", "two.dat")}
+        assert [Path(uploads[name]).read_text() for name in ("one.dat", "two.dat")] == ["large\n", "larger\n"]
+        assert "uploads" not in client.get("token_1")
+
+    def test_a_storage_that_takes_nothing_is_an_error_of_the_token(self, script, client):
+        script("pushTokens.py", "-", stdin=self.WORK)
+        script("local-example.py", PICAS_STORAGE="/dev/null/nowhere", PICAS_COPY="install -D")
+        token = client.get("token_0")
+        assert (token["exit_code"], "uploads" in token) == (1, False)
+        assert b"/dev/null" in token.get_attachment("logs_token_0.err", client)["data"]
+
+    def test_what_failed_or_has_no_storage_is_not_uploaded(self, script, client, tmp_path):
+        script("pushTokens.py", "-", stdin="echo large > $PICAS_RESULTS/one.dat; exit 3\n")
+        script("local-example.py", PICAS_STORAGE=str(tmp_path / "storage"), PICAS_COPY="install -D")
+        assert client.get("token_0")["exit_code"] == 3
+        script("pushTokens.py", "-", stdin=self.WORK)
+        script("local-example.py", PICAS_COPY="install -D")
+        assert client.get("token_1")["exit_code"] == 0
+        assert ("uploads" in client.get("token_0"), "uploads" in client.get("token_1")) == (False, False)
+        assert not (tmp_path / "storage").exists()
+
+
 def test_the_slurm_script_runs_a_pilot(script, folder, client):
     """Without Slurm: what sbatch would run, from another directory. `exec` leaves no shell between Slurm and Python."""
     script("pushTokens.py", "quickExample.txt")
