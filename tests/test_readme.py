@@ -21,7 +21,9 @@ PAGES = {"README.md": ROOT / "README.md", "examples/README.md": ROOT / "examples
 
 RUN_ELSEWHERE = {
     "examples/quickstart.sh": ("tests/test_quickstart.py", '"quickstart.sh"), *arguments]'),
-    "tests/run.sh": (".ci/run", "exec tests/run.sh"),
+    "tests/run.sh --grid": (".ci/run", "exec tests/run.sh --grid"),
+    "grid-sandbox/build.sh": ("tests/test_dirac.py", '["grid-sandbox/build.sh"]'),
+    "dirac-wms-job-submit grid-example.jdl": ("tests/test_dirac.py", 'dirac.submit("grid-example.jdl"'),
     "pip install .": ("tests/test_quickstart.py", '"install", "--quiet", "."]'),
     "python tests/benchmarks/claim.py --url http://admin:secret@127.0.0.1:5984 --pilots 16 --tokens 5000": (
         "tests/test_benchmarks.py",
