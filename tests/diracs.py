@@ -34,8 +34,6 @@ DEBIAN = (
 
 PATIENCE = 60.0
 """Seconds that a process gets to be ready, and a command to end."""
-WORK = 300.0
-"""Seconds that a worker node gets for its jobs."""
 LINES = 20
 """Lines of a log that tell why a process did not get ready."""
 SITE = "DIRAC.Lab.nl"
@@ -121,7 +119,7 @@ def missing() -> str | None:
 class Dirac:
     """The services, and a user with a proxy. Use it as a context manager.
 
-    Jobs run on worker nodes: see `start_agent` and `work`.
+    Jobs run on worker nodes: see `start_agent`.
     """
 
     def __init__(self) -> None:
@@ -198,10 +196,11 @@ class Dirac:
         self.run("dirac-wms-job-get-output", "-D", folder, str(job))
         return Path(folder) / str(job)
 
-    def start_agent(self, cycles: int = 0, seconds_left: int | None = None, **environment: str) -> Path:
-        """Start a worker node, which runs one job at a time, and return its folder: each job has one in it, by its id.
+    def start_agent(self, seconds_left: int | None = None, **environment: str) -> Path:
+        """Start a worker node and return its folder, in which each job has one named by its id.
 
-        :param cycles: how often it looks for a job, each second, 0 for ever
+        It runs one job at a time, and looks for the next one each second.
+
         :param seconds_left: after how many seconds its time is up, as its site tells; None for a site that doesn't
         :param environment: all that its jobs find in their environment beside what DIRAC needs or puts there
         """
@@ -215,24 +214,15 @@ class Dirac:
             text = text.replace("LocalSite\n{\n", f"LocalSite\n{{\n{_text(features)}\n")
         (root / "etc" / "dirac.cfg").write_text(text, encoding="ascii")
         env = self._environment(root, **{"PATH": os.defpath, **environment})
-        options = ("-o", f"MaxCycles={cycles}", "-o", "/DIRAC/Security/UseServerCertificate=no")
+        options = ("-o", "MaxCycles=0", "-o", "/DIRAC/Security/UseServerCertificate=no")
         self._start_dirac(root.name, AGENT, "WorkloadManagement/JobAgent", *options, cwd=root, env=env)
         self._let_go(root.name)
         return root
-
-    def work(self, cycles: int, **environment: str) -> None:
-        """Let a worker node look for a job so many times, and run what it finds."""
-        name = self.start_agent(cycles, **environment).name
-        assert self._processes[name].wait(WORK) == 0, self._log(name, LINES)
 
     def stop_agent(self, root: Path) -> None:
         """Let a worker node die at once, with all that runs on it."""
         self._kill(root)
         self._processes[root.name].communicate()
-
-    def processes(self, job: int) -> list[int]:
-        """Return the processes of a job, without those of DIRAC that watch it."""
-        return [pid for pid in self._left(self.folder) if b"\0DIRACJOBID=%d\0" % job in _environ(pid)]
 
     def _environment(self, root: Path, **environment: str) -> dict[str, str]:
         """Return the environment of those whose configuration is in this folder."""
