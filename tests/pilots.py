@@ -201,11 +201,6 @@ def untraced_threads() -> Iterator[None]:
         threading.settrace(trace)  # type: ignore[arg-type]
 
 
-def untraced(environment: dict[str, str]) -> dict[str, str]:
-    """Return an environment whose processes measure no coverage, see `untraced_threads`."""
-    return {name: value for name, value in environment.items() if not name.startswith("COVERAGE")}
-
-
 class Gate:
     """A way to a server that can be closed: connections break and new ones are refused, until it is opened again."""
 

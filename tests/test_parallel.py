@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from conftest import make_token
 from doubles import FaultProxy, Reply
-from pilots import PilotProcess, is_alive, signal_after, untraced, wait_for
+from pilots import PilotProcess, is_alive, signal_after, wait_for
 
 from picas import (
     Actor,
@@ -1065,7 +1065,7 @@ Threading(watched(), grace=1).run(slots=2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)
 
-    def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot, environment):
+    def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot):
         """A batch system kills the pilot soon after it has said stop."""
         push(2)
         body = """
@@ -1075,7 +1075,7 @@ class Sleeping(Noting):
         time.sleep(60)
 Sleeping(watched()).run(slots=2)
 """
-        process = pilot(body, env=untraced(environment))
+        process = pilot(body)
         wait_for_lines(process, "working", 2)
         began = time.monotonic()
         assert process.stop() == 0
@@ -1169,7 +1169,7 @@ Running(watched()).run(slots=2)
         assert [line for line in process.journal if line.startswith("left by")] == ["left by itself"] * 2
         assert_all_put_back(client, process, 2)
 
-    def test_code_is_interrupted_whose_child_has_ended(self, client, push, pilot, environment):
+    def test_code_is_interrupted_whose_child_has_ended(self, client, push, pilot):
         """Scripts for the older client keep what `execute` has returned in `self.subprocess`."""
         push(2)
         body = """
@@ -1181,7 +1181,7 @@ class Computing(Noting):
             time.sleep(0.01)
 Computing(watched()).run(slots=2)
 """
-        process = pilot(body, env=untraced(environment))
+        process = pilot(body)
         wait_for_lines(process, "working", 2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)

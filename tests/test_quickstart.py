@@ -32,7 +32,7 @@ def clone(tmp_path_factory):
 @pytest.fixture(scope="module")
 def env():
     """This user's environment without settings, and outside of the environment that the tests run in."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("PICAS_", "COVERAGE", "COV_"))}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
     return {**kept, "PYTHON": sys.executable}
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EXAMPLES, make_token
-from pilots import is_alive, untraced, wait_for
+from pilots import is_alive, wait_for
 from slurms import Slurm, missing
 
 from picas.views import count_states
@@ -54,7 +54,7 @@ def examples(tmp_path):
 def settings(slurm, environment):
     """The environment in which pilots are submitted."""
     python = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])
-    outside = {name: value for name, value in untraced(environment).items() if not name.startswith(("SLURM", "SBATCH"))}
+    outside = {name: value for name, value in environment.items() if not name.startswith(("SLURM", "SBATCH"))}
     return {**outside, **QUICK, "PATH": python, "SLURM_CONF": slurm.environment["SLURM_CONF"]}
 
 
