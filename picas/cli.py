@@ -98,7 +98,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _settings() -> config.Settings:
-    """Return the settings; the command has no folder of its own to hold them, so they are looked for where it is run."""
+    """Return the settings; picasconfig.py is looked for where the command is run, which has no folder of its own."""
     return config.load(script_dir=Path.cwd())
 
 

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 @pytest.fixture
 def spool(tmp_path):
     """Return the results that were kept aside."""
-    return lambda: [json.loads(path.read_text()) for path in sorted((tmp_path / "spool").glob("*"))]
+    return lambda: [json.loads(path.read_text()) for path in sorted((tmp_path / "spool").rglob("*.json"))]
 
 
 @pytest.fixture
