@@ -46,12 +46,17 @@ class Resources:
         return ", ".join(parts)
 
 
+_ONE_CORE = Resources()
+
+
 def needs_of(token: Mapping[str, Any]) -> Resources:
     """Return what a token says that its work needs: by itself a core and no more.
 
     `cores` and `gpus` are whole numbers, `memory` is a number of megabytes, or a text with a unit ("4G"), and `tags` is
     a list of texts, or one text. What makes no sense counts as not said.
     """
+    if not any(field in token for field in FIELDS):
+        return _ONE_CORE  # at once: pilots ask this of each token that they read
     return Resources(
         cores=max(1, math.ceil(_number(token.get("cores")) or 1)),
         memory=megabytes(token.get("memory")) or 0.0,
