@@ -26,7 +26,7 @@ setup(
             "hypothesis>=6",
             "pytest>=7",
             "pytest-cov>=5",
-            "coverage>=7.10",
+            "coverage>=7.2",
             "ruff==0.17.*",
             "mypy==2.4.*; python_version >= '3.10'",
             "types-requests",

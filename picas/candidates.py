@@ -224,9 +224,8 @@ class Candidates:
             self._has_queue, self._size = False, 0  # somebody has created the views anew with an older release
             free, self._is_all = self._read_window(database, limit, is_crowded)
         if is_crowded and (not self._has_queue or self._has_failed_again):
-            random.shuffle(
-                free
-            )  # of a queue too: what only looks free, on a node that lags, is not to be first for ever
+            # Of a queue too: what only looks free, on a node that lags, is not to be first for ever.
+            random.shuffle(free)
         if is_crowded and self._has_queue:
             self._sort_by_shard(database, free)
         free.sort(key=_priority, reverse=True)  # stable: equals stay in the view's order

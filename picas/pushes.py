@@ -31,7 +31,8 @@ MAX_PUSHES = 100
 """Pushes that the counter remembers; the oldest go first."""
 
 OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
-"""The fields of a token that PiCaS writes itself, besides CouchDB's own, whose names begin with an underscore."""
+"""The fields that make a token one, or say where it stands: a push sets them itself. So are those of CouchDB, whose
+names begin with an underscore."""
 
 _MAX_REFUSALS = 5
 _SCAN = 10_000  # ids that are read at once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,6 +144,28 @@ def environment(location: Location, client: CouchDB, tmp_path: Path) -> dict[str
         "NETRC": str(home / ".netrc"),
         "PICAS_SPOOL": str(tmp_path / "spool"),
     }
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package and the examples, in which the Grid's sandbox can be built."""
+    root = tmp_path_factory.mktemp("project")
+    ignored = shutil.ignore_patterns("__pycache__", "*.tar")
+    shutil.copytree(EXAMPLES, root / "examples", ignore=ignored)
+    shutil.copytree(EXAMPLES.parent / "picas", root / "picas", ignore=ignored)
+    return root
+
+
+def require(name: str, missing: str | None) -> None:
+    """Skip the test if something is missing, or fail if $PICAS_TEST_REQUIRE says that it must be there.
+
+    :param name: what that is called in $PICAS_TEST_REQUIRE
+    :param missing: why there is none, None if there is
+    """
+    if missing and name in os.environ.get("PICAS_TEST_REQUIRE", "").split():
+        pytest.fail(missing)
+    if missing:
+        pytest.skip(missing)
 
 
 def make_token(number: int = 0, **fields: object) -> dict[str, object]:

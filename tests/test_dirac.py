@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, make_token
+from conftest import make_token, require
 from diracs import Dirac, missing
 from pilots import is_alive, pid_in, wait_for
 
@@ -26,12 +26,8 @@ QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4"}
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    """DIRAC itself; without it these tests are skipped, unless PICAS_TEST_REQUIRE says that it must be there."""
-    reason = missing()
-    if reason and "dirac" in os.environ.get("PICAS_TEST_REQUIRE", ""):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    """DIRAC itself."""
+    require("dirac", missing())
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +37,18 @@ def dirac(installed):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project in which the sandbox is built, as the page says."""
-    root = tmp_path_factory.mktemp("project")
-    ignored = shutil.ignore_patterns("__pycache__", "*.tar")
-    shutil.copytree(EXAMPLES, root / "examples", ignore=ignored)
-    shutil.copytree(EXAMPLES.parent / "picas", root / "picas", ignore=ignored)
+def built(project):
+    """The examples with the sandbox built, as the page says."""
+    examples = project / "examples"
     env = {**os.environ, "PYTHON": sys.executable}
-    subprocess.run(["grid-sandbox/build.sh"], cwd=root / "examples", env=env, check=True, timeout=120)
-    return root
+    subprocess.run(["grid-sandbox/build.sh"], cwd=examples, env=env, check=True, timeout=120)
+    return examples
 
 
 @pytest.fixture
-def examples(project, environment, tmp_path):
+def examples(built, environment, tmp_path):
     """The examples with the settings filled in."""
-    examples = Path(shutil.copytree(project / "examples", tmp_path / "examples"))
+    examples = Path(shutil.copytree(built, tmp_path / "examples"))
     set_up(examples, environment)
     return examples
 

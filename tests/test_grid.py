@@ -76,16 +76,6 @@ class TestJdl:
         assert sum('"grid-sandbox/picas.tar"' in line for line in JDL.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory):
-    """A copy of the project."""
-    root = tmp_path_factory.mktemp("project")
-    ignored = shutil.ignore_patterns("__pycache__", "*.tar")
-    shutil.copytree(EXAMPLES, root / "examples", ignore=ignored)
-    shutil.copytree(ROOT / "picas", root / "picas", ignore=ignored)
-    return root
-
-
 def build(examples, *arguments, python=sys.executable, **changes):
     return subprocess.run(
         [str(examples / "grid-sandbox" / "build.sh"), *arguments],
@@ -274,7 +264,7 @@ class TestStartPilot:
         (node.job / "software.txt").write_text(str(environment))  # without an end of line
         assert_done(node.start(), client)
 
-    def test_without_the_shared_folder_the_job_is_tried_elsewhere(self, node, client):
+    def test_without_the_shared_folder_the_job_is_tried_again(self, node, client):
         (node.job / "software.txt").write_text("/nowhere at all\n")
         result = node.start()
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
@@ -301,14 +291,14 @@ class TestStartPilot:
         assert result.returncode == 1
         assert result.stderr.endswith("startpilot.sh: picas can't be imported: make picas.tar with build.sh\n")
 
-    def test_a_database_that_can_t_be_reached_is_tried_from_elsewhere(self, node, client, sandbox):
+    def test_without_the_database_the_job_is_tried_again(self, node, client, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_HOST_URL=UNREACHABLE)
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
-        assert result.stderr.endswith("startpilot.sh: so this job is to be tried again elsewhere\n")
+        assert result.stderr.endswith("startpilot.sh: so DIRAC is to try this job again\n")
         assert count_states(client)["todo"] == 1
 
-    def test_wrong_settings_are_not_tried_elsewhere(self, node, sandbox):
+    def test_with_wrong_settings_the_job_is_not_tried_again(self, node, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_DATABASE="nothing_there")
         assert (result.returncode, result.stdout) == (1, "")

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLES, make_token
+from conftest import EXAMPLES, make_token, require
 from pilots import is_alive, wait_for
 from slurms import Slurm, missing
 
@@ -23,12 +23,8 @@ QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    """Slurm itself; without it these tests are skipped, unless PICAS_TEST_REQUIRE says that it must be there."""
-    reason = missing()
-    if reason and "slurm" in os.environ.get("PICAS_TEST_REQUIRE", ""):
-        pytest.fail(reason)
-    if reason:
-        pytest.skip(reason)
+    """Slurm itself."""
+    require("slurm", missing())
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@
 # line of software.txt, for example on CVMFS.
 
 fail() { echo "startpilot.sh: $1" >&2; exit "${2:-1}"; }
-RESCHEDULE=222  # tells DIRAC to try this job again elsewhere
+RESCHEDULE=222  # tells DIRAC to try this job again, on this node or another
 TRY_LATER=75    # what "picas check" ends with if the way to the database is out of order
 
 # DIRAC may have unpacked the archives already.
@@ -34,11 +34,11 @@ done
 [ -n "${python:-}" ] || fail "there is no Python from 3.9 on in $PATH"
 "$python" -c 'import picas' || fail "picas can't be imported: make picas.tar with build.sh"
 
-chmod 600 picasconfig.py 2>/dev/null  # it holds a password, and the archive that brought it has not kept its mode
+chmod 600 picasconfig.py 2>/dev/null  # it holds a password
 "$python" -m picas.cli check
 case $? in
     0) ;;
-    $TRY_LATER) fail "so this job is to be tried again elsewhere" $RESCHEDULE ;;
+    $TRY_LATER) fail "so DIRAC is to try this job again" $RESCHEDULE ;;
     *) fail "no pilot is started" ;;
 esac
 
