@@ -16,27 +16,28 @@ from typing import Any, Callable, Literal, Union
 
 from couchdb.http import HTTPError
 
-from . import grants, spool, walltimes
-from .attempts import Attempt
-from .candidates import fits_always
+from .batch import grants, walltimes
 from .clients import CouchDB
-from .conditions import StopConditions
+from .config import duration
+from .couch.outages import MAX_OUTAGE, is_outage
 from .documents import Document
-from .durations import duration
 from .exceptions import PicasError, PilotStopped
 from .executers import GRACE
-from .heartbeats import Heartbeat, lifetimes
-from .interrupts import exposed, interrupt, shielded
 from .iterators import TaskViewIterator, ViewIterator
-from .leases import MAX_LOST, Watch
-from .outages import MAX_OUTAGE, is_outage
-from .outcomes import STOP_SIGNALS
-from .parallel import ParallelWorker
-from .pilots import Pilot
-from .recovery import recover_quietly
-from .states import is_in_state
+from .pilot.attempts import Attempt
+from .pilot.conditions import StopConditions
+from .pilot.heartbeat import Heartbeat, lifetimes
+from .pilot.identity import Pilot
+from .pilot.leases import MAX_LOST, Watch
+from .pilot.outcomes import STOP_SIGNALS
+from .pilot.parallel import ParallelWorker
+from .pilot.work import at_work
+from .pool import spool
+from .pool.candidates import fits_always
+from .pool.recovery import recover_quietly
+from .processes.interrupts import exposed, interrupt, shielded
+from .tokens.states import is_in_state
 from .util import Timer
-from .work import at_work
 
 log = logging.getLogger(__name__)
 

@@ -19,12 +19,12 @@ from typing import Any, Callable
 from couchdb.http import HTTPError, ResourceNotFound
 
 from .clients import CouchDB
-from .connections import explain
+from .couch.connections import explain
 from .exceptions import PicasError, SettingsError
-from .fleet import running_pilots
 from .jobid import job_id_of
-from .pool import count_tokens
-from .results import reason_of
+from .pilot.fleet import running_pilots
+from .pool.edits import count_tokens
+from .pool.results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError
 from .views import DESIGN_DOC, FREE_VIEW, count_states
 

@@ -19,13 +19,13 @@ import couchdb
 from couchdb.design import ViewDefinition
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
-from . import attachments
-from .connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
+from .couch import attachments
+from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
+from .couch.transport import RequestsSession, Session
+from .couch.writes import Written, doc_path, find_landed, write_many, write_one
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer
-from .transport import RequestsSession, Session
 from .util import split_credentials
-from .writes import Written, doc_path, find_landed, write_many, write_one
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Un
 
 from . import config
 from .clients import CouchDB
-from .connections import explain, server_of
+from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
-from .states import STATES
+from .tokens.states import STATES
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2

@@ -1,7 +1,7 @@
 """Run a command as a child that can be ended with all that descends from it.
 
 The children that run are known here by the thread that started them: a pilot that is told to stop, or a token whose
-time is up, ends them whatever code is waiting for them. If the pilot dies, its keeper ends them (see `keeper`).
+time is up, ends them whatever code is waiting for them. If the pilot dies, its supervisor ends them (see `supervisor`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable
 
-from . import keeper
-from .interrupts import shielded, wait_until
-from .outputs import MAX_OUTPUT, Outputs
-from .processes import (
+from .processes import supervisor
+from .processes.descendants import (
     Family,
     Mark,
     Marks,
@@ -38,6 +36,9 @@ from .processes import (
     set_limit,
     start_of,
 )
+from .processes.interrupts import shielded
+from .processes.outputs import MAX_OUTPUT, Outputs
+from .util import wait_until
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +292,7 @@ def _preparation(mark: Mark) -> Callable[[], None] | None:
 
 
 class _Setup:
-    """What this process sets up with its first child: the marks, the adoption of orphans, and the keeper."""
+    """What this process sets up with its first child: the marks, the adoption of orphans, and the supervisor."""
 
     def __init__(self) -> None:
         self._clear()
@@ -299,7 +300,7 @@ class _Setup:
     def _clear(self) -> None:
         self._lock = threading.RLock()  # a handler that starts a child may meet the thread in here
         self._marks: Marks | None = None
-        self._keeper: socket.socket | None = None
+        self._supervisor: socket.socket | None = None
         self._starts: set[object] = set()  # children in the making, which are not known by their pids yet
         self._sessions: set[int] = set()
         self.ancestor: int | None = None
@@ -314,12 +315,12 @@ class _Setup:
         return marks.next()
 
     def tell(self, message: str) -> None:
-        """Send the keeper a message. If it is gone, or does not listen, there is nothing to be done about that."""
-        if self._keeper is not None:
+        """Send the supervisor a message. If it is gone, or does not listen, there is nothing to be done about that."""
+        if self._supervisor is not None:
             # Never waits; and no signal tells that nobody listens, one which a script may want to die of.
             flags = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
             with contextlib.suppress(OSError):
-                self._keeper.send(f"{message}\n".encode(), flags)
+                self._supervisor.send(f"{message}\n".encode(), flags)
 
     @contextlib.contextmanager
     def starting(self) -> Iterator[None]:
@@ -348,8 +349,8 @@ class _Setup:
     def _begin(self) -> Marks:
         marks = Marks()
         me = os.getpid()
-        self._keeper = _start_keeper()  # before orphans come here, or it would be one
-        if self._keeper is not None:
+        self._supervisor = _start_supervisor()  # before orphans come here, or it would be one
+        if self._supervisor is not None:
             limits = marks.all.limits
             self.tell(f"pilot {marks.all.text} {limits.start} {limits.stop} {start_of(me)}")
             atexit.register(self.tell, "bye")
@@ -360,23 +361,23 @@ class _Setup:
 
     def leave(self) -> None:
         """Begin anew in a forked process, which has no part in its parent's children."""
-        keeper_of_parent = self._keeper
+        supervisor_of_parent = self._supervisor
         self._clear()
-        if keeper_of_parent is not None:
-            keeper_of_parent.close()  # or its keeper would not see the parent's end
+        if supervisor_of_parent is not None:
+            supervisor_of_parent.close()  # or its supervisor would not see the parent's end
 
 
 _setup = _Setup()
 os.register_at_fork(after_in_child=_setup.leave)
 
 
-def _start_keeper() -> socket.socket | None:
-    """Start the keeper and return the way to it, None if it can't be started."""
+def _start_supervisor() -> socket.socket | None:
+    """Start the supervisor and return the way to it, None if it can't be started."""
     if not sys.executable or getattr(sys, "frozen", False):
         return None  # what runs here would not run a script
     ours, theirs = socket.socketpair()
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
-    command = [sys.executable, "-I", "-S", os.path.abspath(keeper.__file__)]  # noqa: PTH100  # links stay as they are
+    command = [sys.executable, "-I", "-S", os.path.abspath(supervisor.__file__)]  # noqa: PTH100  # links stay as they are
     try:
         with theirs:
             helper = subprocess.Popen(
@@ -391,14 +392,14 @@ def _start_keeper() -> socket.socket | None:
             )
         helper.wait()
     except OSError as error:
-        log.warning("Without a keeper, which could not be started, children may outlive a killed pilot: %s", error)
+        log.warning("Without a supervisor, which could not be started, children may outlive a killed pilot: %s", error)
         ours.close()
         return None
     return ours
 
 
 def _detach() -> None:
-    """Go on as an orphan: code that waits for whatever child ends next must not wait for the keeper."""
+    """Go on as an orphan: code that waits for whatever child ends next must not wait for the supervisor."""
     if os.fork():
         os._exit(0)
 

@@ -7,14 +7,14 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .candidates import Candidates, Fits, fits_always
-from .claims import Claimer, Exchange
 from .clients import CouchDB
 from .documents import Task
-from .feeds import Waiter
-from .interrupts import wait_until
-from .results import ClaimedToken
-from .room import Room
+from .pool.candidates import Candidates, Fits, fits_always
+from .pool.changes import Waiter
+from .pool.claims import Claimer, Exchange
+from .pool.results import ClaimedToken
+from .tokens.resources import Room
+from .util import wait_until
 
 
 class ViewIterator:

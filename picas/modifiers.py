@@ -13,8 +13,9 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, TypeVar, Union
 from uuid import uuid4
 
-from . import jobid, retries
-from .states import is_in_state, parse_int
+from . import jobid
+from .tokens import retries
+from .tokens.states import is_in_state, parse_int
 from .util import seconds
 
 Token = TypeVar("Token", bound=MutableMapping[str, Any])

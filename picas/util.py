@@ -5,8 +5,11 @@ from __future__ import annotations
 import time
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+LONGEST_NAP = 0.2
+"""Seconds after which `wait_until` looks again at the latest."""
 
 
 def seconds() -> int:
@@ -89,3 +92,22 @@ def read_capped(path: str | Path, limit: int) -> bytes:
         file.seek(size - half)
         tail = file.read(half)
     return head[:half] + cut_line(cut, size) + tail
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, sleep: Callable[[float], object] = time.sleep) -> bool:
+    """Wait until a condition holds, at the most some seconds, and return whether it does.
+
+    It looks again and again, rather than waiting for a `threading.Event`: a signal handler that sets an event can meet
+    the thread inside that event's own lock, and both would wait for ever.
+
+    :param sleep: sleeps for so many seconds; may wake up earlier when the condition has come true
+    """
+    give_up = time.monotonic() + seconds
+    pause = 0.005
+    while not condition():
+        left = give_up - time.monotonic()
+        if left <= 0:
+            return False
+        sleep(min(pause, left))
+        pause = min(pause * 1.5, LONGEST_NAP)
+    return True

@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from .clients import CouchDB
-from .resources import FIELDS
-from .states import STATES, javascript_condition
+from .tokens.resources import FIELDS
+from .tokens.states import STATES, javascript_condition
 
 DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"

@@ -6,46 +6,27 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
 from uuid import uuid4
 
 import pytest
-from doubles import FaultProxy
 from hypothesis import HealthCheck, settings
-from pilots import Gate
+from support.faults import FaultProxy
+from support.places import EXAMPLES, Location
+from support.tokens import make_token
+from support.workers import Gate
 
 from picas import CouchDB, Task
 from picas.embedded import Server
 from picas.executers import running
-from picas.generators import TokenGenerator
+from picas.pilot.work import at_work
 from picas.views import create_views
-from picas.work import at_work
 
 # How long a machine takes for an example is no property of what is tested.
 settings.register_profile("picas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("picas")
-
-EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-
-
-@dataclass(frozen=True)
-class Location:
-    """Where the server is and who we are there."""
-
-    url: str
-    username: str
-    password: str
-
-    def environment(self, database: str) -> dict[str, str]:
-        return {
-            "PICAS_HOST_URL": self.url,
-            "PICAS_DATABASE": database,
-            "PICAS_USERNAME": self.username,
-            "PICAS_PASSWORD": self.password,
-        }
 
 
 @pytest.fixture(scope="session")
@@ -109,9 +90,9 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder of the test's own for what pilots leave, and pauses that take hardly any time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-    monkeypatch.setattr("picas.claims.EMPTY_PAUSE", 0.01)
-    monkeypatch.setattr("picas.writes.REPEAT_PAUSES", (0.0,))
-    monkeypatch.setattr("picas.outages.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("picas.pool.claims.EMPTY_PAUSE", 0.01)
+    monkeypatch.setattr("picas.couch.writes.REPEAT_PAUSES", (0.0,))
+    monkeypatch.setattr("picas.couch.outages.FIRST_PAUSE", 0.02)
 
 
 @pytest.fixture
@@ -154,22 +135,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(EXAMPLES, root / "examples", ignore=ignored)
     shutil.copytree(EXAMPLES.parent / "picas", root / "picas", ignore=ignored)
     return root
-
-
-def require(name: str, missing: str | None) -> None:
-    """Skip the test if something is missing, or fail if $PICAS_TEST_REQUIRE says that it must be there.
-
-    :param name: what that is called in $PICAS_TEST_REQUIRE
-    :param missing: why there is none, None if there is
-    """
-    if missing and name in os.environ.get("PICAS_TEST_REQUIRE", "").split():
-        pytest.fail(missing)
-    if missing:
-        pytest.skip(missing)
-
-
-def make_token(number: int = 0, **fields: object) -> dict[str, object]:
-    return {**TokenGenerator.get_empty_token(), "_id": f"token_{number}", "input": "", "exit_code": "", **fields}
 
 
 @pytest.fixture

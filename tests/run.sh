@@ -36,7 +36,7 @@ if ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null && [ "$(id -u)" = 0 ] 
 fi
 
 if [ "$grid" ]; then
-    "$venv/bin/python" tests/diracs.py install ||
+    "$venv/bin/python" tests/support/dirac_site.py install ||
         echo "run.sh: DIRAC could not be installed; its tests are skipped" >&2
 fi
 

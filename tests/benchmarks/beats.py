@@ -17,9 +17,9 @@ from reports import Row, make_parser, positive, report, run, tell
 from servers import counts_since, fresh_database, read_counts
 
 from picas import CouchDB
-from picas.heartbeats import HEARTBEAT, Heartbeat
-from picas.leases import LEASE, Watch
-from picas.pilots import Pilot
+from picas.pilot.heartbeat import HEARTBEAT, Heartbeat
+from picas.pilot.identity import Pilot
+from picas.pilot.leases import LEASE, Watch
 
 COLUMNS = ("pilots", "seconds", "requests/s", "server cores")
 THREADS = 8

@@ -15,8 +15,8 @@ from uuid import uuid4
 import requests
 
 from picas import CouchDB
+from picas.couch.outages import wait_out
 from picas.generators import TokenGenerator
-from picas.outages import wait_out
 from picas.pushes import CHUNK
 from picas.util import split_credentials
 from picas.views import create_views

@@ -29,14 +29,14 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from chaos.tasks import DOOMED, KINDS, MAX_SCRUB  # noqa: E402
-from pilots import Gate, is_alive  # noqa: E402
+from support.workers import Gate, is_alive  # noqa: E402
 
 from picas import CouchDB  # noqa: E402
+from picas.couch.outages import wait_out  # noqa: E402
 from picas.embedded import Server  # noqa: E402
 from picas.generators import TokenGenerator  # noqa: E402
-from picas.outages import wait_out  # noqa: E402
-from picas.recovery import recover  # noqa: E402
-from picas.states import state_of  # noqa: E402
+from picas.pool.recovery import recover  # noqa: E402
+from picas.tokens.states import state_of  # noqa: E402
 from picas.util import split_credentials  # noqa: E402
 from picas.views import count_states, create_views  # noqa: E402
 

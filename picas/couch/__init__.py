@@ -1,0 +1,1 @@
+"""How bytes reach the server: connections, requests, writes whose outcome is known, attachments, outages."""

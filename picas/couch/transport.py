@@ -1,0 +1,338 @@
+"""How bytes travel: one HTTP session for the `couchdb` package, and one of `requests` with the same settings.
+
+The session for `couchdb` has time-outs, keeps connections alive, and repeats what is safe to repeat:
+
+- a request that was not sent (no connection) is repeated, whatever it is;
+- a request that only reads is also repeated when its answer was lost, late, or a passing error of the server;
+- a write is never repeated here once it was sent. `LostAnswer` tells that its outcome has to be looked up.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import os
+import random
+import ssl
+import time
+from collections.abc import Iterator, Mapping
+from email.message import Message
+from typing import Any, BinaryIO, NoReturn, Optional
+from urllib.parse import urljoin, urlsplit
+
+import couchdb.http
+import requests
+import requests.adapters
+import urllib3
+from couchdb import json as couchdb_json
+
+from ..exceptions import LostAnswer, Unreachable
+from ..version import VERSION
+from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
+
+RETRY_PAUSES = (0.1, 0.5, 2.0)
+"""Seconds of waiting before each repetition."""
+CONNECT_PATIENCE = 15.0
+"""Seconds after which no further connection is tried within one request."""
+MAX_RETRY_AFTER = 10.0
+"""Seconds that a server's Retry-After is obeyed for at the most."""
+BUFFERED_BYTES = 1 << 20
+"""Bytes up to which a body that is no JSON is read at once too."""
+
+USER_AGENT = f"picas/{VERSION}"
+PASSING_ERRORS = frozenset({429, 500, 502, 503, 504})
+"""Answers after which the same request may well succeed."""
+
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_READING_POSTS = frozenset({"_find", "_explain", "_all_docs", "_bulk_get", "_changes", "_revs_diff", "_missing_revs"})
+_CONTINUOUS_FEEDS = ("feed=continuous", "feed=eventsource")
+_LOST = (OSError, http.client.HTTPException)
+
+Answer = tuple[int, Message, Optional[BinaryIO]]
+Credentials = Optional[tuple[str, str]]
+
+
+def may_repeat(method: str, url: str) -> bool:
+    """Tell whether a request only reads, so that repeating it changes nothing."""
+    if method in ("GET", "HEAD"):
+        return True
+    path = urlsplit(url).path
+    return method == "POST" and (path.rpartition("/")[2] in _READING_POSTS or "/_view/" in path)
+
+
+class _Body(couchdb.http.ResponseBody):  # type: ignore[misc]  # couchdb has no types
+    """An answer that its receiver reads piece by piece."""
+
+    conn: http.client.HTTPConnection | None
+
+    def read(self, size: int | None = None) -> bytes:
+        """Return the next bytes, all that are left without a size.
+
+        :raises Unreachable: if the connection breaks
+        """
+        try:
+            data: bytes = super().read(size)
+        except _LOST as error:
+            self._drop()
+            raise Unreachable(f"the answer from {server_of(self.url)} broke off ({explain(error)})") from error
+        return data
+
+    def close(self) -> None:
+        """Give the connection back, or close it if there is more to come: that may be a gigabyte."""
+        if self.conn and self.resp.isclosed():
+            self._release_conn()
+        else:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.resp.close()
+        if self.conn:
+            self.conn.close()
+            self.conn = None
+
+
+class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no types
+    """The session that `couchdb` sends its requests through.
+
+    :param verify: see `tls_context`
+    :param timeouts: how long to wait for the server
+    :param retry_pauses: seconds of waiting before each repetition of what may be repeated
+    """
+
+    def __init__(
+        self,
+        verify: bool | str = True,
+        timeouts: Timeouts | None = None,
+        retry_pauses: tuple[float, ...] = RETRY_PAUSES,
+    ) -> None:
+        self.verify = verify
+        self.timeouts = timeouts or Timeouts()
+        self.retry_pauses = retry_pauses
+        super().__init__(timeout=self.timeouts.read)
+        self.user_agent = USER_AGENT
+        self.connection_pool = ConnectionPool(self.timeouts, verify)
+
+    def disable_ssl_verification(self) -> None:
+        """Trust any certificate from now on."""
+        self.verify = False
+        self.connection_pool = ConnectionPool(self.timeouts, False)
+
+    def request(
+        self,
+        method: str,
+        url: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        credentials: Credentials = None,
+        num_redirects: int = 0,
+    ) -> Answer:
+        """Send a request and return the status, the headers and the body, as `couchdb` wants them.
+
+        JSON and short bodies are read to their end before this returns, so that a broken answer is noticed (and
+        repeated) here; long ones, and feeds that do not end, are read by the caller.
+
+        :param body: None, text, bytes, a file, or whatever JSON can hold
+        :raises Unreachable: if the request was not sent, or reads and got no answer
+        :raises LostAnswer: if it writes, was sent and got no answer
+        :raises couchdb.http.HTTPError: for an answer that is an error (one of its subclasses)
+        :raises ValueError, TypeError: if JSON can't hold the body
+        """
+        method = method.upper()
+        payload, all_headers = self._encode(body, headers, credentials)
+        repeatable = may_repeat(method, url) and not hasattr(payload, "read")
+        pauses = iter(self.retry_pauses)
+        while True:
+            connection = self._get_connection(url)
+            try:
+                answer = self._exchange(connection, method, url, payload, all_headers)
+            except _LOST as error:
+                connection.close()
+                if not repeatable:
+                    raise LostAnswer(f"no answer from {server_of(url)} to {method} ({explain(error)})") from error
+                if not pause(pauses):
+                    raise Unreachable(f"no answer from {server_of(url)} ({explain(error)})") from error
+                continue
+            except BaseException:
+                connection.close()  # half an answer may be on its way
+                raise
+            status, message, data = answer
+            if status in _REDIRECTS and method in ("GET", "HEAD") and message["location"]:
+                return self._redirect(method, url, message["location"], headers, credentials, num_redirects)
+            refused = status == 429  # the server says that it has not looked at the request
+            worth_repeating = refused or (repeatable and status in PASSING_ERRORS)
+            if worth_repeating and not hasattr(payload, "read") and pause(pauses, message["retry-after"]):
+                continue
+            if status in _REDIRECTS:
+                target = server_of(urljoin(url, message["location"] or ""))
+                raise couchdb.http.ServerError((status, ("redirect", f"the server sends us on to {target}")))
+            if status >= 400:
+                raise_error(status, data.read() if data else b"")
+            return answer
+
+    def _encode(
+        self, body: Any, headers: Mapping[str, str] | None, credentials: Credentials
+    ) -> tuple[Any, dict[str, str]]:
+        """Return the body as it is sent, and all headers."""
+        result = {"Accept": "application/json", "User-Agent": self.user_agent, **(headers or {})}
+        if isinstance(body, str):
+            body = body.encode("utf-8")
+        elif body is not None and not isinstance(body, bytes) and not hasattr(body, "read"):
+            body = couchdb_json.encode(body).encode("utf-8")
+            result.setdefault("Content-Type", "application/json")
+        if body is None or isinstance(body, bytes):
+            result.setdefault("Content-Length", str(len(body or b"")))
+        authorization = couchdb.http.basic_auth(credentials)
+        if authorization:
+            result["Authorization"] = authorization.decode("ascii")
+        return body, result
+
+    def _get_connection(self, url: str) -> http.client.HTTPConnection:
+        """Return a connection that stands, after several tries if need be: nothing was sent yet."""
+        pauses = iter(self.retry_pauses)
+        give_up = time.monotonic() + CONNECT_PATIENCE
+        while True:
+            try:
+                connection: http.client.HTTPConnection = self.connection_pool.get(url)
+                return connection
+            except ssl.SSLCertVerificationError:
+                raise
+            except OSError as error:
+                if is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
+                    raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
+
+    def _exchange(
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        url: str,
+        payload: Any,
+        headers: dict[str, str],
+    ) -> Answer:
+        """Send one request and read its answer; JSON is read to its end."""
+        parts = urlsplit(url)
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        refusal: OSError | None = None
+        try:
+            connection.request(method, path, body=payload, headers=headers, encode_chunked=hasattr(payload, "read"))
+        except (BrokenPipeError, ConnectionResetError) as error:
+            refusal = error  # a server that takes no large bodies answers early and closes: that answer tells more
+        response = connection.getresponse()
+        if refusal and response.status < 400:
+            raise refusal
+        is_json = "json" in response.msg.get("content-type", "")
+        is_short = response.length is not None and response.length <= BUFFERED_BYTES
+        is_endless = any(feed in parts.query for feed in _CONTINUOUS_FEEDS)
+        if response.status >= 300 or method == "HEAD" or is_short or (is_json and not is_endless):
+            data: Any = io.BytesIO(response.read())
+            if response.will_close or refusal:
+                connection.close()
+            else:
+                self.connection_pool.release(url, connection)
+        else:
+            data = _Body(response, self.connection_pool, url, connection)
+        return response.status, response.msg, data
+
+    def _redirect(
+        self,
+        method: str,
+        url: str,
+        location: str,
+        headers: Mapping[str, str] | None,
+        credentials: Credentials,
+        num_redirects: int,
+    ) -> Answer:
+        if num_redirects >= self.max_redirects:
+            raise couchdb.http.RedirectLimit("Redirection limit exceeded")
+        target = urljoin(url, location)
+        if urlsplit(target)[:2] != urlsplit(url)[:2]:
+            credentials = None  # another server has no business with the password
+        return self.request(method, target, None, headers, credentials, num_redirects + 1)
+
+
+class RequestsSession(requests.Session):
+    """A session of `requests` with the same user, TLS and time-outs, for streams and large bodies.
+
+    :param credentials: user and password, None for neither
+    :param verify: see `tls_context`
+    :param timeouts: how long to wait for the server
+    """
+
+    def __init__(self, credentials: Credentials, verify: bool | str, timeouts: Timeouts) -> None:
+        super().__init__()
+        self.trust_env = False  # the other session knows no proxies, and ~/.netrc was looked at by config
+        self.auth = credentials
+        self.headers["User-Agent"] = USER_AGENT
+        self.verify = self._verification = verify
+        self._timeouts = timeouts
+        self._pid = os.getpid()
+        self._has_tls = False
+        self.mount("http://", _Adapter())
+
+    def get_adapter(self, url: Any) -> Any:
+        """Return the adapter for a URL; that for TLS is made when it is needed, since it takes a while."""
+        if not self._has_tls and str(url).lower().startswith("https:"):
+            self.mount("https://", _Adapter(tls_context(self._verification)))
+            self._has_tls = True
+        return super().get_adapter(url)
+
+    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
+        """Send a request, with the session's time-outs if none are given; see `requests.Session.request`."""
+        if self._pid != os.getpid():  # after a fork the connections are the parent's
+            self.close()
+            self._pid = os.getpid()
+        kwargs.setdefault("timeout", (self._timeouts.connect, self._timeouts.read))
+        return super().request(method, url, *args, **kwargs)
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Gives `requests` the same TLS settings as the other session, and lets it try again to connect."""
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
+        self._tls = tls
+        # Only connecting: what was sent is not sent again here.
+        tries = urllib3.Retry(total=None, connect=len(RETRY_PAUSES), read=False, other=0, backoff_factor=0.1)
+        super().__init__(max_retries=tries)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        if self._tls is not None:
+            if not hasattr(urllib3, "BaseHTTPResponse"):  # before 2.0
+                self._tls.check_hostname = False  # it compares the name itself, and gives ssl none that is an address
+            kwargs["ssl_context"] = self._tls
+        super().init_poolmanager(*args, **kwargs)
+
+
+def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
+    """Wait before the next try; return False if there is none left.
+
+    :param pauses: the seconds to wait each time, made longer by up to a half so that pilots do not march in step
+    :param retry_after: the server's own wish in seconds, if it has one
+    """
+    seconds = next(pauses, None)
+    if seconds is None:
+        return False
+    if retry_after and retry_after.isdigit():
+        seconds = min(max(seconds, float(retry_after)), MAX_RETRY_AFTER)
+    time.sleep(seconds * random.uniform(1.0, 1.5))
+    return True
+
+
+_ERRORS = {
+    401: couchdb.http.Unauthorized,
+    403: couchdb.http.Forbidden,
+    404: couchdb.http.ResourceNotFound,
+    409: couchdb.http.ResourceConflict,
+    412: couchdb.http.PreconditionFailed,
+}
+
+
+def raise_error(status: int, text: bytes) -> NoReturn:
+    """Raise what `couchdb` raises for a status of 400 or more, with the server's error and reason."""
+    error: Any
+    try:
+        content = couchdb_json.decode(text.decode("utf-8"))
+        error = content.get("error"), content.get("reason")
+    except (ValueError, AttributeError):  # no JSON, or no object
+        error = text.decode("utf-8", "replace")[:1000]
+    if status in _ERRORS:
+        raise _ERRORS[status](error)
+    raise couchdb.http.ServerError((status, error))

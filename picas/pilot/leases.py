@@ -1,0 +1,221 @@
+"""What becomes of the tokens of a pilot that died without a word.
+
+Each pilot saves a document of its own again and again (see `heartbeats`). Others look at the revisions of all these
+documents now and then. A document whose revision has not changed for the lease, on the clock of the pilot that looks,
+is that of a dead pilot. Whoever finds it
+
+1. marks it as dead: a pilot that was only cut off learns from that, when it comes back, to check its tokens;
+2. puts back the tokens whose claims name that pilot. So does everybody else who finds the mark, as whoever made it may
+   have died since; a token that is put back already is left alone.
+
+On a cluster both count only if a majority of the copies has taken them, see `strays`.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from couchdb.http import ResourceNotFound
+
+from .. import modifiers
+from ..clients import CouchDB
+from ..documents import Document
+from ..pool.quorum import Stray, drop_beside_others, withdraw
+from ..tokens.states import is_in_state
+from ..util import seconds
+from ..views import CLAIMS, DESIGN_DOC
+from .identity import PREFIX
+
+log = logging.getLogger(__name__)
+
+TYPE = "pilot"
+RUNNING = "running"
+DEAD = "dead"
+"""The type of a pilot's document, and its states."""
+LEASE = 600.0
+"""Seconds without a heartbeat after which a pilot counts as dead."""
+MAX_LOST = 3
+"""How often a token may lose its pilot before it counts as failed: it may be what kills them."""
+KEPT = 7 * 86400
+"""Seconds that the document of a dead pilot is kept for people to look at, by the clocks of whoever looks."""
+SECONDS_PER_PILOT = 0.6
+"""Seconds between two looks at the least for each pilot that there is: 1,000 look 1.7 times a second together."""
+MAX_PILOTS = 10_000
+"""Pilots that are looked at at the most; more share a pool hardly ever."""
+PAGE = 200
+"""Tokens that are put back with one request."""
+
+
+@dataclass
+class _Sighting:
+    """A pilot's document as it was first seen with this revision."""
+
+    rev: str
+    since: float
+    """On the clock of `time.monotonic`."""
+    lease: float
+    """Seconds that it must stay the same."""
+    is_settled: bool = False
+    """Whether nothing is to be found out about it any more."""
+
+
+class Watch:
+    """Looks at the other pilots of a pool.
+
+    :param client: the pool
+    :param pilot: the id of the pilot that looks, '' for none
+    :param lease: seconds without a heartbeat after which a pilot counts as dead. One that allows itself more in its
+        document has more.
+    :param max_lost: how often a token may lose its pilot before it counts as failed
+    :param design_doc: the design document with the view of the claims
+    """
+
+    def __init__(
+        self,
+        client: CouchDB,
+        pilot: str = "",
+        lease: float = LEASE,
+        max_lost: int = MAX_LOST,
+        design_doc: str = DESIGN_DOC,
+    ) -> None:
+        self.client = client
+        self.lease = lease
+        self.interval = lease / 4
+        """Seconds between two looks."""
+        self.put_back: list[str] = []
+        """The ids of the tokens that were put back since the last look."""
+        self._pilot = pilot
+        self._max_lost = max_lost
+        self._design_doc = design_doc
+        self._seen: dict[str, _Sighting] = {}
+        self._dead: dict[str, float] = {}  # pilots whose tokens are to be put back, and until when they are looked for
+        self._strays: list[Stray] = []  # writes of ours that no majority has taken
+
+    def look(self) -> float:
+        """Look at all pilots once, put back the tokens of the dead, and return the seconds until the next look.
+
+        :raises PicasError, couchdb.http.HTTPError: if the database is away; it may be called again then
+        """
+        self.put_back = []
+        while self._strays:
+            withdraw(self.client, self._strays[-1])
+            self._strays.pop()
+        count = self._note_revisions()
+        for id in [id for id, sighting in self._seen.items() if self._is_silent(sighting)]:
+            self._examine(id)
+        self._dead = {id: until for id, until in self._dead.items() if until > time.monotonic()}
+        if self._dead:
+            self._put_back(list(self._dead))
+        self.interval = min(self.lease, max(self.lease / 4, count * SECONDS_PER_PILOT))
+        return self.interval
+
+    def _note_revisions(self) -> int:
+        """Note which documents have changed, and return how many pilots there are."""
+        now = time.monotonic()
+        rows = self.client.db.view("_all_docs", startkey=PREFIX, endkey=PREFIX + "\ufff0", limit=MAX_PILOTS).rows
+        seen = {row.id: row.value["rev"] for row in rows if row.id != self._pilot}
+        for id, rev in seen.items():
+            known = self._seen.get(id)
+            if known is None or known.rev != rev:
+                self._seen[id] = _Sighting(rev, now, self.lease)
+                self._dead.pop(id, None)  # it is back
+        self._seen = {id: sighting for id, sighting in self._seen.items() if id in seen}
+        return len(rows)
+
+    def _is_silent(self, sighting: _Sighting) -> bool:
+        return not sighting.is_settled and time.monotonic() - sighting.since >= sighting.lease
+
+    def _examine(self, id: str) -> None:
+        """Find out what it means that a pilot's document has not changed for the lease."""
+        sighting = self._seen[id]
+        try:
+            document = self.client.get(id)
+        except ValueError:
+            return  # it has ended just now
+        if document.rev != sighting.rev:
+            return  # the next look notes that
+        if document.get("type") != TYPE:
+            sighting.is_settled = True
+        elif document.get("state") == DEAD:
+            sighting.is_settled = True
+            self._bury(document)
+        else:
+            lease = _own_lease(document)
+            if lease > sighting.lease:
+                sighting.lease = lease
+            elif self._mark(document):
+                log.warning("Pilot %s has not been heard of for %.0f s: its tokens are put back", id, sighting.lease)
+                self._dead[id] = time.monotonic() + self.lease
+
+    def _bury(self, document: Document) -> None:
+        """See to the tokens of a pilot that others have found dead."""
+        self._dead[document.id] = time.monotonic() + self.lease
+        end = document.get("end")
+        if isinstance(end, (int, float)) and end + KEPT < seconds():
+            self.client.delete_documents([document])
+
+    def _mark(self, document: Document) -> bool:
+        """Mark a pilot as dead and return whether that worked: if not, it lives, or another pilot has done it."""
+        base = dict(document.value)
+        document.update({"state": DEAD, "end": seconds()})
+        if not self._write([document], [base])[0]:
+            return False
+        self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
+        self._put_back_ids(document.get("holds"), [document.id])  # for a pool without the view of the claims
+        return True
+
+    def _put_back(self, pilots: Sequence[str]) -> None:
+        """Put back the tokens that these pilots have locked."""
+        try:
+            rows = self.client.view(CLAIMS, design_doc=self._design_doc, keys=list(pilots), include_docs=True).rows
+        except ResourceNotFound:
+            log.info("There is no view %s/%s: run createViews.py to have it", self._design_doc, CLAIMS)
+            return
+        self._put_back_tokens([Document(dict(row.doc)) for row in rows if row.doc is not None], pilots)
+
+    def _put_back_ids(self, ids: Any, pilots: Sequence[str]) -> None:
+        if not isinstance(ids, list) or not ids:
+            return
+        rows = self.client.db.view("_all_docs", keys=[str(id) for id in ids], include_docs=True).rows
+        documents = [row.get("doc") for row in rows]
+        self._put_back_tokens([Document(dict(doc)) for doc in documents if doc is not None], pilots)
+
+    def _put_back_tokens(self, tokens: Iterable[Document], pilots: Sequence[str]) -> None:
+        lost = [
+            token
+            for token in tokens
+            if is_in_state(token, "locked") and modifiers.claim_of(token).get("pilot") in pilots
+        ]
+        if self.client.copies > 1:  # it may have died before it could take back what no majority has accepted
+            lost = [token for token in lost if not drop_beside_others(self.client, token)]
+        for first in range(0, len(lost), PAGE):
+            page = lost[first : first + PAGE]
+            bases = [dict(token.value) for token in page]
+            for token in page:
+                modifiers.lose(token, self._max_lost)
+            is_written = self._write(page, bases)
+            done = [token for token, worked in zip(page, is_written) if worked]
+            for token in done:
+                log.warning("Token %s has lost its pilot for the %s. time", token.id, token["lost_count"])
+            self.put_back += [token.id for token in done]
+
+    def _write(self, documents: Sequence[Document], bases: Sequence[dict[str, Any]]) -> list[bool]:
+        """Save documents and return for each whether it is saved now, so that nobody else has changed it."""
+        written = self.client.write_documents(documents)
+        is_written = []
+        for document, base, rev, has_quorum in zip(documents, bases, written.revs, written.has_quorum):
+            counts = has_quorum or self.client.copies == 1
+            if rev is not None and not counts:
+                self._strays.append(Stray(dict(document.value), base))
+            is_written.append(rev is not None and counts)
+        return is_written
+
+
+def _own_lease(document: Document) -> float:
+    """Return the lease that a pilot asks for, 0 if it asks for none that is a number."""
+    lease = document.get("lease")
+    return float(lease) if isinstance(lease, (int, float)) and not isinstance(lease, bool) else 0.0

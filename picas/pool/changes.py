@@ -1,0 +1,228 @@
+"""Wait until tokens become free, at little cost: on CouchDB's feed of changes, or by looking now and then.
+
+The feed is a long poll: the server answers a request once a document that `FREE` describes has changed. Each answer
+wakes all pilots that wait. So none of them reaches for the token at once: each waits for a random moment and asks the
+feed again from where it stood. If one of the others has locked the token meanwhile, the feed has nothing to tell, and
+goes on waiting; what it tells later is another token, for which the same is done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import http.client
+import logging
+import math
+import random
+import socket
+import threading
+import time
+from typing import Any, Callable
+
+import couchdb.http
+from couchdb.http import HTTPError
+
+from ..clients import CouchDB
+from ..couch.connections import ConnectionPool, Timeouts
+from ..couch.transport import Session
+from ..exceptions import PicasError
+
+log = logging.getLogger(__name__)
+
+_ZERO = {"$in": [0, False, "", "0"]}  # what JavaScript takes for 0 in a view, as far as scripts write it
+FREE = {"lock": _ZERO, "done": _ZERO}
+"""What the feed tells of: the documents that can be locked, whatever view they are in."""
+POLL = 55.0
+"""Seconds that the server may wait before it answers that there is nothing new (its own limit is 60)."""
+NEWS = 1000
+"""Changes that one look at the pool takes care of at the most."""
+SPREAD = 0.7
+"""Seconds within which pilots that were woken together look again."""
+FIRST_PAUSE = 0.5
+"""Seconds until the pool is looked at again where the feed does not work; the pauses grow."""
+FEED_RETRY = 300.0
+"""Seconds after which a feed that did not work is tried again."""
+
+_NO_FEED = (PicasError, HTTPError, LookupError, TypeError, ValueError)
+"""What tells that the feed does not work; some of it if something else answers in the database's stead."""
+
+
+class _OneConnection(ConnectionPool):
+    """Connections of which one is used at a time, and can be broken off by another thread."""
+
+    _taken: http.client.HTTPConnection | None = None
+    _is_broken_off = False
+
+    def get(self, url: str) -> http.client.HTTPConnection:
+        self._taken = connection = super().get(url)
+        if self._is_broken_off:  # by now; it may have missed this connection
+            connection.close()
+            raise ConnectionAbortedError(errno.ECONNABORTED, "nobody listens any more")
+        return connection
+
+    def break_off(self) -> None:
+        """End the request that is under way, and let no other begin."""
+        self._is_broken_off = True
+        connection = self._taken
+        if connection is not None and connection.sock is not None:
+            with contextlib.suppress(OSError):
+                connection.sock.shutdown(socket.SHUT_RDWR)
+
+
+class Feed:
+    """Listens, in a thread of its own, for tokens that become free.
+
+    :param client: the pool
+    """
+
+    def __init__(self, client: CouchDB) -> None:
+        self.has_news = False
+        """Whether a token has become free and was still free a moment later."""
+        self.bell = threading.Event()
+        """Rings when there is news, or will never be. No signal handler touches it."""
+        self.is_broken = False
+        """Whether the feed has failed."""
+        database = client.db.resource
+        timeouts: Timeouts = database.session.timeouts
+        session = Session(database.session.verify, timeouts, retry_pauses=())
+        session.connection_pool = self._connections = _OneConnection(timeouts, session.verify)
+        self._resource = couchdb.http.Resource(database.url, session)
+        self._resource.credentials = database.credentials
+        self._longest_poll = min(POLL, 0.9 * timeouts.read)
+        self._since: Any = None
+        self._is_closed = False
+        self._thread: threading.Thread | None = None
+
+    def arm(self) -> None:
+        """Begin here: whatever becomes free from now on is news.
+
+        :raises PicasError, couchdb.http.HTTPError: if the feed does not work
+        """
+        _, _, answer = self._resource.get_json("_changes", since="now", limit=1)
+        self._since = answer["last_seq"]
+
+    def listen(self) -> None:
+        """Listen until there is news."""
+        if self._thread is not None and self.has_news:
+            self._thread.join()  # it has told its news and is about to end
+        self.has_news = False
+        self.bell.clear()
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._run, name="picas-feed", daemon=True)
+            self._thread.start()
+
+    def calls(self) -> bool:
+        """Tell whether it is time to look at the pool: there is news, or there will never be."""
+        return self.has_news or self.is_broken or self._is_closed
+
+    def close(self) -> None:
+        """Listen no more."""
+        self._is_closed = True
+        self._connections.break_off()
+
+    def _run(self) -> None:
+        try:
+            self._listen()
+        except _NO_FEED as error:
+            if not self._is_closed:
+                log.info("The feed of changes does not work: %s", error)
+                self.is_broken = True
+        finally:
+            self._connections.close()
+            self.bell.set()
+
+    def _listen(self) -> None:
+        freed: set[Any] = set()  # what has become free, and may have been taken since
+        while not self._is_closed:
+            answer = self._poll()
+            is_free = {(row["id"], row["changes"][0]["rev"]) for row in answer["results"]}
+            if freed & is_free:
+                self._since = answer["last_seq"]
+                self.has_news = True
+                return
+            freed = is_free
+            if freed:
+                # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
+                time.sleep(SPREAD * math.sqrt(random.random()))
+            else:
+                self._since = answer["last_seq"]
+
+    def _poll(self) -> Any:
+        milliseconds = int(1000 * self._longest_poll * random.uniform(0.75, 1))
+        _, _, answer = self._resource.post_json(
+            "_changes",
+            body={"selector": FREE},
+            filter="_selector",
+            feed="longpoll",
+            since=self._since,
+            timeout=milliseconds,
+            limit=NEWS,
+        )
+        return answer
+
+
+class Waiter:
+    """Tells a pilot that has found no token when to ask again.
+
+    :param longest_pause: seconds between two looks at the pool where the feed does not work
+    """
+
+    def __init__(self, longest_pause: float) -> None:
+        self.longest_pause = longest_pause
+        self._feed: Feed | None = None
+        self._broken_at: float | None = None
+        self._pause = FIRST_PAUSE
+
+    def nap(self, seconds: float) -> None:
+        """Sleep, but wake up at once if there is news."""
+        feed = self._feed  # a signal handler may end the wait meanwhile
+        if feed is None:
+            time.sleep(seconds)
+        else:
+            feed.bell.wait(seconds)
+
+    def begin(self, client: CouchDB | None) -> Callable[[], bool]:
+        """Return a function that tells whether it is time to ask again.
+
+        :param client: the pool, None if it is not known
+        """
+        feed = self._feed  # a signal handler may end the wait meanwhile
+        if feed is not None and not feed.is_broken:
+            feed.listen()
+            return feed.calls
+        if feed is not None:
+            self._give_up_feed()
+        if client is not None and self._may_try_feed():
+            feed = Feed(client)
+            try:
+                feed.arm()
+            except _NO_FEED as error:
+                log.info("The feed of changes does not work: %s", error)
+                self._give_up_feed()
+            else:
+                self._feed = feed
+                return lambda: True  # a token may have become free just before the feed began
+        return self._after_pause()
+
+    def end(self) -> None:
+        """Wait no more: there was a token, or the iteration has ended."""
+        self._pause = FIRST_PAUSE
+        self._close_feed()
+
+    def _may_try_feed(self) -> bool:
+        return self._broken_at is None or time.monotonic() - self._broken_at > FEED_RETRY
+
+    def _give_up_feed(self) -> None:
+        self._broken_at = time.monotonic()
+        self._close_feed()
+
+    def _close_feed(self) -> None:
+        feed, self._feed = self._feed, None
+        if feed is not None:
+            feed.close()
+
+    def _after_pause(self) -> Callable[[], bool]:
+        pause = min(self._pause, self.longest_pause)
+        self._pause *= 2
+        again = time.monotonic() + pause * random.uniform(0.75, 1)
+        return lambda: time.monotonic() >= again

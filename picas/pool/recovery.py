@@ -1,0 +1,259 @@
+"""Bring results into the database that pilots had to keep in files.
+
+No file is taken for that, and none is locked: whatever is done here may be done twice, by two pilots at once, or after
+one that died in the middle. A token whose lock is still the result's own takes it by its revision, so once; a result
+that is in already is known by its attempt; and a file goes only when its result is in. A token that has come into other
+hands is left as it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable
+
+from couchdb.http import ResourceConflict, ResourceNotFound
+
+from ..clients import CouchDB
+from ..couch.connections import explain
+from ..couch.writes import doc_path, merge
+from ..documents import Document
+from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
+from . import spool
+from .results import REFUSAL, ClaimedToken, reason_of
+
+log = logging.getLogger(__name__)
+
+TRIES = 3
+"""How often a token is looked at that others change at the same time."""
+
+
+@dataclass
+class Recovered:
+    """What became of the results that were kept in a folder."""
+
+    saved: list[str] = field(default_factory=list)
+    """The ids of the tokens whose results are in the database now."""
+    kept_aside: list[Path] = field(default_factory=list)
+    """The files with results whose tokens are somebody else's by now, where they are now."""
+    unreadable: list[Path] = field(default_factory=list)
+    """The files that hold no result, or not one of this user's."""
+    left: list[Path] = field(default_factory=list)
+    """The files that are to be tried again."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all results are in the database."""
+        return not (self.kept_aside or self.unreadable or self.left)
+
+
+class _NotOurs(Exception):
+    """The token is somebody else's by now; the text says why."""
+
+
+def _warn(line: str) -> None:
+    log.warning("%s", line)
+
+
+def recover(
+    client: CouchDB,
+    folder: Path | None = None,
+    *,
+    tell: Callable[[str], None] = _warn,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Recovered:
+    """Save the results that are kept in a folder, each if its token is still locked as it was then.
+
+    What others have changed in a token meanwhile stays, as it does when a pilot saves its result. A file whose token is
+    somebody else's by now goes into the folder `not-ours` beside it. Files that are no results, that belong to another
+    database, or whose results the server refuses stay as they are.
+
+    :param client: the pool
+    :param folder: the folder; the default folder if left out. It need not be there.
+    :param tell: gets a line for each file that was not brought in; by default that goes to the log
+    :param is_stopped: true ends it after the current file
+    :raises OSError: if the folder can't be read
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses all; it may be repeated then
+    """
+    return _recover(client, spool.files(folder or spool.default_folder()), tell, is_stopped)
+
+
+def recover_quietly(
+    client: CouchDB,
+    folder: Path | None = None,
+    *,
+    is_stopped: Callable[[], bool] = lambda: False,
+) -> Recovered:
+    """Do what `recover` does, for a pilot that begins: a folder that can't be read is a line in the log too.
+
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses all; it may be repeated then
+    """
+    folder = folder or spool.default_folder()
+    try:
+        files = spool.files(folder)
+    except OSError as error:
+        _warn(f"Results that may be kept in {folder} are not recovered: {explain(error)}")
+        return Recovered()
+    random.shuffle(files)  # pilots that begin together are not to save the same results in step
+    return _recover(client, files, _warn, is_stopped)
+
+
+def _recover(
+    client: CouchDB, files: list[Path], tell: Callable[[str], None], is_stopped: Callable[[], bool]
+) -> Recovered:
+    recovered = Recovered()
+    lines = []
+    for path in files:
+        if is_stopped():
+            break
+        try:
+            kept = spool.read(path)
+        except FileNotFoundError:
+            continue  # somebody else has just brought it in
+        except (OSError, ValueError) as error:
+            recovered.unreadable.append(path)
+            lines.append(f"{path} was not recovered: {explain(error)}")
+        else:
+            _bring_in(client, kept, recovered, tell)
+    for line in lines:  # last, so that whoever repeats this while the database is away hears them once
+        tell(_one_line(line))
+    return recovered
+
+
+def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Callable[[str], None]) -> None:
+    """Save one result, and do with its file what is due then."""
+    path = kept.path
+    line = f"The result of token {kept.id} was not recovered"
+    if kept.database not in (None, client.db.name):
+        recovered.left.append(path)
+        tell(_one_line(f"{line}: it belongs to the database {kept.database} on {kept.server}. It is kept in {path}"))
+        return
+    try:
+        try:
+            _save(client, kept)
+        except _NotOurs as reason:
+            line = f"{line}: {reason}"
+            aside = spool.put_aside(path)
+            recovered.kept_aside.append(aside)
+            tell(_one_line(f"{line}. It is kept in {aside}"))
+            return
+        line = f"The result of token {kept.id} is saved, but its file stays"
+        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        return  # somebody else has put it aside
+    except Exception as error:  # whatever it is, the other results do not wait for this one
+        client.db.info()  # raises if it is the database that is away: then all else stays as it is
+        log.debug("Not recovered: %s", path, exc_info=True)
+        recovered.left.append(path)
+        tell(_one_line(f"{line}: {reason_of(error)}. It is kept in {path}"))
+        return
+    recovered.saved.append(kept.id)
+    log.info("The result of token %s was recovered from %s", kept.id, path)
+
+
+def _save(client: CouchDB, kept: spool.Kept) -> None:
+    """Save a result, unless it is in the database already.
+
+    :raises _NotOurs: if the token is somebody else's by now
+    :raises ResourceConflict: if others have changed the token each time
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses the result
+    """
+    result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision it would revive a deleted token
+    for _ in range(TRIES):
+        stored = _find(client, kept.id)
+        newer = _before_refusal(stored, kept.claimed) or _before_loss(stored, kept.claimed, result)
+        if newer is not None:
+            held = ClaimedToken(Document(merge(kept.claimed, result, newer)), newer)
+        elif _is_in(stored, result):
+            return
+        elif is_same_lock(stored, kept.claimed):
+            held = ClaimedToken(Document(dict(result)), kept.claimed)
+        else:
+            raise _NotOurs("another pilot or a person has taken the token")
+        held.make_storable()
+        try:
+            held.save_merged(client)
+        except ResourceConflict:
+            continue  # also if another recovery was faster
+        return
+    raise ResourceConflict(("conflict", "the token was changed again and again"))
+
+
+def _find(client: CouchDB, id: str) -> dict[str, Any]:
+    """Return the token as it is stored.
+
+    :raises _NotOurs: if it was deleted
+    """
+    try:
+        stored: dict[str, Any] = client.db.resource.get_json(doc_path(id))[2]
+    except ResourceNotFound as error:
+        # Only CouchDB's own word counts: there may be no such database, or something else that answers for a while.
+        if error.args[0] in (("not_found", "missing"), ("not_found", "deleted")):
+            raise _NotOurs("the token was deleted") from None
+        raise
+    return stored
+
+
+def _is_in(stored: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
+    """Tell whether a stored token has had this result, whatever has become of it since."""
+    attempts = _list(result, "attempts")
+    return bool(attempts) and attempts[-1] in _list(stored, "attempts")
+
+
+def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a stored token without the pilot's note that the server did not take its result.
+
+    :returns: None if there is no such note, or if anybody has changed the token's state since
+    """
+    attempts, errors = _list(stored, "attempts"), _list(stored, "error")
+    others = [error for error in errors if not _is_refusal(error)]
+    is_marked = stored.get("lock") == stored.get("done") == ERROR_MARK and not claim_of(stored)
+    if not (is_marked and len(others) < len(errors) and _last_outcome(stored, claimed)):
+        return None
+    return {**_as_claimed(stored, claimed), "error": others, "attempts": attempts[:-1]}
+
+
+def _before_loss(
+    stored: Mapping[str, Any], claimed: Mapping[str, Any], result: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """Return a stored token as it was before it was put back because its pilot seemed dead.
+
+    :returns: None if that was not so, if it was taken since, or if the work itself did not come to its end
+    """
+    is_whole = _last_outcome(result, claimed) not in ("", "lost", "stopped")
+    if not (is_whole and is_free(stored) and _last_outcome(stored, claimed) == "lost"):
+        return None
+    undone = {**_as_claimed(stored, claimed), "attempts": _list(stored, "attempts")[:-1]}
+    undone.pop("lost_count", None)
+    return undone if "lost_count" not in claimed else {**undone, "lost_count": claimed["lost_count"]}
+
+
+def _last_outcome(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> str:
+    """Return how a token's last attempt ended if it was that of a claim, '' if it was not."""
+    attempts, claim = _list(token, "attempts"), claim_of(claimed).get("id")
+    is_last = bool(claim and attempts) and isinstance(attempts[-1], dict) and attempts[-1].get("claim") == claim
+    return str(attempts[-1].get("outcome")) if is_last else ""
+
+
+def _as_claimed(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a stored token in the state in which it was claimed."""
+    state = ("lock", "done", "exit_code", "claim", "hostname")
+    undone = {name: value for name, value in stored.items() if name not in state}
+    return {**undone, **{name: claimed[name] for name in state if name in claimed}}
+
+
+def _is_refusal(error: Any) -> bool:
+    return isinstance(error, dict) and str(error.get("message")).startswith(REFUSAL)
+
+
+def _list(token: Mapping[str, Any], field: str) -> list[Any]:
+    """Return a token's list, empty if a person wrote something else there."""
+    value = token.get(field)
+    return value if isinstance(value, list) else []
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,204 @@
+"""Results that could not be saved, kept in files beside the pilot so that none is ever dropped."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import re
+import stat
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from ..couch.writes import doc_path
+from ..documents import Document
+from ..exceptions import SettingsError
+from ..modifiers import claim_of
+from ..util import seconds
+
+FOLDER_VARIABLE = "PICAS_SPOOL"
+FOLDER = "picas-spool"
+"""Where results are kept, below the working directory, unless the environment names another folder."""
+NOT_OURS = "not-ours"
+"""The folder in there for results whose tokens are somebody else's by now."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A result that was kept in a file."""
+
+    path: Path
+    """The file."""
+    token: dict[str, Any]
+    """The token as it was to be saved."""
+    claimed: dict[str, Any]
+    """Its content when it was locked."""
+    database: str | None
+    """The name of the database that it belongs to, None if an older release has written the file."""
+    server: str | None
+    """The address of the server that it was to be saved on."""
+
+    @property
+    def id(self) -> str:
+        """The token's `_id`."""
+        return str(self.claimed["_id"])
+
+
+def default_folder() -> Path:
+    """Return the folder in which results are kept."""
+    return Path(os.environ.get(FOLDER_VARIABLE) or FOLDER).absolute()
+
+
+def check_folder(folder: Path | None = None) -> None:
+    """See that results can be kept in a folder, as far as can be told before there are any.
+
+    :param folder: the default folder if left out
+    :raises SettingsError: if it is a file
+    """
+    path = folder or default_folder()
+    if path.exists() and not path.is_dir():
+        raise SettingsError(f"{FOLDER_VARIABLE} must name a folder, for results that can't be saved; {path} is a file")
+
+
+def keep(
+    token: Document,
+    claimed: dict[str, Any],
+    reason: str,
+    folder: Path | None = None,
+    *,
+    database: str | None = None,
+    server: str | None = None,
+) -> Path:
+    """Write a token with all that was to be saved, its attachments included, to a file of its own.
+
+    The file is readable by its owner only, and so is a folder that is made for it. It is a JSON object: `reason`,
+    `time` (seconds since the epoch), `database`, `server`, `claimed` (the token as it was when it was locked) and
+    `token`.
+
+    :param token: the token as it was to be saved
+    :param claimed: its content when it was locked
+    :param reason: why it could not be saved
+    :param folder: where to keep it; the default folder if left out. If nothing can be written there, the file goes to
+        a new folder for temporary files.
+    :param database: the name of the database that the token belongs to
+    :param server: the address of its server, without user and password
+    :returns: the file
+    :raises OSError: if the file can't be written
+    """
+    content = {
+        "reason": reason,
+        "time": seconds(),
+        "database": database,
+        "server": server,
+        "claimed": claimed,
+        "token": token.value,
+    }
+    try:
+        return _write(folder or default_folder(), content)
+    except OSError:
+        return _write(Path(tempfile.mkdtemp(prefix=f"{FOLDER}-")), content)
+
+
+def files(folder: Path) -> list[Path]:
+    """Return the files in which results are kept, in the order of their names; none if there is no such folder.
+
+    :raises OSError: if the folder can't be read
+    """
+    try:
+        return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
+    except FileNotFoundError:
+        return []
+
+
+def read(path: Path) -> Kept:
+    """Return the result that was kept in a file.
+
+    :raises FileNotFoundError: if the file is gone
+    :raises ValueError: if there is no such result in it, or if it is another user's; the text says which
+    :raises OSError: if the file can't be read
+    """
+    try:
+        content = json.loads(_read_own(path))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
+        raise ValueError("it is no JSON, or only half of it") from None
+    token, claimed = (content.get(name) if isinstance(content, dict) else None for name in ("token", "claimed"))
+    if not (isinstance(token, dict) and isinstance(claimed, dict) and isinstance(claimed.get("_rev"), str)):
+        raise ValueError("it holds no token")
+    doc_path(claimed.get("_id"))  # type: ignore[arg-type]  # it says so if that is no id
+    return Kept(path, token, claimed, content.get("database"), content.get("server"))
+
+
+def put_aside(path: Path) -> Path:
+    """Move a file into the folder for results whose tokens are somebody else's by now, and return its new place.
+
+    :raises FileNotFoundError: if the file is gone
+    :raises OSError: if it can't be moved
+    """
+    if path.parent.name == NOT_OURS:
+        return path
+    folder = path.parent / NOT_OURS
+    folder.mkdir(mode=0o700, exist_ok=True)
+    target = folder / path.name
+    if target.exists():  # never in place of another
+        target = folder / f"{path.stem}.{uuid4().hex}.json"
+    return path.rename(target)
+
+
+def _read_own(path: Path) -> bytes:
+    """Return what is in a file of this user's: on a shared disk others may have put something there."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise ValueError("it is no regular file") from None
+        raise
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is no regular file")
+        if status.st_uid != os.geteuid():
+            raise ValueError("it belongs to another user")
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
+
+
+def _write(folder: Path, content: dict[str, Any]) -> Path:
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    token, claimed = content["token"], content["claimed"]
+    # Without a claim, nothing else would tell this result from that of another attempt.
+    claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}-{uuid4().hex}"
+    path = folder / f"{_safe(token.get('_id', 'token'))}-{_safe(claim)}.json"
+    partial = path.with_suffix(f".{os.getpid()}.part")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(content, file, default=repr, skipkeys=True)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    for written in (folder, folder.parent):  # so that a machine that goes down now does not forget the names
+        _sync(written)
+    return path
+
+
+def _safe(name: object) -> str:
+    """Return a part of a file's name that is fit for any disk."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", str(name))[:100]
+
+
+def _sync(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # not every disk can do that; the file itself is written
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

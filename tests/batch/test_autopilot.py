@@ -1,0 +1,348 @@
+"""The autopilot submits as many pilots as are missing, and no more."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+from support.places import EXAMPLES
+from support.tokens import make_token
+
+from picas import autopilot as module
+from picas.autopilot import Autopilot, Finding, JobClass, read_table
+from picas.exceptions import SettingsError
+from picas.schedulers import Jobs, Scheduler, SchedulerError, Slurm
+from picas.views import create_views
+
+NONE = frozenset()
+
+
+def ids(count, start=0):
+    return frozenset(f"7_{number}" for number in range(start, start + count))
+
+
+class Queue(Scheduler):
+    """A batch system in which nothing happens by itself."""
+
+    def __init__(self):
+        self.pending = set()
+        self.running = set()
+        self.submitted = []
+        self.error = None
+
+    def jobs(self, name):
+        return Jobs(frozenset(self.pending), frozenset(self.running))
+
+    def submit(self, name, count, script, arguments, options):
+        if self.error is not None:
+            raise self.error
+        self.submitted.append(count)
+        job = str(len(self.submitted))
+        self.pending |= {f"{job}_{number}" for number in range(1, count + 1)}
+        return job
+
+
+@pytest.fixture
+def queue():
+    return Queue()
+
+
+@pytest.fixture
+def lines():
+    return []
+
+
+@pytest.fixture
+def pilot(client, queue, lines):
+    """An autopilot for one class of tokens."""
+
+    def pilot(is_dry=False, **values):
+        kind = JobClass(**{"name": "all", "script": "job.sh", "max_pilots": 10, **values})
+        return Autopilot(client, [kind], queue, is_dry, lines.append)
+
+    return pilot
+
+
+class TestHowManyAreMissing:
+    @pytest.mark.parametrize(
+        ("waiting", "pending", "running", "free", "missing"),
+        [
+            (0, 0, 0, 0, 0),
+            (1, 0, 0, 0, 1),
+            (3, 0, 0, 0, 3),
+            (50, 0, 0, 0, 10),  # never more than the maximum
+            (50, 4, 5, 0, 1),
+            (50, 6, 5, 0, 0),
+            (3, 2, 0, 0, 1),  # those in the queue will take some
+            (1, 0, 6, 6, 0),  # nor because one token waits while six pilots are idle
+            (7, 0, 6, 6, 1),
+            (7, 0, 6, 0, 4),
+        ],
+    )
+    def test_for_a_token_each(self, waiting, pending, running, free, missing):
+        kind = JobClass("all", "job.sh", max_pilots=10)
+        assert Finding(waiting, 0, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
+
+    @pytest.mark.parametrize(("waiting", "missing"), [(1, 1), (20, 1), (21, 2), (400, 10)])
+    def test_for_pilots_with_slots_that_are_to_have_several_tokens_each(self, waiting, missing):
+        kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
+        assert Finding(waiting, 0, Jobs(NONE, NONE), 0).missing(kind) == missing
+
+    def test_what_is_queued_counts_with_all_of_its_slots(self):
+        kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
+        assert Finding(61, 0, Jobs(ids(2), NONE), 4).missing(kind) == 1
+
+
+class TestLooking:
+    def test_submits_what_is_missing_once(self, pilot, queue, push, lines):
+        push(3)
+        autopilot = pilot()
+        assert autopilot.look()
+        assert autopilot.look()
+        assert queue.submitted == [3]
+        assert lines == [
+            "all: 3 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: submitted 3 pilots as job 1",
+            "all: 3 tokens wait, 3 jobs are queued and 0 run, with 0 free slots: that is enough",
+        ]
+
+    def test_says_what_it_would_do(self, pilot, queue, push, lines):
+        push(1)
+        pilot(is_dry=True).look()
+        assert queue.submitted == []
+        assert lines[0].endswith("1 pilot would be submitted")
+
+    def test_asks_pilots_that_live_for_their_free_slots(self, pilot, queue, push, client):
+        push(5)
+        state = {"type": "pilot", "state": "running", "slots": 4}
+        client.save({"_id": "picas_pilot_a", **state, "slurm_job_id": "9_1", "free": 3})
+        client.save({"_id": "picas_pilot_b", **state, "slurm_job_id": "9_2", "free": 2})
+        client.save({"_id": "picas_pilot_c", **state, "slurm_job_id": "8_1", "free": 4})  # its job has ended
+        client.save({"_id": "picas_pilot_d", **state, "slurm_job_id": ["odd"], "free": "some"})
+        queue.running = {"9_1", "9_2"}
+        pilot().look()
+        assert queue.submitted == []
+        push_more = [make_token(number) for number in range(10, 13)]
+        client.save_documents(push_more)
+        pilot().look()
+        assert queue.submitted == [3]
+
+    def test_takes_a_job_that_has_no_pilot_yet_for_one_with_free_slots(self, pilot, queue, push):
+        push(4)
+        queue.running = {"9_1"}
+        pilot(slots=4).look()
+        assert queue.submitted == []
+
+    def test_counts_the_tokens_of_the_view_of_the_class(self, pilot, queue, client):
+        create_views(client, "FourCores", "doc.cores == 4")
+        client.save_documents([make_token(0), make_token(1, cores=4), make_token(2, cores=4)])
+        pilot(design_doc="FourCores").look()
+        assert queue.submitted == [2]
+
+    def test_says_which_views_are_missing_and_goes_on_with_other_classes(self, client, queue, push, lines):
+        push(1)
+        kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
+        assert not Autopilot(client, kinds, queue, tell=lines.append).look()
+        assert re.search(r"^gpu: there is no view Gpu/todo, .* python createViews.py Gpu$", lines[0])
+        assert queue.submitted == [1]
+
+
+class TestFailures:
+    @pytest.fixture(autouse=True)
+    def clock(self, monkeypatch):
+        """Seconds that have passed for the autopilot."""
+        began, passed = time.monotonic(), [0.0]
+        monkeypatch.setattr(module, "monotonic", lambda: began + passed[0])
+        return passed
+
+    def test_of_submissions_are_said_and_not_repeated_at_once(self, pilot, queue, push, lines, clock):
+        push(1)
+        queue.error = SchedulerError("sbatch: error: no such partition")
+        autopilot = pilot()
+        assert not autopilot.look()
+        assert "no such partition; it is tried again after 60 s at the earliest" in lines[0]
+        queue.error = None
+        assert autopilot.look()
+        assert "nothing is submitted for another 60 s, after a failure" in lines[1]
+        clock[0] += 61
+        autopilot.look()
+        assert queue.submitted == [1]
+
+    def test_make_it_wait_longer_each_time_but_an_hour_at_the_most(self, pilot, queue, push, lines, clock):
+        push(1)
+        queue.error = SchedulerError("no")
+        autopilot = pilot()
+        for _ in range(8):
+            autopilot.look()
+            clock[0] += 4000
+        waits = [int(line.split("after ")[1].split()[0]) for line in lines]
+        assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
+
+    def test_are_jobs_too_that_end_without_having_taken_a_token(self, pilot, queue, push, lines, clock, caplog):
+        """A script with a mistake in it would be submitted for ever."""
+        push(2)
+        autopilot = pilot()
+        autopilot.look()
+        queue.pending.clear()
+        autopilot.look()
+        assert queue.submitted == [2]
+        assert "the last jobs have ended and no token was taken" in caplog.text
+        clock[0] += 61
+        autopilot.look()
+        assert queue.submitted == [2, 2]
+
+    def test_are_not_jobs_that_have_worked(self, pilot, queue, push, client):
+        push(2)
+        autopilot = pilot()
+        autopilot.look()
+        queue.pending.clear()
+        client.save(client.get("token_0").value | {"lock": 1, "done": 1})
+        autopilot.look()
+        client.save_documents([make_token(5)])
+        autopilot.look()
+        assert queue.submitted == [2, 1, 1]
+
+    def test_are_not_jobs_that_have_worked_while_more_tokens_came(self, pilot, queue, push, client, caplog):
+        push(2)
+        autopilot = pilot()
+        autopilot.look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 1})
+        client.save_documents([make_token(number) for number in range(5, 9)])
+        autopilot.look()
+        assert queue.submitted == [2, 5]
+        assert "no token was taken" not in caplog.text
+
+    def test_of_one_class_do_not_concern_the_others(self, client, push, queue, lines):
+        push(1)
+
+        class Odd(Queue):
+            def jobs(self, name):
+                if name == "picas-odd":
+                    raise SchedulerError("squeue: error: slurm_load_jobs")
+                return super().jobs(name)
+
+        odd = Odd()
+        kinds = [JobClass(name, "job.sh") for name in ("odd", "good")]
+        assert not Autopilot(client, kinds, odd, tell=lines.append).look()
+        assert odd.submitted == [1]
+        assert "slurm_load_jobs" in lines[0]
+
+    def test_of_the_database_do_not_end_one_that_stays(self, far, gate, push, queue, lines, caplog):
+        push(1)
+        autopilot = Autopilot(far, [JobClass("all", "job.sh")], queue, tell=lines.append)
+        pauses = []
+
+        def sleep(seconds):
+            pauses.append(seconds)
+            if len(pauses) == 1:
+                gate.open()
+            else:
+                raise KeyboardInterrupt
+
+        gate.close()
+        with pytest.raises(KeyboardInterrupt):
+            autopilot.stay(5, sleep)
+        assert pauses == [5, 5]
+        assert "The pool can't be looked at now" in caplog.text
+        assert queue.submitted == [1]
+
+
+class TestTheTable:
+    @pytest.fixture
+    def table(self, tmp_path):
+        (tmp_path / "job.sh").write_text("#!/bin/sh\n")
+
+        def table(text):
+            file = tmp_path / "table.ini"
+            file.write_text(text)
+            return file
+
+        return table
+
+    def test_has_a_section_for_each_class(self, table, tmp_path):
+        text = "[DEFAULT]\nscript = job.sh\n[one]\n[gpu]\nview = waiting\nslots=2\noptions = --gpus=1 '--comment=a b'\n"
+        one, gpu = read_table(table(text))
+        assert one == JobClass("one", str(tmp_path / "job.sh"))
+        assert (gpu.view, gpu.slots, gpu.options, gpu.job_name) == (
+            "waiting",
+            2,
+            ("--gpus=1", "--comment=a b"),
+            "picas-gpu",
+        )
+
+    def test_of_the_example_is_one(self):
+        assert [kind.name for kind in read_table(EXAMPLES / "autopilot.ini")] == ["all"]
+
+    @pytest.mark.parametrize(
+        ("text", "complaint"),
+        [
+            ("", "has no class in it"),
+            ("script = job.sh", "is no table of classes"),
+            ("[a]\nslots = 2", r"\[a\]: the key script is missing"),
+            ("[a]\nscript = none.sh", r"\[a\], script: there is no file .*none.sh"),
+            ("[a]\nscript = job.sh\nslot = 2", r"\[a\], slot: there is no such key; known are arguments, "),
+            ("[a]\nscript = job.sh\nslots = many", r"\[a\], slots: 'many' is not a number"),
+            ("[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: '0' is not a number"),
+            ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a number"),
+            ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
+        ],
+    )
+    def test_that_makes_no_sense_is_refused_with_the_place(self, table, text, complaint):
+        with pytest.raises(SettingsError, match=complaint):
+            read_table(table(text))
+
+
+class TestSlurmItselfWithoutOne:
+    @pytest.mark.parametrize("is_job", [False, True], ids=["in a shell", "in a job"])
+    def test_what_a_job_was_granted_is_not_handed_down_and_settings_are(self, monkeypatch, tmp_path, is_job):
+        """scrontab runs its commands as jobs."""
+        sbatch = tmp_path / "sbatch"
+        sbatch.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho '7;lab'\n")
+        sbatch.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+        settings = {"SBATCH_ACCOUNT": "us", "SLURM_CONF": "/slurm.conf", "SLURM_CLUSTERS": "lab"}
+        granted = {"SLURM_JOB_ID": "5", "SLURM_CPUS_PER_TASK": "7"} if is_job else {}
+        for name, value in {**settings, **granted}.items():
+            monkeypatch.setenv(name, value)
+        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
+        handed_down = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
+        assert settings.items() <= handed_down.items()
+        assert not {"SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"} & set(handed_down)
+
+    def test_a_command_that_is_not_there(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(SchedulerError, match="there is no command squeue here"):
+            Slurm().jobs("picas-all")
+
+    def test_the_script_says_so_in_one_line_and_its_exit_code(self, environment, tmp_path, push):
+        push(1)
+        ran = subprocess.run(
+            [sys.executable, EXAMPLES / "run_autopilot.py"],
+            env={**environment, "PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert ran.returncode == 1
+        assert ran.stdout.count("\n") == 1
+        assert "there is no command squeue here" in ran.stdout
+        assert ran.stderr == ""
+
+    def test_a_table_that_is_none_is_one_line(self, environment, tmp_path):
+        table = tmp_path / "table.ini"
+        table.write_text("nonsense")
+        ran = subprocess.run(
+            [sys.executable, EXAMPLES / "run_autopilot.py", table],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert (ran.returncode, ran.stdout, ran.stderr.count("\n")) == (1, "", 1)

@@ -1,0 +1,323 @@
+"""The Grid example, as far as that goes without a Grid: the JDL is sound; the sandbox holds all that a pilot needs."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+from support.places import EXAMPLES
+from support.tokens import make_token
+
+from picas.sandbox import REQUIREMENTS
+from picas.views import count_states
+
+ROOT = EXAMPLES.parent
+JDL = (EXAMPLES / "grid-example.jdl").read_text(encoding="utf-8")
+KNOWN = {
+    "JobName", "Executable", "Arguments", "StdOutput", "StdError", "InputSandbox", "OutputSandbox", "CPUTime",
+    "Parameters", "StopSigNumber", "StopSigRegex", "StopSigFinishSeconds",
+}  # fmt: skip
+UNREACHABLE = "http://127.0.0.1:1"
+RESCHEDULE = 222
+
+
+def attributes(text=JDL):
+    # DIRAC's client drops comment lines before it parses; a semicolon ends an attribute.
+    lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    return dict(re.fullmatch(r"\s*(\w+) = (.*)", part, re.DOTALL).groups() for part in lines.split(";") if part.strip())
+
+
+def listed(attribute):
+    return re.findall(r'"([^"]+)"', attributes()[attribute])
+
+
+class TestJdl:
+    def test_names_attributes_as_dirac_does(self):
+        assert set(attributes()) == KNOWN
+
+    def test_all_files_of_the_input_sandbox_are_there(self):
+        files = listed("InputSandbox")
+        made = "grid-sandbox/picas.tar"
+        assert made in files
+        assert [name for name in files if name != made and not (EXAMPLES / name).is_file()] == []
+        assert attributes()["Arguments"].strip('"').split()[0] in {name.rpartition("/")[2] for name in files}
+
+    def test_dirac_s_own_parsers_read_it_and_make_two_jobs_of_it(self):
+        pytest.importorskip("DIRACCommon", reason="DIRACCommon needs Python 3.11")
+        from DIRACCommon.Core.Utilities.ClassAd.ClassAdLight import ClassAd
+        from DIRACCommon.Core.Utilities.JDL import loadJDLAsCFG
+        from DIRACCommon.WorkloadManagementSystem.Utilities.ParametricJob import generateParametricJobs
+
+        # As dirac-wms-job-submit sends it: in brackets, without the lines that are comments.
+        described = ClassAd(f"[{''.join(line for line in JDL.splitlines(True) if not line.startswith('#'))}]")
+        assert described.isOK()
+        assert set(described.getAttributes()) == KNOWN
+        made = generateParametricJobs(described)
+        assert made["OK"], made
+        assert len(made["Value"]) == 2
+        for job in made["Value"]:
+            strict = loadJDLAsCFG(job)
+            assert strict["OK"], strict
+            content = strict["Value"][0].getAsDict()
+            assert content["Executable"] == "/bin/bash"
+            assert content["Arguments"] == attributes()["Arguments"].strip('"')
+            assert sorted(re.split(r"[,\s]+", content["InputSandbox"])) == sorted(listed("InputSandbox"))
+
+    def test_the_software_is_taken_from_elsewhere_by_one_line(self):
+        """As the page says."""
+        page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+        assert '`"grid-sandbox/picas.tar"`' in page
+        assert '`"grid-sandbox/software.txt"`' in page
+        assert sum('"grid-sandbox/picas.tar"' in line for line in JDL.splitlines()) == 1
+
+
+def build(examples, *arguments, python=sys.executable, **changes):
+    return subprocess.run(
+        [str(examples / "grid-sandbox" / "build.sh"), *arguments],
+        env={**os.environ, "PYTHON": str(python), **changes}, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory):
+    """A folder with the packages that the archive was made of."""
+    return tmp_path_factory.mktemp("kept") / "packages"
+
+
+@pytest.fixture(scope="module")
+def sandbox(project, packages):
+    """The archive, built from a checkout."""
+    result = build(project / "examples", "--save-packages", str(packages))
+    assert (result.returncode, result.stderr) == (0, "")
+    archive = project / "examples" / "grid-sandbox" / "picas.tar"
+    assert result.stdout == f"Made {archive} ({archive.stat().st_size >> 10} KiB)\n"
+    return archive
+
+
+def names(archive):
+    with tarfile.open(archive) as opened:
+        return opened.getnames()
+
+
+class TestBuild:
+    def test_the_requirements_are_those_of_the_package(self):
+        assert f"install_requires={list(REQUIREMENTS)}".replace("'", '"') in (ROOT / "setup.py").read_text()
+
+    def test_the_archive_is_small_and_pure_python(self, sandbox):
+        assert sandbox.stat().st_size < 1 << 20
+        assert [name for name in names(sandbox) if name.endswith((".so", ".pyd", ".pyc"))] == []
+        assert {name.partition("/")[0] for name in names(sandbox)} >= {"picas", "couchdb", "requests", "certifi"}
+
+    def test_the_same_again_gives_the_same_bytes(self, project, sandbox):
+        before = sandbox.read_bytes()
+        (project / "picas" / "actors.py").touch()
+        assert build(project / "examples").returncode == 0
+        assert sandbox.read_bytes() == before
+
+    def test_from_an_installed_package(self, tmp_path, sandbox):
+        """The examples alone, with a Python that has picas."""
+        examples = Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("*.tar")))
+        assert build(examples).returncode == 0
+        assert (examples / "grid-sandbox" / "picas.tar").read_bytes() == sandbox.read_bytes()
+
+    def test_without_a_network(self, project, sandbox, packages):
+        before = sandbox.read_bytes()
+        sandbox.unlink()
+        result = build(project / "examples", "--find-links", str(packages), PIP_INDEX_URL=UNREACHABLE)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert sandbox.read_bytes() == before
+
+    def test_with_the_source_release_of_couchdb(self, tmp_path, project, sandbox, packages):
+        """Which an older page told people to get."""
+        folder = tmp_path / "packages"
+        folder.mkdir()
+        for wheel in packages.glob("*.whl"):
+            if not wheel.name.startswith("CouchDB"):
+                shutil.copy(wheel, folder)
+        make_source_release(folder, sandbox)
+        before = sandbox.read_bytes()
+        result = build(project / "examples", "--find-links", str(folder), PIP_INDEX_URL=UNREACHABLE)
+        assert (result.returncode, result.stderr) == (0, "")
+        assert "couchdb/client.py" in names(sandbox)
+        assert not any(name.startswith("CouchDB-1.2") or name.endswith(".rst") for name in names(sandbox))
+        sandbox.write_bytes(before)
+
+    def test_what_pip_can_t_get_is_said_in_a_line_and_the_last_archive_stays(self, tmp_path, project, sandbox):
+        before = sandbox.read_bytes()
+        result = build(project / "examples", "--find-links", str(tmp_path))
+        assert result.returncode == 1
+        assert re.fullmatch(r"build\.sh: pip can't get CouchDB>=1\.2 and requests>=2\.25: ERROR: .*\n", result.stderr)
+        assert sandbox.read_bytes() == before
+        assert list(sandbox.parent.glob("*.partial")) == []
+
+
+def make_source_release(folder, sandbox):
+    """Write CouchDB-1.2.tar.gz as far as it matters: the package in a folder, with other files beside it."""
+    tree = folder / "tree" / "CouchDB-1.2"
+    tree.mkdir(parents=True)
+    with tarfile.open(sandbox) as archive:
+        for member in archive.getmembers():
+            if member.name.startswith("couchdb/"):
+                archive.extract(member, tree)
+    (tree / "README.rst").write_text("CouchDB\n")
+    with tarfile.open(folder / "CouchDB-1.2.tar.gz", "w:gz") as archive:
+        archive.add(tree, "CouchDB-1.2")
+    shutil.rmtree(folder / "tree")
+
+
+class Node:
+    """A worker node with a bare Python, and a job's folder on it."""
+
+    def __init__(self, folder, settings):
+        self.job = folder / "job"
+        self.binaries = folder / "bin"
+        self.home = folder
+        self.settings = settings
+        self.job.mkdir()
+        self.binaries.mkdir()
+        for program in ("bash", "tar", "gzip", "touch", "hostname", "sh"):
+            (self.binaries / program).symlink_to(shutil.which(program))
+
+    def install_python(self, name="python3"):
+        bare = getattr(sys, "_base_executable", sys.executable)
+        (self.binaries / name).write_text(f'#!/bin/sh\nexec "{bare}" -S "$@"\n')  # -S: nothing that was installed
+        (self.binaries / name).chmod(0o755)
+
+    def unpack(self, archive, folder=None):
+        folder = folder or self.job
+        folder.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(archive) as opened:
+            opened.extractall(folder)
+
+    def start(self, **changes):
+        """Start the pilot as DIRAC does."""
+        executable, arguments = (attributes()[name].strip('"') for name in ("Executable", "Arguments"))
+        return subprocess.run(
+            [executable, *arguments.split()],
+            cwd=self.job, capture_output=True, text=True, timeout=60, check=False,
+            env={**self.settings, "PATH": str(self.binaries), "HOME": str(self.home), "DIRACJOBID": "42", **changes},
+        )  # fmt: skip
+
+
+@pytest.fixture
+def node(tmp_path, environment):
+    """A node with the files of the input sandbox but for the software."""
+    node = Node(tmp_path, {name: value for name, value in environment.items() if name.startswith("PICAS_")})
+    for name in listed("InputSandbox"):
+        if not name.endswith(".tar"):
+            shutil.copy(EXAMPLES / name, node.job)
+    node.install_python()
+    return node
+
+
+def assert_done(result, client):
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Processed 1 tokens: 1 done" in result.stdout
+    assert count_states(client)["done"] == 1
+    assert client.get("token_0")["dirac_job_id"] == "42"
+    assert b"from the grid" in client.get("token_0").get_attachment("logs_token_0.out", client)["data"]
+
+
+class TestStartPilot:
+    @pytest.fixture(autouse=True)
+    def pool(self, client):
+        client.save(make_token(0, input="echo from the grid"))
+
+    @pytest.mark.parametrize("way", ["as it is", "unpacked", "unpacked beside itself"])
+    def test_from_the_archive(self, node, client, sandbox, way):
+        """DIRAC unpacks archives itself."""
+        if way != "unpacked":
+            shutil.copy(sandbox, node.job)
+        if way != "as it is":
+            node.unpack(sandbox)
+        assert_done(node.start(), client)
+
+    def test_from_the_two_archives_of_an_older_page(self, node, client, sandbox, tmp_path):
+        """The requests package was on the node then."""
+        node.unpack(sandbox, tmp_path / "site")
+        with tarfile.open(node.job / "picas.tar", "w") as archive:
+            archive.add(tmp_path / "site" / "picas", "picas")
+        make_source_release(node.job, sandbox)
+        for package in ("picas", "couchdb"):
+            shutil.rmtree(tmp_path / "site" / package)
+        assert_done(node.start(PYTHONPATH=str(tmp_path / "site")), client)
+
+    def test_from_a_shared_folder(self, node, client, sandbox, tmp_path):
+        node.unpack(sandbox, tmp_path / "shared")
+        (node.job / "software.txt").write_text(f"{tmp_path}/shared\n")
+        assert_done(node.start(), client)
+
+    def test_from_a_virtual_environment(self, node, client, sandbox, tmp_path):
+        """Its Python comes before the node's."""
+        environment = tmp_path / "shared"
+        node.unpack(sandbox, environment / "site")
+        (node.binaries / "python3").rename(environment / "python3")
+        (environment / "bin").mkdir()
+        program = f'#!/bin/sh\nPYTHONPATH={environment}/site exec "{environment}/python3" "$@"\n'
+        (environment / "bin" / "python3").write_text(program)
+        (environment / "bin" / "python3").chmod(0o755)
+        (node.job / "software.txt").write_text(str(environment))  # without an end of line
+        assert_done(node.start(), client)
+
+    def test_without_the_shared_folder_the_job_is_tried_again(self, node, client):
+        (node.job / "software.txt").write_text("/nowhere at all\n")
+        result = node.start()
+        assert (result.returncode, result.stdout) == (RESCHEDULE, "")
+        assert result.stderr == (
+            "startpilot.sh: there is no folder /nowhere at all on this node, which software.txt names\n"
+        )
+
+    @pytest.mark.parametrize("name", ["python", "python3.11", "python3.9"])
+    def test_with_a_python_of_another_name(self, node, client, sandbox, name):
+        node.unpack(sandbox)
+        (node.binaries / "python3").write_text("#!/bin/sh\nexit 1\n")  # too old
+        node.install_python(name)
+        assert_done(node.start(), client)
+
+    def test_without_a_python(self, node, sandbox):
+        node.unpack(sandbox)
+        (node.binaries / "python3").unlink()
+        result = node.start()
+        assert (result.returncode, result.stdout) == (1, "")
+        assert re.fullmatch(r"startpilot\.sh: there is no Python from 3\.9 on in \S+\n", result.stderr)
+
+    def test_without_picas(self, node):
+        result = node.start()
+        assert result.returncode == 1
+        assert result.stderr.endswith("startpilot.sh: picas can't be imported: make picas.tar with build.sh\n")
+
+    def test_without_the_database_the_job_is_tried_again(self, node, client, sandbox):
+        node.unpack(sandbox)
+        result = node.start(PICAS_HOST_URL=UNREACHABLE)
+        assert (result.returncode, result.stdout) == (RESCHEDULE, "")
+        assert result.stderr.endswith("startpilot.sh: so DIRAC is to try this job again\n")
+        assert count_states(client)["todo"] == 1
+
+    def test_with_wrong_settings_the_job_is_not_tried_again(self, node, sandbox):
+        node.unpack(sandbox)
+        result = node.start(PICAS_DATABASE="nothing_there")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "there is no database nothing_there" in result.stderr
+        assert result.stderr.endswith("startpilot.sh: no pilot is started\n")
+
+    def test_without_run_bits(self, node, client, sandbox):
+        """As if the job's folder allowed no programs."""
+        node.unpack(sandbox)
+        for path in node.job.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        assert_done(node.start(), client)
+
+    def test_dirac_s_watchdog_is_told_not_to_look_at_the_processor_time(self, node, client, sandbox):
+        node.unpack(sandbox)
+        token = client.get("token_0")
+        token["input"] = f"cd {node.job}; echo *; echo from the grid"
+        client.save(token)
+        assert_done(node.start(), client)
+        listing = client.get("token_0").get_attachment("logs_token_0.out", client)["data"].decode()
+        assert "DISABLE_WATCHDOG_CPU_WALLCLOCK_CHECK" in listing

@@ -1,0 +1,337 @@
+"""Pilots on a real Slurm, started by the example script as its users do."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.places import EXAMPLES, require
+from support.slurm_cluster import Slurm, missing
+from support.tokens import make_token
+from support.workers import is_alive, wait_for
+
+from picas.views import count_states
+
+QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
+"""Times that let pilots notice within seconds what takes minutes otherwise."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed():
+    """Slurm itself."""
+    require("slurm", missing())
+
+
+@pytest.fixture(scope="module")
+def cluster(installed):
+    with Slurm() as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def slurm(cluster):
+    """The cluster, with no jobs and both of its nodes, before the test and after it."""
+    yield cluster
+    cluster.cancel_all()
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """A copy of the examples, so that Slurm writes its files there."""
+    return Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("__pycache__", "*.tar")))
+
+
+@pytest.fixture
+def settings(slurm, environment):
+    """The environment in which pilots are submitted."""
+    python = os.pathsep.join([str(Path(sys.executable).parent), slurm.environment["PATH"]])
+    outside = {name: value for name, value in environment.items() if not name.startswith(("SLURM", "SBATCH"))}
+    return {**outside, **QUICK, "PATH": python, "SLURM_CONF": slurm.environment["SLURM_CONF"]}
+
+
+@pytest.fixture
+def submit(slurm, examples, settings):
+    """Submit the example script and return the job's id."""
+
+    def submit(*arguments, options=(), folder=examples, script="slurm-example.sh", **changes):
+        return slurm.submit(script, *arguments, options=options, cwd=folder, env={**settings, **changes})
+
+    return submit
+
+
+@pytest.fixture
+def push(client):
+    """Save tokens, each with the command that it stands for."""
+
+    def push(*commands, **fields):
+        tokens = [make_token(number, input=command, **fields) for number, command in enumerate(commands)]
+        assert all(client.save_documents(tokens))
+
+    return push
+
+
+@pytest.fixture
+def started(tmp_path):
+    """The file in which tasks note that they began, most of them their process ids."""
+    return tmp_path / "started"
+
+
+def wait_for_states(client, seconds=30.0, **states):
+    """Return once so many tokens are in these states."""
+    wait_for(lambda: states.items() <= count_states(client).items(), seconds)
+
+
+def attempts(client, token_id="token_0"):
+    return client.get(token_id)["attempts"]
+
+
+def outcomes(client, token_id="token_0"):
+    return [attempt["outcome"] for attempt in attempts(client, token_id)]
+
+
+def pids(file):
+    """Return the process ids that tasks have noted in a file, one a line."""
+    return [int(line) for line in file.read_text().split()] if file.exists() else []
+
+
+def output(folder):
+    return "".join(path.read_text() for path in sorted(folder.glob("slurm-*.out")))
+
+
+class TestArray:
+    def test_pilots_drain_the_pool_and_end(self, slurm, submit, push, client):
+        push(*["true"] * 12, "false")
+        job = submit(options=("--array=1-3",))
+        assert slurm.wait_for_end(job) == {f"{job}_{task}": "COMPLETED" for task in (1, 2, 3)}
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 12, "error": 1}
+
+    def test_tokens_say_which_job_had_them(self, slurm, submit, push, client):
+        push(*["sleep 1"] * 4)
+        job = submit()
+        slurm.wait_for_end(job)
+        assert {client.get(f"token_{number}")["slurm_job_id"] for number in range(4)} == {f"{job}_1", f"{job}_2"}
+        attempt = attempts(client)[0]
+        assert attempt["job_id"] == client.get("token_0")["slurm_job_id"]
+        assert attempt["host"] == client.get("token_0")["hostname"]
+
+    def test_from_any_folder_with_options_on_the_command_line(self, slurm, submit, push, client, examples, tmp_path):
+        """The tokens of a view of its own, each in a folder of its own below $TMPDIR."""
+        scratch, elsewhere = tmp_path / "scratch", tmp_path / "else where"
+        scratch.mkdir()
+        elsewhere.mkdir()
+        push("pwd > $PICAS_SCRATCH_NOTE; echo left > file", "true")
+        client.save(make_token(9, input="false", cores=1))
+        note = tmp_path / "note"
+        job = submit(
+            "--design-doc",
+            "Monitor",
+            "--max-tasks",
+            "2",
+            options=("--array=1", f"--output={tmp_path}/out"),
+            folder=elsewhere,
+            script=examples / "slurm-example.sh",
+            TMPDIR=str(scratch),
+            PICAS_SCRATCH_NOTE=str(note),
+        )
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}, (tmp_path / "out").read_text()
+        assert Path(note.read_text().strip()).parent.parent == scratch
+        assert list(scratch.iterdir()) == list(elsewhere.iterdir()) == []
+        assert count_states(client)["todo"] == 1
+
+
+class TestEnds:
+    """What is at work when a pilot is ended goes back into the pool, and does not count as a failure."""
+
+    TASK = "echo $$ >> {file}; sleep 60"
+
+    def assert_put_back(self, client, started, count=1):
+        wait_for_states(client, 15, todo=count, locked=0)
+        assert not any(is_alive(pid) for pid in pids(started))
+        tokens = [client.get(f"token_{number}") for number in range(count)]
+        assert all(token["scrub_count"] == 0 for token in tokens)
+
+    def test_scancel(self, slurm, submit, push, client, started):
+        push(self.TASK.format(file=started))
+        job = submit(options=("--array=1",))
+        wait_for(lambda: pids(started))
+        slurm.run("scancel", f"{job}_1")
+        self.assert_put_back(client, started)
+        assert outcomes(client) == ["stopped"]
+        assert attempts(client)[0]["job_id"] == f"{job}_1"
+
+    def test_another_pilot_takes_what_a_cancelled_one_has_put_back(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 2 ] || sleep 60", self.TASK.format(file=started))
+        job = submit(options=("--array=1-2",))
+        wait_for(lambda: len(pids(started)) == 2)
+        first = client.get("token_0")["slurm_job_id"]
+        assert first.startswith(job)
+        slurm.run("scancel", first)
+        wait_for_states(client, 15, todo=1)
+        second = submit(options=("--array=7",))
+        wait_for_states(client, done=1)
+        assert outcomes(client) == ["stopped", "done"]
+        assert attempts(client)[1]["job_id"] == f"{second}_7"
+
+    def test_the_end_of_its_time(self, slurm, submit, push, client, started):
+        """Slurm looks at its limits every half a minute."""
+        push(self.TASK.format(file=started))
+        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@30"))
+        wait_for(lambda: pids(started))
+        assert slurm.wait_for_end(job, 75) == {f"{job}_1": "COMPLETED"}
+        self.assert_put_back(client, started)
+        assert outcomes(client) == ["stopped"]
+
+    def test_preemption_with_requeue(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60")
+        job = submit(options=("--array=1", "--requeue"))
+        wait_for(lambda: pids(started))
+        slurm.run("scontrol", "requeue", job)
+        wait_for_states(client, 15, todo=1)
+        assert not any(is_alive(pid) for pid in pids(started))
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait for two minutes
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert outcomes(client) == ["stopped", "done"]
+        assert count_states(client)["done"] == 1
+
+
+class TestItsTime:
+    """Slurm tells a pilot when its job must end."""
+
+    def test_no_token_is_taken_that_could_not_end_before(self, slurm, submit, client, examples):
+        walltimes = {0: 3600, 1: 1, 2: 3600, 3: 1}
+        tokens = [make_token(number, input="true", walltime=seconds) for number, seconds in walltimes.items()]
+        assert all(client.save_documents(tokens))
+        job = submit(options=("--array=1", "--time=2"))
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert count_states(client) == {"todo": 2, "locked": 0, "done": 2, "error": 0}
+        assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
+        assert "Processed 2 tokens" in output(examples)
+
+    def test_a_task_of_an_array_asks_for_its_own_time(self, slurm, tmp_path):
+        """It is the one that has the id of the whole array, and others wait that may run longer."""
+        script = tmp_path / "job.sh"
+        told = "import picas.batch.walltimes; print(picas.batch.walltimes.job_end().seconds)"
+        script.write_text(f"#!/bin/bash\n{sys.executable} -c '{told}' > {tmp_path}/$SLURM_JOB_ID\n")
+        job = slurm.submit(script, options=("--hold", "--array=1-3", "--time=10"), cwd=tmp_path)
+        for task in (1, 2):
+            slurm.run("scontrol", "update", f"JobId={job}_{task}", "TimeLimit=30")
+        slurm.run("scontrol", "release", f"{job}_3")
+        seconds = wait_for(lambda: (tmp_path / job).exists() and (tmp_path / job).read_text())
+        assert 500 < float(seconds) <= 600
+        wait_for(lambda: slurm.states(job).get(f"{job}_3") == "COMPLETED")
+
+
+class TestResources:
+    """Slurm tells a pilot what its job was granted."""
+
+    def test_slots_are_filled_with_what_fits(self, slurm, submit, client, examples, started):
+        needs = [{"cores": 3}, {}, {}, {"cores": 4}, {"memory": 501}, {"memory": 500}, {"gpus": 1}]
+        command = f"echo begin $PICAS_TOKEN_ID >> {started}; sleep 1; echo end >> {started}"
+        assert all(
+            client.save_documents([make_token(number, input=command, **need) for number, need in enumerate(needs)])
+        )
+        job = submit("--slots", "auto", options=("--array=1", "--cpus-per-task=3", "--mem=500"))
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        left = [number for number in range(len(needs)) if client.get(f"token_{number}")["lock"] == 0]
+        assert left == [3, 4, 6]
+        assert "needs more than this pilot has (3 cores, 500 MB)" in output(examples)
+        events = started.read_text().splitlines()
+        alone = events.index("begin token_0")
+        assert events[alone + 1] == "end"  # nothing beside it
+        assert any(one.startswith("begin") and two.startswith("begin") for one, two in zip(events, events[1:]))
+
+
+class TestAutopilot:
+    """It starts pilots by itself: run_autopilot.py as a person or cron runs it."""
+
+    @pytest.fixture
+    def autopilot(self, settings, examples):
+        def autopilot(*arguments, table="", **changes):
+            if table:
+                (examples / "autopilot.ini").write_text(table)
+            command = [sys.executable, "run_autopilot.py", *arguments]
+            options = {"cwd": examples, "env": {**settings, **changes}, "capture_output": True, "text": True}
+            return subprocess.run(command, timeout=60, check=False, **options)
+
+        return autopilot
+
+    def test_pilots_come_and_drain_the_pool(self, slurm, autopilot, push, client):
+        push(*["sleep 2"] * 5)
+        table = "[quick]\nscript = slurm-example.sh\nmax_pilots = 2\ntokens = 2\noptions = --time=5\n"
+        said = autopilot("--dry-run", table=table)
+        assert said.stdout == (
+            "quick: 5 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: 2 pilots would be submitted\n"
+        )
+        assert not slurm.run("squeue", "-h")
+        said = autopilot()
+        job = re.search(r"submitted 2 pilots as job (\d+)$", said.stdout.strip())[1]
+        again = autopilot()
+        assert (again.returncode, "submitted" in again.stdout) == (0, False)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED", f"{job}_2": "COMPLETED"}
+        assert count_states(client)["done"] == 5
+        assert "0 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: that is enough" in autopilot().stdout
+
+    def test_what_slurm_refuses_is_said_in_a_line(self, slurm, autopilot, push):
+        push("true")
+        said = autopilot(table="[a]\nscript = slurm-example.sh\noptions = --partition=none\n")
+        assert said.returncode == 1
+        assert said.stdout.count("\n") == 1
+        assert "invalid partition specified: none" in said.stdout
+
+    def test_pilots_that_have_nothing_to_do_are_enough(self, slurm, autopilot, push, client, settings, examples):
+        """One token waits, since it may be taken later only, and a pilot waits for it."""
+        push("true", not_before=time.time() + 600)
+        slurm.submit(
+            "slurm-example.sh",
+            options=("--job-name=picas-a", "--array=1", "--time=60"),
+            cwd=examples,
+            env=settings,
+        )
+        wait_for(lambda: any(row.id.startswith("picas_pilot_") for row in client.db.view("_all_docs")))
+        said = autopilot(table="[a]\nscript = slurm-example.sh\n")
+        assert said.stdout == "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n"
+
+
+class TestDeadNodes:
+    """Slurm starts the job anew on the other node."""
+
+    @pytest.fixture
+    def slurm(self):
+        with Slurm() as slurm:
+            yield slurm
+
+    def test_the_next_pilot_takes_what_a_dead_node_had(self, slurm, submit, push, client, started):
+        push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60", *["sleep 5"] * 3)
+        job = submit(options=("--array=1", "--nodelist=n1"))
+        wait_for(lambda: pids(started))
+        slurm.kill_node("n1")
+        other = submit(options=("--array=8", "--nodelist=n2"))
+        assert slurm.wait_for_end(other) == {f"{other}_8": "COMPLETED"}
+        assert outcomes(client) == ["lost", "done"]
+        assert client.get("token_0")["lost_count"] == 1
+        assert count_states(client)["done"] == 4
+        assert job != other
+
+    def test_two_copies_of_a_job_have_no_token_in_common(self, slurm, submit, push, client, started):
+        """A node that Slurm takes for dead, while its pilot lives on."""
+        tasks = 6
+        push(*[f"echo $PICAS_TOKEN_ID >> {started}; sleep 6"] * tasks)
+        job = submit(options=("--array=1", "--nodelist=n1"))
+        wait_for(started.exists)
+        slurm.kill_daemons("n1")
+        slurm.run("scontrol", "update", "NodeName=n1", "State=DOWN", "Reason=test")
+        wait_for(lambda: "PENDING" in slurm.states(job).values())
+        slurm.run("scontrol", "update", f"JobId={job}", "ReqNodeList=", "StartTime=now")
+        wait_for(lambda: len(slurm.pilots()) == 2)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        wait_for_states(client, done=tasks)
+        assert sorted(started.read_text().split()) == [f"token_{number}" for number in range(tasks)]
+        assert all(outcomes(client, f"token_{number}") == ["done"] for number in range(tasks))
+        pilots = {attempts(client, f"token_{number}")[0]["pilot"] for number in range(tasks)}
+        assert len(pilots) == 2

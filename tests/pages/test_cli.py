@@ -1,0 +1,229 @@
+"""The command `picas`."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import requests
+from support.tokens import make_token
+
+from picas import VERSION, TaskViewIterator, modifiers
+from picas.pool import spool
+from picas.pool.results import ClaimedToken
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "picas.cli", *arguments]
+
+
+def picas(environment, *arguments):
+    return subprocess.run(command(*arguments), env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.fixture
+def keep(client, push, tmp_path):
+    """Keep the results of so many tokens in files, as a pilot does while the database is away."""
+
+    def keep(count, folder=tmp_path / "spool"):
+        push(count)
+        tokens = TaskViewIterator(client, "todo")
+        for held in [ClaimedToken(next(tokens)) for _ in range(count)]:
+            held.token.update(exit_code=0, output="what came out")
+            held.token.put_attachment("logs.out", "what it said")
+            modifiers.end_attempt(modifiers.close(held.token), "done")
+            spool.keep(held.token, held.claimed, "x", folder, database=client.db.name, server=client.url)
+
+    return keep
+
+
+def test_version(environment):
+    assert picas(environment, "--version").stdout == f"picas {VERSION}\n"
+
+
+class TestCheck:
+    def test_a_pool_that_can_be_reached(self, environment):
+        result = picas(environment, "check")
+        expected = f"The pool {environment['PICAS_DATABASE']} can be reached\n"
+        assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
+
+    def test_a_server_that_is_away_may_come_back(self, environment):
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")
+        assert (result.returncode, result.stdout) == (75, "")
+        assert re.fullmatch(r"picas: .*127\.0\.0\.1:1.*is the address in PICAS_HOST_URL right.*\n", result.stderr)
+
+    @pytest.mark.parametrize(
+        ("name", "value", "words"),
+        [
+            ("PICAS_DATABASE", "nothing_there", "there is no database nothing_there"),
+            ("PICAS_USERNAME", "nobody_we_know", "wrong user or password"),
+            ("PICAS_HOST_URL", "no address", "PICAS_HOST_URL"),
+        ],
+    )
+    def test_wrong_settings_do_not_mend_themselves(self, environment, name, value, words):
+        result = picas({**environment, name: value}, "check")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+
+
+class TestSettings:
+    @pytest.mark.parametrize("arguments", [("check",), ("status",), ("recover", "results")], ids=" ".join)
+    def test_are_found_in_the_folder_where_the_command_is_run(self, environment, keep, tmp_path, arguments):
+        keep(1, tmp_path / "results")
+        given = {name: environment.pop(name) for name in list(environment) if name.startswith("PICAS_")}
+        names = ("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD")
+        config = tmp_path / "picasconfig.py"
+        config.write_text("".join(f"{name} = {given[name]!r}\n" for name in names))
+        config.chmod(0o600)
+        result = subprocess.run(
+            command(*arguments), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (result.returncode, result.stderr) == (0, "")
+
+    def test_without_any_it_is_said_where_they_were_looked_for(self, environment, tmp_path):
+        for name in list(environment):
+            if name.startswith("PICAS_"):
+                del environment[name]
+        result = subprocess.run(
+            command("check"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert result.returncode == 1
+        assert f"in picasconfig.py in {tmp_path}, in the environment" in result.stderr
+
+
+def test_status_counts_the_tokens_of_each_state(environment, push):
+    push(2)
+    result = picas(environment, "status")
+    assert (result.returncode, result.stdout) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n")
+
+
+def test_status_tells_which_tokens_no_pilot_can_take(environment, client):
+    client.save_documents([make_token(number, cores=2 + number // 2) for number in range(24)])
+    lines = picas(environment, "status").stdout.splitlines()
+    assert lines[:5] == [
+        "todo 24",
+        "locked 0",
+        "done 0",
+        "error 0",
+        "No pilot that runs has what these tokens of todo need:",
+    ]
+    assert sorted(lines[5:15]) == sorted(f"  2 need {cores} cores" for cores in range(2, 12))
+    assert lines[15:] == ["  and 4 others"]
+    client.save({"_id": "picas_pilot_a", "type": "pilot", "state": "running", "cores": 12})
+    assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
+
+
+def test_status_of_an_older_release_s_views(environment, client, push):
+    """They don't tell what tokens need."""
+    push(2, cores=4)
+    views = client.get("_design/Monitor")
+    del views["views"]["needs"]
+    client.save(views)
+    result = picas(environment, "status")
+    assert (result.returncode, result.stdout, result.stderr) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n", "")
+
+
+def test_status_of_views_that_are_not_there(environment):
+    result = picas(environment, "status", "Nowhere")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "there is no view Nowhere/overview_total" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["nonsense"],
+        ["serve", "--port", "x"],
+        ["serve", "--port", "70000"],
+        ["serve", "--memory", "--data", "x"],
+        ["recover", "one", "two"],
+        ["recover", ""],
+        ["recover", __file__],
+        ["recover", "--nonsense"],
+    ],
+)
+def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
+    result = picas(environment, *arguments)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+
+
+class TestRecover:
+    """`picas recover`: results that went to files come in."""
+
+    def test_all_come_in_with_their_logs_and_the_second_time_there_is_nothing(self, environment, client, keep):
+        keep(2)
+        result = picas(environment, "recover")
+        assert (result.returncode, result.stderr) == (0, "")
+        assert result.stdout == "recovered 2 results, 0 kept aside, 0 unreadable, 0 left\n"
+        token = client.get("token_1")
+        assert (token["output"], token.get_attachment("logs.out", client)["data"]) == ("what came out", b"what it said")
+        again = picas(environment, "recover")
+        assert (again.returncode, again.stdout) == (0, f"nothing to recover in {environment['PICAS_SPOOL']}\n")
+
+    def test_another_folder(self, environment, client, keep, tmp_path):
+        keep(1, tmp_path / "other")
+        result = picas(environment, "recover", str(tmp_path / "other"))
+        assert (result.returncode, result.stdout[:18]) == (0, "recovered 1 result")
+        assert client.get("token_0")["output"] == "what came out"
+
+    def test_what_does_not_come_in_is_a_line_each_and_exit_code_1(self, environment, client, keep, tmp_path):
+        keep(3)
+        half = spool.files(tmp_path / "spool")[0]
+        half.write_text("{")
+        client.save(modifiers.reset(client.get("token_1")))
+        result = picas(environment, "recover")
+        assert (result.returncode, result.stderr) == (1, "")
+        aside, unreadable, summary = result.stdout.splitlines()
+        place = tmp_path / "spool" / "not-ours"
+        assert "token_1" in aside
+        assert str(place) in aside
+        assert str(half) in unreadable
+        assert summary == f"recovered 1 result, 1 kept aside in {place}, 1 unreadable, 0 left"
+
+    def test_a_folder_that_is_not_there_needs_no_database(self, environment, tmp_path):
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover", str(tmp_path / "absent"))
+        assert (result.returncode, result.stdout) == (0, f"nothing to recover in {tmp_path / 'absent'}\n")
+
+    def test_a_database_that_is_away_is_one_line_and_nothing_is_touched(self, environment, keep, tmp_path):
+        keep(1)
+        files = spool.files(tmp_path / "spool")
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover")
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+        assert "can't reach http://127.0.0.1:9" in result.stderr
+        assert spool.files(tmp_path / "spool") == files
+
+
+@pytest.mark.parametrize("memory", [True, False])
+def test_serve_runs_a_server_until_it_is_interrupted(environment, tmp_path, memory):
+    """`picas serve`: what it prints is enough to reach it, and Ctrl-C ends it cleanly."""
+    ready = tmp_path / "ready"
+    place = ["--memory"] if memory else ["--data", str(tmp_path / "data")]
+    clean = {name: value for name, value in environment.items() if not name.startswith("PICAS_")}
+    process = subprocess.Popen(
+        command("serve", *place, "--ready-file", str(ready)), env=clean, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        shell = f". {ready}; {' '.join(command('status'))} 2>&1; echo $PICAS_HOST_URL; cat $PICAS_PASSWORD_FILE"
+        output = subprocess.run(["bash", "-c", shell], env=clean, capture_output=True, text=True, check=False).stdout
+        complaint, url, password = output.splitlines()
+        assert "there is no view Monitor/overview_total" in complaint
+        assert requests.get(f"{url}/_all_dbs", auth=("picas", password), timeout=10).json() == ["picas"]
+        assert requests.get(f"{url}/_utils/", timeout=10).status_code == 200
+    finally:
+        process.send_signal(signal.SIGINT)
+        printed, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "ten thousand tokens" in printed
+    assert "Apache CouchDB" in printed
+    assert password not in printed
+    assert not ready.exists()

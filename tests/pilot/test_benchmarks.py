@@ -1,0 +1,71 @@
+"""The benchmarks work; how fast anything is, is not tested."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def measure(location, tmp_path):
+    """Run a benchmark on the tests' server and return the rows of its table."""
+    parts = urlsplit(location.url)
+    user = f"{quote(location.username, safe='')}:{quote(location.password, safe='')}"
+    url = f"{parts.scheme}://{user}@{parts.netloc}"
+
+    def measure(name, *arguments):
+        results = tmp_path / "results.json"
+        command = [sys.executable, BENCHMARKS / name, "--url", url, "--json", results, *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert ran.returncode == 0, ran.stderr
+        assert location.password not in ran.stdout + ran.stderr + results.read_text(encoding="utf-8")
+        return json.loads(results.read_text(encoding="utf-8"))["results"]
+
+    return measure
+
+
+@pytest.mark.parametrize("slots", [[], ["--slots", "4"]])
+def test_claiming(measure, slots):
+    rows = measure("claim.py", "--pilots", "1", "3", "--tokens", "30", "--repeat", "1", "--conflicts", *slots)
+    assert [row["pilots"] for row in rows] == [1, 3]
+    for row in rows:
+        assert row["tokens/s"] > 0
+        assert (row["processed"], row["distinct"], row["twice"], row["left"]) == (30, 30, 0, 0)
+        assert (row["crashed"], row["conflicts"], row["missing"]) == (0, 0, 0)
+
+
+def test_claiming_a_share_of_a_larger_pool(measure):
+    (row,) = measure("claim.py", "--pilots", "2", "--tokens", "10", "--repeat", "1", "--backlog", "20", "--done", "5")
+    assert (row["processed"], row["distinct"]) == (10, 10)
+
+
+def test_the_bound(measure):
+    (row,) = measure("bound.py", "--connections", "2", "--tokens", "20", "--repeat", "1")
+    assert row["tokens/s"] > 0
+
+
+def test_pushing(measure):
+    rows = measure("push.py", "--tokens", "200")
+    assert [row["who"] for row in rows] == ["_bulk_docs", "push_file"]
+    assert all(row["tokens/s"] > 0 for row in rows)
+
+
+def test_waiting_tells_its_options():
+    """It takes a minute, for its pilots have to come to rest."""
+    ran = subprocess.run(
+        [sys.executable, BENCHMARKS / "idle.py", "--help"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "--pilots" in ran.stdout
+
+
+def test_living(measure):
+    (row,) = measure("beats.py", "--pilots", "20", "--seconds", "0.5", "--heartbeat", "0.2", "--lease", "1")
+    assert (row["pilots"], row["seconds"]) == (20, 0.5)

@@ -1,0 +1,275 @@
+"""Runs over tokens that need different things of their pilot."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.tokens import make_token
+
+from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, ViewIterator
+from picas.executers import execute, run_command
+from picas.tokens.states import state_of
+from picas.views import count_states
+
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
+
+MUCH = {"cores": 4, "memory": 1000, "gpus": 0, "tags": ""}
+
+
+class Pilot(RunActor):
+    """Does `work` with each token, and notes which tokens are at work side by side."""
+
+    def __init__(self, db, work=lambda task: None, **options):
+        super().__init__(db, **{**MUCH, **options})
+        self.work = work
+        self.started = []
+        self.together = []
+        self._at = {}
+        self._lock = threading.Lock()
+
+    def process_task(self, task):
+        with self._lock:
+            self.started.append(task.id)
+            self._at[task.id] = task
+            self.together.append(list(self._at.values()))
+        self.work(task)
+        with self._lock:
+            del self._at[task.id]
+
+    def most(self, field):
+        """Return how much of something the tokens that were at work side by side needed at the most."""
+        return max(sum(task.value.get(field, 1) for task in tokens) for tokens in self.together)
+
+
+class Foreign(ViewIterator):
+    """A script's own iterator: locks what it likes as it likes, the first first."""
+
+    def __init__(self, database):
+        super().__init__()
+        self.database = database
+
+    def claim_task(self):
+        for row in self.database.view("todo", include_docs=True).rows:
+            if state_of(row.doc) == "todo":
+                return self.database.save(Task(row.doc).lock(self.pilot))
+        raise IndexError("nothing left")
+
+
+@pytest.fixture
+def put(client):
+    """Save free tokens with these needs, token_0 and on."""
+
+    def put(*needs):
+        assert all(client.save_documents([make_token(number, **need) for number, need in enumerate(needs)]))
+
+    return put
+
+
+def states(client):
+    rows = client.db.view("_all_docs", startkey="token_", endkey="token_\ufff0", include_docs=True).rows
+    return {row.id: state_of(row.doc) for row in rows}
+
+
+def nap(seconds=0.05):
+    time.sleep(seconds)
+
+
+class TestWhatAPilotTakes:
+    @pytest.mark.parametrize("slots", [1, 3])
+    @pytest.mark.parametrize(
+        "needs",
+        [{"cores": 5}, {"memory": "1001"}, {"gpus": 1}, {"tags": ["avx2"]}],
+        ids=lambda needs: next(iter(needs)),
+    )
+    def test_what_needs_more_than_it_has_is_left_as_it_was(self, client, put, caplog, needs, slots):
+        put(needs, {}, {}, needs, {})
+        before = client.get("token_0").rev
+        with caplog.at_level(logging.WARNING, "picas"):
+            Pilot(client).run(slots=slots)
+        assert states(client) == {
+            "token_0": "todo",
+            "token_1": "done",
+            "token_2": "done",
+            "token_3": "todo",
+            "token_4": "done",
+        }
+        assert client.get("token_0").rev == before
+        told = [message for message in caplog.messages if "needs more than this pilot has" in message]
+        assert len(told) == 1
+        assert told[0].startswith("token_0 needs more than this pilot has (4 cores, 1000 MB): ")
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_what_needs_all_that_it_has_is_taken(self, client, put, slots):
+        needs = {"cores": 4, "memory": "1000M", "gpus": 2, "tags": ["avx2"]}
+        put(needs, {}, needs)
+        Pilot(client, gpus=2, tags="avx2,fast").run(slots=slots)
+        assert count_states(client)["done"] == 3
+
+    def test_slots_that_were_asked_for_are_cores(self, client, put):
+        """Whoever runs five tokens at a time says that five can run."""
+        put({"cores": 5}, {"cores": 6})
+        Pilot(client, cores=2).run(slots=5)
+        assert states(client) == {"token_0": "done", "token_1": "todo"}
+
+    def test_another_pilot_takes_what_one_has_left_alone(self, client, put):
+        put({"gpus": 1}, {})
+        iterator = TaskViewIterator(client, "todo")
+        Pilot(client, iterator=iterator).run(max_tasks=1)
+        assert states(client) == {"token_0": "todo", "token_1": "done"}
+        Pilot(client, iterator=iterator, gpus=1).run()
+        assert count_states(client)["done"] == 2
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_an_iterator_that_does_not_ask_ends_the_run_and_loses_nothing(self, client, put, slots):
+        """It would give the same token again and again."""
+        put({}, {}, {"gpus": 1}, {})
+        Pilot(client, iterator=Foreign(client)).run(slots=slots)
+        assert (states(client)["token_2"], count_states(client)["locked"]) == ("todo", 0)
+        assert count_states(client)["done"] >= 2
+
+    def test_what_a_token_needs_can_be_changed_while_a_pilot_waits(self, client, put):
+        put({"cores": 50})
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=30)
+
+        def change():
+            token = client.get("token_0")
+            token["cores"] = 2
+            client.save(token)
+
+        timer = threading.Timer(1.0, change)
+        timer.start()
+        Pilot(client, iterator=iterator).run(max_tasks=1, max_total_time=20)
+        timer.join()
+        assert states(client) == {"token_0": "done"}
+
+
+class TestRoom:
+    def test_a_token_takes_as_many_slots_as_it_needs_cores(self, client, put):
+        put(*[{}] * 6, {"cores": 4}, {"cores": 2}, {}, {"cores": 3}, {"cores": 2}, {"cores": 2}, {})
+        pilot = Pilot(client, lambda task: nap())
+        pilot.run(slots=4)
+        assert count_states(client)["done"] == 13
+        assert pilot.most("cores") == 4
+        assert sorted(pilot.started) == sorted(states(client))  # none twice, and none was put back
+
+    def test_cores_that_are_no_slots_are_not_needed(self, client, put):
+        """A pilot with many cores and few slots: a large token has all slots, which is all that it can have."""
+        put(*[{"cores": 3}] * 3)
+        pilot = Pilot(client, lambda task: nap(), cores=4)
+        pilot.run(slots=2)
+        assert count_states(client)["done"] == 3
+        assert max(map(len, pilot.together)) == 1
+
+    @pytest.mark.parametrize("field", ["memory", "gpus"])
+    def test_the_memory_and_the_gpus_are_shared_out(self, client, put, field):
+        has = {"memory": 1000, "gpus": 5}[field]
+        needs = {"memory": 400, "gpus": 2}[field]
+        put(*[{field: needs}] * 6)
+        pilot = Pilot(client, lambda task: nap(), **{field: has})
+        pilot.run(slots=4)
+        assert count_states(client)["done"] == 6
+        assert pilot.most(field) == 2 * needs
+
+    def test_smaller_tokens_pass_one_that_there_is_no_room_for(self, client, put):
+        put({}, {"cores": 4}, {}, {}, {})
+        passed = threading.Event()
+
+        def work(task):
+            if task.id == "token_0":
+                assert passed.wait(20)
+            elif pilot.started[-3:] and {"token_2", "token_3", "token_4"} <= {*pilot.started}:
+                passed.set()
+
+        pilot = Pilot(client, work)
+        pilot.run(slots=4)
+        assert pilot.started[-1] == "token_1"
+        assert count_states(client)["done"] == 5
+
+    def test_but_not_for_ever(self, client, put):
+        """At each moment a small token is at work, until no further one begins."""
+        put({}, {"cores": 2}, *[{}] * 60)
+
+        def work(task):
+            place = pilot.started.index(task.id)
+            give_up = time.monotonic() + 1.0
+            while len(pilot.started) <= place + 1 and time.monotonic() < give_up:
+                nap(0.005)
+
+        pilot = Pilot(client, work, cores=2)
+        pilot.run(slots=2)
+        assert 3 <= pilot.started.index("token_1") <= 12  # one to four times two slots, and what was locked already
+        assert count_states(client)["done"] == 62
+
+    def test_a_pilot_that_waits_for_tokens_takes_the_larger_one_when_there_is_room(self, client, put):
+        put({}, {"cores": 2})
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
+        began = time.monotonic()
+        Pilot(client, lambda task: nap(0.5), iterator=iterator).run(slots=2, max_tasks=2, max_total_time=30)
+        assert count_states(client)["done"] == 2
+        assert time.monotonic() - began < 15
+
+    def test_an_iterator_that_does_not_ask_gives_the_larger_one_when_there_is_room(self, client, put):
+        put({}, {"cores": 3}, {}, {"cores": 2}, {})
+        pilot = Pilot(client, lambda task: nap(), iterator=Foreign(client))
+        pilot.run(slots=3)
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 5, "error": 0}
+        assert pilot.most("cores") <= 3
+
+    def test_a_token_that_says_more_while_it_is_worked_on_keeps_what_it_has(self, client, put):
+        put(*[{}] * 6)
+
+        def work(task):
+            task["cores"] = 4
+            nap()
+
+        pilot = Pilot(client, work)
+        pilot.run(slots=3)
+        assert max(map(len, pilot.together)) == 3
+        assert count_states(client)["done"] == 6
+
+
+class TestGpus:
+    @pytest.fixture(autouse=True)
+    def granted(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-ab,5")
+
+    @pytest.mark.parametrize("way", ["execute", "run_command"])
+    def test_each_token_has_its_own(self, client, put, way):
+        put({"gpus": 1}, {"gpus": 2}, *[{"gpus": 1}] * 6, {"gpus": 3})
+        command = ["sh", "-c", 'printf %s "$CUDA_VISIBLE_DEVICES"']
+        lock, in_use, seen = threading.Lock(), set(), {}
+
+        def work(task):
+            if way == "execute":
+                output = execute(command)[2].decode()
+            else:
+                file = Path(f"{task.id}.out")
+                run_command(command, stdout=file)
+                output = file.read_text()
+            names = set(output.split(","))
+            with lock:
+                seen[task.id] = names
+                assert not names & in_use
+                in_use.update(names)
+            nap()
+            with lock:
+                in_use.difference_update(names)
+
+        Pilot(client, work, gpus=None).run(slots=4)
+        assert count_states(client)["done"] == 9
+        assert {len(names) == client.get(id)["gpus"] for id, names in seen.items()} == {True}
+        assert set().union(*seen.values()) == {"3", "GPU-ab", "5"}
+
+    def test_an_environment_of_the_child_s_own_is_left_alone(self, client, put):
+        put({"gpus": 1})
+        seen = []
+        command = ["sh", "-c", 'printf %s "$CUDA_VISIBLE_DEVICES"']
+
+        def work(task):
+            run_command(command, stdout="out", env={"CUDA_VISIBLE_DEVICES": "7"})
+            seen.append(Path("out").read_text())
+
+        Pilot(client, work, gpus=None).run(slots=2)
+        assert seen == ["7"]

@@ -1,0 +1,494 @@
+"""A token that has failed is tried again, after a wait if that is wanted, and nobody takes it before."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import threading
+import time
+from typing import Any, Callable
+
+import pytest
+from support.faults import FaultProxy
+from support.tokens import make_token
+from support.workers import Gate, Worker, signal_after, wait_for
+
+from picas import CouchDB, EndlessViewIterator, PrioritizedViewIterator, RunActor, Task, TaskViewIterator, modifiers
+from picas.exceptions import PilotStopped
+from picas.pool import claims, reset_tokens, waiting
+from picas.pool.recovery import recover
+from picas.tokens import retries
+from picas.tokens.states import state_of
+from picas.views import count_states
+
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
+
+DELAY = 0.3
+"""Seconds that a failed token waits here."""
+SOON = 10.0
+"""Seconds for what takes a fraction of one on a machine that has nothing else to do."""
+
+Push = Callable[..., list[Task]]
+
+
+@pytest.fixture(params=[1, 3], ids=["one slot", "three slots"])
+def slots(request: pytest.FixtureRequest) -> int:
+    count: int = request.param
+    return count
+
+
+class Failing(Worker):
+    """Fails each token so many times, and notes when it had it.
+
+    :param failures: how often
+    """
+
+    def __init__(self, db: CouchDB, failures: float = math.inf, **options: Any) -> None:
+        super().__init__(db, self._fail, **options)
+        self.failures = failures
+        self.begun: dict[str, list[float]] = {}
+        self._noting = threading.Lock()
+
+    def _fail(self, task: Any) -> None:
+        with self._noting:
+            self.begun.setdefault(task.id, []).append(time.time())
+        task["exit_code"] = 3 if len(self.begun[task.id]) <= self.failures else 0
+
+    def pauses(self, token: str) -> list[float]:
+        """Return the seconds between the tries of a token."""
+        return [later - earlier for earlier, later in zip(self.begun[token], self.begun[token][1:])]
+
+
+def wait_later(client: CouchDB, token: str, seconds: float) -> None:
+    """Put a token off."""
+    client.edit(token, lambda content: {**content, "not_before": time.time() + seconds})
+
+
+class TestTheDelay:
+    @pytest.fixture(autouse=True)
+    def no_jitter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(retries.random, "uniform", lambda low, high: low)
+        monkeypatch.setattr(retries.time, "time", lambda: 1000.0)
+
+    def test_doubles_with_each_failure(self) -> None:
+        assert [retries.next_try(5, failures) - 1000 for failures in (1, 2, 3, 4)] == [5, 10, 20, 40]
+
+    def test_is_an_hour_at_the_most(self) -> None:
+        assert retries.next_try(5, 50) - 1000 == retries.LONGEST_DELAY == 3600
+        assert retries.next_try(99999, 1) - 1000 == 3600
+        assert retries.next_try(1, 10**400) - 1000 == 3600
+
+    def test_is_the_first_one_where_a_person_has_written_an_odd_count(self) -> None:
+        assert retries.next_try(5, -7) - 1000 == 5
+
+    def test_has_a_jitter_so_that_tokens_do_not_come_back_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        before = time.time()
+        times = [retries.next_try(100, 1) for _ in range(100)]
+        assert all(before + 99.9 < when < time.time() + 125.1 for when in times)
+        assert max(times) - min(times) > 10
+
+
+@pytest.mark.parametrize(
+    "odd", [None, "9999999999", "", float("nan"), float("inf"), -5, True, [9], {"of": 9}, 10**400], ids=str
+)
+def test_a_time_that_makes_no_sense_is_none(odd: Any) -> None:
+    assert retries.not_before({"not_before": odd}) <= 0
+
+
+def test_a_whole_number_is_a_time_and_so_is_a_fraction() -> None:
+    assert [retries.not_before({"not_before": when}) for when in (5, 5.5)] == [5, 5.5]
+
+
+@pytest.mark.parametrize("odd", [-1, float("nan"), float("inf"), "5", None])
+def test_a_delay_that_is_no_time_is_refused_before_any_token_is_taken(client: CouchDB, push: Push, odd: Any) -> None:
+    push(1)
+    with pytest.raises(ValueError, match="retry_delay"):
+        Worker(client).run(max_scrub=1, retry_delay=odd)
+    assert count_states(client)["todo"] == 1
+
+
+class TestARetry:
+    def test_waits_and_waits_longer_the_next_time(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(3)
+        worker = Failing(client, failures=2)
+        worker.run(max_scrub=2, retry_delay=DELAY, slots=slots)
+        for token in worker.begun:
+            first, second = worker.pauses(token)
+            assert first >= DELAY
+            assert second >= 2 * DELAY
+            stored = client.get(token)
+            assert (state_of(stored), stored["scrub_count"], "not_before" in stored) == ("done", 2, False)
+            assert [attempt["outcome"] for attempt in stored["attempts"]] == ["failed", "failed", "done"]
+        assert len(worker.begun) == 3
+
+    def test_that_is_the_last_leaves_the_token_in_error(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(2)
+        worker = Failing(client)
+        worker.run(max_scrub=1, retry_delay=DELAY, slots=slots)
+        assert sorted(worker.processed) == ["token_0", "token_0", "token_1", "token_1"]
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 0, "error": 2}
+        assert "not_before" not in client.get("token_0")
+
+    def test_leaves_the_pilot_time_for_other_tokens(self, client: CouchDB, push: Push) -> None:
+        push(3)
+        worker = Failing(client, failures=1)
+        worker.run(max_scrub=1, retry_delay=DELAY)
+        assert worker.processed[:3] == ["token_0", "token_1", "token_2"]
+        assert sorted(worker.processed[3:]) == ["token_0", "token_1", "token_2"]
+
+    def test_is_written_with_its_time_by_the_very_request_that_puts_the_token_back(
+        self, client: CouchDB, location: Any, through: Callable[..., CouchDB], push: Push, slots: int
+    ) -> None:
+        push(1)
+        with FaultProxy(location.url) as proxy:
+            before = time.time()
+            Failing(through(proxy)).run(max_scrub=1, retry_delay=DELAY, slots=slots)
+            requests = [json.loads(request.body) for request in proxy.requests if "_bulk_docs" in request.path]
+        written = [doc for request in requests for doc in request["docs"]]
+        locked, back, again, failed = written
+        assert (back["lock"], back["done"], back["scrub_count"], len(back["attempts"])) == (0, 0, 1, 1)
+        assert before + DELAY <= back["not_before"] <= time.time() + 2 * DELAY
+        assert all("not_before" not in doc for doc in (locked, again, failed))
+
+    @pytest.mark.parametrize("is_seen", [False, True], ids=["saved with others", "saved alone"])
+    def test_of_a_token_that_is_saved_alone_waits_too(
+        self, client: CouchDB, push: Push, slots: int, is_seen: bool
+    ) -> None:
+        push(1)
+
+        class Cleaning(Failing):
+            def cleanup_run(self) -> None:
+                pass
+
+        worker = (Cleaning if is_seen else Failing)(client, failures=1)
+        worker.run(max_scrub=1, retry_delay=DELAY, slots=slots)
+        assert worker.pauses("token_0")[0] >= DELAY
+        assert state_of(client.get("token_0")) == "done"
+
+    def test_is_left_alone_by_other_pilots_as_well(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(1)
+        Failing(client).run(max_scrub=1, retry_delay=DELAY, max_tasks=1)
+        until = client.get("token_0")["not_before"]
+        other = Failing(client.copy(), failures=0)
+        other.run(slots=slots)
+        assert other.begun["token_0"][0] >= until
+
+    def test_is_not_lost_if_the_pilot_is_stopped_when_the_work_has_failed(
+        self, client: CouchDB, push: Push, slots: int
+    ) -> None:
+        push(1)
+        has_failed = threading.Event()
+
+        def fail(task: Any) -> None:
+            task["exit_code"] = 3
+            has_failed.set()
+            while True:
+                time.sleep(0.01)
+
+        with pytest.raises(PilotStopped), signal_after(0, signal.SIGTERM, has_failed.is_set):
+            Worker(client, fail).run(max_scrub=1, retry_delay=600, slots=slots)
+        self.assert_has_another_try(client)
+
+    @pytest.mark.parametrize("is_seen", [False, True], ids=["saved with others", "saved alone"])
+    def test_is_not_lost_if_the_database_is_away_when_the_work_has_failed(
+        self, client: CouchDB, far: CouchDB, gate: Gate, push: Push, slots: int, is_seen: bool
+    ) -> None:
+        """The next pilot brings the failure in, and with it what is due after that."""
+        push(1)
+        seen = []
+
+        def fail(task: Any) -> None:
+            task["exit_code"] = 3
+            gate.close()
+
+        class Cleaning(Worker):
+            def cleanup_run(self) -> None:
+                seen.append((state_of(self.current_task), self.current_task["exit_code"]))
+
+        worker = (Cleaning if is_seen else Worker)(far, fail, max_outage=0)
+        with contextlib.suppress(OSError):  # the end of the pool can't be seen either
+            worker.run(max_scrub=1, retry_delay=600, slots=slots, max_tasks=1)
+        assert state_of(client.get("token_0")) == "locked"
+        assert recover(client).saved == ["token_0"]
+        self.assert_has_another_try(client)
+        assert seen == ([("error", 3)] if is_seen else [])
+
+    @staticmethod
+    def assert_has_another_try(client: CouchDB) -> None:
+        token = client.get("token_0")
+        assert (state_of(token), token["scrub_count"], token["not_before"] > time.time()) == ("todo", 1, True)
+        assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed"]
+
+    def test_of_the_last_token_costs_no_request_of_its_own(
+        self, client: CouchDB, through: Callable[..., CouchDB], location: Any, slots: int, push: Push
+    ) -> None:
+        push(1)
+        with FaultProxy(location.url) as proxy:
+            Failing(through(proxy)).run(max_scrub=1, max_tasks=1, slots=slots)
+            writes = proxy.count("PUT", "token_0") + proxy.count("POST", "_bulk_docs")
+        assert state_of(client.get("token_0")) == "todo"
+        assert writes == 2
+
+    def test_without_a_delay_comes_at_once_and_writes_no_time(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(1)
+        Failing(client).run(max_scrub=1, max_tasks=1, slots=slots)
+        token = client.get("token_0")
+        assert (state_of(token), token["scrub_count"], "not_before" in token) == ("todo", 1, False)
+
+    def test_goes_to_one_of_many_pilots(self, client: CouchDB, push: Push) -> None:
+        push(10)
+        workers = [Failing(client.copy(), failures=0) for _ in range(5)]
+        Failing(client).run(max_scrub=1, retry_delay=5 * DELAY, max_tasks=10)
+        until = {token.id: token["not_before"] for token in client.get_from_view("todo")}
+        threads = [threading.Thread(target=worker.run) for worker in workers]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert sorted(name for worker in workers for name in worker.processed) == sorted(until)
+        begun = {token: times[0] for worker in workers for token, times in worker.begun.items()}
+        assert all(begun[token] >= when for token, when in until.items())
+
+
+class TestTokensThatWait:
+    def test_are_not_the_end_of_the_view(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(2)
+        wait_later(client, "token_0", 1)
+        until = client.get("token_0")["not_before"]
+        worker = Failing(client, failures=0)
+        worker.run(slots=slots)
+        assert sorted(worker.processed) == ["token_0", "token_1"]
+        assert worker.begun["token_0"][0] >= until
+
+    def test_are_not_the_end_of_an_iteration_without_an_actor_either(self, client: CouchDB, push: Push) -> None:
+        push(2)
+        wait_later(client, "token_0", 1)
+        assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_1", "token_0"]
+
+    def test_are_not_there_yet_for_the_view_of_lower_priority(self, client: CouchDB, slots: int) -> None:
+        client.save_documents([make_token(number, urgent=number % 2) for number in range(4)])
+        for name, urgent in (("high", 1), ("low", 0)):
+            condition = f"doc.lock == 0 && doc.urgent == {urgent}"
+            client.add_view(name, f"function(doc) {{ if ({condition}) {{ emit(doc._id, null); }} }}")
+        wait_later(client, "token_1", 2)
+        worker = Failing(client, failures=0)
+        worker.iterator = PrioritizedViewIterator(client, "high", "low")
+        worker.run(slots=slots)
+        assert set(worker.processed[:3]) == {"token_0", "token_2", "token_3"}
+        assert worker.processed[3:] == ["token_1"]
+
+    def test_are_no_reason_to_overlook_others_that_come_meanwhile(
+        self, client: CouchDB, push: Push, slots: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(claims, "LOOK", 0.1)
+        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.05)
+        push(1)
+        wait_later(client, "token_0", 3600)
+        worker = Failing(client, failures=0)
+        timer = threading.Timer(0.3, lambda: client.copy().save(make_token(7)))
+        timer.start()
+        began = time.monotonic()
+        worker.run(slots=slots, max_tasks=1)
+        timer.join()
+        assert worker.processed == ["token_7"]
+        assert time.monotonic() - began < SOON
+
+    def test_are_waited_for_no_longer_than_any_retry_takes(self, client: CouchDB, push: Push, slots: int) -> None:
+        """A person has put them off, and a pilot does not stay for days."""
+        push(2)
+        wait_later(client, "token_0", 2 * retries.LONGEST_WAIT)
+        worker = Failing(client, failures=0)
+        worker.run(slots=slots)
+        assert worker.processed == ["token_1"]
+        assert state_of(client.get("token_0")) == "todo"
+
+    def test_may_have_any_nonsense_for_a_time(self, client: CouchDB) -> None:
+        odd = [None, "9999999999", -5, True, [9], {"of": 9}]
+        client.save_documents([make_token(number, not_before=when) for number, when in enumerate(odd)])
+        worker = Failing(client, failures=0)
+        worker.run()
+        assert len(worker.processed) == len(odd)
+
+    def test_are_waited_for_where_the_process_task_itself_has_put_them_off(self, client: CouchDB, push: Push) -> None:
+        push(1)
+
+        def put_off(task: Any) -> None:
+            if task["scrub_count"] == 0:
+                modifiers.scrub(task)
+                task["not_before"] = time.time() + DELAY
+
+        worker = Worker(client, put_off)
+        began = time.monotonic()
+        worker.run()
+        assert worker.processed == ["token_0", "token_0"]
+        assert time.monotonic() - began >= DELAY
+
+    def test_are_waited_for_by_an_endless_iterator_too(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(1)
+        worker = Failing(client, failures=1)
+        worker.iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
+        began = time.monotonic()
+        worker.run(slots=slots, max_scrub=1, retry_delay=DELAY, max_tasks=2)
+        assert worker.pauses("token_0")[0] >= DELAY
+        assert time.monotonic() - began < SOON
+
+
+class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
+    """By itself, without an actor."""
+
+    def test_takes_it_when_its_time_comes(self, client: CouchDB, push: Push) -> None:
+        push(1)
+        wait_later(client, "token_0", 1.5)
+        until = client.get("token_0")["not_before"]
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
+        assert next(iterator).id == "token_0"
+        assert until <= time.time() < until + SOON
+        iterator.stop()
+
+    def test_takes_a_new_one_as_soon_as_ever(self, client: CouchDB, push: Push) -> None:
+        push(1)
+        wait_later(client, "token_0", 600)
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
+        timer = threading.Timer(0.5, lambda: client.copy().save(make_token(7)))
+        timer.start()
+        began = time.monotonic()
+        assert next(iterator).id == "token_7"
+        assert time.monotonic() - began < 5
+        timer.join()
+        iterator.stop()
+
+    def test_asks_its_callback_meanwhile_and_heeds_its_deadline(self, client: CouchDB, push: Push) -> None:
+        push(1)
+        wait_later(client, "token_0", 600)
+        calls: list[int] = []
+        inner = TaskViewIterator(client, "todo")
+        assert list(EndlessViewIterator(inner, 0.05, lambda: calls.append(1) or len(calls) > 3)) == []
+        iterator = EndlessViewIterator(TaskViewIterator(client, "todo"))
+        iterator.deadline = time.monotonic() + 0.3
+        assert list(iterator) == []
+
+
+class TestTheEndOfARun:
+    """While all tokens that are left wait."""
+
+    @pytest.fixture(params=["its own", "endless"])
+    def waiting(self, request: pytest.FixtureRequest, client: CouchDB, push: Push) -> Failing:
+        push(1)
+        wait_later(client, "token_0", 600)
+        worker = Failing(client)
+        if request.param == "endless":
+            worker.iterator = EndlessViewIterator(TaskViewIterator(client, "todo"))
+        return worker
+
+    def test_comes_when_its_time_is_over(self, client: CouchDB, waiting: Failing, slots: int) -> None:
+        began = time.monotonic()
+        waiting.run(slots=slots, max_total_time=0.5)
+        assert time.monotonic() - began < SOON
+        assert waiting.processed == []
+        assert state_of(client.get("token_0")) == "todo"
+
+    def test_comes_at_once_if_it_has_no_time_for_them(self, client: CouchDB, push: Push, slots: int) -> None:
+        push(3)
+        wait_later(client, "token_0", 600)
+        worker = Failing(client, failures=0)
+        began = time.monotonic()
+        worker.run(slots=slots, max_token_time=60, max_total_time=120)
+        assert time.monotonic() - began < SOON
+        assert sorted(worker.processed) == ["token_1", "token_2"]
+
+    def test_comes_with_a_signal(self, client: CouchDB, waiting: Failing, slots: int) -> None:
+        is_waiting = threading.Event()
+        waiting.prepare_env = lambda *args, **options: is_waiting.set()  # type: ignore[method-assign]
+        began = time.monotonic()
+        with pytest.raises(PilotStopped), signal_after(0.3, signal.SIGTERM, is_waiting.is_set):
+            waiting.run(slots=slots)
+        assert time.monotonic() - began < SOON
+        assert state_of(client.get("token_0")) == "todo"
+
+    def test_comes_when_the_iterator_is_stopped(self, waiting: Failing, slots: int) -> None:
+        timer = threading.Timer(0.3, waiting.iterator.stop)
+        timer.start()
+        began = time.monotonic()
+        waiting.run(slots=slots)
+        timer.join()
+        assert time.monotonic() - began < SOON
+
+    def test_is_not_the_end_of_the_iterator(self, client: CouchDB, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another run goes on with it."""
+        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.0)
+        monkeypatch.setattr("picas.pool.claims.LOOK", 0.1)
+        push(1)
+        wait_later(client, "token_0", 600)
+        worker = Failing(client, failures=0)
+        worker.run(max_total_time=0.2)
+        wait_later(client, "token_0", -1)
+        worker.run()
+        assert worker.processed == ["token_0"]
+
+
+class TestATokenThatIsPutBackByHand:
+    def test_is_to_be_had_at_once(self, client: CouchDB, push: Push) -> None:
+        push(1)
+        Failing(client).run(max_scrub=1, retry_delay=600, max_tasks=1)
+        assert client.get("token_0")["not_before"] > time.time() + 599
+        assert reset_tokens(client, "todo").changed == 1
+        token = client.get("token_0")
+        assert (state_of(token), token["scrub_count"], "not_before" in token) == ("todo", 1, False)
+
+    def test_waits_for_nothing_if_a_pilot_was_stopped_that_worked_on_it(self, client: CouchDB, push: Push) -> None:
+        push(1)
+        Failing(client).run(max_scrub=1, retry_delay=DELAY, max_tasks=1)
+
+        class Sleeping(RunActor):
+            is_at_work = threading.Event()
+
+            def process_task(self, task: Any) -> None:
+                self.is_at_work.set()
+                time.sleep(60)
+
+        with pytest.raises(PilotStopped), signal_after(0, signal.SIGTERM, Sleeping.is_at_work.is_set):
+            Sleeping(client).run(max_scrub=1, retry_delay=600)
+        token = client.get("token_0")
+        assert (state_of(token), token["scrub_count"], "not_before" in token) == ("todo", 1, False)
+        assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed", "stopped"]
+
+
+class TestWhatAPilotRemembers:
+    def test_is_what_came_first_first(self) -> None:
+        postponed = waiting.Postponed()
+        for id, ago in (("a", 5), ("b", 9), ("c", -60)):
+            postponed.add({"_id": id, "_rev": "1-" + id}, time.time() - ago)
+        assert list(postponed.due().items()) == [("b", "1-b"), ("a", "1-a")]
+        assert postponed.seconds_left() == 0
+        for id in ("a", "b", "x"):
+            postponed.forget(id)
+        assert 59 < postponed.seconds_left() <= 60
+        postponed.clear()
+        assert (bool(postponed), postponed.seconds_left()) == (False, math.inf)
+
+    def test_has_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(waiting, "MAX_REMEMBERED", 3)
+        postponed = waiting.Postponed()
+        for number in range(9):
+            postponed.add({"_id": str(number), "_rev": "1-x"}, 1.0)
+        assert list(postponed.due()) == ["0", "1", "2"]
+
+
+def test_the_example_has_an_option_for_it(environment: dict[str, str], client: CouchDB, tmp_path: Any) -> None:
+    import subprocess
+    import sys
+
+    from conftest import EXAMPLES
+
+    client.save(make_token(0, input="false"))
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLES / "local-example.py"), "--max-scrub", "1", "--retry-delay", "0.3"],
+        env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert result.stdout.endswith("Processed 2 tokens: 2 failed\n"), result.stderr
+    first, second = client.get("token_0")["attempts"]
+    assert second["start"] >= first["end"]
+    wait_for(lambda: state_of(client.get("token_0")) == "error")

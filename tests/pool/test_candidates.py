@@ -1,0 +1,767 @@
+"""Which free tokens a pilot reaches for: in order while it is alone, all over the queue while it meets others."""
+
+import json
+import math
+import random
+import time
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from couchdb.http import ResourceNotFound
+from support.faults import FaultProxy
+from support.tokens import make_token
+
+from picas import CouchDB, Document, Task
+from picas.pool import candidates
+from picas.pool.candidates import Candidates
+from picas.views import FREE_VIEW, QUEUE, create_views, has_queue
+
+EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
+FREE_ONES = "function(doc) { if (doc.type == 'token' && doc.lock == 0 && doc.done == 0) { emit(doc._id, doc._id); } }"
+
+
+@pytest.fixture(autouse=True)
+def dice(monkeypatch):
+    """Make what is left to chance the same in each run."""
+    monkeypatch.setattr(candidates, "random", random.Random(7))
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Let a busy machine be as good as a quick one."""
+    monkeypatch.setattr(candidates, "QUICK", 60.0)
+
+
+@pytest.fixture
+def proxy(location):
+    with FaultProxy(location.url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def watched(proxy, through):
+    """A client whose requests the proxy remembers."""
+    return through(proxy)
+
+
+@pytest.fixture
+def reads(proxy):
+    """Return the reads of documents in views so far: each with the view's name and the query's parameters."""
+
+    def reads():
+        found = []
+        for request in proxy.requests:
+            parts = urlsplit(request.path)
+            params = {name: json.loads(value) for name, value in parse_qsl(parts.query)}
+            if "/_view/" in parts.path and "include_docs" in params:
+                found.append({"view": parts.path.rpartition("/")[2], **params})
+        return found
+
+    return reads
+
+
+def lock(client, *tokens):
+    """Let another pilot lock tokens."""
+    assert all(client.save_documents([Task(client.get(token)).lock("another pilot") for token in tokens]))
+
+
+def ids(documents):
+    return [document.id for document in documents]
+
+
+def numbered(*numbers):
+    return [f"token_{number}" for number in numbers]
+
+
+def take_and_lock_all(client, source, count=1):
+    """Take candidates until there are none, lock each, and return their ids in that order."""
+    taken = []
+    while True:
+        found = source.take(client, count)
+        if not found:
+            return taken
+        taken += ids(found)
+        assert all(client.save_documents([Task(document).lock("pilot") for document in found]))
+
+
+def take_anew(client, source, count=1):
+    """Take candidates from a window that is read now, as a pilot that has met others twice."""
+    source.met_others(candidates.GONE_IN_A_ROW)
+    return source.take(client, count)
+
+
+@pytest.fixture
+def from_token_0(client, monkeypatch):
+    """Return a function that pushes tokens; each random token is the first of them from then."""
+
+    def begin(push, count):
+        push(count)
+        places = [row.key[0] for row in client.view(QUEUE, startkey=[]).rows if row.id == "token_0"]
+
+        class First(random.Random):
+            def randrange(self, stop):
+                return places[0]
+
+        monkeypatch.setattr(candidates, "random", First(7))
+
+    return begin
+
+
+def without_queue(client):
+    """Make the views what an older release has made."""
+
+    def remove(design):
+        return {**design, "views": {name: view for name, view in design["views"].items() if name != QUEUE}}
+
+    assert client.edit("_design/Monitor", remove)
+
+
+class TestALonePilot:
+    def test_gets_the_tokens_in_the_order_of_their_numbers(self, client):
+        client.save_documents([make_token(number) for number in (10, 2, 100, 1, 20)])
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 10, 20, 100)
+
+    def test_gets_tokens_with_other_names_after_those_by_name(self, client):
+        names = ["token_3", "b", "token_x", "a10", "token_20", "a2"]
+        client.save_documents([make_token(_id=name) for name in names])
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == ["token_3", "token_20", "a10", "a2", "b", "token_x"]
+
+    def test_gets_only_what_is_free(self, client, push):
+        push(5)
+        lock(client, "token_1", "token_3")
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(0, 2, 4)
+
+    def test_gets_no_more_than_it_asks_for_and_the_rest_of_the_window_without_a_request(self, push, watched, reads):
+        push(5)
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(watched, 2)) == numbered(0, 1)
+        assert ids(source.take(watched, 2)) == numbered(2, 3)
+        assert ids(source.take(watched, 2)) == numbered(4)
+        assert reads() == [{"view": QUEUE, "endkey": [], "limit": candidates.WINDOW, "skip": 0, "include_docs": True}]
+
+    def test_reads_on_from_where_it_has_come_to_without_making_the_server_index(
+        self, push, watched, reads, monkeypatch
+    ):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(25)
+        assert take_and_lock_all(watched, Candidates(FREE_VIEW, {})) == numbered(*range(25))
+        first, *more, last = reads()
+        assert (first["endkey"], "update" in first, "startkey" in first) == ([], False, False)
+        assert [read["update"] for read in more] == [False] * len(more)
+        assert more[0]["startkey"] == 9
+        assert len(more) <= 3
+        # That it has seen the last token does not mean that no other has become free.
+        assert (last["endkey"], "update" in last, "startkey" in last) == ([], False, False)
+
+    def test_looks_at_the_beginning_again_after_a_while(self, push, client, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        client.save_documents([make_token(number) for number in range(10, 40)])
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(client, 5)) == numbered(*range(10, 15))
+        client.save(make_token(1))
+        lock(client, *numbered(*range(10, 15)))
+        assert "token_1" not in ids(source.take(client, 5))
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 1)) == numbered(1)
+
+    def test_drops_what_it_read_long_ago(self, client, push, monkeypatch):
+        push(3)
+        source = Candidates(FREE_VIEW, {})
+        source.take(client)
+        lock(client, "token_1")
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 2)
+
+    def test_passes_over_what_was_locked_or_deleted_since_the_server_has_indexed_it(self, client, push, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(20)
+        source = Candidates(FREE_VIEW, {})
+        for number in range(10):
+            assert ids(source.take(client)) == numbered(number)
+        lock(client, "token_11")
+        client.delete(client.get("token_13"))
+        assert [source.take(client)[0].id for _ in range(4)] == numbered(9, 10, 12, 14)
+
+    def test_reads_more_at_once_if_it_wants_many(self, push, watched, reads):
+        push(100)
+        assert len(Candidates(FREE_VIEW, {}).take(watched, 20)) == 20
+        assert reads()[0]["limit"] == 80
+
+    def test_reads_more_at_once_the_longer_it_uses_up_what_it_reads(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(candidates, "MAX_WINDOW", 15)
+        push(60)
+        take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
+        assert [read["limit"] for read in reads()][:5] == [5, 10, 15, 15, 15]
+
+    def test_reads_no_more_at_once_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(candidates, "QUICK", 0.0)
+        push(20)
+        take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
+        assert {read["limit"] for read in reads()} == {5}
+
+    def test_reads_no_more_in_a_crowd_either_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "QUICK", 0.0)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 5)
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        source.met_others()
+        source.take(watched)
+        with monkeypatch.context() as long_work:
+            long_work.setattr(candidates, "WINDOW_AGE", 0.0)
+            source.take(watched)
+        for _ in range(5):
+            source._place = 0
+            source.take(watched)
+        assert [read["limit"] for read in reads()][1:] == [5, 5]
+
+    @pytest.mark.parametrize("has_met", [False, True])
+    def test_reads_few_at_once_again_where_tokens_take_long(self, push, watched, reads, monkeypatch, has_met):
+        monkeypatch.setattr(candidates, "WINDOW", 20)
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        for _ in range(21):
+            source.take(watched)
+        if has_met:
+            source.met_others()
+            source._place = 0
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 6)
+        source.take(watched)
+        assert [read["limit"] for read in reads()] == [20, 40, 6 if has_met else 20]
+
+    def test_finds_none_in_an_empty_view(self, watched, reads):
+        assert Candidates(FREE_VIEW, {}).take(watched, 5) == []
+        assert len(reads()) == 1
+
+    def test_is_told_that_there_is_no_such_view(self, client):
+        with pytest.raises(ResourceNotFound):
+            Candidates("nope", {}).take(client)
+        with pytest.raises(ResourceNotFound):
+            Candidates(FREE_VIEW, {"design_doc": "Nope"}).take(client)
+
+
+class TestACrowd:
+    def test_reaches_for_all_parts_of_the_queue(self, client, push):
+        """Each pilot for another part, and together for each token."""
+        push(100)
+        first, seen = [], set()
+        for _ in range(60):
+            source = Candidates(FREE_VIEW, {})
+            first += ids(take_anew(client, source))
+            seen.update(first[-1:], ids(source.take(client, 50)), ids(take_anew(client, source, 50)))
+        assert len(set(first)) > 25
+        assert {int(name[6:]) // 10 for name in first} == set(range(10))
+        assert seen == set(numbered(*range(100)))
+
+    def test_spreads_over_tokens_whose_names_differ_in_their_ends_only(self, client):
+        names = [f"LC_{'x' * 40}_{number:06}" for number in range(100)]
+        client.save_documents([make_token(_id=name) for name in names])
+        first = [take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(60)]
+        assert len(set(first)) > 25
+        assert {names.index(name) // 10 for name in first} >= {0, 2, 4, 6, 8}
+
+    def test_gets_each_token_once_and_none_twice(self, client, push):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.met_others()
+        assert sorted(take_and_lock_all(client, source, 3)) == sorted(numbered(*range(30)))
+
+    def test_begins_with_any_token(self, client, push):
+        push(30)
+        assert len({take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(20)}) > 5
+
+    @pytest.mark.parametrize("names", [numbered(1, 2, 3), ["a", "b", "c"], ["token_1", "token_12345678901234567890"]])
+    def test_goes_on_at_the_begin_of_the_order_when_it_comes_to_its_end(self, client, watched, reads, names):
+        client.save_documents([make_token(_id=name) for name in names])
+        for _ in range(30):
+            assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), len(names)))) == names
+        to_the_end, from_the_begin = next(
+            (read, after) for read, after in zip(reads(), reads()[1:]) if "inclusive_end" in after
+        )
+        assert to_the_end["startkey"] == from_the_begin["endkey"]
+        assert (to_the_end["endkey"], from_the_begin["inclusive_end"]) == ([], False)
+
+    def test_begins_at_the_begin_if_no_token_has_so_high_a_place(self, push, watched, monkeypatch):
+        class Highest(random.Random):
+            def randrange(self, stop):
+                return stop - 1
+
+        monkeypatch.setattr(candidates, "random", Highest())
+        push(3)
+        assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), 3))) == numbered(0, 1, 2)
+
+    def test_begins_with_few_rows(self, push, watched, reads):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        take_anew(watched, source)
+        take_anew(watched, source)
+        for read in reads()[1:]:
+            assert (read["update"], read["limit"]) == (False, candidates.LEAST_LAGGING)
+
+    def test_begins_with_more_rows_if_it_wants_many_tokens(self, push, watched, reads):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        take_anew(watched, source, 10)
+        assert reads()[1]["limit"] == 40
+
+    def test_reads_on_behind_what_it_has_read(self, push, watched, reads, monkeypatch, from_token_0):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        from_token_0(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        watched.shards = 1  # else those of one shard come first
+        source.met_others()
+        source.met_others()
+        taken = [source.take(watched)[0].id for _ in range(10)]
+        first, second = [read for read in reads() if "update" in read]
+        assert taken == numbered(*range(10))
+        assert (first["limit"], second["startkey"]) == (4, 4)
+
+    def test_reads_on_behind_names_too(self, client, watched, monkeypatch):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 4)
+        names = [f"name {number:02}" for number in range(40)]
+        client.save_documents([make_token(_id=name) for name in names])
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        source.met_others(candidates.GONE_IN_A_ROW)
+        assert set(take_and_lock_all(watched, source)) == set(names)
+
+    def test_goes_elsewhere_after_it_has_met_another(self, push, watched, reads):
+        push(40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        begun_at = set()
+        for _ in range(5):
+            take_anew(watched, source)
+            begun_at.add(reads()[-1]["startkey"])
+        assert len(begun_at) > 1
+
+    def test_goes_elsewhere_where_others_have_been(self, push, watched, reads, monkeypatch, from_token_0):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        from_token_0(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        lock(watched, *numbered(0, 1))  # of the four that it reads
+        watched.shards = 1
+        taken = take_anew(watched, source) + source.take(watched)
+        assert ids(taken) == numbered(2, 3)
+        source.take(watched)
+        first, second = [read for read in reads() if "update" in read]
+        assert first["startkey"] == second["startkey"] == 0  # the random token of this test
+
+    def test_has_the_queue_indexed_where_much_of_it_is_gone(self, push, watched, reads, from_token_0):
+        from_token_0(push, 40)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        gone = numbered(*range(candidates.LEAST_LAGGING * 3 // 4))
+        lock(watched, *gone)
+        assert len(take_anew(watched, source, 4)) == 4
+        assert set(ids(take_anew(watched, source, 36))) == set(numbered(*range(40))) - set(gone)
+        assert "update" not in reads()[-1]
+
+    @pytest.mark.parametrize(("tokens", "window"), [(10, 4), (200, 14)])
+    def test_reads_small_windows_of_a_small_queue(self, push, watched, reads, monkeypatch, tokens, window):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        push(tokens)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        source.met_others(candidates.GONE_IN_A_ROW)
+        source._place = 0
+        source.take(watched)
+        assert reads()[1]["limit"] == window
+
+    def test_reads_no_more_than_a_whole_window_of_a_large_queue(self, push, watched, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "MAX_CROWD_WINDOW", 7)
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 1)
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        source.met_others(candidates.GONE_IN_A_ROW)
+        source._place = 0
+        source.take(watched)
+        assert reads()[1]["limit"] == 7
+
+    def test_takes_tokens_together_that_the_server_keeps_together(self, push, watched):
+        """One commit saves a token and locks the next then."""
+        push(40)
+        watched.shards = 4
+        source = Candidates(FREE_VIEW, {})
+        taken = take_anew(watched, source, 30)
+        taken += take_anew(watched, source, 30)
+        shards = [watched.shard_of(token.id) for token in taken]
+        assert set(shards) == {0, 1, 2, 3}
+        assert sum(shard != other for shard, other in zip(shards, shards[1:])) == 6
+
+    def test_does_not_fail_for_ever_with_what_looks_free_and_is_not(self, push, watched, monkeypatch):
+        """A node of a cluster that lags shows documents as they were."""
+        push(4)
+        stale = watched.view(QUEUE, endkey=[], include_docs=True)
+        assert len(stale.rows) == 4
+        monkeypatch.setattr(watched, "view", lambda *args, **params: stale)
+        source = Candidates(FREE_VIEW, {})
+        offered = set()
+        for failures in range(1, 40):
+            offered.update(ids(source.take(watched)))
+            source.met_others(failures)
+        assert offered == set(numbered(0, 1, 2, 3))
+
+    def test_has_the_queue_indexed_where_it_finds_none(self, client, push):
+        """What is new is found as well: the index as it is may know of none of it."""
+        push(8)
+        source = Candidates(FREE_VIEW, {})
+        source.take(client)
+        lock(client, *numbered(*range(8)))
+        client.save(make_token(9))
+        assert ids(take_anew(client, source, 4)) == numbered(9)
+
+    def test_drops_its_window_after_some_meetings_in_a_row(self, client, push, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 5)
+        push(20)
+        source = Candidates(FREE_VIEW, {})
+        source.take(client)
+        source.met_others()
+        assert ids(source.take(client)) == numbered(1)  # the others of a window may well be there
+        lock(client, *numbered(2, 3, 4))
+        assert not set(ids(take_anew(client, source, 4))) & set(numbered(2, 3, 4))
+
+    def test_is_forgotten_after_a_while(self, client, push, monkeypatch):
+        push(30)
+        source = Candidates(FREE_VIEW, {})
+        source.met_others()
+        monkeypatch.setattr(candidates, "CROWD_MEMORY", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 1, 2)
+
+    def test_is_noticed_where_the_view_shows_tokens_that_are_taken(self, push, watched, reads, monkeypatch):
+        """The server indexes, somebody locks, the server looks the documents up."""
+        push(6)
+        read = watched.view
+
+        def slow(*args, **params):
+            result = read(*args, **params)
+            for row in result.rows[:1]:
+                row["doc"]["lock"] = 1
+            return result
+
+        source = Candidates(FREE_VIEW, {})
+        monkeypatch.setattr(watched, "view", slow)
+        assert ids(source.take(watched, 5)) == numbered(1, 2, 3, 4, 5)
+        monkeypatch.undo()
+        assert source.take(watched)
+        assert "startkey" in reads()[-1]
+
+
+class TestPriority:
+    def test_comes_before_the_order_in_a_window(self, client):
+        priorities = {0: 0, 1: 2.5, 2: -1, 3: 10, 4: 2.5}
+        client.save_documents([make_token(number, priority=value) for number, value in priorities.items()])
+        client.save(make_token(5))
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(3, 1, 4, 0, 5, 2)
+
+    def test_counts_in_a_crowd_too(self, client, push):
+        push(20)
+        client.save(make_token(20, priority=1))
+        assert ids(take_anew(client, Candidates(FREE_VIEW, {}), 30))[0] == "token_20"
+
+    def test_counts_in_views_of_the_user_s_own_too(self, client, push):
+        push(3)
+        client.save(make_token(4, priority=1))
+        client.add_view("mine", FREE_ONES)
+        assert ids(Candidates("mine", {}).take(client, 9)) == numbered(4, 0, 1, 2)
+
+    @pytest.mark.parametrize("odd", ["9", "", None, True, [9], {"of": 9}])
+    def test_that_is_no_number_is_none(self, client, odd):
+        client.save_documents([make_token(0, priority=-1), make_token(1, priority=odd), make_token(2)])
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 0)
+
+    def test_that_is_not_a_number_is_none(self):
+        """JSON has no such number, but Python reads it."""
+        assert candidates._priority(Document({"priority": float("nan")})) == 0
+
+
+class TestAViewWithoutAQueue:
+    @pytest.fixture(params=["an older release's", "changed by hand", "selected by parameters", "a view of one's own"])
+    def plain(self, request, client):
+        """Return the arguments for the candidates of such a view, which holds all free tokens."""
+        if request.param == "an older release's":
+            without_queue(client)
+        elif request.param == "changed by hand":
+            client.add_view(FREE_VIEW, FREE_ONES)
+        elif request.param == "selected by parameters":
+            return FREE_VIEW, {"startkey": "token_", "endkey": "token_z"}
+        else:
+            client.add_view("mine", FREE_ONES)
+            return "mine", {}
+        return FREE_VIEW, {}
+
+    def test_is_read_itself_in_its_own_order(self, push, watched, reads, plain):
+        push(12)
+        assert ids(Candidates(*plain).take(watched, 12)) == sorted(numbered(*range(12)))
+        assert {read["view"] for read in reads()} == {plain[0]}
+
+    def test_is_read_in_windows(self, push, watched, reads, plain, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(25)
+        assert take_and_lock_all(watched, Candidates(*plain)) == sorted(numbered(*range(25)))
+        assert [read["limit"] for read in reads()] == [10, 20, 40]
+        assert not any("update" in read for read in reads())
+
+    def test_is_read_in_wider_windows_and_random_order_by_pilots_that_meet(
+        self, push, watched, reads, plain, monkeypatch
+    ):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        push(100)
+        source = Candidates(*plain)
+        source.met_others()
+        source.met_others()
+        taken = ids(source.take(watched, 5))
+        for _ in range(5):
+            source.met_others(candidates.GONE_IN_A_ROW)
+        source.take(watched)
+        assert [read["limit"] for read in reads()] == [40, 80]
+        assert set(taken) < set(sorted(numbered(*range(100)))[:40])
+        assert taken != sorted(taken)
+
+    def test_takes_the_place_of_a_queue_that_somebody_has_removed(self, client, push, monkeypatch):
+        """As an older release does that makes the views anew while pilots work."""
+        push(3)
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(client)) == numbered(0)
+        design = client.get("_design/Monitor")
+        del design["views"][QUEUE]
+        client.save(design)
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        assert ids(source.take(client, 3)) == numbered(0, 1, 2)
+
+    def test_gives_only_what_is_free(self, client, push, plain):
+        push(5)
+        lock(client, "token_1", "token_3")
+        assert ids(Candidates(*plain).take(client, 9)) == numbered(0, 2, 4)
+
+    def test_may_select_more_than_free_tokens(self, client, push):
+        push(4)
+        lock(client, "token_1")
+        client.save({"_id": "token_list", "type": "token"})
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {}).take(client, 9)) == numbered(0, 2, 3)
+
+    def test_may_hold_many_rows_before_the_first_free_token(self, watched, client, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 4)
+        monkeypatch.setattr(candidates, "PAGE", 8)
+        client.save_documents([make_token(number, lock=1 if number < 40 else 0) for number in range(10, 42)])
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {}).take(watched, 2)) == numbered(40, 41)
+        assert [(read["skip"], read["limit"]) for read in reads()] == [(0, 8), (8, 8), (16, 8), (24, 8)]
+
+    def test_keeps_a_limit_and_a_skip_of_the_user_s_own(self, client, push):
+        push(6)
+        lock(client, "token_2")
+        client.add_view("all", EVERYTHING)
+        assert ids(Candidates("all", {"limit": 3, "skip": 1}).take(client, 9)) == numbered(1, 3)
+        assert Candidates("all", {"limit": 1, "skip": 2}).take(client, 9) == []
+        assert ids(Candidates(FREE_VIEW, {"limit": 2}).take(client, 9)) == numbered(0, 1)
+
+    def test_keeps_an_order_of_the_user_s_own(self, client, push):
+        push(6)
+        source = Candidates(FREE_VIEW, {"startkey": "token_3", "descending": True})
+        assert ids(source.take(client, 9)) == numbered(3, 2, 1, 0)
+
+
+class TestTokensThatWait:
+    @pytest.fixture(params=["the queue", "a view of one's own"])
+    def source(self, request, client):
+        """Return a view with a queue and one without."""
+        if request.param == "the queue":
+            return Candidates(FREE_VIEW, {})
+        client.add_view("mine", FREE_ONES)
+        return Candidates("mine", {})
+
+    @pytest.fixture
+    def save(self, client):
+        """Return a function that saves tokens from 1000 on; those of the given numbers wait for ten minutes."""
+
+        def save(count, waiting):
+            when = time.time() + 600
+            fields = [{"not_before": when} if number in waiting else {} for number in range(count)]
+            client.save_documents([make_token(1000 + number, **more) for number, more in enumerate(fields)])
+
+        return save
+
+    @pytest.fixture
+    def let_their_time_come(self, monkeypatch):
+        now = time.time
+        return lambda: monkeypatch.setattr(time, "time", lambda: now() + 700)
+
+    @pytest.fixture
+    def asked(self, proxy):
+        """Return how many tokens were read so far, those that were asked for by name included."""
+
+        def asked():
+            lengths = [
+                int(dict(parse_qsl(urlsplit(request.path).query)).get("limit", 0))
+                for request in proxy.requests
+                if "include_docs" in request.path
+            ]
+            return sum(lengths) + sum(len(json.loads(body)["keys"]) for body in by_name())
+
+        def by_name():
+            return [request.body for request in proxy.requests if "_all_docs" in request.path]
+
+        return asked
+
+    def test_are_passed_over(self, client, save, source):
+        save(6, {0, 3, 5})
+        assert take_and_lock_all(client, source, 9) == numbered(1001, 1002, 1004)
+
+    def test_are_given_when_their_time_has_come(self, client, save, source, let_their_time_come):
+        save(3, {0, 2})
+        assert ids(source.take(client, 9)) == numbered(1001)
+        lock(client, "token_1001")
+        assert source.take(client, 9) == []
+        assert time.monotonic() + 500 < source.ready_at < time.monotonic() + 601
+        let_their_time_come()
+        assert source.ready_at <= time.monotonic()
+        assert sorted(ids(source.take(client, 9))) == numbered(1000, 1002)
+
+    def test_are_none_at_first_and_none_where_they_are_gone(self, client, save, source, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        assert source.ready_at == math.inf
+        save(1, {0})
+        assert source.take(client) == []
+        assert source.ready_at < math.inf
+        lock(client, "token_1000")
+        assert source.take(client) == []
+        assert source.ready_at == math.inf
+
+    def test_are_no_sign_of_other_pilots(self, client, save, push, reads, watched):
+        save(8, set(range(6)))
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched, 2)
+        source.take(watched, 2)
+        assert not any("startkey" in read and read["startkey"] != 1007 for read in reads())
+
+    def test_do_not_make_a_crowd_have_the_queue_indexed(self, watched, save, reads, monkeypatch):
+        monkeypatch.setattr(candidates, "LEAST_LAGGING", 8)
+        save(100, {number for number in range(100) if number % 4})
+        source = Candidates(FREE_VIEW, {})
+        source.take(watched)
+        for _ in range(4):
+            source._place = 1000
+            source._waiting.clear()
+            source.met_others()
+            source._place = 1000
+            assert source.take(watched)
+        assert all(read["update"] is False for read in reads()[1:])
+
+    def test_are_left_to_the_view_if_they_changed_meanwhile(self, client, save, source, let_their_time_come):
+        """Such a token may not belong to the view any more."""
+        save(3, {0, 1, 2})
+        assert source.take(client) == []
+        lock(client, "token_1000")
+        client.edit("token_1001", lambda content: {**content, "note": "a person's"})
+        let_their_time_come()
+        assert ids(source.take(client, 9)) == numbered(1002)
+        lock(client, "token_1002")
+        assert ids(source.take(client, 9)) == numbered(1001)
+
+    def test_are_shared_out_among_a_crowd(self, client, save, let_their_time_come):
+        save(30, set(range(30)))
+        sources = [Candidates(FREE_VIEW, {}) for _ in range(10)]
+        for source in sources:
+            assert take_anew(client, source) == []
+        let_their_time_come()
+        assert len({source.take(client)[0].id for source in sources}) > 3
+
+    def test_do_not_hide_a_free_one_behind_them(self, watched, save, source, asked, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        monkeypatch.setattr(candidates, "PAGE", 40)
+        save(202, set(range(200)))
+        assert ids(source.take(watched)) == numbered(1200)
+        assert asked() <= 202 + 50
+
+    def test_are_read_once_in_a_while_and_not_for_every_claim(self, watched, client, save, source, asked, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW", 10)
+        monkeypatch.setattr(candidates, "PAGE", 40)
+        save(240, set(range(200)))
+        assert set(take_and_lock_all(watched, source)) == set(numbered(*range(1200, 1240)))
+        before = asked()
+        assert before < 1000  # there are 200 to read to get behind them, and as many to see that there are no others
+        for _ in range(20):
+            assert source.take(watched) == []
+        assert asked() == before
+        client.edit("token_1100", lambda content: {**content, "not_before": 0})
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        source._rest = 0.0
+        assert ids(source.take(watched)) == numbered(1100)
+
+    def test_become_free_one_by_one_at_the_cost_of_one_each(self, watched, client, source, asked, let_their_time_come):
+        when = time.time() + 600
+        client.save_documents([make_token(1000 + number, not_before=when + 600 * (number > 4)) for number in range(99)])
+        assert source.take(watched) == []
+        before = asked()
+        let_their_time_come()
+        taken = take_and_lock_all(watched, source)
+        assert sorted(taken) == numbered(*range(1000, 1005))
+        assert asked() - before == 5
+
+    def test_are_looked_at_anew_more_seldom_where_that_takes_long(self, client, save, source, monkeypatch):
+        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(candidates, "REST_PER_READING", 10_000)
+        save(3, {0, 1, 2})
+        assert source.take(client) == []
+        client.save(make_token(1))
+        assert source.take(client) == []
+        monkeypatch.setattr(candidates, "REST_PER_READING", 0)
+        source._rest = 0.0
+        assert ids(source.take(client)) == numbered(1)
+
+
+class TestTheQueue:
+    def test_holds_the_tokens_that_meet_the_condition_of_its_views(self, watched, client, reads):
+        create_views(client, "Big", "doc.cores == 4")
+        client.save_documents([make_token(number, cores=4 if number % 2 else 1) for number in (1, 2, 3, 10, 11)])
+        assert ids(Candidates(FREE_VIEW, {"design_doc": "Big"}).take(watched, 9)) == numbered(1, 3, 11)
+        assert reads()[0]["view"] == QUEUE
+        assert has_queue(client, "Big")
+
+    def test_counts_only_while_it_belongs_to_the_view_todo(self, client):
+        assert has_queue(client)
+        client.add_view(FREE_VIEW, FREE_ONES)
+        assert not has_queue(client)
+        create_views(client)
+        assert has_queue(client)
+        create_views(client, condition="doc.cores == 4")
+        assert has_queue(client)
+
+    def test_of_another_condition_does_not_count(self, client):
+        create_views(client, "Big", "doc.cores == 4")
+        todo = client.get("_design/Monitor")["views"][FREE_VIEW]["map"]
+        client.add_view(FREE_VIEW, todo, design_doc="Big")
+        assert not has_queue(client, "Big")
+
+    def test_is_missing_where_an_older_release_has_made_the_views(self, client):
+        without_queue(client)
+        assert not has_queue(client)
+        create_views(client)
+        assert has_queue(client)
+
+    @pytest.mark.parametrize(
+        "design", [None, {}, {"views": None}, {"views": {FREE_VIEW: {}}}, {"views": {FREE_VIEW: None}}], ids=str
+    )
+    def test_is_missing_where_there_are_no_such_views(self, client, monkeypatch, design):
+        found = {"_design/Odd": design} if design is not None else {}
+        monkeypatch.setattr(client, "get", lambda id: found[id] if id in found else CouchDB.get(client, id))
+        assert not has_queue(client, "Odd")
+
+    def test_is_read_by_the_iterators_of_old_scripts_too(self, watched, client, push, reads):
+        """They name the view and nothing else."""
+        push(3)
+        from picas import TaskViewIterator
+
+        assert ids(TaskViewIterator(watched, "todo")) == numbered(0, 1, 2)
+        assert {read["view"] for read in reads()} == {QUEUE}

@@ -1,0 +1,122 @@
+"""Waiting while the database is away."""
+
+import time
+
+import pytest
+from couchdb.http import Forbidden, ResourceNotFound, ServerError, Unauthorized
+
+from picas.couch import outages
+from picas.couch.outages import is_outage, wait_out
+from picas.exceptions import LostAnswer, SettingsError, Unreachable
+
+PASSING = [
+    Unreachable("can't reach it"),
+    LostAnswer("no answer"),
+    ServerError((503, "busy")),
+    ServerError((500, "oops")),
+    Unauthorized(("unauthorized", "the password is being changed")),
+]
+LASTING = [
+    Forbidden(("forbidden", "no")),
+    ResourceNotFound(("not_found", "no_db_file")),
+    ServerError((413, "too large")),
+    SettingsError("no host"),
+]
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch):
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
+
+
+class Flaky:
+    """Raises errors, one call after the other, and then returns "done"."""
+
+    def __init__(self, *errors):
+        self.errors = list(errors)
+        self.calls = 0
+
+    def __call__(self):
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return "done"
+
+
+def not_stopped():
+    return False
+
+
+@pytest.mark.parametrize("error", PASSING, ids=repr)
+def test_what_may_pass_is_waited_out(error, caplog):
+    action = Flaky(error, error, error)
+    assert wait_out(action, 10, not_stopped) == "done"
+    assert action.calls == 4
+    assert "is away" in caplog.text
+    assert "is back" in caplog.text
+
+
+@pytest.mark.parametrize("error", LASTING, ids=repr)
+def test_what_does_not_pass_is_raised_at_once(error):
+    action = Flaky(error)
+    with pytest.raises(type(error)):
+        wait_out(action, 10, not_stopped)
+    assert action.calls == 1
+    assert not is_outage(error)
+
+
+def test_an_error_of_the_code_is_raised_at_once():
+    with pytest.raises(ZeroDivisionError):
+        wait_out(lambda: 1 // 0, 10, not_stopped)
+
+
+def test_no_outage_no_word(caplog):
+    assert wait_out(Flaky(), 10, not_stopped) == "done"
+    assert caplog.text == ""
+
+
+def test_the_last_error_is_raised_when_it_lasts_too_long():
+    action = Flaky(*[Unreachable(str(number)) for number in range(1000)])
+    began = time.monotonic()
+    with pytest.raises(Unreachable) as caught:
+        wait_out(action, 0.3, not_stopped)
+    assert 0.3 <= time.monotonic() - began < 5
+    assert str(caught.value) == str(action.calls - 1)
+
+
+def test_pauses_grow_and_are_bounded(monkeypatch):
+    pauses = []
+    monkeypatch.setattr(outages, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(outages, "wait_until", lambda condition, seconds: pauses.append(seconds))
+    wait_out(Flaky(*[Unreachable("away")] * 12), 100, not_stopped)
+    assert pauses[0] < 0.03
+    assert 0.07 < min(pauses[5:]) <= max(pauses) < 0.13
+    assert len(set(pauses)) == 12  # pilots do not march in step
+
+
+def test_a_stop_ends_the_waiting(monkeypatch):
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 60.0)
+    began = time.monotonic()
+    with pytest.raises(Unreachable):
+        wait_out(Flaky(*[Unreachable("away")] * 5), 600, lambda: time.monotonic() - began > 0.2)
+    assert time.monotonic() - began < 5
+
+
+def test_a_second_outage_has_the_whole_patience_again():
+    """The clock starts anew with every call, so that a pilot survives one outage a day."""
+    for _ in range(3):
+        assert wait_out(Flaky(Unreachable("away"), Unreachable("away")), 0.2, not_stopped) == "done"
+
+
+def test_a_real_server_that_goes_away_and_comes_back(client, far, gate):
+    gate.close()
+    calls = []
+
+    def count():
+        calls.append(1)
+        if len(calls) == 3:
+            gate.open()
+        return far.doc_count()
+
+    assert wait_out(count, 30, not_stopped) == client.doc_count()
+    assert len(calls) == 3

@@ -1,0 +1,349 @@
+"""What becomes of a token: saved, merged with what others wrote, or kept in a file, and never lost."""
+
+import datetime
+import json
+import math
+import stat
+from pathlib import Path
+
+import pytest
+from couchdb.http import ResourceConflict
+from support.faults import CUT, FaultProxy, Reply
+from support.tokens import make_token
+
+from picas import CouchDB, Task, TaskViewIterator, modifiers
+from picas.couch import outages
+from picas.pool import results, spool
+from picas.pool.results import ClaimedToken
+
+TOO_LARGE = Reply(413, b'{"error":"document_too_large","reason":"token_0"}')
+
+
+@pytest.fixture(autouse=True)
+def own_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PICAS_SPOOL", raising=False)
+    monkeypatch.setattr(outages, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("picas.couch.writes.REPEAT_PAUSES", (0.0,))
+
+
+@pytest.fixture
+def held(client, push):
+    push(1, plan="A")
+    return ClaimedToken(next(TaskViewIterator(client, "todo")))
+
+
+def finish(held, **fields):
+    held.token.update({"exit_code": 0, "output": {"answer": 42}, **fields})
+    modifiers.end_attempt(modifiers.close(held.token), "done")
+    return held
+
+
+def edit(client, **fields):
+    """Let a person change the token in the database."""
+    stored = client.get("token_0")
+    stored.update(fields)
+    return client.save(stored)
+
+
+def spooled(folder=None):
+    return sorted((folder or Path("picas-spool")).glob("*"))
+
+
+class TestSaving:
+    def test_a_result_is_saved(self, client, held):
+        assert held.is_saved is False
+        assert finish(held).save(client) is True
+        assert held.is_saved is True
+        stored = client.get("token_0")
+        assert stored["output"] == {"answer": 42}
+        assert stored.rev == held.token.rev
+        assert spooled() == []
+
+    def test_whatever_the_code_made_of_the_id_it_is_saved_where_it_belongs(self, client, held):
+        finish(held, _id="another")
+        assert held.save(client)
+        assert client.get("token_0")["exit_code"] == 0
+        assert client.doc_count() == 2  # the token and the views
+
+    def test_a_revision_that_the_code_removed_is_found_again(self, client, held):
+        del finish(held).token["_rev"]
+        assert held.save(client)
+        assert client.get("token_0")["output"] == {"answer": 42}
+
+
+class TestMerging:
+    def test_what_a_person_edited_meanwhile_stays(self, client, held):
+        edit(client, comment="mine", plan="B")
+        assert finish(held).save(client)
+        stored = client.get("token_0")
+        assert (stored["comment"], stored["plan"], stored["exit_code"]) == ("mine", "B", 0)
+
+    def test_where_both_changed_a_field_the_result_counts(self, client, held):
+        edit(client, output="a person's")
+        assert finish(held).save(client)
+        assert client.get("token_0")["output"] == {"answer": 42}
+
+    def test_a_field_that_the_code_removed_is_removed(self, client, held):
+        del finish(held).token["plan"]
+        edit(client, comment="mine")
+        assert held.save(client)
+        assert "plan" not in client.get("token_0")
+
+    def test_attachments_of_both_stay(self, client, held):
+        theirs = client.get("token_0")
+        theirs.put_attachment("theirs.txt", "a person's")
+        client.save(theirs)
+        finish(held).token.put_attachment("logs_token_0.out", "ours")
+        assert held.save(client)
+        stored = client.get("token_0")
+        assert stored.get_attachment("theirs.txt", client)["data"] == b"a person's"
+        assert stored.get_attachment("logs_token_0.out", client)["data"] == b"ours"
+
+    def test_several_edits_in_a_row_are_merged(self, client, held, monkeypatch):
+        rival, save, edits = client.copy(), client.save, []
+
+        def save_after_edit(doc):
+            if len(edits) < results.MERGES:
+                edits.append(1)
+                edit(rival, comment=len(edits), **{f"edit_{len(edits)}": True})
+            return save(doc)
+
+        monkeypatch.setattr(client, "save", save_after_edit)
+        assert finish(held).save(client)
+        stored = client.get("token_0")
+        assert stored["comment"] == results.MERGES  # the newest one
+        assert all(stored[f"edit_{number}"] for number in range(1, results.MERGES + 1))
+        assert stored["exit_code"] == 0
+
+    def test_edits_without_end_end_in_a_file(self, client, held, monkeypatch):
+        rival, save = client.copy(), client.save
+        monkeypatch.setattr(client, "save", lambda doc: edit(rival, comment="again") and save(doc))
+        assert finish(held).save(client) is False
+        assert len(spooled()) == 1
+
+
+class TestLostLock:
+    """Rule 1: a save by a pilot that no longer owns the token never overwrites the owner's."""
+
+    @staticmethod
+    def assert_kept_aside(client, held, theirs):
+        assert finish(held).save(client) is False
+        assert held.is_saved is False
+        assert client.get("token_0").value == theirs.value
+        (file,) = spooled()
+        kept = json.loads(file.read_text())
+        assert kept["token"]["output"] == {"answer": 42}
+        return kept
+
+    def test_another_pilot_has_taken_the_token(self, client, held, caplog):
+        client.save(modifiers.reset(client.get("token_0")))
+        theirs = next(TaskViewIterator(client, "todo"))
+        kept = self.assert_kept_aside(client, held, theirs)
+        assert "has taken the token" in kept["reason"]
+        (line,) = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert "token_0" in line.message
+        assert "picas-spool" in line.message
+
+    def test_another_pilot_has_even_finished_it(self, client, held):
+        client.save(modifiers.reset(client.get("token_0")))
+        theirs = ClaimedToken(next(TaskViewIterator(client, "todo")))
+        assert finish(theirs, output="theirs").save(client)
+        self.assert_kept_aside(client, held, theirs.token)
+
+    def test_a_person_has_put_it_back(self, client, held):
+        theirs = client.save(modifiers.reset(client.get("token_0")))
+        self.assert_kept_aside(client, held, theirs)
+
+    def test_an_older_client_has_locked_it_anew(self, client, held):
+        """Those leave the claim as it is, but change the time and the host."""
+        theirs = edit(client, lock=held.claimed["lock"] + 5, hostname="elsewhere")
+        self.assert_kept_aside(client, held, theirs)
+
+    def test_it_was_deleted(self, client, held):
+        client.delete(client.get("token_0"))
+        assert finish(held).save(client) is False
+        with pytest.raises(ValueError, match="token_0"):
+            client.get("token_0")
+        assert "deleted" in json.loads(spooled()[0].read_text())["reason"]
+
+    def test_a_mere_change_of_state_is_no_result_and_needs_no_file(self, client, held, caplog):
+        client.delete(client.get("token_0"))
+        assert finish(held).save(client, is_result=False) is False
+        assert spooled() == []
+        assert "was not saved" in caplog.text
+
+
+class TestUnstorable:
+    def test_what_json_cannot_hold_is_described_and_the_token_says_so(self, client, held):
+        finish(held, output={"when": datetime.date(2024, 2, 29)}, ratio=math.nan, raw=b"\xff", many={1})
+        assert held.save(client)
+        stored = client.get("token_0")
+        assert stored["output"] == "{'when': datetime.date(2024, 2, 29)}"
+        assert (stored["ratio"], stored["raw"], stored["many"]) == ("nan", "b'\\xff'", "{1}")
+        assert stored["exit_code"] == 0
+        messages = " ".join(error["message"] for error in stored["error"])
+        assert all(name in messages for name in ("output", "ratio", "raw", "many"))
+
+    def test_what_contains_itself(self, client, held):
+        circle = []
+        circle.append(circle)
+        assert finish(held, output=circle).save(client)
+        assert client.get("token_0")["output"] == "[[...]]"
+
+    def test_what_cannot_even_be_described_is_kept_as_far_as_possible_and_nothing_is_raised(self, client, held, caplog):
+        class Broken:
+            def __repr__(self):
+                raise RuntimeError("no words")
+
+        assert finish(held, output=Broken()).save(client) is False
+        assert "LOST" in caplog.text
+
+    def test_a_key_that_no_json_can_have(self, client, held):
+        finish(held).token[("a", "pair")] = 1
+        assert held.save(client) is False
+        assert json.loads(spooled()[0].read_text())["token"]["output"] == {"answer": 42}
+
+
+class TestRefusal:
+    """The server does not take the document."""
+
+    def test_a_field_that_couchdb_keeps_to_itself(self, client, held):
+        assert finish(held, _secret=1).save(client) is False
+        assert json.loads(spooled()[0].read_text())["token"]["output"] == {"answer": 42}
+        stored = client.get("token_0")
+        assert (stored["lock"], stored["done"], stored["exit_code"]) == (99, 99, 99)
+        assert "could not be saved" in stored["error"][0]["message"]
+        assert stored["attempts"][0]["outcome"] == "failed"
+
+    def test_a_document_that_is_too_large(self, client, held, location):
+        with FaultProxy(location.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            proxy.fail("PUT", "token_0", TOO_LARGE)
+            assert finish(held).save(far) is False
+        assert "document_too_large" in spooled()[0].read_text()
+        assert client.get("token_0")["lock"] == 99
+
+    def test_if_the_refusal_cannot_be_noted_either_the_token_stays_locked(self, client, held, location, caplog):
+        with FaultProxy(location.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            proxy.fail("PUT", "token_0", TOO_LARGE, times=2)
+            assert finish(held).save(far) is False
+        assert client.get("token_0")["claim"]["id"] == held.claimed["claim"]["id"]
+        assert "stays locked" in caplog.text
+
+
+class TestOutage:
+    def test_is_waited_out(self, gate, far, client, held):
+        gate.close()
+        asked = []
+
+        def is_stopped():
+            asked.append(1)
+            if len(asked) == 3:
+                gate.open()
+            return False
+
+        assert finish(held).save(far, is_stopped=is_stopped) is True
+        assert client.get("token_0")["exit_code"] == 0
+        assert spooled() == []
+
+    def test_one_that_lasts_ends_in_a_file_and_one_line(self, gate, far, held, caplog, tmp_path):
+        gate.close()
+        assert finish(held).save(far, max_outage=0.2, spool_folder=tmp_path / "kept") is False
+        gate.open()
+        (file,) = spooled(tmp_path / "kept")
+        assert json.loads(file.read_text())["token"]["exit_code"] == 0
+        (line,) = [record.message for record in caplog.records if record.levelname == "ERROR"]
+        assert str(file) in line
+        assert "secret" not in caplog.text
+
+    def test_a_pilot_that_is_told_to_stop_does_not_wait(self, gate, far, held):
+        gate.close()
+        assert finish(held).save(far, is_stopped=lambda: True) is False
+        gate.open()
+        assert len(spooled()) == 1
+
+    def test_a_save_whose_answer_was_lost_counts_as_saved(self, client, held, location):
+        with FaultProxy(location.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            proxy.fail("PUT", "token_0", CUT, after=True)
+            assert finish(held).save(far) is True
+        assert client.get("token_0").rev == held.token.rev
+        assert spooled() == []
+
+    def test_one_that_landed_although_the_server_then_went_away_is_recognised_later(self, gate, client, held, location):
+        """The lost answer is looked up when the server is back: the conflict is with our own write."""
+        with FaultProxy(gate.url) as proxy:
+            far = CouchDB(proxy.url, client.db.name, location.username, location.password)
+            far.server.resource.session.retry_pauses = ()
+            proxy.fail("PUT", "token_0", CUT, after=True)
+            proxy.fail("GET", "token_0", CUT, times=3)
+            assert finish(held).save(far) is True
+        stored = client.get("token_0")
+        assert stored["exit_code"] == 0
+        assert stored.rev == held.token.rev
+        assert len(stored["attempts"]) == 1
+        assert spooled() == []
+
+
+class TestSpool:
+    token = Task({"_id": "token/7 \u00e9", "_rev": "2-b", "lock": 5, "claim": {"id": "c1"}, "exit_code": 0})
+
+    def test_a_file_holds_all_that_was_to_be_saved(self):
+        claimed = make_token(7, claim={"id": "c1"})
+        self.token.put_attachment("log", b"\xff\x00")
+        path = spool.keep(self.token, claimed, "the network")
+        kept = json.loads(path.read_text())
+        assert (kept["reason"], kept["claimed"]) == ("the network", claimed)
+        assert Task(kept["token"]).get_attachment("log")["data"] == b"\xff\x00"
+        assert kept["time"] > 1_600_000_000
+
+    def test_only_its_owner_can_read_it(self):
+        path = spool.keep(self.token, {}, "x")
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    def test_stands_below_the_working_directory(self, tmp_path):
+        assert spool.keep(self.token, {}, "x").parent == tmp_path / "picas-spool"
+
+    def test_or_where_the_environment_says(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "a" / "b"))
+        assert spool.default_folder() == tmp_path / "a" / "b"
+        assert spool.keep(self.token, {}, "x").parent == tmp_path / "a" / "b"
+
+    def test_an_absolute_path_is_told_even_for_a_relative_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PICAS_SPOOL", "here")
+        assert spool.default_folder() == tmp_path / "here"
+
+    def test_its_name_is_safe_and_tells_the_token(self):
+        path = spool.keep(self.token, {"claim": {"id": "c1"}}, "x")
+        assert path.name == "token_7__-c1.json"
+        long = spool.keep(Task({"_id": "x" * 1000}), {"claim": {"id": "c1"}}, "x")
+        assert len(long.name) < 200
+
+    def test_two_attempts_at_one_token_have_two_files(self):
+        first = spool.keep(self.token, {"claim": {"id": "c1"}}, "x")
+        second = spool.keep(self.token, {"claim": {"id": "c2"}}, "x")
+        assert first != second
+        assert len(spooled()) == 2  # and no partial file
+
+    def test_a_folder_that_cannot_be_written_is_replaced_by_one_for_temporary_files(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+        (tmp_path / "picas-spool").write_text("a file where the folder should be")
+        path = spool.keep(self.token, {}, "x")
+        assert path.parent.parent == tmp_path
+        assert json.loads(path.read_text())["token"]["_id"] == self.token.id
+
+    def test_if_nothing_can_be_written_that_is_said_and_not_raised(self, client, held, tmp_path, monkeypatch, caplog):
+        monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path / "absent"))
+        (tmp_path / "picas-spool").write_text("a file where the folder should be")
+        client.delete(client.get("token_0"))
+        assert finish(held).save(client) is False
+        assert "LOST: the result of token token_0" in caplog.text
+
+
+def test_a_conflict_is_what_the_server_says(client, held):
+    """Guards the tests above: an edit does make the plain save fail."""
+    edit(client, comment="mine")
+    with pytest.raises(ResourceConflict):
+        client.save(held.token)

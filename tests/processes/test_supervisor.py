@@ -1,0 +1,394 @@
+"""The supervisor: what a pilot has started ends with it, though it is killed; and nothing else does."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
+
+from picas import executers
+from picas.executers import run_command
+from picas.processes import descendants, supervisor
+from picas.processes.descendants import Mark, Root
+from picas.processes.supervisor import end_family, listen
+
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is to be tested")
+
+TELLING = """
+from picas import executers
+tell = executers._setup.tell
+def note_and_tell(message):
+    tell(message)
+    with open("told", "a") as file:
+        file.write(message + "\\n")
+executers._setup.tell = note_and_tell
+"""
+"""Lets a pilot note what it has told its supervisor."""
+SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
+"""Leaves a process that has nothing to do any more with the command that has started it."""
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tagged(monkeypatch):
+    """Return what tells of the processes that the test has started which are alive; none is in the end."""
+    tag = f"test {os.getpid()} {time.monotonic()}"
+    monkeypatch.setenv("TEST_TAG", tag)
+    mark = Mark(tag, range(0))
+
+    def alive():
+        return [process for process in descendants._all() if process.is_alive and mark.is_on(process.pid)]
+
+    yield alive
+    for process in alive():
+        descendants.send(process, signal.SIGKILL)
+
+
+@pytest.fixture
+def supervisors(tagged):
+    """Return what tells of the supervisors among those."""
+    return lambda: [process for process in tagged() if is_supervisor(process)]
+
+
+@pytest.fixture
+def pilot(tagged):
+    """Start a script as a pilot of its own."""
+    started = []
+
+    def start(body, **options):
+        script = PRELUDE + TELLING + body
+        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, **options)
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def is_supervisor(process):
+    return descendants._read(f"/proc/{process.pid}/cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
+
+
+def kill(process):
+    """Kill a pilot whose supervisor knows that a child runs."""
+    wait_for(lambda: Path("told").exists() and Path("told").read_text().splitlines()[-1:])
+    wait_for(lambda: Path("told").read_text().splitlines()[-1].startswith("+"))
+    process.kill()
+    process.wait()
+
+
+class TestKilledPilot:
+    @pytest.mark.parametrize(
+        "script",
+        {
+            "the group": "sh -c 'echo $$ > child; exec sleep 60' & sleep 60; true",
+            "another session": "setsid sh -c 'echo $$ > child; exec sleep 60' & sleep 60; true",
+            "its parent dead": "setsid -f sh -c 'echo $$ > child; exec sleep 60'; sleep 60; true",
+            "no environment": "env -i setsid -f /bin/sh -c 'echo $$ > child; exec sleep 60'; sleep 60; true",
+            "ignores SIGTERM": "trap '' TERM; sleep 60 & echo $! > child; sleep 60; true",
+        }.items(),
+        ids=lambda pair: pair[0],
+    )
+    def test_leaves_nothing_behind_in(self, pilot, tagged, script):
+        process = pilot(f"run_command({script[1]!r}, shell=True, grace=0.3)")
+        child = pid_in("child")
+        kill(process)
+        wait_for(lambda: not is_alive(child) and tagged() == [])
+
+    def test_ends_what_a_command_has_left_in_the_background(self, pilot, tagged):
+        process = pilot(f"run_command({SERVICE!r}, shell=True)\nnote('ended')\ntime.sleep(60)")
+        service = pid_in("service")
+        wait_for(Path("journal").exists)
+        assert is_alive(service)
+        process.kill()
+        wait_for(lambda: not is_alive(service) and tagged() == [])
+
+    def test_ends_what_goes_on_in_ever_new_processes(self, pilot, tagged, supervisors):
+        Path("hopper.py").write_text(hopper(0.01))
+        process = pilot("run_command(f'{sys.executable} hopper.py; sleep 60; true', shell=True, grace=0.2)")
+        wait_for(Path("hopping").exists)
+        kill(process)
+        wait_for(lambda: supervisors() == [])
+        assert not any(tagged() for _ in range(10))
+
+    def test_gives_its_children_time_to_clean_up(self, pilot, tagged):
+        script = "trap 'sleep 0.3; echo > cleaned; exit' TERM; echo $$ > child; while true; do sleep 0.02; done"
+        process = pilot(f"run_command({script!r}, shell=True, grace=30)")
+        pid_in("child")
+        kill(process)
+        wait_for(lambda: tagged() == [])
+        assert Path("cleaned").exists()
+
+    def test_is_noticed_though_a_process_that_it_has_forked_lives_on(self, pilot, tagged):
+        process = pilot("""
+execute(["true"])
+pid = os.fork()
+if pid == 0:
+    note("forked", os.getpid())
+    time.sleep(60)
+    os._exit(0)
+run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0.2)
+""")
+        child = pid_in("child")
+        kill(process)
+        wait_for(lambda: not is_alive(child))
+        forked = int(wait_for(lambda: Path("journal").exists() and Path("journal").read_text().split()[-1:])[0])
+        wait_for(lambda: [each.pid for each in tagged()] == [forked])  # the others, and the supervisor, are gone soon
+
+    def test_whose_children_are_pilots_leaves_nothing_behind_either(self, pilot, tagged):
+        inner = PRELUDE + f"run_command({'trap : TERM; ' + SERVICE + '; sleep 60; sleep 60'!r}, shell=True, grace=0.3)"
+        Path("inner.py").write_text(inner)
+        process = pilot("run_command([sys.executable, 'inner.py'], grace=0.3)")
+        service = pid_in("service")
+        kill(process)
+        wait_for(lambda: not is_alive(service) and tagged() == [])
+
+    def test_does_not_take_a_process_of_the_user_s_own_with_it(self, pilot, tagged):
+        process = pilot("""
+execute(["true"])
+own = subprocess.Popen(["sleep", "60"], start_new_session=True)
+note(own.pid)
+time.sleep(60)
+""")
+        own = pid_in("journal")
+        process.kill()
+        wait_for(lambda: [each.pid for each in tagged()] == [own])
+        assert is_alive(own)
+
+
+class TestPilotThatEnds:
+    def test_by_itself_leaves_a_service_running_and_no_supervisor(self, pilot, tagged):
+        process = pilot(f"run_command({SERVICE!r}, shell=True)")
+        assert process.wait(30) == 0
+        service = pid_in("service")
+        wait_for(lambda: [each.pid for each in tagged()] == [service])
+
+    def test_by_an_exception_does_so_too(self, pilot, tagged):
+        process = pilot(f"run_command({SERVICE!r}, shell=True)\nraise OSError")
+        assert process.wait(30) == 1
+        service = pid_in("service")
+        wait_for(lambda: [each.pid for each in tagged()] == [service])
+
+    def test_a_forked_process_that_ends_says_no_goodbye_for_it(self, pilot, tagged):
+        process = pilot("""
+execute(["true"])
+pid = os.fork()
+if pid == 0:
+    sys.exit()
+os.waitpid(pid, 0)
+run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0.2)
+""")
+        child = pid_in("child")
+        kill(process)
+        wait_for(lambda: not is_alive(child))
+
+    def test_without_children_has_no_supervisor(self, pilot, supervisors):
+        process = pilot("note('here'); time.sleep(60)")
+        wait_for(Path("journal").exists)
+        assert supervisors() == []
+        process.kill()
+
+
+class TestSupervisorProcess:
+    @pytest.fixture
+    def waiting(self, pilot, supervisors):
+        """A pilot that runs a command when it is told to, and its supervisor."""
+        process = pilot(
+            """
+signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+execute(["true"])
+for line in sys.stdin:
+    note("ran", run_command("echo out", shell=True, stdout="log").exit_code)
+""",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        (found,) = wait_for(supervisors)
+        wait_for(lambda: _ignored_signals(found.pid))  # it has started
+        yield process, found
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(30)
+
+    def test_holds_nothing_of_the_pilot_s(self, waiting):
+        process, found = waiting
+        descriptors = {link.name: str(link.readlink()) for link in Path(f"/proc/{found.pid}/fd").iterdir()}
+        assert descriptors.keys() == {"0", "1", "2"}
+        assert descriptors["0"].startswith("socket:")
+        assert {descriptors["1"], descriptors["2"]} == {os.devnull}
+        assert os.path.realpath(f"/proc/{found.pid}/cwd") == "/"
+        assert found.session not in (os.getsid(process.pid), os.getsid(0))
+        assert found.group not in (os.getpgid(process.pid), os.getpgid(0))
+
+    def test_is_no_child_of_the_pilot_s(self, waiting):
+        """Code that waits for whatever child ends next would wait for ever."""
+        process, found = waiting
+        assert found.parent != process.pid
+        assert found.pid not in descendants.children_of(process.pid)
+
+    def test_ends_on_sigterm_only(self, waiting):
+        _, found = waiting
+        for signum in (signal.SIGINT, signal.SIGHUP):
+            os.kill(found.pid, signum)
+        time.sleep(0.05)
+        assert is_alive(found.pid)
+        os.kill(found.pid, signal.SIGTERM)
+        wait_for(lambda: not is_alive(found.pid))
+
+    def test_that_is_dead_does_not_disturb_the_pilot(self, waiting):
+        process, found = waiting
+        os.kill(found.pid, signal.SIGKILL)
+        wait_for(lambda: not is_alive(found.pid))
+        for _ in range(3):
+            process.stdin.write(b"go\n")
+        process.stdin.flush()
+        wait_for(lambda: Path("journal").exists() and Path("journal").read_text() == "ran 0\n" * 3)
+
+    def test_that_does_not_listen_does_not_hold_up_the_pilot(self, waiting):
+        process, found = waiting
+        os.kill(found.pid, signal.SIGSTOP)
+        try:
+            process.stdin.write(b"go\n")
+            process.stdin.flush()
+            wait_for(Path("journal").exists)
+        finally:
+            os.kill(found.pid, signal.SIGCONT)
+
+    def test_knows_no_secret(self, pilot, supervisors, monkeypatch):
+        monkeypatch.setenv("PICAS_PASSWORD", "open sesame")
+        process = pilot("execute(['true']); time.sleep(60)")
+        (found,) = wait_for(supervisors)
+        wait_for(lambda: _ignored_signals(found.pid))
+        for file in ("environ", "cmdline"):
+            assert b"sesame" not in descendants._read(f"/proc/{found.pid}/{file}")
+        process.kill()
+
+    def test_is_one_for_all_children_of_a_pilot(self, pilot, supervisors):
+        process = pilot("""
+threads = [threading.Thread(target=run_command, args=(["true"],)) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+note("ran")
+time.sleep(60)
+""")
+        wait_for(Path("journal").exists)
+        assert len(supervisors()) == 1
+        process.kill()
+
+
+class TestWithout:
+    """A pilot that can't have a supervisor works all the same."""
+
+    @pytest.fixture(autouse=True)
+    def fresh(self, monkeypatch):
+        monkeypatch.setattr(executers, "_setup", executers._Setup())
+
+    def test_because_python_is_not_where_it_says(self, monkeypatch, caplog):
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        assert run_command(["true"]).exit_code == 0
+        assert "Without a supervisor" in caplog.text
+
+    def test_because_the_script_was_made_into_a_program(self, monkeypatch):
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+        assert run_command(["true"]).exit_code == 0
+        assert executers._setup._supervisor is None
+
+
+class TestListen:
+    @staticmethod
+    def after(*messages):
+        """Return what a supervisor knows after these messages and the end of the pilot."""
+        source, target = os.pipe()
+        try:
+            for message in messages:
+                os.write(target, message)
+            os.close(target)
+            return listen(source)
+        finally:
+            os.close(source)
+
+    def test_knows_the_children_that_run(self):
+        watch = self.after(b"pilot text- 10 20 7\n+ 11 100 0.5\n", b"+ 12 101 30.0\n- 11\n")
+        assert watch.children == {12: (Root(12, 101, True), 30.0)}
+        assert (watch.marks, watch.since) == ([Mark("text-", range(10, 20))], [7])
+
+    def test_after_goodbye_there_is_nothing_to_do(self):
+        assert self.after(b"+ 11 100 0.5\nbye\n") is None
+
+    @pytest.mark.parametrize("torn", [b"+ 11\n", b"+ 11 x 3\n", b"\n", b"-\n", b"pilot a\n", b"\xff\n", b"+ 11 100 0."])
+    def test_a_torn_message_says_nothing(self, torn):
+        assert self.after(torn).children == {}
+
+    def test_messages_may_come_in_pieces(self):
+        assert self.after(b"+ 11 10", b"0 0.5", b"\n").children == {11: (Root(11, 100, True), 0.5)}
+
+    def test_a_connection_that_breaks_is_the_end_of_the_pilot(self, monkeypatch):
+        def broken(descriptor, count):
+            raise ConnectionResetError
+
+        monkeypatch.setattr(supervisor.os, "read", broken)
+        assert listen(0).children == {}
+
+
+class TestEndFamily:
+    @pytest.fixture
+    def child(self):
+        process = subprocess.Popen(
+            ["sh", "-c", "trap '' TERM; echo; while true; do sleep 0.1; done"],
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        process.stdout.readline()
+        thread = threading.Thread(target=process.wait)  # as init does once its parent is dead
+        thread.start()
+        yield process
+        process.kill()
+        thread.join()
+        process.stdout.close()
+
+    @staticmethod
+    def watch(process, start):
+        return supervisor.Watch({process.pid: (Root(process.pid, start, leads=True), 0.2)}, [], [])
+
+    def test_kills_what_ignores_sigterm(self, child):
+        assert end_family(self.watch(child, descendants.start_of(child.pid)))
+        assert not is_alive(child.pid)
+
+    def test_leaves_another_process_alone_that_has_the_id_by_now(self, child):
+        assert end_family(self.watch(child, descendants.start_of(child.pid) - 1))
+        assert is_alive(child.pid)
+
+    def test_gives_up_on_what_cannot_be_killed(self, child, monkeypatch):
+        monkeypatch.setattr(supervisor, "KILL_WAIT", 0.2)
+        monkeypatch.setattr(descendants, "send", lambda process, signum: None)
+        monkeypatch.setattr(os, "killpg", lambda group, signum: None)
+        assert not end_family(self.watch(child, descendants.start_of(child.pid)))
+
+
+def test_main_does_nothing_after_goodbye(monkeypatch):
+    monkeypatch.setattr(supervisor, "listen", lambda descriptor: None)
+    monkeypatch.setattr(supervisor, "end_family", lambda watch: pytest.fail("there is nothing to end"))
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)]
+    try:
+        supervisor.main()
+    finally:
+        for signum, handler in zip((signal.SIGINT, signal.SIGHUP), before):
+            signal.signal(signum, handler)
+
+
+def _ignored_signals(pid):
+    """Return whether a process ignores SIGINT and SIGHUP by now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
+    return ignored & 1 and ignored & 2

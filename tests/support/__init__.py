@@ -1,0 +1,1 @@
+"""What tests share: servers that misbehave, pilots as processes, a Slurm and a DIRAC of their own."""

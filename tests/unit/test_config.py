@@ -1,0 +1,415 @@
+"""Where the settings come from, who wins, and what a bad one is told."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.places import ROOT
+
+from picas import CouchDB, config
+from picas.exceptions import SettingsError
+
+SECRET = "hunter2"
+
+
+class Sources:
+    """The places that settings come from, all below one folder, none of them there yet."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.script_dir = folder / "scripts"
+        self.ini = folder / "config" / "picas" / "config.ini"
+        self.netrc = folder / "netrc"
+        self._monkeypatch = monkeypatch
+        self.script_dir.mkdir()
+        self.ini.parent.mkdir(parents=True)
+        for name in os.environ:
+            if name.startswith("PICAS_"):
+                monkeypatch.delenv(name)
+        monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
+        monkeypatch.setenv("NETRC", str(self.netrc))
+
+    def load(self, **arguments: object) -> config.Settings:
+        return config.load(script_dir=self.script_dir, **arguments)  # type: ignore[arg-type]
+
+    def set_environment(self, **settings: str) -> None:
+        for name, value in settings.items():
+            self._monkeypatch.setenv(f"PICAS_{name}", value)
+
+    def write_picasconfig(self, text: str, mode: int = 0o600) -> Path:
+        return write(self.script_dir / "picasconfig.py", text, mode)
+
+    def write_ini(self, text: str, mode: int = 0o600) -> Path:
+        return write(self.ini, text, mode)
+
+    def write_netrc(self, text: str, mode: int = 0o600) -> Path:
+        return write(self.netrc, text, mode)
+
+
+def write(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return path
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sources:
+    return Sources(tmp_path, monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    caplog.set_level(logging.DEBUG)
+    yield
+    assert SECRET not in caplog.text
+
+
+def fill(sources: Sources) -> None:
+    """Set everything everywhere, each source with values of its own."""
+    sources.set_environment(HOST_URL="http://env", DATABASE="env", USERNAME="env", PASSWORD="env")
+    sources.write_picasconfig(
+        "PICAS_HOST_URL = 'http://py'\nPICAS_DATABASE = 'py'\nPICAS_USERNAME = 'py'\nPICAS_PASSWORD = 'py'\n"
+    )
+    sources.write_ini("[picas]\nhost_url = http://ini\ndatabase = ini\nusername = ini\npassword = ini\n")
+    sources.write_netrc("default login ini password netrc\n")
+
+
+def as_tuple(settings: config.Settings) -> tuple[str, str, str, str]:
+    return settings.host_url, settings.database, settings.username, settings.password
+
+
+# --- the order
+
+
+def test_arguments_win_over_everything(sources: Sources) -> None:
+    fill(sources)
+    settings = sources.load(host_url="http://arg", database="arg", username="arg", password="arg")
+    assert as_tuple(settings) == ("http://arg", "arg", "arg", "arg")
+
+
+def test_the_environment_wins_over_files(sources: Sources) -> None:
+    fill(sources)
+    assert as_tuple(sources.load()) == ("http://env", "env", "env", "env")
+
+
+def test_picasconfig_wins_over_the_users_own_file(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(sources)
+    for name in ("HOST_URL", "DATABASE", "USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"PICAS_{name}")
+    assert as_tuple(sources.load()) == ("http://py", "py", "py", "py")
+
+
+def test_the_users_own_file_wins_over_netrc(sources: Sources) -> None:
+    sources.write_ini("[picas]\nhost_url = http://ini\ndatabase = ini\nusername = ini\npassword = ini\n")
+    sources.write_netrc("default login ini password netrc\n")
+    assert as_tuple(sources.load()) == ("http://ini", "ini", "ini", "ini")
+
+
+def test_netrc_has_the_password_if_nothing_else_has(sources: Sources) -> None:
+    sources.write_ini("[picas]\nhost_url = http://couch.example.org:6984\ndatabase = d\n")
+    sources.write_netrc(f"machine couch.example.org login me password {SECRET}\n")
+    assert as_tuple(sources.load())[2:] == ("me", SECRET)
+
+
+def test_netrc_of_another_user_is_no_password(sources: Sources) -> None:
+    sources.write_netrc(f"machine h login me password {SECRET}\n")
+    with pytest.raises(SettingsError, match="Not set: PICAS_PASSWORD"):
+        sources.load(host_url="http://h", database="d", username="you")
+
+
+def test_each_setting_comes_from_the_first_source_that_has_it(sources: Sources) -> None:
+    sources.set_environment(DATABASE="env", USERNAME="")
+    sources.write_picasconfig("PICAS_HOST_URL = 'http://py'\nPICAS_USERNAME = ''\n")
+    sources.write_ini("[picas]\nhost_url = http://ini\nusername = ini\npassword = 50%off\n")
+    assert as_tuple(sources.load()) == ("http://py", "env", "ini", "50%off")
+
+
+def test_picasconfig_beside_the_script_that_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    write(
+        folder / "picasconfig.py",
+        "PICAS_HOST_URL='http://h'\nPICAS_DATABASE='d'\nPICAS_USERNAME='u'\nPICAS_PASSWORD='p'",
+    )
+    script = write(folder / "script.py", "from picas import config; print(config.load().database)")
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    ran = subprocess.run(
+        [sys.executable, str(script)], cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.stderr) == ("d\n", "")
+
+
+def test_values_that_are_no_text_become_text(sources: Sources) -> None:
+    sources.write_picasconfig(
+        "PICAS_HOST_URL = 'http://h'\nPICAS_DATABASE = 2024\nPICAS_USERNAME = 5\nPICAS_PASSWORD = 12345\n"
+    )
+    assert as_tuple(sources.load()) == ("http://h", "2024", "5", "12345")
+
+
+# --- passwords
+
+
+def complete(sources: Sources, **settings: str) -> None:
+    sources.set_environment(**{"HOST_URL": "http://h", "DATABASE": "d", "USERNAME": "u", **settings})
+
+
+def test_a_password_file(sources: Sources, tmp_path: Path) -> None:
+    complete(sources, PASSWORD_FILE=str(write(tmp_path / "secret", f"{SECRET}\nnot this\n")))
+    assert sources.load().password == SECRET
+
+
+def test_a_password_file_below_the_home_folder(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write(tmp_path / "secret", SECRET)
+    complete(sources, PASSWORD_FILE="~/secret")
+    assert sources.load().password == SECRET
+
+
+def test_a_password_wins_over_a_password_file_of_the_same_source(sources: Sources, tmp_path: Path) -> None:
+    complete(sources, PASSWORD="plain", PASSWORD_FILE=str(tmp_path / "absent"))
+    assert sources.load().password == "plain"
+
+
+def test_a_password_file_of_a_higher_source_wins_over_a_password(sources: Sources, tmp_path: Path) -> None:
+    sources.write_picasconfig("PICAS_PASSWORD = 'py'")
+    complete(sources, PASSWORD_FILE=str(write(tmp_path / "secret", SECRET)))
+    assert sources.load().password == SECRET
+
+
+def test_credentials_in_the_address_are_taken_out_of_it(sources: Sources) -> None:
+    settings = sources.load(host_url=f"https://me%40surf:{SECRET}%2F%3A%40@h:6984/", database="d")
+    assert as_tuple(settings) == ("https://h:6984", "d", "me@surf", f"{SECRET}/:@")
+
+
+def test_a_user_in_the_address_with_the_password_beside_it(sources: Sources) -> None:
+    sources.set_environment(HOST_URL="http://me@h", DATABASE="d", PASSWORD=SECRET)
+    assert as_tuple(sources.load())[2:] == ("me", SECRET)
+
+
+def test_the_address_adds_the_password_of_the_user_that_is_named_beside_it(sources: Sources) -> None:
+    sources.set_environment(HOST_URL=f"http://me:{SECRET}@h", DATABASE="d", USERNAME="me")
+    assert as_tuple(sources.load())[2:] == ("me", SECRET)
+
+
+def test_the_password_beside_the_address_wins_over_that_in_it(sources: Sources, tmp_path: Path) -> None:
+    sources.set_environment(HOST_URL="http://me:old@h", DATABASE="d", PASSWORD=SECRET)
+    assert sources.load().password == SECRET
+    sources.set_environment(PASSWORD="", PASSWORD_FILE=str(write(tmp_path / "secret", SECRET)))
+    assert sources.load().password == SECRET
+
+
+def test_the_password_of_another_user_in_the_address_is_not_used(sources: Sources) -> None:
+    sources.set_environment(HOST_URL=f"http://other:{SECRET}@h", DATABASE="d")
+    with pytest.raises(SettingsError, match="Not set: PICAS_PASSWORD"):
+        sources.load(username="me")
+
+
+def test_the_password_does_not_show_in_the_settings(sources: Sources) -> None:
+    settings = sources.load(host_url=f"http://u:{SECRET}@h", database="d")
+    assert settings.password == SECRET
+    assert SECRET not in repr(settings)
+    assert SECRET not in str(settings)
+
+
+# --- files that others can read
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+@pytest.mark.parametrize("source", ["picasconfig", "ini", "netrc", "password_file"])
+def test_a_file_whose_password_others_can_read_gets_a_warning(
+    sources: Sources, tmp_path: Path, caplog: pytest.LogCaptureFixture, source: str, mode: int
+) -> None:
+    complete(sources)
+    if source == "picasconfig":
+        path = sources.write_picasconfig(f"PICAS_PASSWORD = '{SECRET}'", mode)
+    elif source == "ini":
+        path = sources.write_ini(f"[picas]\npassword = {SECRET}\n", mode)
+    elif source == "netrc":
+        path = sources.write_netrc(f"machine h login u password {SECRET}\n", mode)
+    else:
+        path = write(tmp_path / "secret", SECRET, mode)
+        sources.set_environment(PASSWORD_FILE=str(path))
+    assert sources.load().password == SECRET
+    (warning,) = [record for record in caplog.records if record.name.startswith("picas")]
+    assert warning.levelno == logging.WARNING
+    assert f"chmod 600 {path}" in warning.getMessage()
+
+
+def test_a_private_file_gets_no_warning(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    complete(sources)
+    sources.write_picasconfig(f"PICAS_PASSWORD = '{SECRET}'", 0o600)
+    assert sources.load().password == SECRET
+    assert caplog.records == []
+
+
+def test_only_the_file_that_the_password_came_from_matters(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+    complete(sources, PASSWORD=SECRET)
+    sources.write_picasconfig("PICAS_PASSWORD = 'py'", 0o644)
+    sources.write_ini("[picas]\npassword = ini\n", 0o644)
+    sources.write_netrc("default login u password netrc\n", 0o644)
+    assert sources.load().password == SECRET
+    assert caplog.records == []
+
+
+# --- TLS
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("true", True),
+        ("1", True),
+        ("Yes", True),
+        ("on", True),
+        ("false", False),
+        ("0", False),
+        ("no", False),
+        ("OFF", False),
+    ],
+)
+def test_tls_verification_as_a_word(sources: Sources, value: str, expected: bool) -> None:
+    complete(sources, PASSWORD="p", SSL_VERIFICATION=value)
+    assert sources.load().ssl_verification is expected
+
+
+def test_tls_is_verified_by_default(sources: Sources) -> None:
+    complete(sources, PASSWORD="p")
+    assert sources.load().ssl_verification is True
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_tls_verification_in_python(sources: Sources, number: int) -> None:
+    complete(sources, PASSWORD="p")
+    for value in (number, bool(number)):
+        sources.write_picasconfig(f"PICAS_SSL_VERIFICATION = {value}")
+        assert sources.load().ssl_verification is bool(number)
+
+
+def test_no_verification_as_an_argument_wins(sources: Sources) -> None:
+    complete(sources, PASSWORD="p", SSL_VERIFICATION="true")
+    assert sources.load(ssl_verification=False).ssl_verification is False
+
+
+def test_a_bundle_of_certificates(sources: Sources, tmp_path: Path) -> None:
+    bundle = write(tmp_path / "ca.pem", "")
+    complete(sources, PASSWORD="p", SSL_VERIFICATION=str(bundle))
+    assert sources.load().ssl_verification == str(bundle)
+    bundle.unlink()
+    with pytest.raises(SettingsError, match=f"PICAS_SSL_VERIFICATION.*no file {bundle}"):
+        sources.load()
+
+
+# --- what is wrong, in one line
+
+
+def complaint(sources: Sources, **arguments: object) -> str:
+    """Return the error's text; neither it nor its traceback tells a secret."""
+    with pytest.raises(SettingsError) as caught:
+        sources.load(**arguments)
+    text = str(caught.value)
+    assert "\n" not in text
+    whole = "".join(traceback.format_exception(caught.type, caught.value, None))
+    assert SECRET not in whole
+    return text
+
+
+def test_missing_settings_are_named_together_with_the_ways_to_set_them(sources: Sources) -> None:
+    text = complaint(sources)
+    assert text.startswith("Not set: PICAS_HOST_URL, PICAS_DATABASE, PICAS_USERNAME, PICAS_PASSWORD. Set them in")
+    assert "export PICAS_HOST_URL=" in text
+    assert "picasconfig.py" in text
+    assert str(sources.ini) in text
+
+
+def test_one_missing_setting(sources: Sources) -> None:
+    complete(sources, DATABASE="", PASSWORD=SECRET)
+    assert complaint(sources).startswith("Not set: PICAS_DATABASE. Set it in")
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (f"PICAS_PASSWORD = {SECRET}", "NameError in line 2"),  # the quotes are forgotten
+        (f"PICAS_PASSWORD = '{SECRET}", "SyntaxError in line 2"),
+        (f"PICAS_PASSWORD = {{}}['{SECRET}']", "KeyError in line 2"),
+        (f"import {SECRET}", "ModuleNotFoundError in line 2"),
+    ],
+)
+def test_a_picasconfig_that_can_not_run(sources: Sources, line: str, expected: str) -> None:
+    path = sources.write_picasconfig(f"# settings\n{line}\n")
+    assert complaint(sources) == f"{path} can't be run: {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (f"password = {SECRET}\n", "MissingSectionHeader"),
+        (f"[picas]\n{SECRET}\n", "ParsingError"),
+        (f"[picas]\npassword = a\npassword = {SECRET}\n", "DuplicateOption"),
+        (f"[other]\npassword = {SECRET}\n", r"no section \[picas\]"),
+        (f"[picas]\npasword = {SECRET}\n", "unknown setting pasword; known are host_url, database, username, password"),
+    ],
+)
+def test_a_bad_ini_file(sources: Sources, text: str, expected: str) -> None:
+    path = sources.write_ini(text)
+    told = complaint(sources)
+    assert str(path) in told
+    assert re.search(expected, told)
+
+
+def test_files_that_are_no_text(sources: Sources, tmp_path: Path) -> None:
+    sources.ini.write_bytes(b"\xff\xfe")
+    assert complaint(sources) == f"{sources.ini} can't be read: it is no text in UTF-8"
+    sources.ini.unlink()
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"\xff\xfe")
+    assert complaint(sources, password_file=str(secret)) == (
+        f"The password file {secret} can't be read: it is no text in UTF-8"
+    )
+
+
+@pytest.mark.parametrize("content", ["", "\nsecond line\n"])
+def test_an_empty_password_file(sources: Sources, tmp_path: Path, content: str) -> None:
+    path = write(tmp_path / "secret", content)
+    assert complaint(sources, password_file=str(path)).startswith(f"The password file {path} is empty")
+
+
+def test_a_missing_password_file(sources: Sources, tmp_path: Path) -> None:
+    path = tmp_path / "absent"
+    assert complaint(sources, password_file=str(path)) == (
+        f"The password file {path} can't be read: No such file or directory"
+    )
+
+
+BAD_ADDRESSES = [
+    "couch.example.org:6984",
+    "ftp://h",
+    "http://",
+    "http://h:port",
+    "http://h:99999",
+    f"http://u:{SECRET}/x@h",
+    f"http://u:1/{SECRET}@h",
+    f"http://u:#{SECRET}@h",
+    f"http://u:?{SECRET}@h",
+]
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_an_address_that_makes_no_sense(sources: Sources, address: str) -> None:
+    assert complaint(sources, host_url=address).startswith("PICAS_HOST_URL makes no sense: the address ")
+
+
+@pytest.mark.parametrize("address", BAD_ADDRESSES)
+def test_the_client_refuses_such_an_address_too(address: str) -> None:
+    with pytest.raises(ValueError, match=r"^the address ") as caught:
+        CouchDB(address, "db")
+    assert SECRET not in str(caught.value)

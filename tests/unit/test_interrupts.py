@@ -1,0 +1,409 @@
+"""Interrupting Python code: when, where, and where not."""
+
+# ruff: noqa: PT012 - which line of several a signal meets is what these tests are about
+
+import contextlib
+import os
+import signal
+import threading
+import time
+
+import pytest
+from support.workers import wait_for
+
+from picas import util
+from picas.exceptions import TokenTimeout
+from picas.processes import interrupts
+from picas.processes.interrupts import TimeLimit, exposed, interrupt, is_shielded, shielded
+from picas.util import wait_until
+
+NEVER = 60.0
+
+
+class Stop(BaseException):
+    pass
+
+
+def never_finished():
+    return False
+
+
+def no_children():
+    return False
+
+
+def raise_stop():
+    raise Stop
+
+
+@contextlib.contextmanager
+def stop_on_signal():
+    """Raise Stop on SIGUSR1, as soon as that is allowed."""
+    previous = signal.signal(signal.SIGUSR1, lambda signum, frame: interrupt(raise_stop))
+    try:
+        yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+
+
+def in_thread(function):
+    """Run a function in another thread, and return what it returns or raise what it raises."""
+    outcome = []
+
+    def call():
+        try:
+            outcome.append((function(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    thread.join(30)
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return result
+
+
+def in_main(function):
+    return function()
+
+
+@pytest.fixture(params=[in_main, in_thread], ids=["main thread", "other thread"])
+def somewhere(request):
+    return request.param
+
+
+def sleep_long():
+    give_up = time.monotonic() + NEVER
+    while time.monotonic() < give_up:
+        time.sleep(0.01)
+
+
+def spin():
+    give_up = time.monotonic() + NEVER
+    while time.monotonic() < give_up:
+        pass
+
+
+def limited(work, seconds=0.1, is_finished=never_finished, end_children=no_children, grace=NEVER):
+    """Do work under a limit; return the limit and the exception that came out."""
+    limit = TimeLimit(seconds, is_finished, end_children, grace)
+    try:
+        with limit:
+            work()
+    except TokenTimeout as error:
+        return limit, error
+    return limit, None
+
+
+class TestTimeLimit:
+    @pytest.mark.parametrize("work", [sleep_long, spin])
+    def test_interrupts_code_that_takes_too_long(self, work, somewhere):
+        began = time.monotonic()
+        limit, error = somewhere(lambda: limited(work))
+        assert isinstance(error, TokenTimeout)
+        assert limit.expired
+        assert 0.1 <= time.monotonic() - began < 10
+
+    def test_wakes_the_main_thread_out_of_a_long_sleep(self):
+        began = time.monotonic()
+        assert limited(lambda: time.sleep(NEVER))[1] is not None
+        assert time.monotonic() - began < 10
+
+    def test_leaves_code_alone_that_ends_in_time(self, somewhere):
+        limit, error = somewhere(lambda: limited(lambda: None, seconds=NEVER))
+        assert (limit.expired, error) == (False, None)
+
+    def test_no_limit_is_none(self, somewhere):
+        limit, error = somewhere(lambda: limited(lambda: time.sleep(0.05), seconds=None))
+        assert (limit.expired, error) == (False, None)
+
+    def test_nothing_hits_the_code_after_the_block(self, somewhere):
+        def work():
+            for _ in range(20):
+                limited(lambda: time.sleep(0.01), seconds=0.01)
+                time.sleep(0.01)
+
+        somewhere(work)
+
+    def test_a_broad_except_does_not_swallow_it(self, somewhere):
+        def work():
+            while True:
+                with contextlib.suppress(Exception):
+                    sleep_long()
+
+        assert somewhere(lambda: limited(work))[1] is not None
+
+    def test_code_that_swallows_even_this_one_is_interrupted_again_and_known(self, somewhere):
+        hits = []
+
+        def work():
+            while len(hits) < 2:
+                try:
+                    sleep_long()
+                except BaseException as error:
+                    hits.append(error)
+
+        limit, error = somewhere(lambda: limited(work, grace=0.1))
+        assert error is None
+        assert limit.expired
+        assert len(hits) == 2
+
+    def test_code_that_cleans_up_has_the_grace_period_for_that(self, somewhere):
+        cleaned = []
+
+        def work():
+            try:
+                sleep_long()
+            finally:
+                time.sleep(0.6)  # longer than the watch takes to look again
+                cleaned.append(True)
+
+        somewhere(lambda: limited(work))
+        assert cleaned
+
+    def test_a_finished_one_may_come_to_its_end(self, somewhere):
+        limit, error = somewhere(lambda: limited(lambda: time.sleep(0.5), is_finished=lambda: True))
+        assert (limit.expired, error) == (False, None)
+        assert limit.was_finished
+
+    def test_a_finished_one_that_goes_on_and_on_is_interrupted_after_the_grace_period(self, somewhere):
+        limit, error = somewhere(lambda: limited(sleep_long, is_finished=lambda: True, grace=0.2))
+        assert error is not None
+        assert limit.was_finished
+
+    def test_code_whose_children_are_ended_has_time_to_note_that(self, somewhere):
+        ended = threading.Event()
+
+        def end_children():
+            ended.set()
+            return True
+
+        def work():
+            ended.wait(NEVER)
+            time.sleep(0.5)
+
+        limit, error = somewhere(lambda: limited(work, end_children=end_children))
+        assert error is None
+        assert limit.expired
+
+    def test_code_that_goes_on_without_its_children_is_interrupted_in_the_end(self, somewhere, monkeypatch):
+        monkeypatch.setattr(interrupts, "SETTLE", 0.2)
+        assert somewhere(lambda: limited(sleep_long, end_children=lambda: True))[1] is not None
+
+    def test_waits_for_the_end_of_a_shield(self, somewhere):
+        behind = []
+
+        def work():
+            with shielded():
+                time.sleep(0.5)
+                behind.append(True)
+            sleep_long()
+
+        limit, error = somewhere(lambda: limited(work))
+        assert behind
+        assert error is not None
+        assert limit.expired
+
+    def test_code_that_ends_behind_a_shield_was_not_broken_off(self, somewhere):
+        def work():
+            with shielded():
+                time.sleep(0.3)
+
+        def three_times():
+            return [limited(work, seconds=0.05) for _ in range(3)]
+
+        for limit, error in somewhere(three_times):
+            assert limit.expired == (error is not None)
+
+    def test_puts_the_signal_handler_back(self):
+        before = signal.getsignal(interrupts._WAKE)
+        limited(sleep_long, seconds=0.01)
+        assert signal.getsignal(interrupts._WAKE) == before
+
+    def test_leaves_no_thread_behind(self, somewhere):
+        somewhere(lambda: limited(sleep_long, seconds=0.01))
+        wait_for(lambda: not any(thread.name == "picas-time-limit" for thread in threading.enumerate()))
+
+
+def broken_off(work, grace=NEVER, seconds=NEVER):
+    """Do work without a limit in another thread and break it off; return whether it was left, and what came out."""
+    begun, limits, raised = threading.Event(), [], []
+
+    def run():
+        limits.append(TimeLimit(None, never_finished, no_children, grace))
+        try:
+            with limits[0]:
+                begun.set()
+                work()
+        except Stop as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    begun.wait(30)
+    is_left = limits[0].break_off(Stop, seconds)
+    thread.join(30)
+    assert not thread.is_alive()
+    assert not limits[0].expired
+    return is_left, raised
+
+
+class TestBreakingOff:
+    """A pilot that is told to stop does so with the code in its other threads."""
+
+    @pytest.mark.parametrize("work", [sleep_long, spin])
+    def test_interrupts_code_that_has_no_limit(self, work):
+        began = time.monotonic()
+        is_left, raised = broken_off(work)
+        assert is_left
+        assert len(raised) == 1
+        assert time.monotonic() - began < 10
+
+    def test_waits_for_the_end_of_a_shield(self):
+        behind = []
+
+        def work():
+            with shielded():
+                time.sleep(0.5)
+                behind.append(True)
+            sleep_long()
+
+        is_left, raised = broken_off(work)
+        assert behind
+        assert (is_left, len(raised)) == (True, 1)
+
+    def test_code_that_swallows_it_is_interrupted_again(self):
+        hits = []
+
+        def work():
+            while len(hits) < 2:
+                try:
+                    sleep_long()
+                except Stop as error:
+                    hits.append(error)
+
+        assert broken_off(work, grace=0.1) == (True, [])
+        assert len(hits) == 2
+
+    def test_code_that_cleans_up_has_the_grace_period_for_that(self):
+        cleaned = []
+
+        def work():
+            try:
+                sleep_long()
+            finally:
+                time.sleep(0.6)
+                cleaned.append(True)
+
+        is_left, raised = broken_off(work)
+        assert cleaned
+        assert (is_left, len(raised)) == (True, 1)
+
+    def test_gives_up_in_the_end(self):
+        def work():
+            with shielded():
+                time.sleep(1)
+
+        began = time.monotonic()
+        assert broken_off(work, seconds=0.1) == (False, [])
+        assert time.monotonic() - began < 5
+
+    def test_does_nothing_to_code_that_has_ended(self):
+        def work():
+            limit, _ = limited(lambda: None, seconds=None)
+            assert limit.break_off(Stop, NEVER)
+            time.sleep(0.05)
+
+        in_thread(work)
+
+
+class TestShield:
+    def test_an_interruption_takes_effect_at_once_without_one(self):
+        with stop_on_signal() as send, pytest.raises(Stop):
+            send()
+            time.sleep(NEVER)
+
+    def test_an_interruption_waits_for_the_end_of_the_outermost_one(self):
+        reached = []
+        with stop_on_signal() as send, pytest.raises(Stop):
+            with shielded():
+                with shielded():
+                    send()
+                    reached.append("inner")
+                reached.append("outer")
+            reached.append("after")
+        assert reached == ["inner", "outer"]
+
+    def test_it_takes_effect_even_if_the_block_raises(self):
+        with stop_on_signal() as send, pytest.raises(Stop), shielded():
+            send()
+            raise ValueError
+
+    def test_without_an_interruption_what_the_block_raises_comes_out(self):
+        with pytest.raises(ValueError), shielded():  # noqa: PT011
+            raise ValueError
+
+    def test_an_exposed_block_lets_interruptions_through(self):
+        with stop_on_signal() as send, shielded():
+            with pytest.raises(Stop), exposed():
+                send()
+                time.sleep(NEVER)
+            assert is_shielded(threading.get_ident())
+
+    def test_an_exposed_block_lets_one_through_that_came_before(self):
+        reached = []
+        with stop_on_signal() as send, shielded():
+            send()
+            with pytest.raises(Stop), exposed():
+                reached.append("inside")
+        assert reached == []
+
+    def test_a_shield_in_an_exposed_block_holds(self):
+        reached = []
+        with stop_on_signal() as send, shielded(), pytest.raises(Stop), exposed():
+            with shielded():
+                send()
+                reached.append("shielded")
+            reached.append("exposed")
+        assert reached == ["shielded"]
+
+    def test_an_exposed_block_without_a_shield_around_it_changes_nothing(self):
+        with exposed():
+            pass
+        assert not is_shielded(threading.get_ident())
+
+    def test_each_thread_has_its_own(self):
+        with shielded():
+            assert in_thread(lambda: is_shielded(threading.get_ident())) is False
+
+
+class TestWaitUntil:
+    def test_tells_whether_the_condition_came_true(self):
+        began = time.monotonic()
+        assert wait_until(lambda: time.monotonic() - began > 0.1, NEVER) is True
+        assert wait_until(lambda: False, 0.1) is False
+        assert time.monotonic() - began < 5
+
+    def test_a_true_condition_is_not_waited_for_and_no_time_is_none(self):
+        assert wait_until(lambda: True, 0) is True
+        assert wait_until(lambda: False, -1) is False
+
+    def test_sleeps_as_it_is_told_and_looks_again_as_soon_as_that_ends(self):
+        pauses = []
+        assert wait_until(lambda: len(pauses) > 20, NEVER, pauses.append) is True
+        assert len(pauses) == 21
+        assert 0 < pauses[0] < pauses[-1] <= util.LONGEST_NAP
+
+    def test_a_signal_handler_may_make_it_true(self):
+        """An event would not do: its lock may be held by the code that the signal meets."""
+        flag = []
+        previous = signal.signal(signal.SIGUSR1, lambda signum, frame: flag.append(True))
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            assert wait_until(lambda: bool(flag), NEVER)
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+            timer.join()

@@ -1,0 +1,159 @@
+"""Threads that process tokens side by side, whatever a token is."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+from support.workers import wait_for
+
+from picas.pilot.slots import Slots
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def slots():
+    """Open slots that are closed, and whose threads are gone, after the test."""
+    opened = []
+
+    def open_slots(count, work=lambda token: None):
+        opened.append(Slots(count, work))
+        return opened[-1]
+
+    yield open_slots
+    for each in opened:
+        each.close()
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name.startswith("picas-slot")])
+
+
+def collect_all(slots, count):
+    collected = []
+    give_up = time.monotonic() + PATIENCE
+    while len(collected) < count:
+        assert time.monotonic() < give_up
+        collected += slots.collect(PATIENCE)
+    return collected
+
+
+def test_as_many_tokens_as_there_are_slots_are_at_work_at_once(slots):
+    together = threading.Barrier(3, timeout=PATIENCE)
+    three = slots(3, lambda token: together.wait())
+    for token in "abc":
+        three.start(token)
+    assert sorted(collect_all(three, 3)) == ["a", "b", "c"]
+
+
+def test_a_slot_is_free_again_once_its_token_is_collected(slots):
+    go = threading.Event()
+    two = slots(2, lambda token: go.wait(PATIENCE))
+    assert two.free == 2
+    two.start("a")
+    two.start("b")
+    assert (two.free, two.running) == (0, {"a", "b"})
+    go.set()
+    collect_all(two, 2)
+    assert (two.free, two.running) == (2, set())
+
+
+def test_a_token_that_has_ended_is_told_before_it_is_collected(slots):
+    one = slots(1)
+    assert not one.has_ended()
+    one.start("a")
+    wait_for(one.has_ended)
+    assert one.free == 0
+    assert one.collect(0) == ["a"]
+    assert not one.has_ended()
+
+
+def test_a_thread_processes_one_token_after_the_other(slots):
+    threads = []
+    one = slots(1, lambda token: threads.append(threading.get_ident()))
+    for token in range(5):
+        one.start(token)
+    assert collect_all(one, 5) == list(range(5))
+    assert len(set(threads)) == 1
+
+
+def test_what_ends_together_is_collected_together(slots):
+    together = threading.Barrier(4, timeout=PATIENCE)
+    four = slots(4, lambda token: together.wait())
+    for token in range(4):
+        four.start(token)
+    wait_for(four.has_ended)
+    time.sleep(0.05)
+    assert sorted(four.collect(PATIENCE)) == [0, 1, 2, 3]
+
+
+def test_collecting_does_not_wait_for_tokens_that_are_still_at_work(slots):
+    go = threading.Event()
+    two = slots(2, lambda token: token == "slow" and go.wait(PATIENCE))
+    two.start("slow")
+    two.start("fast")
+    assert two.collect(PATIENCE) == ["fast"]
+    go.set()
+    assert two.collect(PATIENCE) == ["slow"]
+
+
+def test_collecting_gives_up_after_its_time(slots):
+    go = threading.Event()
+    one = slots(1, lambda token: go.wait(PATIENCE))
+    one.start("a")
+    began = time.monotonic()
+    assert one.collect(0.1) == []
+    assert 0.1 <= time.monotonic() - began < PATIENCE / 2
+    go.set()
+
+
+def test_collecting_outlives_a_signal_handler_that_takes_longer_than_the_wait(slots):
+    """The time-out of a `SimpleQueue` does not: the signal that is to stop the pilot would be the one that hangs it."""
+    go = threading.Event()
+    one = slots(1, lambda token: go.wait(PATIENCE))
+    one.start("a")
+    previous = signal.signal(signal.SIGUSR1, lambda signum, frame: time.sleep(0.3))
+    kill = threading.Timer(0.02, os.kill, (os.getpid(), signal.SIGUSR1))
+    rescue = threading.Timer(PATIENCE / 4, go.set)
+    for timer in (kill, rescue):
+        timer.start()
+    try:
+        assert one.collect(0.1) == []
+        assert not go.is_set()
+    finally:
+        signal.signal(signal.SIGUSR1, previous)
+        rescue.cancel()
+        go.set()
+
+
+def test_collecting_ends_early_if_there_is_something_else_to_do(slots):
+    one = slots(1)
+    began = time.monotonic()
+    assert one.collect(PATIENCE, lambda: time.monotonic() - began > 0.05) == []
+    assert time.monotonic() - began < PATIENCE / 2
+
+
+def test_what_has_ended_is_collected_even_if_there_is_something_else_to_do(slots):
+    """Else a free slot for which there is no token would keep those that have ended from being saved."""
+    two = slots(2)
+    two.start("a")
+    wait_for(two.has_ended)
+    assert two.collect(PATIENCE, lambda: True) == ["a"]
+
+
+def test_the_threads_end_once_they_are_told_to(slots):
+    before = set(threading.enumerate())
+    three = slots(3)
+    mine = set(threading.enumerate()) - before
+    assert sorted(thread.name for thread in mine) == ["picas-slot-0", "picas-slot-1", "picas-slot-2"]
+    assert all(thread.daemon for thread in mine)  # code that hangs keeps no process alive
+    three.close()
+    wait_for(lambda: not any(thread.is_alive() for thread in mine))
+
+
+def test_a_token_that_was_started_before_the_end_is_still_processed(slots):
+    done = []
+    one = slots(1, done.append)
+    one.start("a")
+    one.close()
+    assert one.collect(PATIENCE) == ["a"]
+    assert done == ["a"]

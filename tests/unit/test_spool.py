@@ -1,0 +1,137 @@
+"""The files in which results are kept: whole or not there, for their owner only, and never one in place of another."""
+
+import json
+import os
+import stat
+
+import pytest
+from support.tokens import make_token
+
+from picas import Task
+from picas.exceptions import SettingsError
+from picas.pool import results, spool
+from picas.pool.results import ClaimedToken
+
+TOKEN = Task({"_id": "token_0", "_rev": "2-b", "exit_code": 0})
+CLAIMED = make_token(0, _rev="1-a", claim={"id": "c1"})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "a" / "spool"
+
+
+def mode(path):
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+class TestKeeping:
+    def test_what_was_kept_is_read_again(self, folder):
+        path = spool.keep(TOKEN, CLAIMED, "x", folder, database="pool", server="http://there:5984")
+        assert spool.files(folder) == [path]
+        kept = spool.read(path)
+        assert (kept.path, kept.id, kept.token, kept.claimed) == (path, "token_0", TOKEN.value, CLAIMED)
+        assert (kept.database, kept.server) == ("pool", "http://there:5984")
+
+    def test_a_folder_that_is_made_for_it_is_its_owner_s_only(self, folder):
+        path = spool.keep(TOKEN, CLAIMED, "x", folder)
+        assert (mode(folder), mode(path)) == (0o700, 0o600)
+        assert mode(spool.put_aside(path).parent) == 0o700
+
+    def test_one_that_is_there_stays_as_it_is(self, folder):
+        folder.mkdir(parents=True)
+        folder.chmod(0o750)
+        spool.keep(TOKEN, CLAIMED, "x", folder)
+        assert mode(folder) == 0o750
+
+    def test_the_name_reaches_the_disk_too(self, folder, monkeypatch):
+        """Else a machine that goes down right after may have forgotten that there is such a file."""
+        synced = []
+        fsync = os.fsync
+
+        def note(descriptor):
+            synced.append(os.fstat(descriptor))
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", note)
+        path = spool.keep(TOKEN, CLAIMED, "x", folder)
+        assert [status.st_ino for status in synced] == [item.stat().st_ino for item in (path, folder, folder.parent)]
+
+    def test_a_disk_that_syncs_no_folders_does_not_matter(self, folder, monkeypatch):
+        fsync = os.fsync
+
+        def refuse_folders(descriptor):
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                raise OSError(22, "Invalid argument")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", refuse_folders)
+        assert spool.keep(TOKEN, CLAIMED, "x", folder).parent == folder
+
+    def test_two_attempts_of_older_clients_have_two_files(self, folder):
+        """Those make no claims that would tell them apart."""
+        claimed = make_token(0, _rev="1-a", lock=5)
+        assert spool.keep(TOKEN, claimed, "x", folder) != spool.keep(TOKEN, claimed, "x", folder)
+
+    def test_no_claim_leads_out_of_the_folder(self, folder):
+        path = spool.keep(TOKEN, {**CLAIMED, "claim": {"id": "/../../x"}}, "x", folder)
+        assert path.parent == folder
+        assert path.exists()
+
+    def test_what_could_not_be_written_leaves_no_half(self, folder):
+        class Broken:
+            def __repr__(self):
+                raise RuntimeError("no words")
+
+        with pytest.raises(RuntimeError):
+            spool.keep(Task({**TOKEN.value, "output": Broken()}), CLAIMED, "x", folder)
+        assert list(folder.iterdir()) == []
+
+    def test_a_full_disk_is_one_that_cannot_be_written(self, folder, tmp_path, monkeypatch):
+        monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+        fsync, calls = os.fsync, []
+
+        def be_full_once(descriptor):
+            calls.append(descriptor)
+            if len(calls) == 1:
+                raise OSError(28, "No space left on device")
+            fsync(descriptor)
+
+        monkeypatch.setattr(os, "fsync", be_full_once)
+        path = spool.keep(TOKEN, CLAIMED, "x", folder)
+        assert path.parent.parent == tmp_path
+        assert json.loads(path.read_text())["token"] == TOKEN.value
+        assert list(folder.iterdir()) == []
+
+
+def test_a_client_that_is_a_stand_in_of_a_script_costs_no_result(tmp_path):
+    class StandIn:
+        def save(self, doc):
+            raise ValueError("no")
+
+    held = ClaimedToken(Task({**TOKEN.value}), CLAIMED)
+    held._note_refusal = lambda *arguments: None
+    assert not held.save(StandIn(), spool_folder=tmp_path)
+    assert spool.read(spool.files(tmp_path)[0]).database is None
+
+
+def test_what_the_server_said_is_one_line():
+    error = results.HTTPError((413, ("too_large", "it\nis")))
+    assert results.reason_of(error) == "413: too_large: it is"
+
+
+class TestFolder:
+    @pytest.mark.parametrize("given", [True, False])
+    def test_that_is_a_file_is_a_wrong_setting(self, tmp_path, monkeypatch, given):
+        path = tmp_path / "file"
+        path.write_text("x")
+        monkeypatch.setenv("PICAS_SPOOL", str(path))
+        with pytest.raises(SettingsError, match="PICAS_SPOOL"):
+            spool.check_folder(path if given else None)
+
+    def test_that_is_there_or_not_there_yet_will_do(self, tmp_path):
+        spool.check_folder(tmp_path)
+        spool.check_folder(tmp_path / "absent")
+
+    def test_without_one_there_are_no_files(self, tmp_path):
+        assert spool.files(tmp_path / "absent") == []
