@@ -21,7 +21,7 @@ from support.workers import Gate
 from picas import CouchDB, Task
 from picas.embedded import Server
 from picas.executers import running
-from picas.pilot.work import at_work
+from picas.pilot.context import busy_threads
 from picas.views import create_views
 
 # How long a machine takes for an example is no property of what is tested.
@@ -100,7 +100,7 @@ def nothing_left() -> Iterator[None]:
     """Make sure that neither children nor actors are left at work."""
     yield
     assert running() == []
-    assert at_work == set()
+    assert busy_threads == set()
 
 
 @pytest.fixture

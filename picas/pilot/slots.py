@@ -1,4 +1,4 @@
-"""Threads that process tokens side by side, whatever a token is to them."""
+"""Where tokens are processed: side by side in threads, or one at a time in the thread of the run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,76 @@ import time
 from queue import SimpleQueue
 from typing import Callable, Generic, TypeVar
 
+from ..util import wait_until
+
 T = TypeVar("T")
 
 LINGER = 0.005
-"""Seconds to wait for further tokens to end after one has: what ends together is saved together."""
+"""Seconds to wait for further tokens after one has ended: what ends together is saved together."""
 NAP = 0.2
-"""Seconds after which a wait looks at its condition again at the latest."""
+"""Seconds after which a wait checks its condition again at the latest."""
 
 
 class Slots(Generic[T]):
-    """So many threads, each of which processes one token at a time.
+    """Places in which tokens are processed, one in each at a time."""
+
+    def __init__(self) -> None:
+        self.running: set[T] = set()
+        """The tokens in the slots; only the owner of this object changes it."""
+
+    def start(self, token: T) -> None:
+        """Put a token into an empty slot."""
+        raise NotImplementedError("start is not implemented")
+
+    def has_ended(self) -> bool:
+        """Return whether a token has ended that was not collected."""
+        raise NotImplementedError("has_ended is not implemented")
+
+    def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
+        """Return the tokens that have ended, after a wait for the first.
+
+        :param seconds: how long to wait at most
+        :param is_enough: true ends the wait
+        """
+        raise NotImplementedError("collect is not implemented")
+
+    def close(self) -> None:
+        """Let the slots end once they have nothing to do."""
+
+
+class MainSlot(Slots[T]):
+    """One slot, whose token is processed in the thread that collects it.
+
+    :param work: processes a token; must not raise
+    """
+
+    def __init__(self, work: Callable[[T], None]) -> None:
+        super().__init__()
+        self._work = work
+        self._waiting: list[T] = []
+
+    def start(self, token: T) -> None:
+        """See `Slots.start`."""
+        self.running.add(token)
+        self._waiting.append(token)
+
+    def has_ended(self) -> bool:
+        """See `Slots.has_ended`."""
+        return False  # what has ended is collected at once
+
+    def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
+        """See `Slots.collect`."""
+        if not self._waiting:
+            wait_until(is_enough, seconds)
+            return []
+        token = self._waiting.pop()
+        self._work(token)
+        self.running.discard(token)
+        return [token]
+
+
+class ThreadSlots(Slots[T]):
+    """Slots that are threads.
 
     The threads live as long as this object is open: a child that a thread has started gets its parent-death signal when
     the thread ends.
@@ -27,9 +87,7 @@ class Slots(Generic[T]):
     """
 
     def __init__(self, count: int, work: Callable[[T], None]) -> None:
-        self.count = count
-        self.running: set[T] = set()
-        """The tokens that are in the slots; touched by the owner of this object only."""
+        super().__init__()
         self._work = work
         # These queues can be used while a signal handler meets them in the middle of an operation.
         self._waiting: SimpleQueue[T | None] = SimpleQueue()
@@ -39,30 +97,21 @@ class Slots(Generic[T]):
         for thread in self._threads:
             thread.start()
 
-    @property
-    def free(self) -> int:
-        """How many slots are empty."""
-        return self.count - len(self.running)
-
     def start(self, token: T) -> None:
-        """Put a token into an empty slot."""
+        """See `Slots.start`."""
         self.running.add(token)
         self._waiting.put(token)
 
     def has_ended(self) -> bool:
-        """Tell whether a token has ended that was not collected."""
+        """See `Slots.has_ended`."""
         return not self._ended.empty()
 
     def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
-        """Return the tokens that have ended, after a wait for the first.
-
-        :param seconds: how long to wait at the most
-        :param is_enough: true ends the wait
-        """
+        """See `Slots.collect`."""
         give_up = time.monotonic() + seconds
         collected: list[T] = []
         nap = 0.005
-        self._collect(collected, 0)  # also if there is something else to do: it may be so for hours
+        self._collect(collected, 0)  # also if is_enough() holds, as it may for hours
         while not collected and not is_enough():
             left = give_up - time.monotonic()
             self._collect(collected, min(nap, max(left, 0)))
@@ -77,7 +126,7 @@ class Slots(Generic[T]):
     def _collect(self, collected: list[T], seconds: float) -> bool:
         give_up = time.monotonic() + seconds
         while self._ended.empty():
-            # Not with the time-out of the queue: if a signal handler outlasts that, the queue waits for ever.
+            # Without the queue's own time-out: if a signal handler outlasts that, the queue waits for ever.
             left = give_up - time.monotonic()
             if left <= 0 or not self._bell.acquire(timeout=left):
                 return False
@@ -87,7 +136,7 @@ class Slots(Generic[T]):
         return True
 
     def close(self) -> None:
-        """Let the threads end once they have nothing to do."""
+        """See `Slots.close`."""
         for _ in self._threads:
             self._waiting.put(None)
 
@@ -98,5 +147,5 @@ class Slots(Generic[T]):
                 return
             self._work(token)
             self._ended.put(token)
-            with contextlib.suppress(RuntimeError):  # it rings already
+            with contextlib.suppress(RuntimeError):  # it has been released already
                 self._bell.release()

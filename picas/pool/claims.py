@@ -24,7 +24,7 @@ from ..modifiers import is_free, is_same_lock
 from ..tokens.retries import LONGEST_WAIT
 from .candidates import Candidates
 from .quorum import Stray, read_branches, withdraw
-from .results import ClaimedToken
+from .results import ClaimedToken, Stage
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,8 @@ class Claimer:
             return []
         del self._unsure[len(self._unsure) - len(locks) :]
         for release, rev in zip(sent, written.revs):
-            release.is_saved = rev is not None
+            if rev is not None:
+                release.advance(Stage.SAVED)
         ours = []
         first = len(sent)
         for lock, rev, has_quorum in zip(locks, written.revs[first:], written.has_quorum[first:]):

@@ -1,8 +1,9 @@
-"""Save what became of a token so that it is never lost and never overwrites another pilot's."""
+"""Save the result of a token so that it is never lost and never overwrites another pilot's."""
 
 from __future__ import annotations
 
 import copy
+import enum
 import logging
 from pathlib import Path
 from typing import Any, Callable
@@ -21,30 +22,74 @@ from . import spool
 log = logging.getLogger(__name__)
 
 MERGES = 5
-"""How often a result is merged into a newer revision before it is kept aside."""
+"""How often a result is merged into a newer revision before it is spooled."""
 REFUSAL = "the result could not be saved"
-"""How the error begins that a token has whose result the server did not take."""
+"""The first words of the error in a token whose result the server refused."""
+
+
+class Stage(enum.Enum):
+    """How far an attempt at a token has come."""
+
+    WORKING = "working"
+    """The token is locked, and the user's code has not returned."""
+    RETURNED = "returned"
+    """The user's code has returned by itself."""
+    LOST = "lost"
+    """Another pilot, or a person, has taken the token meanwhile."""
+    CONCLUDED = "concluded"
+    """The token is in its final state and has yet to be saved."""
+    SAVED = "saved"
+    """The final state is in the database."""
+    TAKEN = "taken"
+    """It could not be saved: the token belongs to another pilot by now, or to nobody."""
+    UNSAVED = "unsaved"
+    """It could not be saved for another reason."""
+
+
+_NEXT: dict[Stage, set[Stage]] = {
+    Stage.WORKING: {Stage.RETURNED, Stage.LOST, Stage.CONCLUDED},
+    Stage.RETURNED: {Stage.LOST, Stage.CONCLUDED},
+    Stage.LOST: {Stage.CONCLUDED},
+    Stage.CONCLUDED: {Stage.SAVED, Stage.TAKEN, Stage.UNSAVED},
+    Stage.SAVED: set(),
+    Stage.TAKEN: set(),
+    Stage.UNSAVED: {Stage.SAVED, Stage.TAKEN},
+}
 
 
 class ClaimedToken:
-    """A token that this pilot holds, with its content at the time of the lock.
+    """A token that this pilot holds, and its content when it was locked.
 
     :param token: the token, just locked
-    :param claimed: its content at that time, if it has changed since
+    :param claimed: its content when it was locked, if it has changed since
+    :param stage: how far the attempt at it has come
     """
 
-    def __init__(self, token: Document, claimed: dict[str, Any] | None = None) -> None:
+    def __init__(self, token: Document, claimed: dict[str, Any] | None = None, stage: Stage = Stage.CONCLUDED) -> None:
         self.token = token
         self.claimed = {name: _copy(value) for name, value in token.items()} if claimed is None else claimed
-        self.is_saved = False
-        """Whether what became of it is in the database."""
-        self.is_others = False
-        """Whether it turned out to be another pilot's by now, or nobody's, when it was to be saved."""
+        self.stage = stage
 
     @property
     def id(self) -> str:
         """The token's `_id` when it was locked."""
         return str(self.claimed["_id"])
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether its final state is in the database."""
+        return self.stage is Stage.SAVED
+
+    def advance(self, stage: Stage) -> bool:
+        """Enter a later stage if that may follow the present one, and return whether it may.
+
+        The threads that call this take no lock: each stage is a single assignment, and if two threads meet here, the
+        save of the token finds out whose it is.
+        """
+        if stage not in _NEXT[self.stage]:
+            return False
+        self.stage = stage
+        return True
 
     def save(
         self,
@@ -54,39 +99,39 @@ class ClaimedToken:
         spool_folder: Path | None = None,
         is_stopped: Callable[[], bool] = lambda: False,
         is_result: bool = True,
-        to_keep: Callable[[], Document] | None = None,
+        to_spool: Document | None = None,
     ) -> bool:
-        """Save the token and return whether that worked; it never raises for the token's sake.
+        """Save the token and return whether that worked; never raises because of the token.
 
-        If the token was edited meanwhile and the lock is still ours, our changes are laid over the newer revision. If
-        the lock is not ours any more, if the server refuses the document, or if the database stays away, the result
-        goes to a file.
+        If the token was edited meanwhile and the lock is still ours, our changes are merged into the newer revision. If
+        the lock is no longer ours, if the server refuses the document, or if the database stays away, the result is
+        spooled to a file.
 
         :param client: the pool
         :param max_outage: seconds to wait for the database
-        :param spool_folder: where that file goes
-        :param is_stopped: true ends the waiting
-        :param is_result: whether there is a result to lose; if not, there is no file either
-        :param to_keep: returns the token as it goes into that file, by default as it was to be saved
+        :param spool_folder: the folder for that file
+        :param is_stopped: true ends the wait
+        :param is_result: whether the token holds a result; if not, nothing is spooled
+        :param to_spool: the token as it goes into that file, by default as it was to be saved
         """
         try:
             self.make_storable()
             wait_out(lambda: self.save_merged(client), max_outage, is_stopped)
-        except Exception as error:  # whatever it is, the result must not go with it
-            self.is_others = isinstance(error, ResourceConflict)
+        except Exception as error:  # whatever it is, the result must not be lost with it
+            self.advance(Stage.TAKEN if isinstance(error, ResourceConflict) else Stage.UNSAVED)
             if not is_result:
                 log.warning("Token %s was not saved: %s", self.id, reason_of(error))
                 return False
-            self._keep(client, reason_of(error), spool_folder, self.token if to_keep is None else to_keep())
+            self._spool(client, reason_of(error), spool_folder, self.token if to_spool is None else to_spool)
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False
-        self.is_saved = True
+        self.advance(Stage.SAVED)
         return True
 
     def make_storable(self) -> None:
-        """Make the token into something that the database can take, whatever the user's code has put into it."""
-        self.token["_id"] = self.id  # whatever the user's code made of it
+        """Turn the token into a document that the database accepts, whatever the user's code has put into it."""
+        self.token["_id"] = self.id  # the user's code may have changed it
         for name in make_storable(self.token):
             note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
 
@@ -94,7 +139,7 @@ class ClaimedToken:
         """Save the token, merging it into newer revisions a bounded number of times.
 
         :param client: the pool
-        :raises ResourceConflict: if the lock is not ours any more, or if others have changed the token each time
+        :raises ResourceConflict: if the lock is no longer ours, or if others have changed the token each time
         :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses the token
         """
         for _ in range(MERGES):
@@ -102,7 +147,7 @@ class ClaimedToken:
                 client.save(self.token)
                 return
             except ResourceConflict:
-                # An earlier try whose answer was lost, and could not be looked up then, may have landed after all.
+                # An earlier write whose answer was lost, and that could not be looked up then, may have landed.
                 rev = find_landed(client.db, self.token.value)
                 if rev is not None:
                     self.token["_rev"] = rev
@@ -124,18 +169,18 @@ class ClaimedToken:
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
         return newer
 
-    def _keep(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> None:
+    def _spool(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> None:
         try:
-            # A stand-in of a script's own may have neither; the result is kept all the same.
+            # A script's own stand-in for the client may have neither; the result is kept all the same.
             database, server = getattr(getattr(client, "db", None), "name", None), getattr(client, "url", None)
             path = spool.keep(token, self.claimed, reason, folder, database=database, server=server)
-        except Exception as error:  # it must not end the pilot as well
+        except Exception as error:  # this must not end the pilot as well
             log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
         else:
             log.error("The result of token %s was not saved (%s). It is kept in %s", self.id, reason, path)
 
     def _note_refusal(self, client: CouchDB, refusal: BaseException) -> None:
-        """Say on the token that the server did not take its result."""
+        """Write into the token that the server refused its result."""
         try:
             stored = Document(self._read_if_ours(client))
             set_error(stored, f"{REFUSAL}: {reason_of(refusal)}")
@@ -157,5 +202,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def _join(detail: Any) -> str:
-    """Return what an answer of the server says, which is nested: status, error, reason."""
+    """Return the parts of a server's error (status, error, reason), which may be nested, as one text."""
     return ": ".join(_join(part) for part in detail if part) if isinstance(detail, tuple) else str(detail)

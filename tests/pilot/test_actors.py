@@ -262,10 +262,10 @@ class TestOutcome:
         assert state_of(token) == "done"
         assert token["exit_code"] == 0
         (attempt,) = token["attempts"]
-        assert (attempt["outcome"], attempt["pilot"], attempt["exit_code"]) == ("done", actor.pilot.id, 0)
+        assert (attempt["outcome"], attempt["pilot"], attempt["exit_code"]) == ("done", actor._picas.pilot.id, 0)
         assert attempt["start"] <= attempt["end"]
         assert "claim" not in token
-        assert actor.pilot.outcomes == {"done": 1}
+        assert actor._picas.pilot.outcomes == {"done": 1}
 
     @pytest.mark.parametrize("exit_code", [1, -9, 127, "2"])
     def test_an_exit_code_other_than_0_is_an_error(self, client, push, exit_code):
@@ -917,7 +917,7 @@ class TestOutages:
         """A run with several slots can leave more such locks to the next run than that wants at a time."""
         push(2)
         actor = Recorder(client)
-        theirs = [Task(client.get(f"token_{number}")).lock(actor.pilot.id) for number in range(2)]
+        theirs = [Task(client.get(f"token_{number}")).lock(actor._picas.pilot.id) for number in range(2)]
         assert all(client.save_documents(theirs))
         actor.iterator._current_claimer()._found = theirs
         actor.raising["process_task"] = KeyboardInterrupt()
@@ -935,7 +935,7 @@ class TestOutages:
             proxy.fail("GET", "token_0", CUT, times=50)
             actor = Recorder(far)
             actor.run(max_total_time=0.3)
-        assert f"may have stayed locked by this pilot, {actor.pilot.id}" in caplog.text
+        assert f"may have stayed locked by this pilot, {actor._picas.pilot.id}" in caplog.text
 
     def test_reconnect_goes_on_with_new_connections(self, client, push):
         push(2)
@@ -985,18 +985,18 @@ class TestConstruction:
         monkeypatch.setenv("SLURM_JOB_ID", "77")
         push(1)
         actor = work_on(client, lambda task: None)
-        description = actor.pilot.describe()
+        description = actor._picas.pilot.describe()
         assert description["outcomes"] == {"done": 1}
         assert description["slurm_job_id"] == "77"
-        assert description["id"] == actor.pilot.id
+        assert description["id"] == actor._picas.pilot.id
 
     def test_every_run_is_a_pilot_of_its_own(self, client):
         assert Pilot().id != Pilot().id
         actor = Recorder(client)
         actor.run()
-        first = actor.pilot.id
+        first = actor._picas.pilot.id
         actor.run()
-        assert actor.pilot.id != first
+        assert actor._picas.pilot.id != first
 
 
 def test_the_library_prints_nothing(client, push, capfd):

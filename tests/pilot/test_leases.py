@@ -245,7 +245,7 @@ class TestAHeartbeat:
         actor.work = wait
         actor.run()
         document = seen[1]
-        assert document["_id"] == actor.pilot.id
+        assert document["_id"] == actor._picas.pilot.id
         kept = ("type", "state", "host", "pid", "version", "slots", "slurm_job_id", "holds", "heartbeat", "lease")
         assert {name: document[name] for name in kept} == {
             "type": "pilot",
@@ -378,7 +378,7 @@ class TestAPilotThatReturns:
         token = client.get("token_0")
         assert (token["claim"]["pilot"], token["output"]) == ("another", {})
         assert "token_0-" in "".join(path.name for path in spool())
-        assert actor.pilot.outcomes["lost"] == 1
+        assert actor._picas.pilot.outcomes["lost"] == 1
 
     def test_ends_the_child(self, client, push, spool, tmp_path):
         push(2)
@@ -485,19 +485,19 @@ class TestTimes:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         actor = RunActor(client)
-        assert (actor.heartbeat, actor.lease) == expected
+        assert (actor._picas.options.heartbeat, actor._picas.options.lease) == expected
 
     def test_of_the_others_too(self, client, monkeypatch):
         monkeypatch.setenv("PICAS_GRACE", "2.5")
         monkeypatch.setenv("PICAS_MAX_OUTAGE", "7")
         actor = RunActor(client)
-        assert (actor.grace, actor.max_outage) == (2.5, 7.0)
+        assert (actor._picas.options.grace, actor._picas.options.max_outage) == (2.5, 7.0)
 
     def test_an_argument_wins(self, client, monkeypatch):
         for name in ("GRACE", "MAX_OUTAGE", "HEARTBEAT", "LEASE"):
             monkeypatch.setenv(f"PICAS_{name}", "50")
         actor = RunActor(client, grace=0, max_outage=1, heartbeat=2, lease=6)
-        assert (actor.grace, actor.max_outage, actor.heartbeat, actor.lease) == (0.0, 1.0, 2.0, 6.0)
+        assert (actor._picas.options.grace, actor._picas.options.max_outage, actor._picas.options.heartbeat, actor._picas.options.lease) == (0.0, 1.0, 2.0, 6.0)
 
     @pytest.mark.parametrize("name", ["PICAS_GRACE", "PICAS_MAX_OUTAGE", "PICAS_HEARTBEAT", "PICAS_LEASE"])
     @pytest.mark.parametrize("value", ["soon", "-1", "nan", "1h"])

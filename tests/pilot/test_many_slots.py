@@ -142,7 +142,7 @@ class TestSideBySide:
         assert sorted(processed) == sorted(f"token_{number}" for number in range(60))
         assert outcomes(client, 60) == [["done"]] * 60
         assert actor.tasks_processed == 60
-        assert actor.pilot.outcomes == {"done": 60}
+        assert actor._picas.pilot.outcomes == {"done": 60}
 
     def test_a_slot_that_is_free_takes_the_next_token_while_another_is_busy(self, client, push, kind):
         push(10)
@@ -391,7 +391,7 @@ class TestOutcome:
         assert client.get("token_1")["error"][0]["message"] == "ValueError: odd"
         assert "SystemExit" in client.get("token_2")["error"][0]["message"]
         assert client.get("token_3")["exit_code"] == 5
-        assert actor.pilot.outcomes == {"done": 3, "failed": 3}
+        assert actor._picas.pilot.outcomes == {"done": 3, "failed": 3}
         assert actor.count("cleanup_env") == 1
 
     def test_keyboard_interrupt_in_one_slot_puts_the_others_back_and_ends_the_run(self, client, push, kind):
@@ -748,7 +748,7 @@ class TestOutages:
     def test_a_result_that_waits_to_be_saved_is_kept_when_another_slot_ends_the_run(
         self, far, gate, push, spool, monkeypatch
     ):
-        monkeypatch.setattr("picas.pilot.parallel.SETTLE", 1.0)
+        monkeypatch.setattr("picas.pilot.breakoff.SETTLE", 1.0)
         push(2)
         is_closed = threading.Event()
 
@@ -1147,12 +1147,12 @@ Running(watched()).run(slots=2)
         """They are ended as any others are; the code that waits for them is left alone."""
         push(2)
         process = pilot("""
-from picas import executers
-start_of = executers.start_of
+from picas.processes import children
+start_of = children.start_of
 def slow(pid):  # until this has returned, nobody knows of the child
     time.sleep(0.5)
     return start_of(pid)
-executers.start_of = slow
+children.start_of = slow
 class Running(Noting):
     def process_task(self, task):
         try:
@@ -1191,7 +1191,7 @@ Computing(watched()).run(slots=2)
         """No interruption is left over for the thread of a slot that has noticed the end of the run by itself."""
         push(6)
         process = pilot("""
-from picas.pilot import work
+from picas.pilot import run
 client = watched()
 write = client.write_documents
 def slow_write(docs):
@@ -1199,19 +1199,22 @@ def slow_write(docs):
     time.sleep(0.5)
     return write(docs)
 client.write_documents = slow_write
-class Beginning(work.Attempt):
+class Beginning(run.Context):
     is_told = False
+    waiting = 0
     @property
-    def is_interrupted(self):
-        while self.limit is not None and not self.is_told:  # a slot that has no turn just before it looks
-            time.sleep(0.005)
+    def is_breaking_off(self):
+        if threading.current_thread().name.startswith("picas-slot"):
+            Beginning.waiting += 1
+            while not self.is_told:  # a slot whose thread pauses just before it looks
+                time.sleep(0.005)
         return self.is_told
-    @is_interrupted.setter
-    def is_interrupted(self, is_told):
-        while is_told and self.limit is None:
+    @is_breaking_off.setter
+    def is_breaking_off(self, is_told):
+        while is_told and self.waiting < 6:
             time.sleep(0.005)
         self.is_told = is_told
-work.Attempt = Beginning
+run.Context = Beginning
 class Quiet(Noting):
     cleanup_run = RunActor.cleanup_run  # or each token would be saved by itself
     def cleanup_env(self):
@@ -1254,7 +1257,7 @@ Sleeping(client, EndlessViewIterator(TaskViewIterator(client, "todo"), 60)).run(
         with signal_after(0.05, signal.SIGTERM, lambda: at_work.wait() >= 0), pytest.raises(PilotStopped):
             actor.run(slots=2)
         assert count_states(client)["locked"] == 2
-        assert client.get("token_0")["claim"]["pilot"] == actor.pilot.id
+        assert client.get("token_0")["claim"]["pilot"] == actor._picas.pilot.id
         assert client.get("token_0")["output"] != "half"
 
     def test_a_stopped_run_in_another_thread_puts_its_tokens_back(self, client, push, kind):

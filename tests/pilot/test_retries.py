@@ -61,6 +61,11 @@ class Failing(Worker):
         return [later - earlier for earlier, later in zip(self.begun[token], self.begun[token][1:])]
 
 
+def writes_tokens(request: Any) -> bool:
+    """Return whether a request writes tokens: several, or a single one."""
+    return "_bulk_docs" in request.path or (request.method == "PUT" and "/token_" in request.path)
+
+
 def wait_later(client: CouchDB, token: str, seconds: float) -> None:
     """Put a token off."""
     client.edit(token, lambda content: {**content, "not_before": time.time() + seconds})
@@ -146,8 +151,8 @@ class TestARetry:
         with FaultProxy(location.url) as proxy:
             before = time.time()
             Failing(through(proxy)).run(max_scrub=1, retry_delay=DELAY, slots=slots)
-            requests = [json.loads(request.body) for request in proxy.requests if "_bulk_docs" in request.path]
-        written = [doc for request in requests for doc in request["docs"]]
+            bodies = [json.loads(request.body) for request in proxy.requests if writes_tokens(request)]
+        written = [doc for body in bodies for doc in body.get("docs", [body])]
         locked, back, again, failed = written
         assert (back["lock"], back["done"], back["scrub_count"], len(back["attempts"])) == (0, 0, 1, 1)
         assert before + DELAY <= back["not_before"] <= time.time() + 2 * DELAY
@@ -481,7 +486,7 @@ def test_the_example_has_an_option_for_it(environment: dict[str, str], client: C
     import subprocess
     import sys
 
-    from conftest import EXAMPLES
+    from support.places import EXAMPLES
 
     client.save(make_token(0, input="false"))
     result = subprocess.run(

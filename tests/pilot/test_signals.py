@@ -451,7 +451,7 @@ class TestStoppedTokens:
             actor.run()
         token = client.get("token_0")
         assert state_of(token) == "locked"
-        assert token["claim"]["pilot"] == actor.pilot.id
+        assert token["claim"]["pilot"] == actor._picas.pilot.id
         assert token["output"] != "half"
 
     def test_without_reset_values_the_next_run_leaves_it_alone_too(self, client, push):
@@ -679,8 +679,7 @@ class TestHandlers:
 
     def test_a_signal_of_the_user_s_choice_can_stop_it_too(self, client, push):
         push(1)
-        actor = Working(client, sleep_long)
-        actor.stop_signals = (signal.SIGTERM, signal.SIGUSR1)
+        actor = Working(client, sleep_long, stop_signals=(signal.SIGTERM, signal.SIGUSR1))
         before = signal.getsignal(signal.SIGUSR1)
         with stop_soon(actor.working.is_set, signal.SIGUSR1), pytest.raises(PilotStopped):
             actor.run()

@@ -516,8 +516,8 @@ class TestWithoutAQuorum:
         assert worker.processed == []
         # What it could not take back is that of a dead pilot for the others.
         left = client.get("token_0" if state_of(client.get("token_0")) == "locked" else "token_1")
-        assert left["claim"]["pilot"] == worker.pilot.id
-        assert client.get(worker.pilot.id)["state"] == "running"
+        assert left["claim"]["pilot"] == worker._picas.pilot.id
+        assert client.get(worker._picas.pilot.id)["state"] == "running"
 
     def test_results_are_saved_all_the_same(self, through, client, cluster, push):
         push(1)

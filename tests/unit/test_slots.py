@@ -8,7 +8,7 @@ import time
 import pytest
 from support.workers import wait_for
 
-from picas.pilot.slots import Slots
+from picas.pilot.slots import MainSlot, ThreadSlots
 
 PATIENCE = 20.0
 
@@ -19,7 +19,7 @@ def slots():
     opened = []
 
     def open_slots(count, work=lambda token: None):
-        opened.append(Slots(count, work))
+        opened.append(ThreadSlots(count, work))
         return opened[-1]
 
     yield open_slots
@@ -48,13 +48,13 @@ def test_as_many_tokens_as_there_are_slots_are_at_work_at_once(slots):
 def test_a_slot_is_free_again_once_its_token_is_collected(slots):
     go = threading.Event()
     two = slots(2, lambda token: go.wait(PATIENCE))
-    assert two.free == 2
+    assert two.running == set()
     two.start("a")
     two.start("b")
-    assert (two.free, two.running) == (0, {"a", "b"})
+    assert two.running == {"a", "b"}
     go.set()
     collect_all(two, 2)
-    assert (two.free, two.running) == (2, set())
+    assert two.running == set()
 
 
 def test_a_token_that_has_ended_is_told_before_it_is_collected(slots):
@@ -62,7 +62,7 @@ def test_a_token_that_has_ended_is_told_before_it_is_collected(slots):
     assert not one.has_ended()
     one.start("a")
     wait_for(one.has_ended)
-    assert one.free == 0
+    assert one.running == {"a"}
     assert one.collect(0) == ["a"]
     assert not one.has_ended()
 
@@ -157,3 +157,33 @@ def test_a_token_that_was_started_before_the_end_is_still_processed(slots):
     one.close()
     assert one.collect(PATIENCE) == ["a"]
     assert done == ["a"]
+
+
+class TestTheSlotOfTheMainThread:
+    def test_processes_its_token_in_the_thread_that_collects_it(self):
+        threads = []
+        slot = MainSlot(lambda token: threads.append((token, threading.get_ident())))
+        slot.start("a")
+        assert (threads, slot.running, slot.has_ended()) == ([], {"a"}, False)
+        assert slot.collect(PATIENCE) == ["a"]
+        assert (threads, slot.running) == ([("a", threading.get_ident())], set())
+
+    def test_waits_while_it_is_empty_until_there_is_something_else_to_do(self):
+        slot = MainSlot(lambda token: None)
+        began = time.monotonic()
+        assert slot.collect(0.05) == []
+        assert slot.collect(PATIENCE, lambda: time.monotonic() - began > 0.1) == []
+        assert 0.1 < time.monotonic() - began < PATIENCE / 2
+
+    def test_does_not_process_a_token_twice_that_was_broken_off(self):
+        def break_off(token):
+            done.append(token)
+            raise KeyboardInterrupt
+
+        done = []
+        slot = MainSlot(break_off)
+        slot.start("a")
+        with pytest.raises(KeyboardInterrupt):
+            slot.collect(PATIENCE)
+        assert slot.collect(0) == []
+        assert (done, slot.running) == (["a"], {"a"})

@@ -1,0 +1,101 @@
+"""An attempt: a token that this pilot has locked, the work on it, and how that ended."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Sequence
+from typing import Any
+
+from .. import modifiers
+from ..documents import Document
+from ..exceptions import TokenLost, TokenTimeout
+from ..pool.results import ClaimedToken, Stage
+from ..processes import TimeLimit
+from ..tokens.resources import needs_of
+from ..tokens.states import is_in_state, parse_int, state_of
+from .options import STOP_SIGNALS
+
+log = logging.getLogger(__name__)
+
+_STOPPED_EXIT_CODES = frozenset(
+    code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)
+)  # of a child that received the signal that stops the pilot too, as Popen and as a shell report it
+
+
+class Attempt(ClaimedToken):
+    """A token that this pilot holds, and the work on it.
+
+    :param token: the token, just locked
+    :param values: what the user's code sets on the actor while it works on this token
+    """
+
+    def __init__(self, token: Document, values: dict[str, Any]) -> None:
+        super().__init__(token, stage=Stage.WORKING)
+        self.values = values
+        self.needs = needs_of(token)
+        """What it needs of the pilot; the user's code may change the token's fields later."""
+        self.gpus: list[str] = []
+        """The names of the GPUs assigned to it."""
+        self.thread: int | None = None
+        """The identifier of its slot's thread; None if the work is done in the thread of the run."""
+        self.limit: TimeLimit | None = None
+        """What can interrupt the user's code."""
+        self.interruption: BaseException | None = None
+        """What ended the work, if not the user's code by itself."""
+
+    @property
+    def is_concluded(self) -> bool:
+        """Whether the token is in its final state, saved or not."""
+        return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST)
+
+    def has_result(self, auto_close: bool) -> bool:
+        """Return whether the user's code has said how its work ended, so that only its own clean-up is left."""
+        token = self.token
+        is_closed = not is_in_state({"lock": 1, "done": token.get("done", 0)}, "locked")
+        return is_closed or (auto_close and token.get("exit_code", "") not in ("", None))
+
+    def is_finished(self, auto_close: bool) -> bool:
+        """Return whether a token whose work was broken off counts as processed all the same."""
+        is_done = self.stage is Stage.RETURNED or self.has_result(auto_close)
+        return is_done and not was_ended_by_signal(self.token.get("exit_code"))
+
+    def conclude(self, error: BaseException | None, auto_close: bool) -> str:
+        """Bring a token that was processed into its final state, record the attempt, and return its outcome.
+
+        :param error: what the user's code raised
+        :param auto_close: whether a token that the code has left open is closed, with exit code 0 if it has none
+        """
+        token = self.token
+        if isinstance(error, (TokenTimeout, TokenLost)):
+            modifiers.set_error(token, error)
+            log.warning("Token %s failed: %s", self.id, error)
+            outcome = "lost" if isinstance(error, TokenLost) else "time-out"
+        else:
+            if error is not None:
+                modifiers.set_error(token, f"{type(error).__name__}: {error}", error)
+                log.warning("Token %s failed: %s: %s", self.id, type(error).__name__, error)
+            elif auto_close and is_in_state(token, "locked"):
+                if token.get("exit_code") in ("", None):
+                    token["exit_code"] = 0
+                modifiers.close(token)
+            # A token that the user's code has put back itself has failed as well: that is why code does so.
+            outcome = {"done": "done", "locked": "left open"}.get(str(state_of(token)), "failed")
+        modifiers.end_attempt(token, outcome)
+        self.advance(Stage.CONCLUDED)
+        return outcome
+
+    def put_back(self, reset_values: Sequence[Any] | None = None) -> str:
+        """Put the token back, not counted as a failure, record the attempt, and return its outcome.
+
+        :param reset_values: what `lock` and `done` become, 0 by default
+        """
+        modifiers.end_attempt(self.token, "stopped")
+        modifiers.reset(self.token, *(reset_values or (0, 0)))
+        self.advance(Stage.CONCLUDED)
+        return "stopped"
+
+
+def was_ended_by_signal(exit_code: object) -> bool:
+    """Return whether an exit code is that of a child ended by the pilot's own stop signal, or by the pilot itself."""
+    return parse_int(exit_code) in _STOPPED_EXIT_CODES

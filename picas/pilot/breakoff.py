@@ -1,0 +1,92 @@
+"""Break off a run: end what runs in its slots, and put its tokens back, those that are finished excepted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterable
+from subprocess import Popen
+from typing import Any
+
+from ..exceptions import PilotStopped
+from ..processes import KILL_WAIT, RETRY, SETTLE
+from ..util import wait_until
+from .attempt import Attempt
+from .context import Context
+from .loop import Loop
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+OBEDIENCE = 1.0
+"""Seconds that children have to end before the code that may be waiting for them is interrupted."""
+
+
+class BreakOff:
+    """Ends the loop of a run.
+
+    :param context: the run
+    :param loop: its loop
+    """
+
+    def __init__(self, context: Context, loop: Loop) -> None:
+        self._context = context
+        self._loop = loop
+        self._interrupted: set[Attempt] = set()  # whose code is being interrupted
+        self._ending = threading.Thread(target=self._end_children, name="picas-stop", daemon=True)
+        self._children: list[Popen[Any]] = []
+
+    def run(self) -> None:
+        """End the children and the code of all slots, and save the tokens."""
+        context, loop = self._context, self._loop
+        running = loop.slots.running
+        context.is_breaking_off = True
+        self._children = self._children_of(running)
+        self._ending.start()
+        if self._children:
+            wait_until(self._have_children_ended, OBEDIENCE)
+            loop.collect(RETRY)
+        self._interrupt(running)
+        wait_until(self._have_children_ended, context.options.grace + KILL_WAIT)
+        # A batch system that has sent its signal kills the pilot soon; code in a slot may be in a long system call.
+        give_up = time.monotonic() + SETTLE
+        while running and time.monotonic() < give_up:
+            loop.collect(RETRY)
+            # A child may have been about to start, and code may go on to start the next.
+            context.end_children(self._children_of(running))
+            self._interrupt(running)
+        left = list(running)
+        if left:
+            log.warning("%s tokens are put back though their code has not ended", len(left))
+        for attempt in [*loop.locked, *loop.interrupted, *left]:
+            # If it is concluded, the clean-up after it was interrupted.
+            if not attempt.is_concluded and Work(context, attempt).wind_up():
+                loop.unsaved.append(attempt)
+        loop.save()
+
+    def _have_children_ended(self) -> bool:
+        return not self._ending.is_alive()
+
+    def _end_children(self) -> None:
+        self._context.end_children(self._children)
+
+    def _interrupt(self, attempts: Iterable[Attempt]) -> None:
+        """Interrupt the code in slots, again and again until it is left."""
+        for attempt in attempts:
+            if attempt.limit is not None and attempt not in self._interrupted:
+                self._interrupted.add(attempt)
+                threading.Thread(target=self._interrupt_code, args=(attempt,), name="picas-stop", daemon=True).start()
+
+    def _interrupt_code(self, attempt: Attempt) -> None:
+        """Interrupt the code of a token; code that waits for a child returns when that has ended, and is left alone."""
+        seconds = self._context.options.grace + KILL_WAIT + SETTLE
+        if attempt.limit is not None:
+            attempt.limit.break_off(PilotStopped, seconds, Work(self._context, attempt).has_children)
+
+    def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
+        """Return the children of tokens in slots, and those of threads that the user's code has started."""
+        children = self._context.children()
+        for attempt in list(attempts):
+            children += [child for child in self._context.children(attempt) if child not in children]
+        return children

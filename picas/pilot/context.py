@@ -1,0 +1,136 @@
+"""What the parts of a run share, and what they know of the user's actor."""
+
+from __future__ import annotations
+
+import threading
+from subprocess import Popen
+from typing import Any, Protocol
+
+from ..documents import Document
+from ..processes import end_all, running
+from .attempt import Attempt
+from .conditions import RetryPolicy, StopConditions
+from .identity import Pilot
+from .matching import Matcher
+from .options import Options
+
+busy_threads: set[int] = set()
+"""The identifiers of the threads in which actors run."""
+
+
+class UserActor(Protocol):
+    """All that a run uses of the user's actor; whatever else is on it is the user's."""
+
+    db: Any
+    iterator: Any
+    token_reset_values: Any
+    tasks_processed: int
+
+    def prepare_env(self) -> Any:
+        """Prepare the run."""
+
+    def prepare_run(self) -> Any:
+        """Prepare the work on a token."""
+
+    def process_task(self, task: Any) -> Any:
+        """Do the work on a token."""
+
+    def cleanup_run(self) -> Any:
+        """Clean up after a token."""
+
+    def cleanup_env(self) -> Any:
+        """Clean up after the run."""
+
+
+class Values:
+    """The attributes of an actor that have a value for each slot: `current_task` and `subprocess`."""
+
+    def __init__(self) -> None:
+        self.of_run: dict[str, Any] = {}
+        """The values in all threads that are not a slot's."""
+        self._of_thread = threading.local()
+
+    @property
+    def current(self) -> dict[str, Any]:
+        """The values in this thread."""
+        values: dict[str, Any] = getattr(self._of_thread, "values", self.of_run)
+        return values
+
+    def enter_slot(self, token: Document) -> dict[str, Any]:
+        """Give this thread, that of a slot, new values for a token, and return them."""
+        values = self._of_thread.values = {"current_task": token}
+        return values
+
+
+class Context:
+    """What the parts of a run share.
+
+    :param actor: the user's actor
+    :param options: its options
+    :param values: its values for each slot
+    :param conditions: what ends the run
+    :param retries: whether failed tokens are retried
+    :param matcher: which tokens fit
+    :param pilot: what the pool knows of this run
+    """
+
+    def __init__(
+        self,
+        actor: UserActor,
+        options: Options,
+        values: Values,
+        conditions: StopConditions,
+        retries: RetryPolicy,
+        matcher: Matcher,
+        pilot: Pilot,
+    ) -> None:
+        self.actor = actor
+        self.options = options
+        self.values = values
+        self.conditions = conditions
+        self.retries = retries
+        self.matcher = matcher
+        self.pilot = pilot
+        self.thread = threading.get_ident()
+        """The identifier of the thread of the run."""
+        self.stop_signal: int | None = None
+        """The signal that stops the run."""
+        self.is_breaking_off = False
+        """Whether the work on all tokens is being broken off."""
+        self.has_left_some = False
+        """Whether a token may have stayed locked by this pilot."""
+        self._counting = threading.Lock()
+
+    def is_stopping(self) -> bool:
+        """Return whether a signal has stopped the run."""
+        return self.stop_signal is not None
+
+    def is_over(self) -> bool:
+        """Return whether no further token is started, for want of time or because of a signal."""
+        return self.is_stopping() or self.matcher.is_late
+
+    def count(self, outcome: str, is_processed: bool = True) -> None:
+        """Count an attempt that has ended.
+
+        :param is_processed: whether it counts as a token that was processed
+        """
+        with self._counting:
+            self.actor.tasks_processed += is_processed
+            self.pilot.count(outcome)
+
+    def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
+        """Return the children that run for this actor, or only those of an attempt in a slot."""
+        if attempt is not None and attempt.thread is not None:
+            thread: int | None = attempt.thread
+        else:
+            # Those of threads that the user's code has started count too, unless they may be another actor's.
+            thread = self.thread if len(busy_threads) > 1 else None
+        children = running(thread)
+        own = (self.values.of_run if attempt is None else attempt.values).get("subprocess")
+        if own is not None and hasattr(own, "send_signal") and own not in children and own.poll() is None:
+            children.append(own)
+        return children
+
+    def end_children(self, children: list[Popen[Any]]) -> bool:
+        """End children and all that descends from them; return whether any was alive."""
+        return end_all(children, self.options.grace)

@@ -1,0 +1,111 @@
+"""What an actor keeps of its own behind its one private attribute: its options, its runs, and their signals."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from types import FrameType
+from typing import Any, Callable, Literal, Union
+
+from ..iterators import ViewIterator
+from ..processes import interrupt
+from .conditions import RetryPolicy, StopConditions
+from .context import UserActor, Values
+from .identity import Pilot
+from .options import Options
+from .run import Run
+
+log = logging.getLogger(__name__)
+
+SlotCount = Union[int, Literal["auto"]]
+Handler = Callable[[int, Union[FrameType, None]], Any]
+
+
+class Engine:
+    """Runs a user's actor.
+
+    :param actor: the actor; nothing is kept on it, and nothing of it is used but what `UserActor` lists
+    :param options: its options
+    """
+
+    def __init__(self, actor: UserActor, options: Options) -> None:
+        self.options = options
+        self.values = Values()
+        self.pilot = Pilot()
+        """The last run, as the pool knows it."""
+        self._actor = actor
+        self._run: Run | None = None
+        self._previous_handlers: dict[int, Any] = {}
+
+    def work(
+        self,
+        slots: SlotCount,
+        conditions: StopConditions,
+        retries: RetryPolicy,
+        *,
+        is_seen: bool,
+        set_handlers: Callable[[], Any],
+    ) -> None:
+        """Process tokens until there are no more or a condition is met, see `Actor.run`.
+
+        :param is_seen: whether the user's code is to find each token saved as it ended
+        :param set_handlers: makes signals call the actor's handler
+        """
+        run = self._new_run(self._count(slots), conditions, retries, is_seen)
+        self.pilot = run.context.pilot
+        self._run = run
+        try:
+            run.work(set_handlers, self._restore_handlers)
+        finally:
+            self._run = None
+
+    def stop(self, signum: int) -> None:
+        """Stop the run, or, if there is none, put the current token back and clean up. Further signals are ignored.
+
+        :raises PilotStopped: to end the process
+        """
+        run, is_idle = self._run, self._run is None
+        if run is None:
+            run = self._new_run(1, StopConditions(), RetryPolicy(), is_seen=False)
+        if run.context.is_stopping():
+            return
+        run.context.stop_signal = signum
+        if isinstance(self._actor.iterator, ViewIterator):
+            self._actor.iterator.stop()
+        if is_idle:
+            self._run = run
+            try:
+                run.stop_idle(self.values.current.get("current_task"))
+            finally:
+                self._run = None
+        else:
+            interrupt(run.stop)
+
+    def set_handlers(self, handler: Handler) -> None:
+        """Make the stop signals call a handler. Does nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            log.info("Not in the main thread: no signal handlers are installed")
+            return
+        for signum in self.options.stop_signals:
+            previous = signal.getsignal(signum)
+            if signum == signal.SIGHUP and previous == signal.SIG_IGN:
+                continue  # started with nohup
+            self._previous_handlers.setdefault(signum, previous)
+            signal.signal(signum, handler)
+
+    def _restore_handlers(self) -> None:
+        while self._previous_handlers:
+            signum, previous = self._previous_handlers.popitem()
+            signal.signal(signum, signal.SIG_DFL if previous is None else previous)
+
+    def _new_run(self, slots: int, conditions: StopConditions, retries: RetryPolicy, is_seen: bool) -> Run:
+        return Run(self._actor, self.options, self.values, slots, conditions, retries, is_seen)
+
+    def _count(self, slots: SlotCount) -> int:
+        """Return the number of slots."""
+        if slots == "auto":
+            return self.options.resources.cores
+        if isinstance(slots, bool) or not isinstance(slots, int) or slots < 1:
+            raise ValueError(f'slots must be a number above 0 or "auto", not {slots!r}')
+        return slots

@@ -1,0 +1,96 @@
+"""Which tokens a pilot may take: those whose needs it meets, and that can end in time."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from ..tokens.resources import Resources, needs_of, walltime_of
+from .conditions import StopConditions
+
+log = logging.getLogger(__name__)
+
+RECENT = 10
+"""The next token is expected to take as long as the longest of this many before it."""
+
+
+class Matcher:
+    """Decides which tokens fit a pilot.
+
+    The time that a token may take is its own field `walltime` (seconds) or `max_token_time`, whichever is less; if
+    neither is known, it is that of the longest of the last tokens of this run.
+
+    :param has: the pilot's resources
+    :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
+    :param source: where the deadline comes from, for people
+    :param conditions: the limits of the run
+    """
+
+    def __init__(self, has: Resources, deadline: float, source: str, conditions: StopConditions) -> None:
+        self._has = has
+        self._deadline = deadline
+        self._source = source
+        self._conditions = conditions
+        self._has_refused = False  # whether a token could not have ended in time
+        # Replaced, never changed: the threads of slots write it while the thread of the run reads it.
+        self._recent: tuple[float, ...] = ()
+        self._shortest = math.inf  # the least walltime in any token so far
+        self._has_warned = False  # that a token needs more than the pilot has
+
+    @property
+    def last_start(self) -> float:
+        """The time after which no token is started, on the clock of `time.monotonic`."""
+        total = self._conditions.end - min(self._conditions.max_token_time or 0, self._shortest)
+        return min(total, self._deadline - min(self._usual, self._shortest))
+
+    @property
+    def is_late(self) -> bool:
+        """Whether a token that is started now could not end in time."""
+        return time.monotonic() > self.last_start
+
+    def fits(self, token: Mapping[str, Any]) -> bool:
+        """Return whether the pilot meets a token's needs, and the token can end in time if it is started now."""
+        needs = needs_of(token)
+        if self._has.cover(needs):
+            return self._fits_in_time(token)
+        if not self._has_warned:
+            log.warning("%s needs more than this pilot has (%s): %s", token.get("_id"), self._has, needs)
+            self._has_warned = True
+        return False
+
+    def note(self, seconds: float) -> None:
+        """Note how long the work on a token took."""
+        self._recent = (*self._recent, seconds)[-RECENT:]
+
+    def explain_end(self) -> None:
+        """Log why the run ends, if it is for want of time."""
+        if not (self._has_refused or self.is_late):
+            return
+        if self._deadline < self._conditions.end:
+            left = max(0.0, self._deadline - time.monotonic())
+            usual = f", and one takes up to {self._usual:.0f} s" if self._usual else ""
+            log.warning("No further token: %.0f s are left for work in this job (%s)%s", left, self._source, usual)
+        else:
+            total = self._conditions.max_total_time
+            log.info("No further token: none could end within the %s s of this run", total)
+
+    def _fits_in_time(self, token: Mapping[str, Any]) -> bool:
+        now = time.monotonic()
+        own, limit, end = walltime_of(token), self._conditions.max_token_time, self._conditions.end
+        if own is None:
+            fits = now <= end - (limit or 0) and now <= self._deadline - self._usual
+        else:
+            self._shortest = min(self._shortest, own)
+            needed = own if limit is None else min(own, limit)
+            fits = now + needed <= min(end, self._deadline)
+        self._has_refused |= not fits
+        return fits
+
+    @property
+    def _usual(self) -> float:
+        """Seconds that a token may take that has no walltime of its own."""
+        limit = self._conditions.max_token_time
+        return max(self._recent, default=0.0) if limit is None else limit

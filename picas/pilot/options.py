@@ -1,0 +1,78 @@
+"""What is set once for all runs of an actor."""
+
+from __future__ import annotations
+
+import math
+import signal
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..batch import WALLTIME_VARIABLE, resources
+from ..config import duration
+from ..couch.outages import MAX_OUTAGE
+from ..pool import spool
+from ..processes import GRACE
+from ..tokens.resources import Resources
+from .heartbeat import lifetimes
+from .leases import MAX_LOST
+
+STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""The signals that stop a pilot by default."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of `Actor.__init__`, with their defaults filled in; the times are in seconds."""
+
+    resources: Resources
+    auto_close: bool
+    stop_exit_code: int
+    stop_signals: tuple[int, ...]
+    grace: float
+    max_outage: float
+    heartbeat: float
+    lease: float
+    max_lost: int
+    spool_folder: Path | None
+    walltime: float
+
+    @classmethod
+    def complete(
+        cls,
+        *,
+        auto_close: bool = True,
+        stop_exit_code: int = 0,
+        stop_signals: Iterable[int] = STOP_SIGNALS,
+        grace: float | None = None,
+        max_outage: float | None = None,
+        heartbeat: float | None = None,
+        lease: float | None = None,
+        max_lost: int = MAX_LOST,
+        spool_folder: str | Path | None = None,
+        walltime: float | None = None,
+        cores: int | None = None,
+        memory: float | str | None = None,
+        gpus: int | None = None,
+        tags: str | Iterable[str] | None = None,
+    ) -> Options:
+        """Return the options, those that are None from the environment or the batch system, see `Actor`.
+
+        :raises SettingsError: if one of the times or resources is invalid, or the spool folder is a file
+        """
+        interval, period = lifetimes(heartbeat, lease)
+        folder = None if spool_folder is None else Path(spool_folder)
+        spool.check_folder(folder)
+        return cls(
+            resources=resources(cores, memory, gpus, tags),
+            auto_close=auto_close,
+            stop_exit_code=stop_exit_code,
+            stop_signals=tuple(stop_signals),
+            grace=duration(grace, "PICAS_GRACE", GRACE),
+            max_outage=duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE),
+            heartbeat=interval,
+            lease=period,
+            max_lost=max_lost,
+            spool_folder=folder,
+            walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),
+        )

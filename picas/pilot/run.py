@@ -1,0 +1,253 @@
+"""A run from its start to its end: prepare, keep a heartbeat, work, stop when a signal says so, clean up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any, Callable
+
+from couchdb.http import HTTPError
+
+from .. import batch, modifiers
+from ..clients import CouchDB
+from ..couch.outages import is_outage, wait_out
+from ..documents import Document
+from ..exceptions import PicasError, PilotStopped
+from ..iterators import ViewIterator
+from ..pool.candidates import fits_always
+from ..pool.recovery import recover_quietly
+from ..pool.results import Stage
+from ..processes import exposed, shielded
+from ..tokens.states import is_in_state
+from .attempt import Attempt
+from .breakoff import BreakOff
+from .conditions import RetryPolicy, StopConditions
+from .context import Context, UserActor, Values, busy_threads
+from .heartbeat import Heartbeat
+from .identity import Pilot
+from .leases import Watch
+from .loop import Loop
+from .matching import Matcher
+from .options import Options
+from .work import Work
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """One run of a user's actor.
+
+    :param actor: the actor
+    :param options: its options
+    :param values: its values for each slot
+    :param slots: how many tokens are processed at a time
+    :param conditions: what ends the run
+    :param retries: whether failed tokens are retried
+    :param is_seen: whether the user's code is to find each token saved as it ended
+    """
+
+    def __init__(
+        self,
+        actor: UserActor,
+        options: Options,
+        values: Values,
+        slots: int,
+        conditions: StopConditions,
+        retries: RetryPolicy,
+        is_seen: bool,
+    ) -> None:
+        has = replace(options.resources, cores=max(options.resources.cores, slots))
+        deadline, source = batch.deadline(options.walltime)
+        matcher = Matcher(has, deadline, source, conditions)
+        pilot = Pilot(slots=slots, has=has, deadline=deadline)
+        self.context = Context(actor, options, values, conditions, retries, matcher, pilot)
+        self._is_seen = is_seen
+        self._loop: Loop | None = None
+        self._heartbeat: Heartbeat | None = None
+
+    def work(self, install_handlers: Callable[[], None], restore_handlers: Callable[[], None]) -> None:
+        """Process tokens until there are no more or a condition is met.
+
+        :param install_handlers: lets signals stop the run
+        :param restore_handlers: undoes that
+        """
+        with shielded():  # a signal interrupts only the user's code; the loop checks for it by itself
+            busy_threads.add(self.context.thread)
+            install_handlers()
+            try:
+                self._prepare_and_work()
+            finally:
+                self._release_iterator()
+                self._end_heartbeat()
+                restore_handlers()
+                busy_threads.discard(self.context.thread)
+
+    def stop(self) -> None:
+        """End the children and the code that is interrupted by this; called by a signal handler.
+
+        :raises PilotStopped: always
+        """
+        self.context.is_breaking_off = True
+        # In another thread: code that is interrupted while it waits for a child would not see it end here.
+        threading.Thread(target=self._end_children_for_stop, name="picas-stop", daemon=True).start()
+        raise PilotStopped(self.context.options.stop_exit_code)
+
+    def stop_idle(self, token: Any) -> None:
+        """Do what a run does when it is stopped, for a handler that is called while there is no run.
+
+        :param token: the actor's current token
+        :raises PilotStopped: always
+        """
+        context = self.context
+        context.end_children(context.children())
+        if isinstance(token, Document) and is_in_state(token, "locked"):
+            self._wind_up([Attempt(token, context.values.of_run)])
+        self._settle()
+        self._clean_env_quietly()
+        raise PilotStopped(context.options.stop_exit_code)
+
+    # --- the course of a run
+
+    def _prepare_and_work(self) -> None:
+        context = self.context
+        is_prepared = False
+        try:
+            with exposed():
+                context.actor.prepare_env()
+            is_prepared = True
+            self._begin_heartbeat()
+            self._recover()
+            self._work()
+        except BaseException:
+            context.end_children(context.children())
+            self._settle()
+            if is_prepared or context.is_stopping():
+                self._clean_env_quietly()
+            raise
+        self._settle()
+        context.actor.cleanup_env()
+
+    def _work(self) -> None:
+        self._loop = loop = Loop(self.context, self._is_seen)
+        try:
+            loop.run()
+        except BaseException:
+            BreakOff(self.context, loop).run()
+            raise
+        finally:
+            self._loop = None
+            loop.close()
+
+    def _clean_env_quietly(self) -> None:
+        """Clean up without hiding the exception that ends the run."""
+        try:
+            self.context.actor.cleanup_env()
+        except Exception:
+            log.exception("cleanup_env failed")
+
+    def _release_iterator(self) -> None:
+        iterator = self.context.actor.iterator
+        if isinstance(iterator, ViewIterator):  # what did not fit this run may fit the next user of the iterator
+            iterator.fits, iterator.room = fits_always, None
+
+    # --- the heartbeat
+
+    def _begin_heartbeat(self) -> None:
+        """Let other pilots see that this one is alive, before it locks any token."""
+        if not isinstance(self.context.actor.db, CouchDB):
+            return  # a script's own stand-in
+        try:
+            self._heartbeat = self._wait_out(self._save_first_heartbeat)
+        except HTTPError as error:
+            if is_outage(error):
+                raise
+            log.warning("If this pilot dies its tokens stay locked: the server refuses its document (%s)", error)
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
+
+    def _save_first_heartbeat(self) -> Heartbeat:
+        options, pilot = self.context.options, self.context.pilot
+        client = self.context.actor.db.copy()  # of its own: the script may change the actor's
+        client.server.resource.session.retry_pauses = ()
+        watch = Watch(client, pilot.id, options.lease, options.max_lost)
+        heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, self.describe_work, self.check_claims)
+        heartbeat.save_first()
+        return heartbeat
+
+    def _end_heartbeat(self) -> None:
+        heartbeat, self._heartbeat = self._heartbeat, None
+        if heartbeat is not None:
+            heartbeat.end(is_clean=not self.context.has_left_some)
+
+    def describe_work(self) -> dict[str, Any]:
+        """Return what this pilot works on, as fields of its document."""
+        loop = self._loop
+        if loop is None:
+            return {"holds": [], "free": self.context.pilot.slots}
+        return {"holds": [attempt.id for attempt in loop.held()], "free": loop.room().slots}
+
+    def check_claims(self) -> None:
+        """Stop the work on tokens that another pilot has taken; called in the heartbeat's thread.
+
+        :raises PicasError, couchdb.http.HTTPError: if the database is away
+        """
+        loop = self._loop
+        for attempt in [] if loop is None else loop.held():
+            if attempt.is_concluded or attempt.stage is Stage.LOST:
+                continue  # the save will find out
+            try:
+                stored = self.context.actor.db.get(attempt.id).value
+            except ValueError:
+                stored = {}
+            if not modifiers.is_same_lock(stored, attempt.claimed) and attempt.advance(Stage.LOST):
+                log.warning("Token %s is no longer this pilot's: the work on it is stopped", attempt.id)
+                work = Work(self.context, attempt)
+                threading.Thread(target=work.stop_as_lost, name="picas-lost", daemon=True).start()
+
+    # --- before and after the loop
+
+    def _recover(self) -> None:
+        """Save the results that earlier pilots have spooled."""
+        if isinstance(self.context.actor.db, CouchDB):
+            self._wait_out(self._recover_quietly)
+
+    def _recover_quietly(self) -> None:
+        context = self.context
+        recover_quietly(context.actor.db, context.options.spool_folder, is_stopped=context.is_stopping)
+
+    def _wait_out(self, action: Callable[[], Any]) -> Any:
+        """Return what an action returns, None if the run is over while the database is away."""
+        try:
+            return wait_out(action, self.context.options.max_outage, self.context.is_over)
+        except (PicasError, HTTPError) as error:
+            if is_outage(error) and self.context.is_over():
+                log.warning("The run is over while the database is away: %s", error)
+                return None
+            raise
+
+    def _settle(self) -> None:
+        """Put back the tokens that were locked by requests whose answers were lost."""
+        iterator = self.context.actor.iterator
+        if not isinstance(iterator, ViewIterator):
+            return
+        try:
+            tokens = iterator.settle()
+        except (PicasError, HTTPError) as error:
+            log.error("A token may have stayed locked by this pilot, %s: %s", self.context.pilot.id, error)
+            self.context.has_left_some = True
+            return
+        self._wind_up([Attempt(token, {}) for token in tokens])
+
+    def _wind_up(self, attempts: Iterable[Attempt]) -> None:
+        for attempt in attempts:
+            work = Work(self.context, attempt)
+            if work.wind_up():
+                work.save()
+
+    def _end_children_for_stop(self) -> None:
+        context = self.context
+        # Not logged in the handler, which may have interrupted a log call.
+        log.warning("Stopping on signal %s", context.stop_signal)
+        context.end_children(context.children())
