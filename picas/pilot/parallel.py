@@ -16,9 +16,9 @@ from couchdb.http import HTTPError
 from ..batch.grants import gpu_environment, gpu_names
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
-from ..executers import KILL_WAIT, set_environment
 from ..iterators import ViewIterator
 from ..pool.claims import Exchange
+from ..processes import KILL_WAIT, set_environment
 from ..processes.interrupts import RETRY, SETTLE, exposed, shielded
 from ..tokens.resources import Room, needs_of
 from ..util import wait_until

@@ -19,10 +19,10 @@ from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
 from ..exceptions import PicasError, PilotStopped, TokenLost, TokenTimeout
-from ..executers import KILL_WAIT
 from ..iterators import EndlessViewIterator, ViewIterator
 from ..pool.claims import Exchange
 from ..pool.results import ClaimedToken
+from ..processes import KILL_WAIT
 from ..processes.interrupts import TimeLimit, exposed
 from ..util import wait_until
 from .attempts import Attempt, retry

@@ -1147,12 +1147,12 @@ Running(watched()).run(slots=2)
         """They are ended as any others are; the code that waits for them is left alone."""
         push(2)
         process = pilot("""
-from picas import executers
-start_of = executers.start_of
+from picas.processes import children
+start_of = children.start_of
 def slow(pid):  # until this has returned, nobody knows of the child
     time.sleep(0.5)
     return start_of(pid)
-executers.start_of = slow
+children.start_of = slow
 class Running(Noting):
     def process_task(self, task):
         try:
