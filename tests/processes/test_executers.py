@@ -15,7 +15,7 @@ from support.workers import PRELUDE, hopper, is_alive, wait_for
 
 from picas import Task, executers
 from picas.executers import end_all, execute, execute_old, run_command, running
-from picas.processes import descendants
+from picas.processes import children, descendants
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells that")
 
@@ -331,7 +331,7 @@ class TestDescendants:
             pass
 
         script = f"setsid -f {SLEEPER}; sleep 60"
-        with contextlib.suppress(Interruption), executers._child(script, shell=True):
+        with contextlib.suppress(Interruption), children.child(script, shell=True):
             wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
             raise Interruption
         assert self.alive() == []

@@ -11,22 +11,21 @@ from pathlib import Path
 import pytest
 from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
-from picas import executers
 from picas.executers import run_command
-from picas.processes import descendants, supervisor
+from picas.processes import children, descendants, supervisor
 from picas.processes.descendants import Mark, Root
 from picas.processes.supervisor import end_family, listen
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is to be tested")
 
 TELLING = """
-from picas import executers
-tell = executers._setup.tell
+from picas.processes import children
+tell = children._setup.tell
 def note_and_tell(message):
     tell(message)
     with open("told", "a") as file:
         file.write(message + "\\n")
-executers._setup.tell = note_and_tell
+children._setup.tell = note_and_tell
 """
 """Lets a pilot note what it has told its supervisor."""
 SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
@@ -292,7 +291,7 @@ class TestWithout:
 
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch):
-        monkeypatch.setattr(executers, "_setup", executers._Setup())
+        monkeypatch.setattr(children, "_setup", children._Setup())
 
     def test_because_python_is_not_where_it_says(self, monkeypatch, caplog):
         monkeypatch.setattr(sys, "executable", "/no/such/python")
@@ -302,7 +301,7 @@ class TestWithout:
     def test_because_the_script_was_made_into_a_program(self, monkeypatch):
         monkeypatch.setattr(sys, "frozen", True, raising=False)
         assert run_command(["true"]).exit_code == 0
-        assert executers._setup._supervisor is None
+        assert children._setup._supervisor is None
 
 
 class TestListen:
