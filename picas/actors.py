@@ -105,7 +105,10 @@ class Actor:
         self.tasks_processed = 0
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} on {self.db!r}, {self.tasks_processed} tokens processed>"
+        name = type(self).__name__
+        if "db" not in vars(self):  # a subclass may show itself before it calls this class's __init__
+            return f"<{name}>"
+        return f"<{name} on {self.db!r}, {self.tasks_processed} tokens processed>"
 
     # --- hooks, for subclasses to override
 

@@ -17,15 +17,19 @@ from .tokens.resources import Room
 from .util import wait_until
 
 
+def _always() -> bool:
+    return True
+
+
 class ViewIterator:
     """The base of all iterators over tokens. A subclass implements `claim_task`."""
 
     pilot = ""
-    """The id of the pilot that tokens are locked for."""
+    """The id of the pilot for which tokens are locked."""
     fits: Fits = staticmethod(fits_always)
-    """Tells whether a token is for this pilot; the others are left alone."""
+    """Says whether a token fits this pilot; other tokens are passed over."""
     room: Room | None = None
-    """What the pilot has left for tokens now; None if it works on one at a time."""
+    """What the pilot has left for tokens now; None if it processes one at a time."""
     database: CouchDB
 
     def __init__(self) -> None:
@@ -43,16 +47,23 @@ class ViewIterator:
             self.stop()
             raise StopIteration from error
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}{self._describe()}{', stopped' if self.is_stopped() else ''}>"
+
+    def _describe(self) -> str:
+        """Return where the tokens come from, for people."""
+        return ""
+
     def reset(self) -> None:
-        """Start anew after the end or a stop."""
+        """Start again after the end or a stop."""
         self._is_stopped = False
 
     def stop(self) -> None:
-        """End the iteration: no token is claimed any more."""
+        """End the iteration: no further token is claimed."""
         self._is_stopped = True
 
     def is_stopped(self) -> bool:
-        """Tell whether the iteration has ended."""
+        """Return whether the iteration has ended."""
         return self._is_stopped
 
     def claim_task(self) -> Task:
@@ -63,35 +74,31 @@ class ViewIterator:
         raise NotImplementedError("claim_task is not implemented")
 
     def reconnect(self, database: CouchDB) -> None:
-        """Go on with another client."""
+        """Continue with another client."""
         self.database = database
 
     def poll(self) -> Exchange:
-        """Lock the next token if there is one now. Unlike `next` it need not wait, nor end the iteration."""
+        """Lock the next token if there is one now. Unlike `next` this need not wait, nor end the iteration."""
         if self.is_stopped():
             return Exchange(is_over=True)
         try:
-            own_next = type(self).__next__ is not ViewIterator.__next__
-            return Exchange([next(self) if own_next else self.claim_task()])
+            has_own_next = type(self).__next__ is not ViewIterator.__next__
+            return Exchange([next(self) if has_own_next else self.claim_task()])
         except (IndexError, StopIteration):
             return Exchange(is_over=True)
 
     def rest(self) -> None:
-        """Wait for tokens no more, until the next one is asked for."""
-
-    def _wait(self, is_ready: Callable[[], bool], sleep: Callable[[float], object] = time.sleep) -> None:
-        """Do nothing until it is time to ask for tokens again, or until the iteration is ended."""
-        wait_until(lambda: is_ready() or self.is_stopped(), math.inf, sleep)
+        """Stop waiting for tokens until the next one is asked for."""
 
     def can_exchange(self, database: CouchDB) -> bool:
-        """Tell whether `exchange` saves in this pool and locks the tokens that `next` would give.
+        """Return whether `exchange` saves in this pool and locks the tokens that `next` would return.
 
         An iterator that has a `claim_task` of its own can't.
         """
         return False
 
     def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
-        """Save tokens that were processed and lock others, see `Claimer.exchange`; it does not wait for tokens."""
+        """Save processed tokens and lock others, see `Claimer.exchange`; does not wait for tokens."""
         raise NotImplementedError("exchange is not implemented")
 
     def settle(self) -> list[Task]:
@@ -101,6 +108,10 @@ class ViewIterator:
         """
         return []
 
+    def _wait(self, is_ready: Callable[[], bool], sleep: Callable[[float], object] = time.sleep) -> None:
+        """Wait until it is time to ask for tokens again, or until the iteration is stopped."""
+        wait_until(lambda: is_ready() or self.is_stopped(), math.inf, sleep)
+
 
 class _ClaimingIterator(ViewIterator):
     """An iterator that claims through a `Claimer`."""
@@ -109,14 +120,18 @@ class _ClaimingIterator(ViewIterator):
         super().__init__()
         self.database = database
         self.recheck_empty = True
-        self._claimer: Claimer | None = None
-        self._is_ready: Callable[[], bool] = lambda: True  # to ask for tokens again
         self.next_at = -math.inf
         """See `Exchange.next_at`."""
+        self._claimer: Claimer | None = None
+        self._is_ready: Callable[[], bool] = _always  # to ask for tokens again
 
     def _views(self) -> list[tuple[str, dict[str, Any]]]:
         """Return the views by priority, each with its query parameters."""
         raise NotImplementedError("_views is not implemented")
+
+    def _describe(self) -> str:
+        views = " then ".join(f"{params.get('design_doc', 'Monitor')}/{view}" for view, params in self._views())
+        return f" on {views} of {self.database!r}"
 
     def _current_claimer(self) -> Claimer:
         """Return the claimer for the views, which a script may have changed."""
@@ -134,8 +149,8 @@ class _ClaimingIterator(ViewIterator):
     def claim_task(self) -> Task:
         """Lock the next token and return it.
 
-        Other pilots that want the same tokens never make this fail: it goes on with other tokens, after growing random
-        pauses.
+        Other pilots that want the same tokens never make this fail: it continues with other tokens, after pauses that
+        grow at random.
 
         :raises IndexError: if there is none
         """
@@ -160,12 +175,12 @@ class _ClaimingIterator(ViewIterator):
     def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
         """See `ViewIterator.exchange`."""
         exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted)
-        self._is_ready = (lambda: True) if exchange.is_over else exchange.is_ready
+        self._is_ready = _always if exchange.is_over else exchange.is_ready
         self.next_at = exchange.next_at
         return exchange
 
     def look_anew(self) -> None:
-        """Take note of what has become free meanwhile, also while tokens wait for their next try."""
+        """Read the view again next time, though only tokens that wait for their retry were there just now."""
         if self._claimer is not None:
             self._claimer.look_anew()
 
@@ -192,7 +207,7 @@ class TaskViewIterator(_ClaimingIterator):
 
 
 class PrioritizedViewIterator(_ClaimingIterator):
-    """Claims tokens of one view, and those of a second view only while the first is empty.
+    """Claims the tokens of one view, and those of a second view only while the first is empty.
 
     :param database: the pool
     :param high_priority_view: the view whose tokens come first
@@ -211,15 +226,15 @@ class PrioritizedViewIterator(_ClaimingIterator):
 
 
 class EndlessViewIterator(ViewIterator):
-    """Claims tokens of another iterator and waits for more when there are none.
+    """Claims the tokens of another iterator and waits for more when there are none.
 
-    While there are none it listens to the database's feed of changes, and takes a new token within a second. Where
-    that does not work it asks again after pauses that grow up to `sleep_sec`.
+    While there are none it listens to the database's feed of changes, and takes a new token within a second. Where the
+    feed does not work it asks again after pauses that grow up to `sleep_sec`.
 
     :param view_iterator: the iterator that claims
-    :param sleep_sec: seconds between two calls of `stop_callback` while it waits, and until the other iterator is asked
-        again at the latest where the feed does not work
-    :param stop_callback: is called before each token and each wait; true ends the iteration
+    :param sleep_sec: seconds between two calls of `stop_callback` during a wait, and the longest pause before the other
+        iterator is asked again where the feed does not work
+    :param stop_callback: called before each token and each wait; true ends the iteration
     :param stop_callback_args: arguments for `stop_callback`
     """
 
@@ -242,8 +257,11 @@ class EndlessViewIterator(ViewIterator):
         self.stop_callback_args = stop_callback_args
         self._waiter = Waiter(sleep_sec)
 
+    def _describe(self) -> str:
+        return f" over {self.iterator!r}"
+
     def is_cancelled(self) -> bool:
-        """Tell whether the iteration is to end."""
+        """Return whether the iteration ends."""
         if self.is_stopped() or (self.deadline is not None and time.monotonic() >= self.deadline):
             return True
         return self.stop_callback is not None and bool(self.stop_callback(**self.stop_callback_args))
@@ -251,13 +269,13 @@ class EndlessViewIterator(ViewIterator):
     def __next__(self) -> Task:
         while not self.is_cancelled():
             try:
-                task = self.claim_task()
+                token = self.claim_task()
             except StopIteration:
                 self.iterator.reset()
                 self._wait(self._begin_to_wait(), self._waiter.nap)
             else:
                 self._waiter.end()
-                return task
+                return token
         self.stop()
         raise StopIteration
 
@@ -297,12 +315,12 @@ class EndlessViewIterator(ViewIterator):
             self.stop()
             return Exchange(is_over=True)
         try:
-            task = self.claim_task()
+            token = self.claim_task()
         except StopIteration:
             self.iterator.reset()
             return Exchange(is_ready=self._begin_to_wait())
         self._waiter.end()
-        return Exchange([task])
+        return Exchange([token])
 
     def rest(self) -> None:
         """See `ViewIterator.rest`."""
@@ -315,7 +333,7 @@ class EndlessViewIterator(ViewIterator):
         self._waiter.end()
 
     def reconnect(self, database: CouchDB) -> None:
-        """Go on with another client."""
+        """Continue with another client."""
         self.iterator.reconnect(database)
         self._waiter.end()
 
@@ -324,11 +342,11 @@ class EndlessViewIterator(ViewIterator):
         return self.iterator.settle()
 
     def _hand_down(self) -> None:
-        """Tell the other iterator for whom it claims."""
+        """Let the other iterator claim for the same pilot."""
         self.iterator.pilot, self.iterator.fits, self.iterator.room = self.pilot, self.fits, self.room
 
     def _begin_to_wait(self) -> Callable[[], bool]:
-        """Return what tells when to ask the other iterator again, or `stop_callback`."""
+        """Return a function that says when to ask the other iterator, or `stop_callback`, again."""
         self._waiter.longest_pause = self.sleep_sec
         is_ready = self._waiter.begin(getattr(self.iterator, "database", None))
         end = math.inf if self.deadline is None else self.deadline
@@ -336,5 +354,5 @@ class EndlessViewIterator(ViewIterator):
             end = min(end, time.monotonic() + self.sleep_sec)
         if isinstance(self.iterator, _ClaimingIterator):
             self.iterator.look_anew()
-            end = min(end, self.iterator.next_at)  # the feed does not tell when the time of a token has come
+            end = min(end, self.iterator.next_at)  # the feed does not report that a token's time has come
         return lambda: is_ready() or time.monotonic() >= end

@@ -497,7 +497,12 @@ class TestTimes:
         for name in ("GRACE", "MAX_OUTAGE", "HEARTBEAT", "LEASE"):
             monkeypatch.setenv(f"PICAS_{name}", "50")
         actor = RunActor(client, grace=0, max_outage=1, heartbeat=2, lease=6)
-        assert (actor._picas.options.grace, actor._picas.options.max_outage, actor._picas.options.heartbeat, actor._picas.options.lease) == (0.0, 1.0, 2.0, 6.0)
+        assert (
+            actor._picas.options.grace,
+            actor._picas.options.max_outage,
+            actor._picas.options.heartbeat,
+            actor._picas.options.lease,
+        ) == (0.0, 1.0, 2.0, 6.0)
 
     @pytest.mark.parametrize("name", ["PICAS_GRACE", "PICAS_MAX_OUTAGE", "PICAS_HEARTBEAT", "PICAS_LEASE"])
     @pytest.mark.parametrize("value", ["soon", "-1", "nan", "1h"])
