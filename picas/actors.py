@@ -16,7 +16,7 @@ from typing import Any, Callable, Literal, Union
 
 from couchdb.http import HTTPError
 
-from .batch import grants, walltimes
+from . import batch
 from .clients import CouchDB
 from .config import duration
 from .couch.outages import MAX_OUTAGE, is_outage
@@ -66,7 +66,7 @@ class Actor(ParallelWorker):
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory
     :param walltime: seconds from the begin of a run until the pilot must have ended; by default $PICAS_WALLTIME, or
-        what the batch system tells (see `walltimes.job_end`). It takes no token that can't end before: by the token's
+        what the batch system tells (see `batch.job_end`). It takes no token that can't end before: by the token's
         own field `walltime` (seconds) or `max_token_time`, whichever is less, else by the time that the last took.
     :param cores: processors that this pilot has. It takes no token that needs more than it has, by the token's own
         fields `cores`, `memory`, `gpus` and `tags`, see `resources.needs_of`. By default $PICAS_CORES, or what the
@@ -115,8 +115,8 @@ class Actor(ParallelWorker):
         self.grace = duration(grace, "PICAS_GRACE", GRACE)
         self.max_outage = duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
         self.heartbeat, self.lease = lifetimes(heartbeat, lease)
-        self.walltime = duration(walltime, walltimes.VARIABLE, math.inf)
-        self.resources = grants.resources(cores, memory, gpus, tags)
+        self.walltime = duration(walltime, batch.WALLTIME_VARIABLE, math.inf)
+        self.resources = batch.resources(cores, memory, gpus, tags)
         self.max_lost = max_lost
         self.spool_folder = None if spool_folder is None else Path(spool_folder)
         spool.check_folder(self.spool_folder)
@@ -132,7 +132,7 @@ class Actor(ParallelWorker):
 
         :param max_token_time: seconds after which the work on a token is ended and counts as failed
         :param slots: how many tokens are processed at a time; "auto" for as many as this process was granted
-            processors (see `grants.granted_cores`), or for as many as `cores` says. A token that needs several cores
+            processors (see `batch.granted_cores`), or for as many as `cores` says. A token that needs several cores
             takes as many slots, but all at the most. If it is more than one, each slot is a thread that calls
             `prepare_run`, `process_task` and `cleanup_run`. There `current_task` and `subprocess` are the slot's own;
             all other attributes, the working directory and the environment are shared, and are to be left alone or
@@ -186,7 +186,7 @@ class Actor(ParallelWorker):
             self._has_left_some = False
             self.time = Timer()
             self._stop_signal = None
-            conditions.deadline, conditions.deadline_source = walltimes.deadline(self.walltime)
+            conditions.deadline, conditions.deadline_source = batch.deadline(self.walltime)
             self.pilot = Pilot(slots=count, has=conditions.has, deadline=conditions.deadline)
             self._thread = threading.get_ident()
             at_work.add(self._thread)

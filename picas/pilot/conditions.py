@@ -37,7 +37,7 @@ class StopConditions:
     started: float = field(default_factory=time.monotonic)
     processed: int = 0
     deadline: float = math.inf
-    """The time until which tokens may be at work, on the clock of `time.monotonic`; see `walltimes.deadline`."""
+    """The time until which tokens may be at work, on the clock of `time.monotonic`; see `batch.deadline`."""
     deadline_source: str = ""
     """What tells that."""
     has: Resources | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from support.tokens import make_token
 from picas import autopilot as module
 from picas.autopilot import Autopilot, Finding, JobClass, read_table
 from picas.exceptions import SettingsError
-from picas.schedulers import Jobs, Scheduler, SchedulerError, Slurm
+from picas.schedulers import Jobs, Scheduler, SchedulerError
 from picas.views import create_views
 
 NONE = frozenset()
@@ -296,30 +295,8 @@ class TestTheTable:
             read_table(table(text))
 
 
-class TestSlurmItselfWithoutOne:
-    @pytest.mark.parametrize("is_job", [False, True], ids=["in a shell", "in a job"])
-    def test_what_a_job_was_granted_is_not_handed_down_and_settings_are(self, monkeypatch, tmp_path, is_job):
-        """scrontab runs its commands as jobs."""
-        sbatch = tmp_path / "sbatch"
-        sbatch.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho '7;lab'\n")
-        sbatch.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-        settings = {"SBATCH_ACCOUNT": "us", "SLURM_CONF": "/slurm.conf", "SLURM_CLUSTERS": "lab"}
-        granted = {"SLURM_JOB_ID": "5", "SLURM_CPUS_PER_TASK": "7"} if is_job else {}
-        for name, value in {**settings, **granted}.items():
-            monkeypatch.setenv(name, value)
-        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
-        handed_down = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
-        assert settings.items() <= handed_down.items()
-        assert not {"SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"} & set(handed_down)
-
-    def test_a_command_that_is_not_there(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(SchedulerError, match="there is no command squeue here"):
-            Slurm().jobs("picas-all")
-
-    def test_the_script_says_so_in_one_line_and_its_exit_code(self, environment, tmp_path, push):
+class TestTheScript:
+    def test_without_slurm_prints_one_line_and_fails(self, environment, tmp_path, push):
         push(1)
         ran = subprocess.run(
             [sys.executable, EXAMPLES / "run_autopilot.py"],
@@ -334,7 +311,7 @@ class TestSlurmItselfWithoutOne:
         assert "there is no command squeue here" in ran.stdout
         assert ran.stderr == ""
 
-    def test_a_table_that_is_none_is_one_line(self, environment, tmp_path):
+    def test_with_an_invalid_table_prints_one_line_and_fails(self, environment, tmp_path):
         table = tmp_path / "table.ini"
         table.write_text("nonsense")
         ran = subprocess.run(
