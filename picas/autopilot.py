@@ -1,7 +1,7 @@
-"""Start pilots as tokens come: look at the pool, at the pilots that live and at the queue, and submit what is missing.
+"""Start pilots when tokens arrive: look at the pool, the running pilots and the queue, and submit what is missing.
 
 Tokens are sorted into classes by views with conditions of their own (`createViews.py SingleCore 'doc.cores == 1'`).
-The jobs of a class are known to the batch system by their name.
+The batch system finds the jobs of a class by their name.
 """
 
 from __future__ import annotations
@@ -31,55 +31,55 @@ from .views import DESIGN_DOC, FREE_VIEW, count_states
 log = logging.getLogger(__name__)
 
 JOB_PREFIX = "picas-"
-"""What the names of all jobs begin with; the class follows."""
+"""The beginning of every job name; the name of the class follows."""
 FIRST_WAIT = 60.0
 LONGEST_WAIT = 3600.0
-"""Seconds until a class is tried again whose jobs could not be submitted, or ended without having taken a token: the
-first, doubled each time, and the last."""
+"""Seconds until the next try after a failure: jobs of a class could not be submitted, or ended without taking a token.
+Each further failure doubles the wait, from the first to the longest."""
 
 
 @dataclass(frozen=True)
 class JobClass:
-    """Tokens of one kind, and the jobs that are started for them."""
+    """One kind of tokens, and the jobs that are started for them."""
 
     name: str
     script: str
     """The batch script."""
     design_doc: str = DESIGN_DOC
     view: str = FREE_VIEW
-    """The view of the tokens that wait."""
+    """The view of the waiting tokens."""
     slots: int = 1
-    """How many tokens a pilot works on at a time."""
+    """The number of tokens that a pilot processes at a time."""
     tokens: int = 1
-    """For how many tokens in each of its slots a pilot is worth starting."""
+    """The number of tokens for each slot that makes a pilot worth starting."""
     max_pilots: int = 10
-    """How many jobs of this class there may be at the same time, those that wait included."""
+    """The largest number of jobs of this class at the same time, including queued jobs."""
     options: tuple[str, ...] = ()
-    """Options of the command that submits."""
+    """Options of the command that submits jobs."""
     arguments: tuple[str, ...] = ()
-    """Arguments of the script."""
+    """Arguments of the batch script."""
 
     @property
     def job_name(self) -> str:
-        """The name of its jobs."""
+        """The name of the jobs of this class."""
         return JOB_PREFIX + self.name
 
 
 def read_table(path: Path) -> list[JobClass]:
-    """Return the classes that a file describes: an INI file with a section for each, see `JobClass` for the keys.
+    """Return the classes in an INI file that has a section for each class; `JobClass` lists the keys.
 
-    A script is looked for beside the file.
+    The path of a script is relative to the folder of the file.
 
-    :raises SettingsError: if something in it makes no sense; the text says where
-    :raises OSError: if it can't be read
+    :raises SettingsError: if the file is invalid; the text names the section and the key
+    :raises OSError: if the file can't be read
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is no table of classes: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{path} is not a table of classes: {' '.join(str(error).split())}") from None
     if not parser.sections():
-        raise SettingsError(f"{path} has no class in it: a class begins with its name in brackets")
+        raise SettingsError(f"{path} has no class: a class begins with its name in brackets")
     return [_read_class(path, parser[name]) for name in parser.sections()]
 
 
@@ -89,10 +89,10 @@ def _read_class(path: Path, section: configparser.SectionProxy) -> JobClass:
     for key, text in section.items():
         where = f"{path}, [{section.name}], {key}"
         if key not in known:
-            raise SettingsError(f"{where}: there is no such key; known are {', '.join(sorted(known))}")
+            raise SettingsError(f"{where}: unknown key; the keys are {', '.join(sorted(known))}")
         if key in ("slots", "tokens", "max_pilots"):
             if not text.isdecimal() or int(text) < (key != "max_pilots"):
-                raise SettingsError(f"{where}: {text!r} is not a number of them")
+                raise SettingsError(f"{where}: {text!r} is not a valid number")
             values[key] = int(text)
         elif key in ("options", "arguments"):
             try:
@@ -111,20 +111,20 @@ def _read_class(path: Path, section: configparser.SectionProxy) -> JobClass:
 
 @dataclass(frozen=True)
 class Finding:
-    """What there is of a class."""
+    """The tokens and jobs of a class at one time."""
 
     waiting: int
-    """Tokens that wait."""
+    """The number of waiting tokens."""
     taken: int
-    """Tokens that do not wait: those at work, done, or failed."""
+    """The number of tokens that do not wait: locked, done or failed."""
     jobs: Jobs
     free: int
-    """Slots of pilots that have no token, those of pilots that are about to begin included."""
+    """The number of slots without a token in running jobs, including jobs whose pilot has not started yet."""
 
     def missing(self, kind: JobClass) -> int:
-        """Return how many pilots are to be started.
+        """Return how many pilots to start.
 
-        Those that are queued, or have a free slot, will take some of the tokens that wait.
+        Queued pilots and free slots will take some of the waiting tokens.
         """
         covered = (len(self.jobs.pending) * kind.slots + self.free) * kind.tokens
         wanted = math.ceil(max(0, self.waiting - covered) / (kind.slots * kind.tokens))
@@ -133,33 +133,34 @@ class Finding:
 
 @dataclass
 class _Patience:
-    """What became of the last jobs of a class."""
+    """How long to wait before the next jobs of a class, given what became of the last ones."""
 
     wait: float = 0.0
-    """Seconds that nothing is submitted after the last failure."""
+    """Seconds without submissions after the last failure."""
     until: float = -math.inf
+    """The end of that time, on the clock of `time.monotonic`."""
     submitted: str = ""
-    """The jobs that were submitted the last time."""
+    """The id of the jobs that were submitted last."""
     waiting: int = 0
-    """The tokens that waited then."""
+    """The number of waiting tokens at that time."""
     taken: int = 0
-    """The tokens that did not wait then."""
+    """The number of other tokens at that time."""
 
     def note(self, submitted: str, found: Finding) -> None:
-        """Take note of what was submitted, and of what there was."""
+        """Remember which jobs were submitted, and what was found before that."""
         self.submitted, self.waiting, self.taken = submitted, found.waiting, found.taken
 
     def fail(self) -> None:
-        """Let the next try wait, longer each time."""
+        """Delay the next try, longer after each failure."""
         self.wait = min(max(2 * self.wait, FIRST_WAIT), LONGEST_WAIT)
         self.until = monotonic() + self.wait
         self.submitted = ""
 
     def judge(self, found: Finding) -> bool:
-        """Look what came of the jobs, and tell whether they have ended without having taken a token."""
+        """Return whether the last jobs ended without taking a token; if so, count that as a failure."""
         if not self.submitted:
             return False
-        if found.waiting < self.waiting or found.taken > self.taken:  # new tokens may have come meanwhile
+        if found.waiting < self.waiting or found.taken > self.taken:  # new tokens may hide those that were taken
             self.wait, self.submitted = 0.0, ""
         elif not any(id.partition("_")[0] == self.submitted for id in found.jobs.pending | found.jobs.running):
             self.fail()
@@ -169,54 +170,58 @@ class _Patience:
 
 @dataclass
 class Autopilot:
-    """Starts pilots for the tokens that wait."""
+    """Starts pilots for waiting tokens."""
 
     client: CouchDB
     classes: list[JobClass]
     scheduler: Scheduler
     is_dry: bool = False
-    """Whether it only says what it would do."""
+    """Whether to report only, and submit nothing."""
     tell: Callable[[str], None] = print
-    """Gets a line for each class and look."""
+    """Called with one line of text for each class, at each look."""
     _patience: dict[str, _Patience] = field(default_factory=dict)
 
     def look(self) -> bool:
-        """Look once at all classes and submit what is missing; return whether all went well.
+        """Look at all classes once and submit what is missing.
 
-        :raises PicasError, couchdb.http.HTTPError: if the database refuses, or is away
+        :returns: whether all classes went well
+        :raises PicasError, couchdb.http.HTTPError: if the database refuses a request or can't be reached
         """
         free_slots = dict(self._free_slots())
         results = [self._look_at(kind, free_slots) for kind in self.classes]
         return all(results)
 
     def stay(self, interval: float, sleep: Callable[[float], object] = sleep) -> None:
-        """Look again and again, whatever fails meanwhile.
+        """Look repeatedly, and go on after failures.
 
         :param interval: seconds between two looks
+        :param sleep: waits that long
         """
         while True:
             try:
                 self.look()
             except (PicasError, HTTPError, OSError) as error:
                 reason = reason_of(error) if isinstance(error, HTTPError) else explain(error)
-                log.warning("The pool can't be looked at now: %s", reason)
+                log.warning("The pool can't be read now: %s", reason)
             sleep(interval)
 
     def _look_at(self, kind: JobClass, free_slots: dict[str, int]) -> bool:
         patience = self._patience.setdefault(kind.name, _Patience())
         try:
             jobs = self.scheduler.jobs(kind.job_name)
-            free = sum(free_slots.get(job, kind.slots) for job in jobs.running)  # those without a pilot begin just now
+            free = sum(
+                free_slots.get(job, kind.slots) for job in jobs.running
+            )  # a job without a pilot is about to start one
             found = Finding(*self._count(kind), jobs=jobs, free=free)
             if patience.judge(found):
-                log.warning("%s: the last jobs have ended and no token was taken: look at their output", kind.name)
+                log.warning("%s: the last jobs ended without taking a token: look at their output", kind.name)
             return self._act(kind, found, patience)
         except SettingsError as error:
             self.tell(f"{kind.name}: {error}")
             return False
         except SchedulerError as error:
             patience.fail()
-            self.tell(f"{kind.name}: {error}; it is tried again after {patience.wait:.0f} s at the earliest")
+            self.tell(f"{kind.name}: {error}; the next try is in {patience.wait:.0f} s at the earliest")
             return False
 
     def _act(self, kind: JobClass, found: Finding, patience: _Patience) -> bool:
@@ -230,17 +235,17 @@ class Autopilot:
             self.tell(f"{line}nothing is submitted for another {left:.0f} s, after a failure")
         elif not missing:
             is_full = found.waiting > 0 and len(found.jobs) >= kind.max_pilots
-            self.tell(f"{line}{'these are as many jobs as there may be' if is_full else 'that is enough'}")
+            self.tell(f"{line}{'that is the largest number of jobs allowed' if is_full else 'that is enough'}")
         elif self.is_dry:
             self.tell(f"{line}{_pilots(missing)} would be submitted")
         else:
-            options = (kind.job_name, missing, kind.script, kind.arguments, kind.options)
-            patience.note(self.scheduler.submit(*options), found)
-            self.tell(f"{line}submitted {_pilots(missing)} as job {patience.submitted}")
+            submitted = self.scheduler.submit(kind.job_name, missing, kind.script, kind.arguments, kind.options)
+            patience.note(submitted, found)
+            self.tell(f"{line}submitted {_pilots(missing)} as job {submitted}")
         return True
 
     def _count(self, kind: JobClass) -> tuple[int, int]:
-        """Return how many tokens of a class wait, and how many do not."""
+        """Return how many tokens of a class wait, and how many have left that state."""
         try:
             counts = count_states(self.client, kind.design_doc)
             waiting = count_tokens(self.client, kind.view, kind.design_doc)
@@ -252,7 +257,7 @@ class Autopilot:
         return waiting, sum(count for state, count in counts.items() if state != FREE_VIEW)
 
     def _free_slots(self) -> Iterable[tuple[str, int]]:
-        """Yield the job of each pilot that has one, and how many of its slots are free."""
+        """Yield the job id and the number of free slots of each running pilot that has a job id."""
         for pilot in running_pilots(self.client):
             job, free = job_id_of(pilot), pilot.get("free")
             if job and isinstance(free, int):

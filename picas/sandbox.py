@@ -1,7 +1,8 @@
-"""Make the archive that travels to worker nodes which have nothing but a Python: picas and all that it imports.
+"""Build the archive for worker nodes that have only Python: picas and all packages that it imports.
 
-It holds pure Python only, for any Python from 3.9 on. The same picas and the same packages give the same bytes.
-examples/grid-sandbox/build.sh runs this as a script, also where nothing is installed: so it imports nothing of picas.
+The archive contains only Python source, for Python 3.9 and later. The same picas and packages give the same bytes.
+examples/grid-sandbox/build.sh runs this module as a script, possibly where picas is not installed. Therefore it imports
+nothing from picas.
 """
 
 from __future__ import annotations
@@ -20,27 +21,27 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent
 REQUIREMENTS = ("CouchDB>=1.2", "requests>=2.25")
-"""What picas imports; these bring what they need themselves."""
+"""What picas imports. pip adds their own requirements."""
 SOURCE_RELEASE = "CouchDB-1.2.tar.gz"
-"""Taken as it is from a folder of packages; pip would have to build something of it first."""
+"""Unpacked directly if it is in a folder of packages; pip would have to build a wheel from it first."""
 
 _OLDEST = ("--python-version", "3.9", "--implementation", "py", "--abi", "none", "--platform", "any")
-_LEFT_OUT = frozenset({"__pycache__", "embedded"})  # folders of picas that no worker node needs
-_TIME = 315532800  # 1980: a time of its own for each build would make other bytes, and tar warns of earlier ones
+_LEFT_OUT = frozenset({"__pycache__", "embedded"})  # folders that worker nodes do not need
+_TIME = 315532800  # 1980: a fixed time gives the same bytes in each build, and tar warns about earlier times
 
 
 class SandboxError(Exception):
-    """The archive can't be made."""
+    """The archive can't be built."""
 
 
 def build(target: Path, find_links: Sequence[Path] = (), save_packages: Path | None = None) -> None:
-    """Write the archive, compressed; an earlier one is replaced only once all is there.
+    """Write the compressed archive. An existing archive is replaced only after the new one is complete.
 
-    :param target: the file
-    :param find_links: folders with the packages (wheels, or CouchDB's source release), for where there is no network;
-        without any, pip gets them as it is used to
-    :param save_packages: a folder that the packages are put into as well, to be one of those elsewhere
-    :raises SandboxError: if the packages can't be had
+    :param target: the file to write
+    :param find_links: folders with the packages (wheels, or CouchDB's source release), to build without a network;
+        by default, pip downloads the packages
+    :param save_packages: a folder to copy the packages to, for use as `find_links` on another machine
+    :raises SandboxError: if pip can't provide the packages
     :raises OSError: if a file can't be read or written
     """
     files = dict(_own_files())
@@ -89,7 +90,10 @@ def _wheel_files(path: Path) -> Iterator[tuple[str, bytes]]:
 
 
 def _download(folder: Path, requirements: Sequence[str], find_links: Sequence[Path]) -> None:
-    """Let pip find the versions that run on the oldest Python, and what they need; "pip install" does not heed that."""
+    """Download the versions that run on the oldest Python, with their requirements.
+
+    `pip install` would choose the versions for the Python that it runs on.
+    """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
     command += ["--dest", str(folder), "--only-binary=:all:", *_OLDEST]
     if find_links:
@@ -115,20 +119,20 @@ def _archive(files: dict[str, bytes]) -> bytes:
 
 
 def main() -> None:
-    """Make the archive that the command line asks for."""
+    """Build the archive as the command line says."""
     parser = argparse.ArgumentParser(
-        prog="build.sh", description="Make the archive with picas and all that it imports, for worker nodes."
+        prog="build.sh", description="Build the archive for worker nodes: picas and all packages that it imports."
     )
     parser.add_argument("--output", type=Path, default=Path("picas.tar"), metavar="FILE", help="default: picas.tar")
     parser.add_argument(
         "--find-links", type=Path, action="append", default=[], metavar="FOLDER",
-        help="take the packages from here, without a network",
+        help="take the packages from this folder, without a network",
     )  # fmt: skip
     parser.add_argument(
         "--save-packages",
         type=Path,
         metavar="FOLDER",
-        help="put the packages there as well, for --find-links elsewhere",
+        help="also copy the packages to this folder, for --find-links on another machine",
     )
     arguments = parser.parse_args()
     try:

@@ -1,12 +1,25 @@
-"""Batch systems: what each tells a job that runs in it, and how jobs are submitted to it."""
+"""Batch systems: what each tells a job, and how jobs are submitted to it.
 
-from .grants import gpu_environment, gpu_names, granted_cores, resources
-from .walltimes import VARIABLE as WALLTIME_VARIABLE
-from .walltimes import deadline, job_end
+Each system has its own file with a subclass of `base.BatchSystem`; `machine` stands for no batch system. `layers` lists
+the systems and combines their answers. `grants` puts the user's settings before them. To add a system, add a file, a
+line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems.py.
+"""
+
+from .base import BatchSystem, Jobs, Scheduler, SchedulerError
+from .grants import WALLTIME_VARIABLE, deadline, gpu_environment, gpu_names, resources
+from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
+from .slurm import Slurm
 
 __all__ = [
+    "JOB_ID_FIELDS",
     "WALLTIME_VARIABLE",
+    "BatchSystem",
+    "Jobs",
+    "Scheduler",
+    "SchedulerError",
+    "Slurm",
     "deadline",
+    "find_job_id",
     "gpu_environment",
     "gpu_names",
     "granted_cores",

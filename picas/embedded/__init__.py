@@ -5,8 +5,8 @@
     with Server() as server:
         print(server.url)
 
-It needs Node.js, which `pip install "picas[embedded]"` brings, and at the first start a network, to fetch its packages.
-It is no replacement for Apache CouchDB: it serves one machine, and up to about ten thousand tokens.
+It needs Node.js, which `pip install "picas[embedded]"` installs, and a network at the first start, to download its
+packages. It does not replace Apache CouchDB: it serves one machine, and up to about ten thousand tokens.
 """
 
 from picas.embedded.errors import (

@@ -1,10 +1,11 @@
 "use strict";
 /*
- * The HTTP side: who may ask, what express-pouchdb gets wrong or lacks, and behind that express-pouchdb.
+ * The HTTP routes: access control, then our own routes where express-pouchdb is wrong or incomplete, then
+ * express-pouchdb.
  *
- * Documents, attachments, changes and databases are answered here, because that is where express-pouchdb differs from
- * CouchDB in ways that lose data or hang. _all_docs, views, _find, _bulk_get, _revs_diff, _compact and the web
- * interface are express-pouchdb's.
+ * Requests for documents, attachments, changes and databases are answered here, because express-pouchdb differs from
+ * CouchDB there in ways that lose data or hang. express-pouchdb answers _all_docs, views, _find, _bulk_get, _revs_diff,
+ * _compact and the web interface.
  */
 
 const { randomUUID } = require("node:crypto");
@@ -14,9 +15,9 @@ const { changes } = require("./changes.js");
 const { HttpError, INDEX_MARK } = require("./databases.js");
 const { designProblem } = require("./views.js");
 
-const BODY_LIMIT = 256 * 1024 * 1024; // bytes of a request
-const UUIDS = 1000; // at most so many at a time, as CouchDB
-const FIND_LIMIT = 25; // rows of a _find that names no limit, as CouchDB
+const BODY_LIMIT = 256 * 1024 * 1024; // bytes in the body of a request
+const UUIDS = 1000; // the largest count in one request, as in CouchDB
+const FIND_LIMIT = 25; // rows of a _find without a limit, as in CouchDB
 const PARTS = [
   "routes/404",
   "routes/active-tasks",
@@ -52,8 +53,9 @@ const OF_DATABASE = [
   "_view_cleanup",
 ];
 const OF_DESIGN = ["_view", "_info"];
-const CLIENTS_FAULT = ["doc_validation", "badarg"]; // PouchDB calls these 500
-const ADMINS_ONLY = { members: { roles: ["_admin"] }, admins: { roles: ["_admin"] } }; // CouchDB's for a new database
+const CLIENTS_FAULT = ["doc_validation", "badarg"]; // PouchDB answers these with 500
+// CouchDB's default for a new database
+const ADMINS_ONLY = { members: { roles: ["_admin"] }, admins: { roles: ["_admin"] } };
 
 function createApp(load, databases, config) {
   const express = load("express");
@@ -61,7 +63,7 @@ function createApp(load, databases, config) {
   const app = express();
   app.disable("x-powered-by");
   app.enable("case sensitive routing");
-  app.set("query parser", "simple"); // brackets in a key are no lists
+  app.set("query parser", "simple"); // brackets in a key must not become lists
 
   const json = express.json({ limit: BODY_LIMIT, type: () => true });
   const form = express.urlencoded({ extended: false });
@@ -83,7 +85,7 @@ function createApp(load, databases, config) {
   return app;
 }
 
-/** An async handler's errors go where those of others go. */
+/** Passes the errors of an async handler to the error handler. */
 function wrap(handler) {
   return (req, res, next) => Promise.resolve(handler(req, res, next)).catch(next);
 }
@@ -98,24 +100,24 @@ function pouchAt(prefix, pouch, req, res, next) {
   pouch(req, res, next);
 }
 
-/** Makes a request what express-pouchdb expects, where CouchDB is more generous. */
+/** Changes a request to what express-pouchdb expects, where CouchDB accepts more. */
 function normalize(req, res, next) {
   req.url = req.url.replace(/^(\/[^/?]+)\/_(design|local)%2[fF]/, "$1/_$2/");
-  req.headers.accept = "application/json"; // answers are JSON, whatever the client would like best
+  req.headers.accept = "application/json"; // the answer is JSON, whatever the client prefers
   const type = req.headers["content-type"] || "";
   if (targetOf(req).attachment) return next();
   if (type.startsWith("multipart/")) {
     throw new HttpError(
       415,
       "bad_content_type",
-      "The embedded server takes attachments one by one, or inline, not as multipart.",
+      "The embedded server accepts attachments one by one or inline, not as multipart.",
     );
   }
-  req.headers["content-type"] = "application/json"; // or a body sent without it would count as empty
+  req.headers["content-type"] = "application/json"; // without it, the body would count as empty
   return next();
 }
 
-/** What a path names: the database, a document in it (id), an attachment of that, or something special (_all_docs). */
+/** Parses a path: the database, and a document (id), an attachment of it, or something special such as _all_docs. */
 function targetOf(req) {
   if (req.target && req.target.url === req.url) return req.target;
   const parts = req.path.split("/").slice(1).map(decode);
@@ -148,7 +150,7 @@ function decode(part) {
   }
 }
 
-/** The query string, each value parsed where it is JSON. */
+/** Returns the query parameters; a value that is JSON is parsed. */
 function parsed(query) {
   const values = {};
   for (const [name, value] of Object.entries(query)) {
@@ -161,13 +163,13 @@ function parsed(query) {
   return values;
 }
 
-// What belongs to the server.
+// Routes of the server.
 
 function serverRoutes(app, databases, json) {
   const vendor = { name: "PiCaS embedded server" };
   const uuid = randomUUID().replaceAll("-", "");
   app.get("/", (req, res) => res.json({ couchdb: "Welcome", version: "3.0.0", uuid, features: [], vendor }));
-  app.get("/_node/:node/_config", (req, res) => res.json({})); // nothing can be set; the web interface asks
+  app.get("/_node/:node/_config", (req, res) => res.json({})); // no settings; the web interface asks for them
   app.get("/_all_dbs", (req, res) => res.json(databases.list()));
   app.get("/_uuids", (req, res) => {
     const count = Number(req.query.count === undefined ? 1 : req.query.count);
@@ -193,16 +195,16 @@ function serverRoutes(app, databases, json) {
       throw new HttpError(
         404,
         "db_not_found",
-        `The ${end} must be a database of this server, or the URL of another one's.`,
+        `The ${end} must be a database of this server, or the URL of a database of another server.`,
       );
     }
     next();
   });
 }
 
-// What belongs to a database.
+// Routes of a database.
 
-/** True for /_all_dbs and the like, which are no databases. */
+/** True for names such as _all_dbs, which are not databases. */
 function isServers(name) {
   return name.startsWith("_") && !SYSTEM_NAMES.includes(name);
 }
@@ -265,9 +267,9 @@ function databaseRoutes(app, databases) {
   );
 }
 
-// What belongs to documents.
+// Routes of documents.
 
-/** PouchDB's errors, in CouchDB's words. */
+/** Translates an error of PouchDB to CouchDB's names. */
 function toAnswer(err) {
   if (err instanceof HttpError) return { error: err.name, reason: err.reason };
   const plain = !err.name || /Error$/.test(err.name); // a JavaScript error, not PouchDB's
@@ -290,7 +292,7 @@ function isObject(value) {
   return value !== null && typeof value === "object" && !Array.isArray(value);
 }
 
-/** The revision that a client names: in the query string, or as If-Match. */
+/** Returns the revision in the query string or in If-Match. */
 function revOf(req) {
   if (req.query.rev) return req.query.rev;
   const header = req.headers["if-match"];
@@ -331,7 +333,7 @@ function special(db, target, req, res, next) {
   return next();
 }
 
-/** CouchDB 3 says `update`, where older ones and PouchDB say `stale`. */
+/** CouchDB 3 has `update` where older releases and PouchDB have `stale`. */
 function viewQuery(req) {
   if (req.query.update === "false") req.query.stale = "ok";
   if (req.query.update === "lazy") req.query.stale = "update_after";
@@ -425,7 +427,7 @@ async function store(db, doc, newEdits, req, res) {
 async function copyDocument(db, id, req, res) {
   const destination = req.headers.destination || "";
   if (!destination || /^https?:/.test(destination)) {
-    throw new HttpError(400, "bad_request", "The header Destination must be the id of a document, for COPY.");
+    throw new HttpError(400, "bad_request", "COPY needs the id of a document in the header Destination.");
   }
   const [to, query] = destination.split("?", 2);
   const doc = await db.get(id, { rev: req.query.rev, attachments: true });
@@ -437,7 +439,7 @@ async function copyDocument(db, id, req, res) {
 async function removeDocument(db, id, req, res) {
   const rev = revOf(req);
   if (!rev) {
-    await db.get(id); // a 404 if there is none
+    await db.get(id); // throws a 404 if there is no such document
     throw new HttpError(409, "conflict", "Document update conflict.");
   }
   const result = await db.remove({ _id: id, _rev: rev });

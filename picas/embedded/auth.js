@@ -1,8 +1,8 @@
 "use strict";
 /*
- * Who may ask: one name and one password, by HTTP Basic or by the cookie that CouchDB's web interface uses.
+ * Access control: one name and one password, by HTTP Basic or by the cookie that CouchDB's web interface uses.
  *
- * Open to all are /_up, the files of the web interface, and /_session, where one logs in.
+ * Only /_up, the files of the web interface, and /_session, for the login, need no password.
  */
 
 const { createHmac, randomBytes, timingSafeEqual } = require("node:crypto");
@@ -19,14 +19,14 @@ class Guard {
     this.passwordMark = this.#mark(password);
   }
 
-  /** True if these are the name and the password; it takes the same time whatever is wrong with them. */
+  /** True if the name and the password are correct; takes the same time whichever is wrong. */
   accepts(name, password) {
     const nameOk = timingSafeEqual(this.#mark(String(name)), this.nameMark);
     const passwordOk = timingSafeEqual(this.#mark(String(password)), this.passwordMark);
     return nameOk && passwordOk;
   }
 
-  /** How a request proves itself: "default" (Basic), "cookie", "" (not at all), or null (wrongly). */
+  /** Returns how a request is authenticated: "default" (Basic), "cookie", "" (no credentials), or null (invalid). */
   check(req) {
     const header = req.headers.authorization;
     if (header !== undefined) return this.#basic(header) ? "default" : null;
@@ -35,7 +35,7 @@ class Guard {
     return this.#validSession(cookie) && sameOrigin(req) ? "cookie" : null;
   }
 
-  /** A fresh value for the session cookie. */
+  /** Returns a new value for the session cookie. */
   session() {
     const until = (Date.now() + SESSION_MS).toString(16);
     return `${until}.${this.#mark(`session ${until}`).toString("base64url")}`;
@@ -69,26 +69,26 @@ function sessionCookie(req) {
   return "";
 }
 
-/** A browser sends its cookies also for pages of other servers on this machine: those may not write. */
+/** A browser also sends the cookie with requests of pages from other servers on this machine: these must not write. */
 function sameOrigin(req) {
   const origin = req.headers.origin;
   return SAFE.includes(req.method) || !origin || origin === `http://${req.headers.host}`;
 }
 
-/** True for what needs no password. */
+/** True for requests that need no password. */
 function isOpen(req) {
   if (req.path === "/_up" || req.path === "/_session") return true;
   return SAFE.includes(req.method) && (req.path === "/_utils" || req.path.startsWith("/_utils/"));
 }
 
 function deny(req, res, reason) {
-  // In answer to a script the header would open the browser's own dialogue, over the page that asks for the password.
+  // For a request by a script, the header would open the browser's own dialogue above the login page.
   const script = req.headers["sec-fetch-mode"] && req.headers["sec-fetch-mode"] !== "navigate";
   if (!script) res.set("WWW-Authenticate", 'Basic realm="PiCaS"');
   res.status(401).json({ error: "unauthorized", reason });
 }
 
-/** Lets only requests pass that may. */
+/** Rejects requests without valid credentials. */
 function gate(guard) {
   return (req, res, next) => {
     req.authenticated = guard.check(req);
@@ -98,7 +98,7 @@ function gate(guard) {
   };
 }
 
-/** /_session, as CouchDB has it: who am I, log in, log out. */
+/** The routes of /_session, as in CouchDB: current user, login, logout. */
 function sessionRoutes(app, guard, parsers) {
   const cookie = { httpOnly: true, sameSite: "strict", path: "/" };
   const user = { name: guard.username, roles: ["_admin"] };

@@ -1,16 +1,16 @@
 "use strict";
 /*
- * The feed of changes: what changed in a database since when, at once (normal), at the next change (longpoll), or as
- * it goes (continuous).
+ * The changes feed: the changes since a sequence number, answered immediately (normal), after the next change
+ * (longpoll), or one by one as they happen (continuous).
  */
 
 const { HttpError } = require("./databases.js");
 
-const TIMEOUT_MS = 60_000; // CouchDB's: a feed without a change ends after this, unless it has a heartbeat
+const TIMEOUT_MS = 60_000; // as in CouchDB: a feed without changes and without a heartbeat ends after this
 const FEEDS = ["normal", "longpoll", "continuous"];
 const PASSED_ON = ["include_docs", "conflicts", "attachments", "descending", "style", "limit"];
 
-/** The options for PouchDB from a request; throws an HttpError for what it can't do. */
+/** Returns the options for PouchDB; throws an HttpError if the request is not supported. */
 async function optionsOf(db, query, body) {
   const options = { since: query.since === undefined ? 0 : query.since, return_docs: true };
   for (const name of PASSED_ON) {
@@ -36,14 +36,14 @@ async function optionsOf(db, query, body) {
   return options;
 }
 
-/** Makes sure that a design document has that filter or view, because PouchDB does not. */
+/** Throws a 404 if a design document has no such filter or view; PouchDB does not check this. */
 async function lookUp(db, name, member) {
   const [ddoc, fun, ...more] = String(name).split("/");
   if (!fun || more.length || ddoc.startsWith("_")) {
     throw new HttpError(
       400,
       "bad_request",
-      `The embedded server can't filter by ${name}: give a design document's function, as ddoc/name.`,
+      `The embedded server can't filter by ${name}: name a function of a design document, as ddoc/name.`,
     );
   }
   const doc = await db.get(`_design/${ddoc}`);
@@ -51,7 +51,7 @@ async function lookUp(db, name, member) {
   if (!found) throw new HttpError(404, "not_found", `missing json key: ${member}.${fun}`);
 }
 
-/** Answers a request for changes of `db`; `query` is the query string, each value parsed as JSON where it is JSON. */
+/** Answers a request for the changes of `db`; in `query`, values that are JSON are parsed. */
 async function changes(db, query, req, res) {
   const feed = query.feed === undefined ? "normal" : String(query.feed);
   if (!FEEDS.includes(feed)) throw new HttpError(400, "bad_request", `The embedded server has no feed=${feed}.`);
@@ -62,7 +62,7 @@ async function changes(db, query, req, res) {
   return follow(db, { ...options, since: last_seq }, query, res, false);
 }
 
-/** Waits for changes and writes them: all, or the first one only. Ends when the time is up or the client has gone. */
+/** Writes changes as they happen: all, or only the first. Ends after the time-out or when the client disconnects. */
 function follow(db, options, query, res, continuous) {
   const heartbeat = query.heartbeat === true ? TIMEOUT_MS : Number(query.heartbeat) || 0;
   const patience = Number(query.timeout) || (heartbeat ? 0 : TIMEOUT_MS);

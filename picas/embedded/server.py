@@ -1,4 +1,4 @@
-"""The embedded server as an object: started, used and stopped from Python."""
+"""The embedded server as a Python object."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from picas.embedded.node import HERE, Progress, clean_environment, find_node, in
 
 logger = logging.getLogger(__name__)
 
-HOST = "127.0.0.1"  # never anything else: the connection is not encrypted
+HOST = "127.0.0.1"  # never another address: the connection is not encrypted
 START_SECONDS = 60.0  # a cold file system is slow
-STOP_SECONDS = 6.0  # the server ends within 4
-FOLDER_SECONDS = 5.0  # how long a server that has just lost its parent may take to leave its folder
+STOP_SECONDS = 6.0  # the server ends within 4 s
+FOLDER_SECONDS = 5.0  # a server whose parent has died releases its folder within this time
 LAST_LINES = 20  # of the server's log, for error messages
 PASSWORD_BYTES = 24
 
@@ -41,15 +41,15 @@ def _log_progress(line: str) -> None:
 
 
 class Server:
-    """A small server that speaks CouchDB's protocol, for a first run and for tests: up to about ten thousand tokens.
+    """A small CouchDB-compatible server for a first run and for tests, with up to about ten thousand tokens.
 
-    It listens on 127.0.0.1 only, asks for a name and a password, and ends when this process ends, however that happens.
+    It listens only on 127.0.0.1, requires a name and a password, and ends when this process ends for any reason.
 
         with Server() as server:
             client = CouchDB(server.url, "picas", server.username, server.password, create=True)
 
     Attributes: `url` (without name and password), `web_url` (CouchDB's web interface), `port`, `username`, `password`,
-    `pid` (of Node.js; None if it does not run), `data` and `password_file` (both None in memory).
+    `pid` (of Node.js; None if the server does not run), `data` and `password_file` (None if the data is in memory).
     """
 
     def __init__(
@@ -61,13 +61,16 @@ class Server:
         password: str | None = None,
         progress: Progress = _log_progress,
     ) -> None:
-        """Prepare a server; nothing starts before `start()` or `with`.
+        """Prepare a server; `start()` or `with` starts it.
 
-        data: the folder to keep the databases in, made if it is absent; None keeps them in memory.
-        port: the port to listen on; 0 takes any free one.
-        username, password: the only ones that are let in. No password: that of the data folder, or else a random one.
-            With a data folder the password is kept in its file `password` (mode 0600).
-        progress: is called with a line of text when something takes time, such as the installation at the first start.
+        :param data: the folder for the databases, created if it does not exist; None keeps them in memory
+        :param port: the port to listen on; 0 takes any free port
+        :param username: the only name that the server accepts
+        :param password: its password; None takes the password of the data folder, else a random one. The data folder
+            keeps the password in the file `password` (mode 0600)
+        :param progress: called with a line of text before and after steps that take long, such as the installation at
+            the first start
+        :raises ValueError: if the name or the password is empty or has invalid characters
         """
         self.data = None if data is None else Path(data).expanduser().absolute()
         self.username = _checked("username", username, ":")
@@ -77,7 +80,7 @@ class Server:
         self._password = None if password is None else _checked("password", password)
         self._progress = progress
         self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0  # the process that started the server, which alone may stop it
+        self._owner = 0  # the process that started the server; only it may stop the server
         self._folder_lock: IO[str] | None = None
         self._log: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._log_reader: threading.Thread | None = None
@@ -89,19 +92,19 @@ class Server:
 
     @property
     def web_url(self) -> str:
-        """The address of the web interface, for a browser."""
+        """The address of the web interface."""
         return f"{self.url}/_utils/"
 
     @property
     def password(self) -> str:
-        """The password; a random one is made up at the first start. EmbeddedServerError before that."""
+        """The password. A random one is created at the first start; before that, this raises EmbeddedServerError."""
         if self._password is None:
             raise EmbeddedServerError("the server has no password yet: start it first")
         return self._password
 
     @property
     def pid(self) -> int | None:
-        """The process id of Node.js, None if the server does not run."""
+        """The process id of Node.js, None if the server is not running."""
         return self._process.pid if self._process and self._process.poll() is None else None
 
     def __repr__(self) -> str:
@@ -117,9 +120,14 @@ class Server:
         self.stop()
 
     def start(self) -> Server:
-        """Start the server and return when it answers; does nothing if it runs already.
+        """Start the server and return when it is ready. A running server is left as it is.
 
-        Raises NodeMissingError, InstallError, FolderInUseError, PortInUseError, or StartError for anything else.
+        :returns: this object
+        :raises NodeMissingError: if Node.js or npm is missing
+        :raises InstallError: if the packages can't be installed
+        :raises FolderInUseError: if another server uses the data folder
+        :raises PortInUseError: if another program uses the port
+        :raises StartError: if the server does not start for another reason
         """
         if self.pid is not None:
             return self
@@ -139,13 +147,13 @@ class Server:
         return self
 
     def poll(self) -> int | None:
-        """Return the exit code of the server if it has ended, None if it runs or was never started."""
+        """Return the exit code of the server if it has ended, None if it is running or was never started."""
         return self._process.poll() if self._process else None
 
     def wait(self, timeout: float | None = None) -> int | None:
-        """Block until the server ends, at most `timeout` seconds.
+        """Wait until the server ends, at most `timeout` seconds.
 
-        Return its exit code, None if it still runs or was never started.
+        :returns: its exit code, None if it is still running or was never started
         """
         if self._process is None:
             return None
@@ -160,9 +168,9 @@ class Server:
         return "\n".join(self._log)
 
     def stop(self) -> None:
-        """Stop the server and wait for its end, at most some 10 s.
+        """Stop the server and wait until it has ended, at most about 10 s.
 
-        Does nothing if it does not run, or in a fork of the process that started it.
+        Nothing happens if it is not running, or in a fork of the process that started it.
         """
         process = self._process
         if process is not None and self._owner != os.getpid():
@@ -177,7 +185,11 @@ class Server:
             self._folder_lock = None
 
     def create_database(self, name: str) -> bool:
-        """Make a database; True if it was made, False if it was there. Raises EmbeddedServerError if that fails."""
+        """Create a database if it does not exist.
+
+        :returns: whether it was created
+        :raises EmbeddedServerError: if that fails
+        """
         secret = base64.b64encode(f"{self.username}:{self.password}".encode()).decode("ascii")
         connection = http.client.HTTPConnection(HOST, self.port, timeout=START_SECONDS)
         try:
@@ -194,7 +206,7 @@ class Server:
         return answer.status == 201
 
     def _take_folder(self) -> None:
-        """Lock the data folder. Node.js inherits the lock, so that it lasts as long as either process."""
+        """Lock the data folder. Node.js inherits the lock, so the folder is locked until both processes have ended."""
         if self.data is None:
             return
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -243,7 +255,7 @@ class Server:
             cwd=self.data or "/",
             env=clean_environment(),
             pass_fds=() if self._folder_lock is None else (self._folder_lock.fileno(),),
-            start_new_session=True,  # a Ctrl-C at the terminal is this process's to handle
+            start_new_session=True,  # a Ctrl-C at the terminal must reach only this process
         )
         self._process, self._owner = process, os.getpid()
         _running.add(self)
@@ -255,7 +267,7 @@ class Server:
             target=self._read_log, args=(process,), name="picas-embedded-log", daemon=True
         )
         self._log_reader.start()
-        with contextlib.suppress(BrokenPipeError):  # it ended at once: what it said tells why
+        with contextlib.suppress(BrokenPipeError):  # it ended immediately; its output says why
             process.stdin.write(json.dumps(config).encode() + b"\n")
             process.stdin.flush()
         self._read_answer(process, process.stdout)
@@ -280,7 +292,7 @@ class Server:
         process.wait(STOP_SECONDS)
         words = self.last_words().splitlines()
         raise StartError(
-            f"the embedded server ended at once (exit code {process.poll()}): {words[-1] if words else ''}"
+            f"the embedded server ended immediately (exit code {process.poll()}): {words[-1] if words else ''}"
         )
 
     def _read_log(self, process: subprocess.Popen[bytes]) -> None:
@@ -292,24 +304,24 @@ class Server:
                 logger.warning("node: %s", text)
 
     def _forget(self) -> None:
-        """In a fork: let go of the pipe that keeps the server alive, so that it ends with its real parent."""
+        """In a fork: release the pipe that keeps the server alive, so that the server ends with its real parent."""
         stdin = self._process.stdin if self._process else None
         if stdin is None or stdin.closed:
             return
         with contextlib.suppress(OSError):
             nothing = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nothing, stdin.fileno(), inheritable=False)  # not closed: its number could be given to another file
+            os.dup2(nothing, stdin.fileno(), inheritable=False)  # not closed: another file could get its number
             os.close(nothing)
 
 
 def _checked(what: str, value: str, forbidden: str = "") -> str:
     if not value or value != value.strip() or not value.isprintable() or any(mark in value for mark in forbidden):
-        raise ValueError(f"this {what} can't be used: it is empty, or has characters that are not allowed")
+        raise ValueError(f"this {what} can't be used: it is empty or has invalid characters")
     return value
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, all at once."""
+    """Write a file atomically, readable only by its owner."""
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     with contextlib.suppress(FileNotFoundError):
         fresh.unlink()
@@ -324,7 +336,7 @@ def _try_lock(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     except OSError as exc:
-        # Some network file systems have no locks. leveldb's own lock, one a database, still guards the data.
+        # Some network file systems have no locks. leveldb's lock on each database still protects the data.
         logger.debug("no lock on the data folder: %s", exc)
     return True
 
@@ -340,7 +352,7 @@ def _is_alive(pid: str) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End Node.js: politely by closing its stdin, then by signals."""
+    """End Node.js: close its stdin, then send signals."""
     if process.stdin is not None:
         with contextlib.suppress(OSError):
             process.stdin.close()

@@ -1,15 +1,16 @@
 "use strict";
 /*
- * The view engine: runs map and reduce functions with CouchDB's helpers, each compiled once, in a realm of its own.
+ * The view engine: runs map and reduce functions with CouchDB's helpers. Each function is compiled once, in its own
+ * context.
  *
- * Documents and results cross the border as JSON, so that a function can't change what it is given. A function that
- * hangs is stopped, and is not called again.
+ * Documents and results enter and leave the context as JSON, so that a function can't change the original. A function
+ * that hangs is stopped and not called again.
  */
 
 const vm = require("node:vm");
 
-const CALL_MS = 5_000; // CouchDB's own limit for a function
-const CACHED = 200; // compiled functions kept
+const CALL_MS = 5_000; // CouchDB's limit for a function
+const CACHED = 200; // compiled functions that are kept
 const COMPLAINTS = 3; // exceptions of one function that are logged
 
 const HELPERS = `
@@ -33,7 +34,7 @@ const HELPERS = `
   };
 })()`;
 
-/** A map or reduce function from its source text; a SyntaxError if that is no function. */
+/** A map or reduce function, compiled from its source; throws a SyntaxError if the source is not a function. */
 class Compiled {
   constructor(source) {
     const context = vm.createContext({});
@@ -48,7 +49,7 @@ class Compiled {
     context.__reduce = (json) => helpers.reduce(fun, json);
   }
 
-  /** The rows that the function emits for a document, as [key, value] pairs. */
+  /** Returns the rows that the function emits for a document, as [key, value] pairs. */
   map(doc) {
     return this.#call(MAP, doc);
   }
@@ -62,7 +63,7 @@ class Compiled {
   }
 
   #call(script, argument) {
-    if (this.hangs) throw new Error("the function took too long, and is not called any more");
+    if (this.hangs) throw new Error("the function took too long and is not called again");
     this.context.__json = JSON.stringify(argument);
     try {
       return JSON.parse(script.runInContext(this.context, { timeout: CALL_MS }));
@@ -88,7 +89,7 @@ function compile(source) {
   return fun;
 }
 
-/** The sum of numbers, or of lists of numbers, element by element. */
+/** Returns the sum of numbers, or of lists of numbers element by element. */
 function sumOf(values, fail) {
   let total = 0;
   for (const value of values) {
@@ -128,10 +129,10 @@ const BUILT_IN = {
   _count: (values) => values.length,
 };
 
-/** The plug-in for PouchDB: its methods `query` and `viewCleanup`. `load` requires a package by name. */
+/** Returns the plug-in for PouchDB, with the methods `query` and `viewCleanup`. `load` requires a package by name. */
 function viewEngine(load) {
   const { BuiltInError, NotFoundError } = load("pouchdb-mapreduce-utils");
-  const fail = (name) => new BuiltInError(`the built-in ${name} reduces numbers only`);
+  const fail = (name) => new BuiltInError(`the built-in ${name} reduces only numbers`);
 
   function mapper(source, emit) {
     const fun = compile(source);
@@ -160,9 +161,9 @@ function viewEngine(load) {
   return { query: engine.query, viewCleanup: engine.viewCleanup };
 }
 
-/** What is wrong with the views of a design document, as [error, reason]; null if nothing is. */
+/** Returns the first fault in the views of a design document, as [error, reason]; null if there is none. */
 function designProblem(doc) {
-  if ((doc.language || "javascript") !== "javascript") return null; // indexes for _find, which are no functions
+  if ((doc.language || "javascript") !== "javascript") return null; // indexes for _find have no functions
   const views = doc.views;
   if (views === undefined) return null;
   if (views === null || typeof views !== "object" || Array.isArray(views)) {

@@ -1,8 +1,7 @@
-"""The autopilot submits as many pilots as are missing, and no more."""
+"""The autopilot submits as many pilots as are missing, and not more."""
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from support.tokens import make_token
 from picas import autopilot as module
 from picas.autopilot import Autopilot, Finding, JobClass, read_table
 from picas.exceptions import SettingsError
-from picas.schedulers import Jobs, Scheduler, SchedulerError, Slurm
+from picas.schedulers import Jobs, Scheduler, SchedulerError
 from picas.views import create_views
 
 NONE = frozenset()
@@ -26,7 +25,7 @@ def ids(count, start=0):
 
 
 class Queue(Scheduler):
-    """A batch system in which nothing happens by itself."""
+    """A batch system in which jobs change only if the test changes them."""
 
     def __init__(self):
         self.pending = set()
@@ -163,7 +162,7 @@ class TestFailures:
         queue.error = SchedulerError("sbatch: error: no such partition")
         autopilot = pilot()
         assert not autopilot.look()
-        assert "no such partition; it is tried again after 60 s at the earliest" in lines[0]
+        assert "no such partition; the next try is in 60 s at the earliest" in lines[0]
         queue.error = None
         assert autopilot.look()
         assert "nothing is submitted for another 60 s, after a failure" in lines[1]
@@ -171,25 +170,25 @@ class TestFailures:
         autopilot.look()
         assert queue.submitted == [1]
 
-    def test_make_it_wait_longer_each_time_but_an_hour_at_the_most(self, pilot, queue, push, lines, clock):
+    def test_make_it_wait_longer_each_time_but_at_most_an_hour(self, pilot, queue, push, lines, clock):
         push(1)
         queue.error = SchedulerError("no")
         autopilot = pilot()
         for _ in range(8):
             autopilot.look()
             clock[0] += 4000
-        waits = [int(line.split("after ")[1].split()[0]) for line in lines]
+        waits = [int(line.split("next try is in ")[1].split()[0]) for line in lines]
         assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
     def test_are_jobs_too_that_end_without_having_taken_a_token(self, pilot, queue, push, lines, clock, caplog):
-        """A script with a mistake in it would be submitted for ever."""
+        """A script with a fault would be submitted for ever."""
         push(2)
         autopilot = pilot()
         autopilot.look()
         queue.pending.clear()
         autopilot.look()
         assert queue.submitted == [2]
-        assert "the last jobs have ended and no token was taken" in caplog.text
+        assert "the last jobs ended without taking a token" in caplog.text
         clock[0] += 61
         autopilot.look()
         assert queue.submitted == [2, 2]
@@ -214,7 +213,7 @@ class TestFailures:
         client.save_documents([make_token(number) for number in range(5, 9)])
         autopilot.look()
         assert queue.submitted == [2, 5]
-        assert "no token was taken" not in caplog.text
+        assert "without taking a token" not in caplog.text
 
     def test_of_one_class_do_not_concern_the_others(self, client, push, queue, lines):
         push(1)
@@ -247,7 +246,7 @@ class TestFailures:
         with pytest.raises(KeyboardInterrupt):
             autopilot.stay(5, sleep)
         assert pauses == [5, 5]
-        assert "The pool can't be looked at now" in caplog.text
+        assert "The pool can't be read now" in caplog.text
         assert queue.submitted == [1]
 
 
@@ -280,46 +279,24 @@ class TestTheTable:
     @pytest.mark.parametrize(
         ("text", "complaint"),
         [
-            ("", "has no class in it"),
-            ("script = job.sh", "is no table of classes"),
+            ("", "has no class: "),
+            ("script = job.sh", "is not a table of classes"),
             ("[a]\nslots = 2", r"\[a\]: the key script is missing"),
             ("[a]\nscript = none.sh", r"\[a\], script: there is no file .*none.sh"),
-            ("[a]\nscript = job.sh\nslot = 2", r"\[a\], slot: there is no such key; known are arguments, "),
-            ("[a]\nscript = job.sh\nslots = many", r"\[a\], slots: 'many' is not a number"),
-            ("[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: '0' is not a number"),
-            ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a number"),
+            ("[a]\nscript = job.sh\nslot = 2", r"\[a\], slot: unknown key; the keys are arguments, "),
+            ("[a]\nscript = job.sh\nslots = many", r"\[a\], slots: 'many' is not a valid number"),
+            ("[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: '0' is not a valid number"),
+            ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a valid number"),
             ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
         ],
     )
-    def test_that_makes_no_sense_is_refused_with_the_place(self, table, text, complaint):
+    def test_that_is_invalid_is_refused_with_the_place(self, table, text, complaint):
         with pytest.raises(SettingsError, match=complaint):
             read_table(table(text))
 
 
-class TestSlurmItselfWithoutOne:
-    @pytest.mark.parametrize("is_job", [False, True], ids=["in a shell", "in a job"])
-    def test_what_a_job_was_granted_is_not_handed_down_and_settings_are(self, monkeypatch, tmp_path, is_job):
-        """scrontab runs its commands as jobs."""
-        sbatch = tmp_path / "sbatch"
-        sbatch.write_text(f"#!/bin/sh\nenv > {tmp_path}/env\necho '7;lab'\n")
-        sbatch.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-        monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-        settings = {"SBATCH_ACCOUNT": "us", "SLURM_CONF": "/slurm.conf", "SLURM_CLUSTERS": "lab"}
-        granted = {"SLURM_JOB_ID": "5", "SLURM_CPUS_PER_TASK": "7"} if is_job else {}
-        for name, value in {**settings, **granted}.items():
-            monkeypatch.setenv(name, value)
-        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
-        handed_down = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines() if "=" in line)
-        assert settings.items() <= handed_down.items()
-        assert not {"SLURM_JOB_ID", "SLURM_CPUS_PER_TASK"} & set(handed_down)
-
-    def test_a_command_that_is_not_there(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("PATH", str(tmp_path))
-        with pytest.raises(SchedulerError, match="there is no command squeue here"):
-            Slurm().jobs("picas-all")
-
-    def test_the_script_says_so_in_one_line_and_its_exit_code(self, environment, tmp_path, push):
+class TestTheScript:
+    def test_without_slurm_prints_one_line_and_fails(self, environment, tmp_path, push):
         push(1)
         ran = subprocess.run(
             [sys.executable, EXAMPLES / "run_autopilot.py"],
@@ -334,7 +311,7 @@ class TestSlurmItselfWithoutOne:
         assert "there is no command squeue here" in ran.stdout
         assert ran.stderr == ""
 
-    def test_a_table_that_is_none_is_one_line(self, environment, tmp_path):
+    def test_with_an_invalid_table_prints_one_line_and_fails(self, environment, tmp_path):
         table = tmp_path / "table.ini"
         table.write_text("nonsense")
         ran = subprocess.run(

@@ -114,6 +114,12 @@ class TestBuild:
         assert [name for name in names(sandbox) if name.endswith((".so", ".pyd", ".pyc"))] == []
         assert {name.partition("/")[0] for name in names(sandbox)} >= {"picas", "couchdb", "requests", "certifi"}
 
+    def test_all_folders_of_picas_are_in_the_archive_but_the_embedded_server(self, project, sandbox):
+        modules = {path.relative_to(project).as_posix() for path in (project / "picas").rglob("*.py")}
+        embedded = {name for name in modules if name.startswith("picas/embedded/")}
+        assert {name for name in names(sandbox) if name.startswith("picas/")} == modules - embedded
+        assert {"picas/__init__.py", "picas/batch/__init__.py", "picas/pilot/__init__.py"} <= modules - embedded
+
     def test_the_same_again_gives_the_same_bytes(self, project, sandbox):
         before = sandbox.read_bytes()
         (project / "picas" / "actors.py").touch()

@@ -216,7 +216,7 @@ class TestItsTime:
     def test_a_task_of_an_array_asks_for_its_own_time(self, slurm, tmp_path):
         """It is the one that has the id of the whole array, and others wait that may run longer."""
         script = tmp_path / "job.sh"
-        told = "import picas.batch.walltimes; print(picas.batch.walltimes.job_end().seconds)"
+        told = "import picas.batch; print(picas.batch.job_end().seconds)"
         script.write_text(f"#!/bin/bash\n{sys.executable} -c '{told}' > {tmp_path}/$SLURM_JOB_ID\n")
         job = slurm.submit(script, options=("--hold", "--array=1-3", "--time=10"), cwd=tmp_path)
         for task in (1, 2):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 import time
 
 import pytest
@@ -12,125 +10,11 @@ from support.tokens import make_token
 from support.workers import Worker
 
 from picas import EndlessViewIterator, RunActor, TaskViewIterator
-from picas.batch import walltimes
-from picas.batch.walltimes import deadline, job_end, parse_time_left
 from picas.exceptions import SettingsError
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-SLURM = {"SLURM_JOB_ID": "7", "PATH": os.devnull}
-PBS = {"PBS_JOBID": "7.server"}
-
-
-@pytest.fixture(autouse=True)
-def no_job(monkeypatch):
-    """Whatever runs the tests, and whatever was asked before."""
-    for name in ("SLURM_JOB_ID", "PBS_JOBID", "JOBFEATURES", "MACHINEFEATURES", "_CONDOR_JOB_AD", "PICAS_WALLTIME"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(walltimes, "_asked", {})
-
-
-@pytest.fixture
-def feature(tmp_path):
-    """Write a file of the machine and job features, and return the environment that tells of it."""
-
-    def feature(variable, **values):
-        folder = tmp_path / variable
-        folder.mkdir()
-        for name, value in values.items():
-            (folder / name).write_text(f"{value}\n")
-        return {variable: str(folder)}
-
-    return feature
-
-
-class TestTheEndOfTheJob:
-    def test_slurm_tells_its_time(self):
-        end = job_end({**SLURM, "SLURM_JOB_END_TIME": str(int(time.time()) + 100)})
-        assert 98 < end.seconds <= 100
-        assert end.source == "SLURM_JOB_END_TIME"
-
-    def test_that_of_a_shell_in_which_there_is_no_job_says_nothing(self):
-        assert job_end({"SLURM_JOB_END_TIME": "1", "PBS_WALLTIME": "1"}).seconds == math.inf
-
-    def test_torque_tells_how_long_a_job_may_take(self):
-        end = job_end({**PBS, "PBS_WALLTIME": str(10**6)})
-        assert 0 <= 10**6 - end.seconds < time.clock_gettime(time.CLOCK_BOOTTIME)  # this session has begun earlier
-        assert end.source == "PBS_WALLTIME"
-
-    def test_a_grid_site_tells_it_in_files(self, feature):
-        begin = int(time.time()) - 30
-        job = feature("JOBFEATURES", wall_limit_secs=100, jobstart_secs=begin)
-        end = job_end(job)
-        assert 68 < end.seconds <= 70
-        assert end.source == "$JOBFEATURES/wall_limit_secs"
-
-    def test_a_machine_tells_when_it_goes_down(self, feature):
-        end = job_end(feature("MACHINEFEATURES", shutdowntime=int(time.time()) + 50))
-        assert 48 < end.seconds <= 50
-        assert end.source == "$MACHINEFEATURES/shutdowntime"
-
-    def test_htcondor_tells_how_long_a_job_may_take(self, tmp_path):
-        ad = tmp_path / "ad"
-        ad.write_text(
-            f'ClusterId = 5\nJobCurrentStartDate = {int(time.time()) - 10}\nAllowedJobDuration = 60\nCmd = "x"\n'
-        )
-        end = job_end({"_CONDOR_JOB_AD": str(ad)})
-        assert 48 < end.seconds <= 50
-        assert end.source == "AllowedJobDuration of HTCondor's job"
-
-    def test_of_layered_systems_the_earliest_end_counts(self, feature):
-        now = int(time.time())
-        environment = {
-            **SLURM,
-            "SLURM_JOB_END_TIME": str(now + 100),
-            **feature("JOBFEATURES", shutdowntime_job=now + 40),
-        }
-        assert job_end(environment).source == "$JOBFEATURES/shutdowntime_job"
-
-    @pytest.mark.parametrize("value", ["", "soon", "-5", "0x10", "1e3"])
-    def test_what_is_no_time_says_nothing(self, feature, value):
-        features = feature("JOBFEATURES", wall_limit_secs=value, jobstart_secs=value, shutdowntime_job=value)
-        features |= feature("MACHINEFEATURES", shutdowntime=value)
-        assert job_end({**PBS, "PBS_WALLTIME": value, **features}).seconds == math.inf
-
-    def test_a_machine_that_is_to_stay_up_says_so_with_a_zero(self, feature):
-        assert job_end(feature("MACHINEFEATURES", shutdowntime=0)).seconds == math.inf
-
-    def test_without_squeue_nothing_is_known_and_a_line_says_so_once(self, caplog):
-        assert job_end(SLURM).seconds == math.inf
-        assert job_end(SLURM).seconds == math.inf
-        assert caplog.text.count("squeue does not tell") == 1
-
-    @pytest.mark.parametrize(
-        ("text", "seconds"),
-        [
-            ("59", 59),
-            ("4:59", 299),
-            ("1:00:00", 3600),
-            ("1-02:03:04", 93784),
-            (" 0:00 ", 0),
-            ("UNLIMITED", None),
-            ("NOT_SET", None),
-            ("INVALID", None),
-            ("", None),
-        ],
-    )
-    def test_squeue_writes_it_in_its_own_way(self, text, seconds):
-        assert parse_time_left(text) == seconds
-
-
-class TestTheMargin:
-    """Before the end there is some time in which nothing is at work any more."""
-
-    def test_is_two_minutes_of_a_long_job(self):
-        assert deadline(10_000)[0] - time.monotonic() == pytest.approx(10_000 - 120, abs=1)
-
-    def test_is_a_tenth_of_a_short_one(self):
-        assert deadline(100)[0] - time.monotonic() == pytest.approx(90, abs=1)
-
-    def test_is_not_needed_without_an_end(self):
-        assert deadline() == (math.inf, "")
+pytestmark = pytest.mark.usefixtures("no_job")
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan"])

@@ -1,0 +1,66 @@
+"""The machine itself, for a process that no batch system has started, and for what a batch system does not tell."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from .base import CUDA_VISIBLE_DEVICES, BatchSystem, GPUs
+
+_MEGABYTE = 1 << 20
+
+
+class Machine(BatchSystem):
+    """What this process may use of its machine; the environment does not matter."""
+
+    def cores(self, environment: Mapping[str, str]) -> int | None:
+        """Return the number of processors that this process may use, or those of the machine."""
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count()
+
+    def memory(self, environment: Mapping[str, str]) -> float:
+        """Return the least of the limits of the control groups and the memory of the machine."""
+        return min([*control_group_limits(), _physical_memory()])
+
+    def gpus(self, environment: Mapping[str, str]) -> GPUs | None:
+        """Return all of NVIDIA's GPUs that the machine has."""
+        devices = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch("nvidia[0-9]+", path.name)]
+        return GPUs(CUDA_VISIBLE_DEVICES, [str(number) for number in range(len(devices))])
+
+
+def _physical_memory() -> float:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _MEGABYTE
+    except (ValueError, OSError, AttributeError):  # macOS has no such names
+        return math.inf
+
+
+def control_group_limits(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[float]:
+    """Yield the limits, in megabytes, of this process's control groups and of all that contain them (cgroups(7))."""
+    try:
+        lines = groups.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, place = line.split(":", 2)
+        if controllers == "":
+            top, file = root, "memory.max"
+        elif "memory" in controllers.split(","):
+            top, file = root / "memory", "memory.limit_in_bytes"
+        else:
+            continue
+        folder = top / place.lstrip("/")
+        while folder == top or top in folder.parents:
+            try:
+                text = (folder / file).read_text(encoding="ascii").strip()
+            except OSError:
+                text = ""  # a container may see paths that exist only outside it
+            if text.isdecimal():  # else it is "max"
+                yield int(text) / _MEGABYTE
+            folder = folder.parent

@@ -1,0 +1,51 @@
+"""PBS: PBS Professional, OpenPBS and Torque."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+from ..processes.descendants import age_of
+from .base import UNKNOWN_END, ArrayTask, BatchSystem, End, number_of, text_of, whole_number
+
+JOB = "PBS_JOBID"
+
+
+class PBS(BatchSystem):
+    """PBS, by its environment variables."""
+
+    job_id_field = "pbs_job_id"
+
+    def job_id(self, environment: Mapping[str, str]) -> str | None:
+        """Return PBS_JOBID, with the number of an array task ("12[3].server") also where the server omits it."""
+        job_id = text_of(environment, JOB)
+        if not job_id:
+            return None
+        task = self.array_task(environment)
+        if task is None or "[" in job_id:
+            return job_id
+        number, dot, server = job_id.partition(".")
+        return f"{number}[{task.number}]{dot}{server}"
+
+    def array_task(self, environment: Mapping[str, str]) -> ArrayTask | None:
+        """See `BatchSystem.array_task`."""
+        job_id = text_of(environment, JOB)
+        number = text_of(environment, "PBS_ARRAY_INDEX") or text_of(environment, "PBS_ARRAYID")  # Torque has the latter
+        return ArrayTask(job_id.partition(".")[0].partition("[")[0], number) if job_id and number else None
+
+    def end(self, environment: Mapping[str, str]) -> End:
+        """Return the end of the walltime. Only Torque tells it to a job."""
+        walltime = whole_number(environment.get("PBS_WALLTIME", ""))
+        if walltime is None or not environment.get(JOB):
+            return UNKNOWN_END
+        # The job is as old as the first process of its session.
+        return End(walltime - age_of(os.getsid(0)), "PBS_WALLTIME")
+
+    def cores(self, environment: Mapping[str, str]) -> int | None:
+        """Return NCPUS (PBS Professional and OpenPBS) or PBS_NUM_PPN (Torque).
+
+        Slurm's plug-in for PBS scripts sets PBS_JOBID as well: there Slurm knows better.
+        """
+        if not environment.get(JOB) or environment.get("SLURM_JOB_ID"):
+            return None
+        return number_of(environment, "NCPUS", "PBS_NUM_PPN")

@@ -1,0 +1,60 @@
+"""A machine of known size, without a batch system."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from picas.batch import machine as machine_module
+from picas.batch import slurm
+
+MEGABYTE = 1 << 20
+
+OF_BATCH_SYSTEMS = (
+    "SLURM",
+    "PBS",
+    "DIRAC",
+    "GLITE",
+    "CREAM",
+    "LSB",
+    "SGE",
+    "_CONDOR",
+    "JOBFEATURES",
+    "MACHINEFEATURES",
+)
+SETTINGS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "JOBID", "JOB_ID", "NCPUS")
+SETTINGS += tuple(f"PICAS_{name}" for name in ("CORES", "MEMORY", "GPUS", "TAGS", "WALLTIME"))
+
+
+@pytest.fixture
+def no_job(monkeypatch):
+    """Nothing of the job that runs the tests, and nothing that squeue said before."""
+    for name in list(os.environ):
+        if name.startswith(OF_BATCH_SYSTEMS) or name in SETTINGS:
+            monkeypatch.delenv(name)
+    monkeypatch.setattr(slurm, "_ends", {})
+
+
+@pytest.fixture
+def machine(no_job, monkeypatch):
+    """A process that may use 5 processors and 32 GB of a machine with 64; no control group limits it."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    pages = 32 * 1024 * MEGABYTE // 4096
+    monkeypatch.setattr(os, "sysconf", {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": pages}.__getitem__)
+    monkeypatch.setattr(machine_module, "control_group_limits", lambda: iter(()))
+
+
+@pytest.fixture
+def feature(tmp_path):
+    """Write files of the machine and job features, and return the environment that names their folder."""
+
+    def feature(variable, **values):
+        folder = tmp_path / variable
+        folder.mkdir()
+        for name, value in values.items():
+            (folder / name).write_text(f"{value}\n")
+        return {variable: str(folder)}
+
+    return feature
