@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -44,6 +45,21 @@ def merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
     merged = deepcopy(a)
     merged.update(b)
     return merged
+
+
+def number_or_none(value: object) -> float | None:
+    """Return a number from a document as a float, None if the value is not a number.
+
+    True, False, NaN and texts are not numbers. Infinity is one, and an integer too large for a float becomes infinity,
+    as in JavaScript.
+    """
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return None if math.isnan(number) else number
 
 
 def split_credentials(url: str) -> tuple[str, str, str]:

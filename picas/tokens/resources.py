@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..util import number_or_none
+
 FIELDS = ("cores", "memory", "gpus", "tags")
 """The fields of a token that say what its work needs."""
 
@@ -82,15 +84,13 @@ def megabytes(value: Any) -> float | None:
 
 def _number(value: Any) -> float | None:
     """Return a number above 0, None if the value is none; a text may say it too."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:  # a whole number can be longer than any float
-        return _LARGEST if value > 0 else None  # type: ignore[operator]  # no text raises this
-    except ValueError:
-        return None
-    return min(number, _LARGEST) if number > 0 else None  # not for NaN
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return None
+    number = number_or_none(value)
+    return min(number, _LARGEST) if number is not None and number > 0 else None
 
 
 def _texts(value: Any) -> Iterable[str]:
@@ -141,7 +141,5 @@ class Room:
 
 def walltime_of(token: Mapping[str, Any]) -> float | None:
     """Return how many seconds a token says that its work may take, None if it says nothing that makes sense."""
-    seconds = token.get("walltime")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < _LONGEST:
-        return None
-    return float(seconds)
+    seconds = number_or_none(token.get("walltime"))
+    return seconds if seconds is not None and 0 < seconds < _LONGEST else None

@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..util import number_or_none
+
 FIELD = "not_before"
 """The field of a free token with the time before which no pilot takes it: seconds since the epoch, with fractions.
 
@@ -37,11 +39,5 @@ def not_before(token: Mapping[str, Any]) -> float:
 
     What is no number, or not a finite one, counts as none.
     """
-    value = token.get(FIELD)
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0.0
-    try:
-        when = float(value)
-    except OverflowError:  # a whole number can be longer than any float
-        return 0.0
-    return when if math.isfinite(when) else 0.0
+    when = number_or_none(token.get(FIELD))
+    return when if when is not None and math.isfinite(when) else 0.0

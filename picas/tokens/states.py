@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..util import number_or_none
+
 _WHITESPACE = "[\\t\\n\\v\\f\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*"
 """What JavaScript skips around a number; Python's own idea of it is another."""
 _LEADING_INTEGER = re.compile(_WHITESPACE + r"([+-]?[0-9]+)")
@@ -83,15 +85,11 @@ def has_failed(token: Mapping[str, Any]) -> bool:
 
 def parse_int(value: object) -> float:
     """Return what JavaScript's `parseInt(value, 10)` makes of a value from JSON: a whole number, infinity, or NaN."""
-    if isinstance(value, bool) or value is None:
-        return math.nan
-    if isinstance(value, (int, float)):
-        if value == 0 or _SMALLEST_PLAIN <= abs(value) < _LARGEST_PLAIN:
-            return math.trunc(value)
-        try:
-            value = repr(float(value))  # "1e-07" begins with a 1
-        except OverflowError:
-            return math.nan  # JavaScript reads Infinity
+    number = number_or_none(value)
+    if number is not None:
+        if number == 0 or _SMALLEST_PLAIN <= abs(number) < _LARGEST_PLAIN:
+            return math.trunc(number)
+        value = repr(number)  # JavaScript reads the text, in which "1e-07" begins with a 1
     match = _LEADING_INTEGER.match(value) if isinstance(value, str) else None
     if match is None:
         return math.nan

@@ -15,7 +15,6 @@ from picas import Document, Job, Task, User
 from picas.documents import LOG_LIMIT, make_storable
 from picas.generators import TokenGenerator
 from picas.picaslogger import picaslogger
-from picas.util import Timer, merge_dicts, read_capped, seconds, time_elapsed
 
 # --- Document
 
@@ -311,51 +310,3 @@ def test_an_empty_token() -> None:
 def test_the_logger_of_user_scripts_is_quiet_until_somebody_sets_it_up() -> None:
     assert picaslogger.name == "PiCaS"
     assert picaslogger.handlers == []
-
-
-def test_seconds_are_whole() -> None:
-    before = int(time.time())
-    now = seconds()
-    assert isinstance(now, int)
-    assert before <= now <= time.time()
-
-
-def test_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    timer = Timer()
-    clock[0] = 130.0
-    assert timer.elapsed() == 30.0
-    assert not time_elapsed(timer)
-    assert time_elapsed(timer, 29)
-    assert time_elapsed(timer, max=29.5)
-    clock[0] = 130.5
-    assert time_elapsed(timer)
-    assert timer.reset() == 30.5
-    assert timer.elapsed() == 0
-
-
-def test_merged_dicts_leave_both_as_they_were() -> None:
-    a, b = {"x": [1], "y": 1}, {"y": 2, "z": 3}
-    merged = merge_dicts(a, b)
-    merged["x"].append(2)
-    assert merged == {"x": [1, 2], "y": 2, "z": 3}
-    assert (a, b) == ({"x": [1], "y": 1}, {"y": 2, "z": 3})
-
-
-@pytest.mark.parametrize(
-    ("size", "limit", "expected"),
-    [
-        (0, 0, b""),
-        (10, 10, b"0123456789"),
-        (10, 11, b"0123456789"),
-        (10, 4, b"01\n[... picas cut 6 of 10 bytes here ...]\n89"),
-        (10, 5, b"01\n[... picas cut 6 of 10 bytes here ...]\n89"),
-        (10, 1, b"\n[... picas cut 10 of 10 bytes here ...]\n"),
-        (10, 0, b"\n[... picas cut 10 of 10 bytes here ...]\n"),
-    ],
-)
-def test_head_and_tail_of_a_file(tmp_path: Path, size: int, limit: int, expected: bytes) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"0123456789"[:size])
-    assert read_capped(path, limit) == read_capped(str(path), limit) == expected
