@@ -1,4 +1,4 @@
-"""The small helpers: numbers, time, dictionaries, files and waiting."""
+"""The small helpers: numbers, texts, time, dictionaries, files and waiting."""
 
 from __future__ import annotations
 
@@ -13,7 +13,19 @@ from typing import Any
 import pytest
 
 from picas import util
-from picas.util import Timer, merge_dicts, number_or_none, read_capped, seconds, time_elapsed, wait_until
+from picas.util import (
+    After,
+    Timer,
+    is_number,
+    list_in,
+    merge_dicts,
+    number_or_none,
+    one_line,
+    read_capped,
+    seconds,
+    time_elapsed,
+    wait_until,
+)
 
 NEVER = 60.0
 """Seconds that no test here lasts."""
@@ -28,11 +40,43 @@ def test_a_number(value: object, number: float) -> None:
     found = number_or_none(value)
     assert isinstance(found, float)
     assert found == number
+    assert is_number(value)
 
 
-@pytest.mark.parametrize("value", [None, True, False, math.nan, "7", "", [7], {"n": 7}], ids=repr)
+@pytest.mark.parametrize("value", [None, True, False, "7", "", [7], {"n": 7}], ids=repr)
 def test_not_a_number(value: object) -> None:
+    assert not is_number(value)
     assert number_or_none(value) is None
+
+
+def test_nan_is_only_a_number_to_those_who_ask_for_the_type() -> None:
+    assert is_number(math.nan)
+    assert number_or_none(math.nan) is None
+
+
+def test_a_field_that_is_not_a_list_counts_as_an_empty_list() -> None:
+    fields = {"list": [1, 2], "text": "ab", "none": None}
+    assert list_in(fields, "list") == [1, 2]
+    assert [list_in(fields, name) for name in ("text", "none", "absent")] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("detail", "line"),
+    [
+        ("one", "one"),
+        ("two\n  lines\t", "two lines"),
+        (("not_found", "missing"), "not_found: missing"),
+        ((500, ("error", None), "a\nreason"), "500: error: a reason"),
+        (ValueError("of an\nerror"), "of an error"),
+    ],
+)
+def test_a_message_fits_on_one_line(detail: object, line: str) -> None:
+    assert one_line(detail) == line
+
+
+def test_after_is_true_once_its_seconds_have_passed() -> None:
+    assert After(0)()
+    assert not After(60)()
 
 
 def test_seconds_are_whole() -> None:
