@@ -1,15 +1,20 @@
-"""Small helpers: time, dictionaries and files."""
+"""Small helpers: time, numbers, texts, dictionaries, files and waiting."""
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+if TYPE_CHECKING:  # not in Python 3.9
+    from typing import TypeGuard
+
 LONGEST_NAP = 0.2
-"""Seconds after which `wait_until` looks again at the latest."""
+"""Seconds between two checks of `wait_until` at most."""
 
 
 def seconds() -> int:
@@ -18,38 +23,39 @@ def seconds() -> int:
 
 
 class Timer:
-    """A stopwatch that runs from its making, on a clock that nobody sets back."""
+    """A stopwatch that starts when it is created, and that changes of the system time do not affect."""
 
     def __init__(self) -> None:
         self.t = time.monotonic()
 
     def elapsed(self) -> float:
-        """Return the seconds since the timer was made or reset."""
+        """Return the seconds since the timer was created or reset."""
         return time.monotonic() - self.t
 
     def reset(self) -> float:
-        """Start again from zero and return the seconds that had passed."""
+        """Restart the timer and return the seconds that it had measured."""
         now = time.monotonic()
         passed, self.t = now - self.t, now
         return passed
 
 
 def time_elapsed(timer: Timer, max: float = 30.0) -> bool:
-    """Tell whether more than `max` seconds have passed on the timer."""
+    """Return whether the timer has measured more than `max` seconds."""
     return timer.elapsed() > max
 
 
 def merge_dicts(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
-    """Return a deep copy of `a`, with the items of `b` laid over it."""
+    """Return a deep copy of `a`, updated with the items of `b`."""
     merged = deepcopy(a)
     merged.update(b)
     return merged
 
 
 def split_credentials(url: str) -> tuple[str, str, str]:
-    """Return a server's address without user and password, the user, and the password ('' where there is none).
+    """Split a server's address into the address without credentials, the user name and the password.
 
-    :raises ValueError: if the address makes no sense; the text tells nothing of what may be a password
+    :returns: the three; the user name and the password are '' if the address has none
+    :raises ValueError: if the address is invalid; the message contains nothing that may be a password
     """
     parts = urlsplit(url.strip())
     if parts.scheme not in ("http", "https"):
@@ -64,22 +70,79 @@ def split_credentials(url: str) -> tuple[str, str, str]:
     return bare.rstrip("/"), unquote(parts.username or ""), unquote(parts.password or "")
 
 
-def cut_line(cut: int, size: int) -> bytes:
-    """Return the line that stands in a text where some of its bytes were left out.
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number. Python counts True and False as numbers; this function does not."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
-    :param cut: how many bytes
-    :param size: how many there were in all
+
+def number_or_none(value: object) -> float | None:
+    """Return a number from a document as a float, None if the value is not a number.
+
+    True, False, NaN and texts are not numbers. Infinity is one, and an integer too large for a float becomes infinity,
+    as in JavaScript.
+    """
+    if not is_number(value):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return None if math.isnan(number) else number
+
+
+def list_in(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """Return the list in a field, or an empty list if the field is missing or holds anything else."""
+    value = fields.get(name, None)
+    return value if isinstance(value, list) else []
+
+
+def one_line(detail: object) -> str:
+    """Return a text on one line. The parts of a tuple, which may be nested, are joined with colons."""
+    if isinstance(detail, tuple):
+        return ": ".join(one_line(part) for part in detail if part)
+    return " ".join(str(detail).split())
+
+
+def always() -> bool:
+    """Return True: the default of parameters that take a condition."""
+    return True
+
+
+def never() -> bool:
+    """Return False: the default of parameters that take a condition."""
+    return False
+
+
+class After:
+    """A condition that becomes true after some time.
+
+    :param seconds: how long after now
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._time = time.monotonic() + seconds
+
+    def __call__(self) -> bool:
+        """Return whether the time has passed."""
+        return time.monotonic() >= self._time
+
+
+def cut_line(cut: int, size: int) -> bytes:
+    """Return the line that replaces the bytes cut out of a text.
+
+    :param cut: how many bytes were cut
+    :param size: how many bytes the whole text has
     """
     return f"\n[... picas cut {cut} of {size} bytes here ...]\n".encode()
 
 
 def read_capped(path: str | Path, limit: int) -> bytes:
-    """Return a file's content, at most `limit` bytes of it: its head and its tail, with a line between that says so.
+    """Return the content of a file; of a file larger than `limit`, its head and tail with a line between them.
 
-    Only what is returned is held in memory. The line comes on top of the limit.
+    The line says how much was cut, and does not count towards the limit. Only what is returned is held in memory.
 
     :param path: the file
-    :param limit: the most bytes of the file to return
+    :param limit: how many bytes of the file to return at most
     :raises OSError: if the file can't be read
     """
     with Path(path).open("rb") as file:
@@ -95,12 +158,14 @@ def read_capped(path: str | Path, limit: int) -> bytes:
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, sleep: Callable[[float], object] = time.sleep) -> bool:
-    """Wait until a condition holds, at the most some seconds, and return whether it does.
+    """Wait until a condition is true or the time is up, and return whether the condition is true.
 
-    It looks again and again, rather than waiting for a `threading.Event`: a signal handler that sets an event can meet
-    the thread inside that event's own lock, and both would wait for ever.
+    It polls rather than waiting for a `threading.Event`: a signal handler that sets an event can interrupt its own
+    thread while that holds the event's lock, and then waits for ever.
 
-    :param sleep: sleeps for so many seconds; may wake up earlier when the condition has come true
+    :param condition: called at least once
+    :param seconds: how long to wait at most
+    :param sleep: called with the seconds to sleep; may return early, when the condition has become true
     """
     give_up = time.monotonic() + seconds
     pause = 0.005

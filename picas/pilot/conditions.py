@@ -11,6 +11,7 @@ from typing import Any, Callable
 from .. import modifiers
 from ..documents import Document
 from ..tokens.states import is_in_state, parse_int
+from ..util import number_or_none
 
 
 @dataclass
@@ -56,7 +57,8 @@ class RetryPolicy:
     """Seconds before its first retry, see `modifiers.scrub`."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.delay, (int, float)) or not 0 <= self.delay < math.inf:
+        seconds = number_or_none(self.delay)
+        if seconds is None or not 0 <= seconds < math.inf:
             raise ValueError(f"retry_delay must be a number of seconds, not {self.delay!r}")
 
     def allows(self, token: Document) -> bool:

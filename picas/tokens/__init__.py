@@ -1,1 +1,26 @@
-"""What a token is, without a database: its states, what it needs, when it is tried again."""
+"""What can be said of a token without a database.
+
+`states` defines the states and evaluates them in Python and JavaScript, `resources` has what a token needs and what a
+pilot has, and `retries` decides when a failed token is tried again.
+"""
+
+from .resources import Resources, Room, megabytes, needs_of, walltime_of
+from .retries import LONGEST_WAIT, next_try, not_before
+from .states import STATES, has_failed, is_in_state, javascript_condition, parse_int, state_of
+
+__all__ = [
+    "LONGEST_WAIT",
+    "STATES",
+    "Resources",
+    "Room",
+    "has_failed",
+    "is_in_state",
+    "javascript_condition",
+    "megabytes",
+    "needs_of",
+    "next_try",
+    "not_before",
+    "parse_int",
+    "state_of",
+    "walltime_of",
+]

@@ -1,4 +1,4 @@
-"""The states of a token, written once: Python's tests and the JavaScript of the views are both made from them."""
+"""The states of a token, defined once: both the checks in Python and the JavaScript of the views are made from them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..util import number_or_none
+
 _WHITESPACE = "[\\t\\n\\v\\f\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*"
-"""What JavaScript skips around a number; Python's own idea of it is another."""
+"""The whitespace that JavaScript skips around a number; Python's definition differs."""
 _LEADING_INTEGER = re.compile(_WHITESPACE + r"([+-]?[0-9]+)")
 _DECIMAL = re.compile(
     _WHITESPACE + r"([+-]?(?:Infinity|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)|)" + _WHITESPACE
@@ -19,14 +21,14 @@ _DECIMAL = re.compile(
 _PREFIXED = re.compile(_WHITESPACE + r"(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)" + _WHITESPACE)
 _SMALLEST_PLAIN = 1e-6
 _LARGEST_PLAIN = 1e21
-"""Between these JavaScript writes a number without an exponent."""
+"""JavaScript writes numbers between these two without an exponent."""
 
 _OPERATORS = {"==": operator.eq, "!=": operator.ne, ">": operator.gt}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A field of a token compared with a number, as JavaScript compares them."""
+    """A comparison between a field of a token and a number, with JavaScript's rules."""
 
     field: str
     operator: str
@@ -39,7 +41,7 @@ class Comparison:
         return f"{value} {self.operator} {self.number}"
 
     def holds(self, token: Mapping[str, Any]) -> bool:
-        """Tell whether the comparison is true of a token."""
+        """Return whether the comparison is true for a token."""
         value = token.get(self.field, None)
         number = parse_int(value) if self.as_integer else _to_number(value)
         return bool(_OPERATORS[self.operator](number, self.number))
@@ -56,42 +58,38 @@ STATES: dict[str, tuple[Comparison, ...]] = {
     "error": (
         Comparison("lock", ">", 0),
         Comparison("done", ">", 0),
-        Comparison("exit_code", "!=", 0, as_integer=True),  # '' is no number, and so an error
+        Comparison("exit_code", "!=", 0, as_integer=True),  # '' is not a number, so it counts as an error
     ),
 }
 
 
 def state_of(token: Mapping[str, Any]) -> str | None:
-    """Return the name of a token's state, None if it is in none of them."""
+    """Return the name of a token's state, None if it is in no state."""
     return next((name for name in STATES if is_in_state(token, name)), None)
 
 
 def is_in_state(token: Mapping[str, Any], state: str) -> bool:
-    """Tell whether a token is in the state of that name."""
+    """Return whether a token is in the state with this name."""
     return all(comparison.holds(token) for comparison in STATES[state])
 
 
 def javascript_condition(state: str) -> str:
-    """Return a state as a JavaScript expression on `doc`."""
+    """Return the condition for a state as a JavaScript expression on `doc`."""
     return " && ".join(comparison.javascript() for comparison in STATES[state])
 
 
 def has_failed(token: Mapping[str, Any]) -> bool:
-    """Tell whether a token's exit code is anything but 0."""
+    """Return whether a token's exit code is anything but 0."""
     return parse_int(token.get("exit_code", None)) != 0
 
 
 def parse_int(value: object) -> float:
-    """Return what JavaScript's `parseInt(value, 10)` makes of a value from JSON: a whole number, infinity, or NaN."""
-    if isinstance(value, bool) or value is None:
-        return math.nan
-    if isinstance(value, (int, float)):
-        if value == 0 or _SMALLEST_PLAIN <= abs(value) < _LARGEST_PLAIN:
-            return math.trunc(value)
-        try:
-            value = repr(float(value))  # "1e-07" begins with a 1
-        except OverflowError:
-            return math.nan  # JavaScript reads Infinity
+    """Return what JavaScript's `parseInt(value, 10)` returns for a JSON value: a whole number, infinity or NaN."""
+    number = number_or_none(value)
+    if number is not None:
+        if number == 0 or _SMALLEST_PLAIN <= abs(number) < _LARGEST_PLAIN:
+            return math.trunc(number)
+        value = repr(number)  # JavaScript parses the text: the result for "1e-07" is 1
     match = _LEADING_INTEGER.match(value) if isinstance(value, str) else None
     if match is None:
         return math.nan
@@ -100,9 +98,10 @@ def parse_int(value: object) -> float:
 
 
 def _to_number(value: object) -> float:
-    """Return the number that JavaScript compares a value from JSON as, NaN if it equals none.
+    """Return the number that JavaScript converts a JSON value to in a comparison, NaN if it equals no number.
 
-    A list or an object counts as none here: no token has one in such a field, and such a token is never locked.
+    Lists and objects become NaN, unlike in JavaScript: no token has one in these fields, and with NaN it is never
+    locked.
     """
     if isinstance(value, (int, float)):
         return value

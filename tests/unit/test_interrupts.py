@@ -11,11 +11,9 @@ import time
 import pytest
 from support.workers import wait_for
 
-from picas import util
 from picas.exceptions import TokenTimeout
 from picas.processes import interrupts
 from picas.processes.interrupts import TimeLimit, exposed, interrupt, is_shielded, shielded
-from picas.util import wait_until
 
 NEVER = 60.0
 
@@ -377,33 +375,3 @@ class TestShield:
     def test_each_thread_has_its_own(self):
         with shielded():
             assert in_thread(lambda: is_shielded(threading.get_ident())) is False
-
-
-class TestWaitUntil:
-    def test_tells_whether_the_condition_came_true(self):
-        began = time.monotonic()
-        assert wait_until(lambda: time.monotonic() - began > 0.1, NEVER) is True
-        assert wait_until(lambda: False, 0.1) is False
-        assert time.monotonic() - began < 5
-
-    def test_a_true_condition_is_not_waited_for_and_no_time_is_none(self):
-        assert wait_until(lambda: True, 0) is True
-        assert wait_until(lambda: False, -1) is False
-
-    def test_sleeps_as_it_is_told_and_looks_again_as_soon_as_that_ends(self):
-        pauses = []
-        assert wait_until(lambda: len(pauses) > 20, NEVER, pauses.append) is True
-        assert len(pauses) == 21
-        assert 0 < pauses[0] < pauses[-1] <= util.LONGEST_NAP
-
-    def test_a_signal_handler_may_make_it_true(self):
-        """An event would not do: its lock may be held by the code that the signal meets."""
-        flag = []
-        previous = signal.signal(signal.SIGUSR1, lambda signum, frame: flag.append(True))
-        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
-        timer.start()
-        try:
-            assert wait_until(lambda: bool(flag), NEVER)
-        finally:
-            signal.signal(signal.SIGUSR1, previous)
-            timer.join()

@@ -1,0 +1,157 @@
+"""The small helpers: numbers, texts, time, dictionaries, files and waiting."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from picas import util
+from picas.util import (
+    After,
+    Timer,
+    is_number,
+    list_in,
+    merge_dicts,
+    number_or_none,
+    one_line,
+    read_capped,
+    seconds,
+    time_elapsed,
+    wait_until,
+)
+
+NEVER = 60.0
+"""Seconds that no test here lasts."""
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [(0, 0.0), (7, 7.0), (-2.5, -2.5), (math.inf, math.inf), (10**400, math.inf), (-(10**400), -math.inf)],
+    ids=lambda value: repr(value)[:10],
+)
+def test_a_number(value: object, number: float) -> None:
+    found = number_or_none(value)
+    assert isinstance(found, float)
+    assert found == number
+    assert is_number(value)
+
+
+@pytest.mark.parametrize("value", [None, True, False, "7", "", [7], {"n": 7}], ids=repr)
+def test_not_a_number(value: object) -> None:
+    assert not is_number(value)
+    assert number_or_none(value) is None
+
+
+def test_nan_is_only_a_number_to_those_who_ask_for_the_type() -> None:
+    assert is_number(math.nan)
+    assert number_or_none(math.nan) is None
+
+
+def test_a_field_that_is_not_a_list_counts_as_an_empty_list() -> None:
+    fields = {"list": [1, 2], "text": "ab", "none": None}
+    assert list_in(fields, "list") == [1, 2]
+    assert [list_in(fields, name) for name in ("text", "none", "absent")] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("detail", "line"),
+    [
+        ("one", "one"),
+        ("two\n  lines\t", "two lines"),
+        (("not_found", "missing"), "not_found: missing"),
+        ((500, ("error", None), "a\nreason"), "500: error: a reason"),
+        (ValueError("of an\nerror"), "of an error"),
+    ],
+)
+def test_a_message_fits_on_one_line(detail: object, line: str) -> None:
+    assert one_line(detail) == line
+
+
+def test_after_is_true_once_its_seconds_have_passed() -> None:
+    assert After(0)()
+    assert not After(60)()
+
+
+def test_seconds_are_whole() -> None:
+    before = int(time.time())
+    now = seconds()
+    assert isinstance(now, int)
+    assert before <= now <= time.time()
+
+
+def test_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    timer = Timer()
+    clock[0] = 130.0
+    assert timer.elapsed() == 30.0
+    assert not time_elapsed(timer)
+    assert time_elapsed(timer, 29)
+    assert time_elapsed(timer, max=29.5)
+    clock[0] = 130.5
+    assert time_elapsed(timer)
+    assert timer.reset() == 30.5
+    assert timer.elapsed() == 0
+
+
+def test_merging_changes_neither_dict() -> None:
+    a, b = {"x": [1], "y": 1}, {"y": 2, "z": 3}
+    merged = merge_dicts(a, b)
+    merged["x"].append(2)
+    assert merged == {"x": [1, 2], "y": 2, "z": 3}
+    assert (a, b) == ({"x": [1], "y": 1}, {"y": 2, "z": 3})
+
+
+@pytest.mark.parametrize(
+    ("size", "limit", "expected"),
+    [
+        (0, 0, b""),
+        (10, 10, b"0123456789"),
+        (10, 11, b"0123456789"),
+        (10, 4, b"01\n[... picas cut 6 of 10 bytes here ...]\n89"),
+        (10, 5, b"01\n[... picas cut 6 of 10 bytes here ...]\n89"),
+        (10, 1, b"\n[... picas cut 10 of 10 bytes here ...]\n"),
+        (10, 0, b"\n[... picas cut 10 of 10 bytes here ...]\n"),
+    ],
+)
+def test_head_and_tail_of_a_file(tmp_path: Path, size: int, limit: int, expected: bytes) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"0123456789"[:size])
+    assert read_capped(path, limit) == read_capped(str(path), limit) == expected
+
+
+class TestWaitUntil:
+    def test_returns_whether_the_condition_became_true(self) -> None:
+        began = time.monotonic()
+        assert wait_until(lambda: time.monotonic() - began > 0.1, NEVER) is True
+        assert wait_until(lambda: False, 0.1) is False
+        assert time.monotonic() - began < 5
+
+    def test_checks_the_condition_once_if_there_is_no_time_to_wait(self) -> None:
+        assert wait_until(lambda: True, 0) is True
+        assert wait_until(lambda: False, -1) is False
+
+    def test_sleeps_with_the_given_function_and_checks_again_after_each_sleep(self) -> None:
+        pauses: list[float] = []
+        assert wait_until(lambda: len(pauses) > 20, NEVER, pauses.append) is True
+        assert len(pauses) == 21
+        assert 0 < pauses[0] < pauses[-1] <= util.LONGEST_NAP
+
+    def test_a_signal_handler_may_make_the_condition_true(self) -> None:
+        """An event could deadlock: the interrupted code may hold its lock."""
+        flag: list[Any] = []
+        previous = signal.signal(signal.SIGUSR1, lambda signum, frame: flag.append(True))
+        timer = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+        timer.start()
+        try:
+            assert wait_until(lambda: bool(flag), NEVER)
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+            timer.join()
