@@ -11,6 +11,7 @@ from typing import Any, Optional
 from couchdb.http import ResourceNotFound
 
 from picas import RunActor, console
+from picas.actors import outcomes
 from picas.executers import run_command
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
@@ -111,8 +112,8 @@ def main() -> None:
         )
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc) from None
-    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(actor.pilot.outcomes.items()))
-    print(f"Processed {actor.tasks_processed} tokens" + (f": {outcomes}" if outcomes else ""))
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes(actor).items()))
+    print(f"Processed {actor.tasks_processed} tokens" + (f": {counts}" if counts else ""))
 
 
 def positive(kind: Any) -> Any:

@@ -372,3 +372,8 @@ class RunActor(Actor):
             ),
             slots,
         )
+
+
+def outcomes(actor: Actor) -> dict[str, int]:
+    """Return how many attempts of an actor's last run ended in which way, e.g. {"done": 2, "failed": 1}."""
+    return dict(actor.pilot.outcomes)
