@@ -112,8 +112,8 @@ def main() -> None:
         )
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc) from None
-    summary = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes(actor).items()))
-    print(f"Processed {actor.tasks_processed} tokens" + (f": {summary}" if summary else ""))
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes(actor).items()))
+    print(f"Processed {actor.tasks_processed} tokens" + (f": {counts}" if counts else ""))
 
 
 def positive(kind: Any) -> Any:

@@ -1,9 +1,10 @@
-"""PiCaS: pilot jobs that work through a pool of tokens in CouchDB."""
+"""PiCaS: pilot jobs that process a pool of tokens in CouchDB."""
 
 from __future__ import annotations
 
 from .actors import Actor, RunActor
 from .clients import CouchDB
+from .console import connect
 from .documents import Document, Job, Task, User
 from .iterators import EndlessViewIterator, PrioritizedViewIterator, TaskViewIterator, ViewIterator
 from .version import VERSION
@@ -24,4 +25,5 @@ __all__ = [
     "User",
     "ViewIterator",
     "__version__",
+    "connect",
 ]

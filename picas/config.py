@@ -1,7 +1,7 @@
-"""Where the settings come from: which server, which database, which user.
+"""Settings: the server, the database and the user, and times in seconds.
 
-For each setting the first source that has it wins: arguments, the environment, `picasconfig.py` beside the script,
-`~/.config/picas/config.ini` (section `[picas]`), and `~/.netrc` for the password.
+Each setting of the connection is taken from the first source that has it: arguments, the environment, `picasconfig.py`
+beside the script, `~/.config/picas/config.ini` (section `[picas]`), and `~/.netrc` for the password.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NAMES = {
     "password_file": "PICAS_PASSWORD_FILE",
     "ssl_verification": "PICAS_SSL_VERIFICATION",
 }
-"""The settings: the name of each in config.ini, and in the environment and picasconfig.py."""
+"""For each setting, its name in config.ini and its name in the environment and in picasconfig.py."""
 
 REQUIRED = ("host_url", "database", "username", "password")
 
@@ -43,7 +43,7 @@ REQUIRED = ("host_url", "database", "username", "password")
 class Settings:
     """How to reach the pool.
 
-    `ssl_verification` is True, False, or the path of a bundle of CA certificates. The password is not in the repr.
+    `ssl_verification` is True, False, or the path of a bundle of CA certificates. The repr leaves out the password.
     """
 
     host_url: str
@@ -63,18 +63,20 @@ def load(
     ssl_verification: bool | str | None = None,
     script_dir: Path | None = None,
 ) -> Settings:
-    """Return the settings, from the first source that has each. An empty text counts as not set.
+    """Find the settings, each in the first source that has it. An empty string counts as not set.
 
-    A file that holds the password and that others can read gets a warning.
+    If the file with the password can be read by others, a warning is logged.
 
-    :param host_url: the server, e.g. "https://couch.example.org:6984"; a user and password in it are taken out of it
-    :param database: the name of the database
+    :param host_url: the server, e.g. "https://couch.example.org:6984"; if it contains a user and a password, they are
+        used, and removed from it
+    :param database: the database's name
     :param username: the user's name
     :param password: the user's password
     :param password_file: a file whose first line is the password
     :param ssl_verification: True, False or the path of a CA bundle
-    :param script_dir: where picasconfig.py is looked for, by default beside the script that runs
-    :raises SettingsError: if a setting is missing or a source can't be read; one line that says how to set it
+    :param script_dir: the folder in which to look for picasconfig.py, by default that of the running script
+    :raises SettingsError: if a setting is missing or invalid, or if a source can't be read; the message is one line
+        that says what to do
     """
     arguments = {
         "host_url": host_url,
@@ -111,15 +113,16 @@ def load(
 
 
 def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None) -> None:
-    """Add what one source has to what the sources before it had.
+    """Add the values of one source to what earlier sources had.
 
-    :param origin: the file that the values come from, None if they come from no file
+    :param found: is extended
+    :param origin: the file that the values come from, if any
     """
     values = {name: value for name, value in values.items() if value not in (None, "")}
     if "host_url" not in found and "host_url" in values:
         found["host_url"], user_in_url, password_in_url = _split(str(values["host_url"]))
         user = found.get("username") or values.get("username") or user_in_url
-        if user_in_url and user == user_in_url:  # else its password is another user's
+        if user_in_url and user == user_in_url:  # else the password in it is another user's
             values["username"] = user_in_url
             if password_in_url and "password_file" not in values:
                 values.setdefault("password", password_in_url)
@@ -140,7 +143,7 @@ def _split(url: str) -> tuple[str, str, str]:
     try:
         return split_credentials(url)
     except ValueError as error:
-        raise SettingsError(f"{NAMES['host_url']} makes no sense: {error}") from None
+        raise SettingsError(f"{NAMES['host_url']} is invalid: {error}") from None
 
 
 def _read_password(path: Path) -> str:
@@ -155,7 +158,7 @@ def _read_password(path: Path) -> str:
 
 
 def _why_unreadable(error: OSError | UnicodeDecodeError) -> str:
-    return str(error.strerror) if isinstance(error, OSError) else "it is no text in UTF-8"
+    return str(error.strerror) if isinstance(error, OSError) else "it is not UTF-8 text"
 
 
 def _script_dir() -> Path:
@@ -170,13 +173,13 @@ def _from_picasconfig(folder: Path) -> tuple[dict[str, Any], Path | None]:
     try:
         content = runpy.run_path(str(path))
     except Exception as error:
-        # Its own text may quote the password, as in: name 'secret' is not defined.
+        # The error's own message may quote the password: name 'secret' is not defined.
         raise SettingsError(f"{path} can't be run: {type(error).__name__}{_place(error, path)}") from None
     return {name: content.get(variable) for name, variable in NAMES.items()}, path
 
 
 def _place(error: Exception, path: Path) -> str:
-    """Return where in a file an error is, as far as it tells."""
+    """Return the line of a file in which an error occurred, as far as it is known."""
     if isinstance(error, SyntaxError):
         return f" in line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -198,8 +201,8 @@ def _from_ini() -> tuple[dict[str, Any], Path | None]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} can't be read: {_why_unreadable(error)}") from error
     except configparser.Error as error:
-        # Its own text may quote the line, and the line may hold the password.
-        raise SettingsError(f"{path} is no valid ini file ({type(error).__name__})") from None
+        # The error's own message may quote the line that holds the password.
+        raise SettingsError(f"{path} is not a valid ini file ({type(error).__name__})") from None
     if not parser.has_section("picas"):
         raise SettingsError(f"{path} has no section [picas]")
     unknown = set(parser["picas"]) - set(NAMES)
@@ -209,7 +212,7 @@ def _from_ini() -> tuple[dict[str, Any], Path | None]:
 
 
 def _take_from_netrc(found: dict[str, Any]) -> None:
-    """Take user and password from ~/.netrc (or $NETRC) where the other sources have no password."""
+    """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
         return
     entry = get_netrc_auth(found["host_url"])
@@ -220,7 +223,7 @@ def _take_from_netrc(found: dict[str, Any]) -> None:
 
 
 def _verification(value: bool | str) -> bool | str:
-    """Return the setting for TLS: True, False, or the path of a CA bundle that exists."""
+    """Return the TLS setting: True, False, or the path of an existing CA bundle."""
     if isinstance(value, bool):
         return value
     word = value.strip().lower()
@@ -244,13 +247,13 @@ def _warn_if_readable_by_others(path: Path) -> None:
 
 
 def duration(given: float | None, variable: str, default: float, *, least: float = 0.0) -> float:
-    """Return a time in seconds.
+    """Return a time in seconds, from an argument or else from the environment.
 
-    :param given: the argument, None for none
-    :param variable: the name of the variable in the environment that has it otherwise
-    :param default: what it is if neither says anything
-    :param least: it must be at least this
-    :raises SettingsError: if what was given is no such time
+    :param given: the argument; None if it was not given
+    :param variable: the variable in the environment that is used instead, e.g. "PICAS_GRACE" for the argument `grace`
+    :param default: used if neither is set
+    :param least: the smallest value allowed
+    :raises SettingsError: if the value is not a number, or is smaller than `least`
     """
     value: object = given
     name = f"the argument {variable[len('PICAS_') :].lower()}"

@@ -1,4 +1,4 @@
-"""What the scripts and the command share: errors as one line, arguments, progress."""
+"""What scripts and the command share: connecting, arguments, one-line errors, progress."""
 
 from __future__ import annotations
 
@@ -20,40 +20,42 @@ from .util import one_line
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 
 
 class ArgumentParser(argparse.ArgumentParser):
-    """Arguments whose errors are one line."""
+    """An argument parser that reports an error in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
-        """End the process with the message and exit code 2."""
-        self.exit(EXIT_USAGE, f"{self.prog}: {message} (--help tells more)\n")
+        """Print the message to standard error and end the process with exit code 2."""
+        self.exit(EXIT_USAGE, f"{self.prog}: {message} (see --help)\n")
 
 
 def run(main: Callable[[], int | None]) -> NoReturn:
-    """Call a script's main function and end the process with what it returns.
+    """Call a script's main function and end the process with its result as the exit code.
 
-    Errors that a person can do something about become one line on standard error and exit code 1; a reader that goes
-    away (`| head`) ends it quietly.
+    An error that a person can do something about becomes one line on standard error and exit code 1. If the reader of
+    the output goes away (`| head`), the process ends quietly.
+
+    :param main: returns the exit code, or None for 0
     """
     try:
         code = main() or 0
         sys.stdout.flush()
     except KeyboardInterrupt:
-        _complain("interrupted")
+        _print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         code = EXIT_FAILURE
     except (PicasError, HTTPError, OSError) as error:
-        _complain(describe(error))
+        _print_error(describe(error))
         code = EXIT_FAILURE
     sys.exit(code)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error of the server or of the way to it as one line that says what to do."""
+    """Return one line about an error of the server or the connection that says what to do."""
     if isinstance(error, Unauthorized):
         return "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"
     if isinstance(error, Forbidden):
@@ -78,10 +80,15 @@ def describe(error: BaseException) -> str:
 
 
 def connect(settings: config.Settings | None = None) -> CouchDB:
-    """Return a client for the database that the settings name.
+    """Connect to the pool: return a client for the database that the settings name.
 
-    :param settings: by default those that `config.load` finds
-    :raises PicasError: if there is no such database, or a setting is missing
+    This is `picas.connect`, the first line of a script.
+
+    :param settings: by default, what `config.load` finds in the environment, in picasconfig.py beside the script, in
+        ~/.config/picas/config.ini and in ~/.netrc
+    :raises PicasError: if a setting is missing or invalid, if the database does not exist, or if the server cannot be
+        reached
+    :raises couchdb.http.HTTPError: if the server refuses the user
     """
     settings = settings or config.load()
     try:
@@ -99,11 +106,11 @@ def connect(settings: config.Settings | None = None) -> CouchDB:
             "python createViews.py --create-database"
         ) from None
     except ValueError as error:
-        raise PicasError(f"PICAS_HOST_URL makes no sense: {error}") from None
+        raise PicasError(f"PICAS_HOST_URL is invalid: {error}") from None
 
 
 def create_database(settings: config.Settings) -> None:
-    """Create the database that the settings name, if there is none."""
+    """Create the database that the settings name, unless it exists."""
     CouchDB(
         settings.host_url,
         settings.database,
@@ -115,14 +122,14 @@ def create_database(settings: config.Settings) -> None:
 
 
 def no_such_view(view: str, design_doc: str) -> PicasError:
-    """Return the error for a view that is not in the database."""
+    """Return the error for a view that does not exist."""
     return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
 
 
 def view_name(text: str) -> tuple[str, str]:
-    """Return design document and view of an argument like "Monitor/todo".
+    """Split an argument like "Monitor/todo" into design document and view.
 
-    :raises argparse.ArgumentTypeError: if it is none
+    :raises argparse.ArgumentTypeError: if it has another form
     """
     design_doc, slash, view = text.partition("/")
     if not (slash and design_doc and view) or "/" in view:
@@ -132,7 +139,7 @@ def view_name(text: str) -> tuple[str, str]:
 
 
 def confirm(question: str) -> bool:
-    """Ask a person at a terminal and return whether the answer was yes; without a terminal there is nobody to ask."""
+    """Ask a yes-or-no question at the terminal and return the answer; without a terminal, return True."""
     if not sys.stdin.isatty():
         return True
     print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
@@ -140,27 +147,31 @@ def confirm(question: str) -> bool:
 
 
 def log_to_stderr(verbosity: int) -> None:
-    """Show the log on standard error: warnings, with 1 what goes on, with 2 every detail."""
+    """Show the log on standard error.
+
+    :param verbosity: 0 for warnings, 1 for progress, 2 or more for every detail
+    """
     levels = [logging.WARNING, logging.INFO, logging.DEBUG]
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=levels[min(verbosity, 2)])
 
 
 class ProgressBar:
-    """A bar on standard error that fills up; nothing if nobody watches, or if the work is small.
+    """A progress bar on standard error. It stays hidden if that is no terminal, or if there is little work.
 
-    :param least: how much work there must be
+    :param minimum: the amount of work from which the bar is shown
+    :param stream: where to write instead of standard error
     """
 
     WIDTH = 40
 
-    def __init__(self, least: int, stream: TextIO | None = None) -> None:
-        self._least = least
+    def __init__(self, minimum: int, stream: TextIO | None = None) -> None:
+        self._minimum = minimum
         self._stream = stream or sys.stderr
         self._shown = ""
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how much is done."""
-        if total < self._least or not self._stream.isatty():
+        """Show how much of the work is done."""
+        if total < self._minimum or not self._stream.isatty():
             return
         filled = self.WIDTH * done // total
         line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done} of {total}"
@@ -170,7 +181,7 @@ class ProgressBar:
             self._shown = line
 
 
-def _complain(line: str) -> None:
+def _print_error(line: str) -> None:
     print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)  # noqa: PTH119
 
 

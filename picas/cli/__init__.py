@@ -1,4 +1,4 @@
-"""The command `picas`."""
+"""The command `picas`: one file for each group of verbs. `main` runs it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lets `python -m picas.cli` run the command, where it is not installed."""
+"""Runs the command as `python -m picas.cli`, for a picas that is not installed."""
 
 from __future__ import annotations
 

@@ -27,14 +27,14 @@ def picas(environment, *arguments):
 
 @pytest.fixture
 def keep(client, push, tmp_path):
-    """Keep the results of so many tokens in files, as a pilot does while the database is away."""
+    """Write the results of some tokens to files, as a pilot does while the database is away."""
 
     def keep(count, folder=tmp_path / "spool"):
         push(count)
         tokens = TaskViewIterator(client, "todo")
         for held in [ClaimedToken(next(tokens)) for _ in range(count)]:
-            held.token.update(exit_code=0, output="what came out")
-            held.token.put_attachment("logs.out", "what it said")
+            held.token.update(exit_code=0, output="the result")
+            held.token.put_attachment("logs.out", "the log")
             modifiers.end_attempt(modifiers.close(held.token), "done")
             spool.keep(held.token, held.claimed, "x", folder, database=client.db.name, server=client.url)
 
@@ -46,12 +46,12 @@ def test_version(environment):
 
 
 class TestCheck:
-    def test_a_pool_that_can_be_reached(self, environment):
+    def test_a_pool_that_is_reachable(self, environment):
         result = picas(environment, "check")
         expected = f"The pool {environment['PICAS_DATABASE']} can be reached\n"
         assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
 
-    def test_a_server_that_is_away_may_come_back(self, environment):
+    def test_a_server_that_is_down_may_come_back(self, environment):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")
         assert (result.returncode, result.stdout) == (75, "")
         assert re.fullmatch(r"picas: .*127\.0\.0\.1:1.*is the address in PICAS_HOST_URL right.*\n", result.stderr)
@@ -64,7 +64,7 @@ class TestCheck:
             ("PICAS_HOST_URL", "no address", "PICAS_HOST_URL"),
         ],
     )
-    def test_wrong_settings_do_not_mend_themselves(self, environment, name, value, words):
+    def test_wrong_settings_are_not_worth_another_try(self, environment, name, value, words):
         result = picas({**environment, name: value}, "check")
         assert (result.returncode, result.stdout) == (1, "")
         assert words in result.stderr
@@ -73,7 +73,7 @@ class TestCheck:
 
 class TestSettings:
     @pytest.mark.parametrize("arguments", [("check",), ("status",), ("recover", "results")], ids=" ".join)
-    def test_are_found_in_the_folder_where_the_command_is_run(self, environment, keep, tmp_path, arguments):
+    def test_picasconfig_is_read_from_the_working_directory(self, environment, keep, tmp_path, arguments):
         keep(1, tmp_path / "results")
         given = {name: environment.pop(name) for name in list(environment) if name.startswith("PICAS_")}
         names = ("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD")
@@ -85,7 +85,7 @@ class TestSettings:
         )
         assert (result.returncode, result.stderr) == (0, "")
 
-    def test_without_any_it_is_said_where_they_were_looked_for(self, environment, tmp_path):
+    def test_missing_settings_name_the_folder_of_picasconfig(self, environment, tmp_path):
         for name in list(environment):
             if name.startswith("PICAS_"):
                 del environment[name]
@@ -102,7 +102,7 @@ def test_status_counts_the_tokens_of_each_state(environment, push):
     assert (result.returncode, result.stdout) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n")
 
 
-def test_status_tells_which_tokens_no_pilot_can_take(environment, client):
+def test_status_shows_which_tokens_no_pilot_can_take(environment, client):
     client.save_documents([make_token(number, cores=2 + number // 2) for number in range(24)])
     lines = picas(environment, "status").stdout.splitlines()
     assert lines[:5] == [
@@ -110,7 +110,7 @@ def test_status_tells_which_tokens_no_pilot_can_take(environment, client):
         "locked 0",
         "done 0",
         "error 0",
-        "No pilot that runs has what these tokens of todo need:",
+        "No running pilot has what these tokens in todo need:",
     ]
     assert sorted(lines[5:15]) == sorted(f"  2 need {cores} cores" for cores in range(2, 12))
     assert lines[15:] == ["  and 4 others"]
@@ -118,8 +118,8 @@ def test_status_tells_which_tokens_no_pilot_can_take(environment, client):
     assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
 
 
-def test_status_of_an_older_release_s_views(environment, client, push):
-    """They don't tell what tokens need."""
+def test_status_with_the_views_of_an_older_release(environment, client, push):
+    """They do not count what tokens need."""
     push(2, cores=4)
     views = client.get("_design/Monitor")
     del views["views"]["needs"]
@@ -128,7 +128,7 @@ def test_status_of_an_older_release_s_views(environment, client, push):
     assert (result.returncode, result.stdout, result.stderr) == (0, "todo 2\nlocked 0\ndone 0\nerror 0\n", "")
 
 
-def test_status_of_views_that_are_not_there(environment):
+def test_status_without_views(environment):
     result = picas(environment, "status", "Nowhere")
     assert (result.returncode, result.stdout) == (1, "")
     assert "there is no view Nowhere/overview_total" in result.stderr
@@ -155,15 +155,15 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
 
 
 class TestRecover:
-    """`picas recover`: results that went to files come in."""
+    """`picas recover` saves results that went to files."""
 
-    def test_all_come_in_with_their_logs_and_the_second_time_there_is_nothing(self, environment, client, keep):
+    def test_saves_results_with_their_logs_once(self, environment, client, keep):
         keep(2)
         result = picas(environment, "recover")
         assert (result.returncode, result.stderr) == (0, "")
         assert result.stdout == "recovered 2 results, 0 kept aside, 0 unreadable, 0 left\n"
         token = client.get("token_1")
-        assert (token["output"], token.get_attachment("logs.out", client)["data"]) == ("what came out", b"what it said")
+        assert (token["output"], token.get_attachment("logs.out", client)["data"]) == ("the result", b"the log")
         again = picas(environment, "recover")
         assert (again.returncode, again.stdout) == (0, f"nothing to recover in {environment['PICAS_SPOOL']}\n")
 
@@ -171,9 +171,9 @@ class TestRecover:
         keep(1, tmp_path / "other")
         result = picas(environment, "recover", str(tmp_path / "other"))
         assert (result.returncode, result.stdout[:18]) == (0, "recovered 1 result")
-        assert client.get("token_0")["output"] == "what came out"
+        assert client.get("token_0")["output"] == "the result"
 
-    def test_what_does_not_come_in_is_a_line_each_and_exit_code_1(self, environment, client, keep, tmp_path):
+    def test_each_result_that_is_not_saved_is_reported(self, environment, client, keep, tmp_path):
         keep(3)
         half = spool.files(tmp_path / "spool")[0]
         half.write_text("{")
@@ -187,11 +187,11 @@ class TestRecover:
         assert str(half) in unreadable
         assert summary == f"recovered 1 result, 1 kept aside in {place}, 1 unreadable, 0 left"
 
-    def test_a_folder_that_is_not_there_needs_no_database(self, environment, tmp_path):
+    def test_a_missing_folder_needs_no_database(self, environment, tmp_path):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover", str(tmp_path / "absent"))
         assert (result.returncode, result.stdout) == (0, f"nothing to recover in {tmp_path / 'absent'}\n")
 
-    def test_a_database_that_is_away_is_one_line_and_nothing_is_touched(self, environment, keep, tmp_path):
+    def test_without_the_database_nothing_is_changed(self, environment, keep, tmp_path):
         keep(1)
         files = spool.files(tmp_path / "spool")
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover")
@@ -201,8 +201,8 @@ class TestRecover:
 
 
 @pytest.mark.parametrize("memory", [True, False])
-def test_serve_runs_a_server_until_it_is_interrupted(environment, tmp_path, memory):
-    """`picas serve`: what it prints is enough to reach it, and Ctrl-C ends it cleanly."""
+def test_serve_runs_until_it_is_interrupted(environment, tmp_path, memory):
+    """`picas serve` prints all that is needed to reach it, and Ctrl-C ends it cleanly."""
     ready = tmp_path / "ready"
     place = ["--memory"] if memory else ["--data", str(tmp_path / "data")]
     clean = {name: value for name, value in environment.items() if not name.startswith("PICAS_")}

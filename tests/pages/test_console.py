@@ -1,4 +1,4 @@
-"""What the scripts share."""
+"""picas.connect, and what the scripts and the command share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,53 @@ import io
 import ssl
 import subprocess
 import sys
+from urllib.parse import quote
 
 import pytest
 from couchdb.http import Forbidden, PreconditionFailed, ServerError, Unauthorized
 
-from picas import console
-from picas.exceptions import Unreachable
+import picas
+from picas import config, console
+from picas.exceptions import PicasError, Unreachable
+
+
+class TestConnect:
+    """`picas.connect()` is the first line of a script."""
+
+    @pytest.fixture(autouse=True)
+    def settings(self, environment, monkeypatch):
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+
+    def test_is_the_function_of_the_console_module(self):
+        assert picas.connect is console.connect
+
+    def test_uses_the_settings_from_the_environment(self, client):
+        assert picas.connect().db.name == client.db.name
+
+    def test_uses_the_settings_it_is_given(self, client):
+        name = f"{client.db.name}_other"
+        console.create_database(config.load(database=name))
+        try:
+            assert picas.connect(config.load(database=name)).db.name == name
+        finally:
+            del client.server[name]
+
+    def test_a_missing_database_is_named(self):
+        with pytest.raises(PicasError, match="there is no database nothing_there on http://"):
+            picas.connect(config.load(database="nothing_there"))
+
+    def test_an_invalid_address_is_named(self):
+        settings = config.Settings("nowhere", "database", "user", "password")
+        with pytest.raises(PicasError, match="PICAS_HOST_URL is invalid: the address must begin with http"):
+            picas.connect(settings)
+
+
+def test_the_repr_of_a_client_names_server_and_database_without_secrets(location, client):
+    scheme, _, host = location.url.partition("://")
+    with_secrets = f"{scheme}://{location.username}:{quote(location.password, safe='')}@{host}"
+    for made in (client, client.copy(), picas.CouchDB(with_secrets, client.db.name)):
+        assert repr(made) == f"<CouchDB {location.url}/{client.db.name}>"
 
 
 @pytest.mark.parametrize(
@@ -28,29 +69,29 @@ from picas.exceptions import Unreachable
         (ValueError("a\nb"), "a b"),
     ],
 )  # fmt: skip
-def test_errors_are_one_line_that_says_what_to_do(error, line):
+def test_an_error_becomes_one_line_that_says_what_to_do(error, line):
     assert console.describe(error).startswith(line)
 
 
-def test_an_untrusted_certificate_is_named_with_the_way_out():
+def test_an_untrusted_certificate_names_the_setting_to_change():
     error = ssl.SSLCertVerificationError(1, "x")
     error.verify_message = "self-signed certificate"
     assert "not trusted (self-signed certificate): set PICAS_SSL_VERIFICATION" in console.describe(error)
 
 
 @pytest.mark.parametrize(("value", "code"), [(None, 0), (0, 0), (3, 3)])
-def test_a_script_ends_with_what_its_main_function_returns(value, code):
+def test_the_result_of_main_is_the_exit_code(value, code):
     with pytest.raises(SystemExit) as exit_info:
         console.run(lambda: value)
     assert exit_info.value.code == code
 
 
-def test_an_error_of_the_program_itself_keeps_its_traceback():
+def test_a_bug_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         console.run(lambda: 1 // 0)
 
 
-def test_a_reader_that_goes_away_ends_the_script_quietly():
+def test_a_closed_pipe_ends_the_script_quietly():
     code = "from picas import console; console.run(lambda: [print('x' * 100) for _ in range(100000)] and None)"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
@@ -81,14 +122,14 @@ def test_the_bar_fills_up_at_a_terminal():
     assert lines[-1].endswith("4 of 4\n")
 
 
-def test_no_bar_where_nobody_watches_or_for_little_work():
+def test_the_bar_is_hidden_without_a_terminal_and_for_little_work():
     for stream, total in ((io.StringIO(), 100), (Terminal(), 3)):
         console.ProgressBar(4, stream)(1, total)
         assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize(("verbosity", "level"), [(0, "WARNING"), (1, "INFO"), (2, "DEBUG"), (5, "DEBUG")])
-def test_the_log_is_shown_as_far_as_it_is_wanted(verbosity, level):
+def test_the_verbosity_sets_the_level_of_the_log(verbosity, level):
     code = f"""
 import logging
 from picas import console

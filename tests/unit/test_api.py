@@ -45,7 +45,7 @@ COMMANDS = ("cli", "console", "sandbox", ASIDE)
 """Modules that print for people."""
 
 EXPORTS = ["CouchDB", "Document", "Task", "Job", "User", "ViewIterator", "TaskViewIterator", "PrioritizedViewIterator"]
-EXPORTS += ["EndlessViewIterator", "Actor", "RunActor", "VERSION", "__version__"]
+EXPORTS += ["EndlessViewIterator", "Actor", "RunActor", "connect", "VERSION", "__version__"]
 
 SIGNATURES = {
     "clients.CouchDB": (

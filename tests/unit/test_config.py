@@ -368,12 +368,12 @@ def test_a_bad_ini_file(sources: Sources, text: str, expected: str) -> None:
 
 def test_files_that_are_no_text(sources: Sources, tmp_path: Path) -> None:
     sources.ini.write_bytes(b"\xff\xfe")
-    assert complaint(sources) == f"{sources.ini} can't be read: it is no text in UTF-8"
+    assert complaint(sources) == f"{sources.ini} can't be read: it is not UTF-8 text"
     sources.ini.unlink()
     secret = tmp_path / "secret"
     secret.write_bytes(b"\xff\xfe")
     assert complaint(sources, password_file=str(secret)) == (
-        f"The password file {secret} can't be read: it is no text in UTF-8"
+        f"The password file {secret} can't be read: it is not UTF-8 text"
     )
 
 
@@ -405,7 +405,7 @@ BAD_ADDRESSES = [
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
 def test_an_address_that_makes_no_sense(sources: Sources, address: str) -> None:
-    assert complaint(sources, host_url=address).startswith("PICAS_HOST_URL makes no sense: the address ")
+    assert complaint(sources, host_url=address).startswith("PICAS_HOST_URL is invalid: the address ")
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)

@@ -1,0 +1,125 @@
+"""Verbs for the pool: `status`, `check` and `recover`."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from couchdb.http import HTTPError, ResourceNotFound
+
+from .. import config, console
+from ..couch.writes import is_passing
+from ..exceptions import PicasError
+from ..pilot.fleet import Kind, without_pilot
+from ..pool import spool
+from ..pool.recovery import Recovered, recover
+from ..views import DESIGN_DOC, count_states
+
+EXIT_TRY_LATER = 75
+"""The exit code of `picas check` if it may succeed later or elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
+MAX_SHOWN = 10
+"""The number of kinds of tokens without a pilot that `picas status` lists."""
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add these verbs to the command's parser.
+
+    :param verbs: what `ArgumentParser.add_subparsers` returned
+    """
+    status = verbs.add_parser(
+        "status", help="count the tokens in each state, and show which of them no running pilot can take"
+    )
+    status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
+    status.set_defaults(run=_status)
+
+    check = verbs.add_parser(
+        "check",
+        help="check whether the pool can be reached",
+        description="Check whether the pool can be reached with the settings that are found. The exit code is 0 if it "
+        f"can, {EXIT_TRY_LATER} if it may be possible later or from elsewhere, and {console.EXIT_FAILURE} if the "
+        "settings are wrong.",
+    )
+    check.set_defaults(run=_check)
+
+    recovery = verbs.add_parser(
+        "recover",
+        help="save results that pilots could not save",
+        description="Save the results that pilots have kept in a folder while the database was away. A result is saved "
+        "only if its token is still locked by the same claim. The command can be repeated, and can run beside pilots "
+        "that do the same.",
+    )
+    recovery.add_argument(
+        "folder", nargs="?", type=_folder, metavar="FOLDER", help="the folder (default: $PICAS_SPOOL, else picas-spool)"
+    )
+    recovery.set_defaults(run=_recover)
+
+
+def _folder(text: str) -> Path:
+    folder = Path(text)
+    if not text or (folder.exists() and not folder.is_dir()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder")
+    return folder
+
+
+def _settings() -> config.Settings:
+    """Return the settings, with picasconfig.py from the working directory: the command has no folder of its own."""
+    return config.load(script_dir=Path.cwd())
+
+
+def _status(options: argparse.Namespace) -> None:
+    client = console.connect(_settings())
+    try:
+        counts = count_states(client, options.design_doc)
+    except ResourceNotFound:
+        raise console.no_such_view("overview_total", options.design_doc) from None
+    for state, count in counts.items():
+        print(f"{state} {count}")
+    with contextlib.suppress(ResourceNotFound):  # the views of an older release
+        for line in _describe_kinds(without_pilot(client, options.design_doc)):
+            print(line)
+
+
+def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
+    """Yield the lines about tokens that no running pilot can take."""
+    if kinds:
+        yield "No running pilot has what these tokens in todo need:"
+    for kind in kinds[:MAX_SHOWN]:
+        yield f"  {kind}"
+    if len(kinds) > MAX_SHOWN:
+        yield f"  and {sum(kind.count for kind in kinds[MAX_SHOWN:])} others"
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = _settings()
+    try:
+        console.connect(settings)
+    except (PicasError, HTTPError) as error:
+        if not is_passing(error):
+            raise
+        print(f"picas: {console.describe(error)}", file=sys.stderr)
+        return EXIT_TRY_LATER
+    print(f"The pool {settings.database} can be reached")
+    return 0
+
+
+def _recover(options: argparse.Namespace) -> int:
+    folder = options.folder or spool.default_folder()
+    if not spool.files(folder):
+        print(f"nothing to recover in {folder}")
+        return 0
+    recovered = recover(console.connect(_settings()), folder, tell=print)
+    print(_summary(recovered))
+    return 0 if recovered.is_complete else console.EXIT_FAILURE
+
+
+def _summary(recovered: Recovered) -> str:
+    saved, aside = len(recovered.saved), len(recovered.kept_aside)
+    where = f" in {recovered.kept_aside[0].parent}" if aside else ""
+    return (
+        f"recovered {saved} result{'' if saved == 1 else 's'}, {aside} kept aside{where}, "
+        f"{len(recovered.unreadable)} unreadable, {len(recovered.left)} left"
+    )

@@ -1,0 +1,46 @@
+"""Verbs for the embedded server: `serve`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add these verbs to the command's parser.
+
+    :param verbs: what `ArgumentParser.add_subparsers` returned
+    """
+    parser = verbs.add_parser(
+        "serve",
+        help="run the embedded server",
+        description="Run the embedded server, for a first try and for tests, with up to about ten thousand tokens. For "
+        "real work, use Apache CouchDB.",
+    )
+    place = parser.add_mutually_exclusive_group()
+    place.add_argument(
+        "--data", type=Path, metavar="DIR", help="folder of the databases (default: picas in the user's data folder)"
+    )
+    place.add_argument("--memory", action="store_true", help="keep the databases in memory only")
+    parser.add_argument(
+        "--port", type=_port, default=0, metavar="N", help="the port on 127.0.0.1 (default: any free port)"
+    )
+    parser.add_argument(
+        "--ready-file", type=Path, metavar="FILE", help="write a file for a shell to source once the server is up"
+    )
+    parser.set_defaults(run=_serve)
+
+
+def _port(text: str) -> int:
+    number = int(text)
+    if not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
+    return number
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from ..embedded.serve import default_data_folder, serve  # noqa: PLC0415  # no other verb needs it
+
+    data = None if options.memory else options.data or default_data_folder()
+    return serve(data, options.port, ready_file=options.ready_file)
