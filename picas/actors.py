@@ -10,10 +10,7 @@ from typing import Any, Callable
 
 from .clients import CouchDB
 from .iterators import TaskViewIterator
-from .pilot.conditions import RetryPolicy, StopConditions
-from .pilot.engine import Engine, SlotCount
-from .pilot.leases import MAX_LOST
-from .pilot.options import STOP_SIGNALS, Options
+from .pilot import MAX_LOST, STOP_SIGNALS, Engine, Options, RetryPolicy, SlotCount, StopConditions
 
 
 class Actor:

@@ -22,7 +22,7 @@ from .clients import CouchDB
 from .couch.connections import explain
 from .exceptions import PicasError, SettingsError
 from .jobid import job_id_of
-from .pilot.fleet import running_pilots
+from .pilot import running_pilots
 from .pool.edits import count_tokens
 from .pool.results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError

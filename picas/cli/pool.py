@@ -14,7 +14,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .. import config, console
 from ..couch.writes import is_passing
 from ..exceptions import PicasError
-from ..pilot.fleet import Kind, without_pilot
+from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
 from ..views import DESIGN_DOC, count_states

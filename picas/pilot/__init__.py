@@ -1,1 +1,24 @@
-"""A run of a pilot: the loop, its slots, attempts, stop conditions, heartbeat and leases, and the fleet of pilots."""
+"""A pilot at work: one run of a user's actor, and the pilots of a pool.
+
+`engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
+`breakoff` ends them early. `heartbeat` and `leases` find pilots that died; `fleet` shows those that live.
+"""
+
+from .conditions import RetryPolicy, StopConditions
+from .engine import Engine, SlotCount
+from .fleet import Kind, running_pilots, without_pilot
+from .leases import MAX_LOST
+from .options import STOP_SIGNALS, Options
+
+__all__ = [
+    "MAX_LOST",
+    "STOP_SIGNALS",
+    "Engine",
+    "Kind",
+    "Options",
+    "RetryPolicy",
+    "SlotCount",
+    "StopConditions",
+    "running_pilots",
+    "without_pilot",
+]

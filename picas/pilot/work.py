@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from functools import partial
-from typing import Any, Callable
 
 from .. import modifiers
 from ..documents import Document
@@ -109,7 +107,9 @@ class Work:
             self._clean_up(is_saved)
         finally:
             if is_saved and context.retries.allows(attempt.token):
-                self._save_change(context.retries.apply)
+                before = ClaimedToken(attempt.token)
+                context.retries.apply(attempt.token)
+                self._save_again(before)
 
     def save(self, max_outage: float | None = None, to_spool: Document | None = None) -> bool:
         """Save the token, which is in its final state, as patiently as it takes; return whether that worked.
@@ -180,18 +180,18 @@ class Work:
         except Exception as error:
             log.exception("cleanup_run failed after token %s", self.attempt.id)
             if is_saved:
+                before = ClaimedToken(self.attempt.token)
                 message = f"{type(error).__name__} in cleanup_run: {error}"
-                self._save_change(partial(modifiers.note_error, message=message, exception=error))
+                modifiers.note_error(self.attempt.token, message, error)
+                self._save_again(before)
         finally:
             limit.close()
 
-    def _save_change(self, change: Callable[[Document], Any]) -> None:
-        """Change the token, whose result was saved, and save it again."""
-        saved = ClaimedToken(self.attempt.token)
-        change(self.attempt.token)
-        saved.save(
-            self.context.actor.db,
-            max_outage=self.context.options.max_outage,
-            is_stopped=self.context.is_stopping,
-            is_result=False,
-        )
+    def _save_again(self, changed: ClaimedToken) -> None:
+        """Save a change of the token, whose result is in the database already.
+
+        :param changed: the token, with its content before the change
+        """
+        options = self.context.options
+        is_stopped = self.context.is_stopping
+        changed.save(self.context.actor.db, max_outage=options.max_outage, is_stopped=is_stopped, is_result=False)
