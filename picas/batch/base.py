@@ -48,7 +48,7 @@ class End(NamedTuple):
     seconds: float
     """Seconds from now; infinity if unknown."""
     source: str
-    """Where that was found, for log messages."""
+    """The variable or command that says so, for log messages."""
 
 
 UNKNOWN_END = End(math.inf, "")
@@ -87,7 +87,7 @@ class Scheduler:
 
 
 class BatchSystem(Scheduler):
-    """A batch system. Each method returns what the environment of a job says, by default that nothing is known.
+    """A batch system. Each method returns what a job's environment says; by default, nothing is known.
 
     Batch systems are layered: an environment may carry the variables of several. `layers` combines their answers.
     """
@@ -104,7 +104,7 @@ class BatchSystem(Scheduler):
         return None
 
     def restart_count(self, environment: Mapping[str, str]) -> int | None:
-        """Return how often the job was started again, None if unknown."""
+        """Return how often the job was restarted, None if unknown."""
         return None
 
     def end(self, environment: Mapping[str, str]) -> End:

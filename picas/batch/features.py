@@ -15,7 +15,7 @@ MACHINE = "MACHINEFEATURES"
 
 
 class MachineJobFeatures(BatchSystem):
-    """The site below whatever batch system it has."""
+    """The files of a site, whichever batch system it has."""
 
     def end(self, environment: Mapping[str, str]) -> End:
         """Return the earliest of the job's time limit and the shutdown of the job or the machine."""

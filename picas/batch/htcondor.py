@@ -10,7 +10,7 @@ from pathlib import Path
 from .base import UNKNOWN_END, ArrayTask, BatchSystem, End, text_of
 
 LIMITS = ("AllowedJobDuration", "AllowedExecuteDuration")
-"""The attributes with the seconds that a job may take, and that its execution may take."""
+"""The attributes with the seconds that a job, and its execution, may take."""
 
 
 class HTCondor(BatchSystem):
@@ -38,8 +38,8 @@ class HTCondor(BatchSystem):
     def end(self, environment: Mapping[str, str]) -> End:
         """Return the earliest end that the job's limits allow.
 
-        The execution begins later than the job, at a time that the job ad does not have. Counting from the begin of
-        the job is on the safe side.
+        The execution starts later than the job, at a time that is not in the job ad. Counting from the start of the
+        job is on the safe side.
         """
         numbers = job_ad(environment)
         if "JobCurrentStartDate" not in numbers:

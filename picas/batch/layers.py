@@ -1,4 +1,4 @@
-"""The batch systems that PiCaS knows, and what they say together of the job that runs this process."""
+"""The list of batch systems, and what they say together about the job that runs this process."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ JOB_ID_FIELDS = tuple(system.job_id_field for system in _WITH_JOB_ID)
 """The fields of a token that hold a job id."""
 
 GPU_VARIABLES = (CUDA_VISIBLE_DEVICES, "ROCR_VISIBLE_DEVICES")
-"""The environment variables that limit a program to some GPUs, of NVIDIA and of AMD. Every batch system sets them."""
+"""The environment variables that limit a program to some GPUs, of NVIDIA and of AMD. Batch systems set them."""
 
 
 def find_job_id(environment: Mapping[str, str]) -> tuple[str, str | None] | None:
@@ -54,7 +54,7 @@ def find_job_id(environment: Mapping[str, str]) -> tuple[str, str | None] | None
 
 
 def job_end(environment: Mapping[str, str] = os.environ) -> End:
-    """Return when the job of this process must end: the earliest end counts, as each layer ends what it has started."""
+    """Return when the job of this process must end: the earliest end counts, as each layer ends the jobs it started."""
     return min(system.end(environment) for system in SYSTEMS)
 
 

@@ -1,4 +1,4 @@
-"""IBM Spectrum LSF. It tells a job neither its time limit nor its memory."""
+"""IBM Spectrum LSF. Its variables contain neither the time limit nor the memory of a job."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The machine itself, for a process that no batch system has started, and for what a batch system does not tell."""
+"""The machine itself, for a process outside a batch system, and for what a batch system does not say."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MEGABYTE = 1 << 20
 
 
 class Machine(BatchSystem):
-    """What this process may use of its machine; the environment does not matter."""
+    """What this process may use of its machine. The environment is ignored."""
 
     def cores(self, environment: Mapping[str, str]) -> int | None:
         """Return the number of processors that this process may use, or those of the machine."""

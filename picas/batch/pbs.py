@@ -34,7 +34,7 @@ class PBS(BatchSystem):
         return ArrayTask(job_id.partition(".")[0].partition("[")[0], number) if job_id and number else None
 
     def end(self, environment: Mapping[str, str]) -> End:
-        """Return the end of the walltime. Only Torque tells it to a job."""
+        """Return the end of the walltime, which only Torque puts into a variable."""
         walltime = whole_number(environment.get("PBS_WALLTIME", ""))
         if walltime is None or not environment.get(JOB):
             return UNKNOWN_END
@@ -44,7 +44,7 @@ class PBS(BatchSystem):
     def cores(self, environment: Mapping[str, str]) -> int | None:
         """Return NCPUS (PBS Professional and OpenPBS) or PBS_NUM_PPN (Torque).
 
-        Slurm's plug-in for PBS scripts sets PBS_JOBID as well: there Slurm knows better.
+        Slurm's plug-in for PBS scripts also sets PBS_JOBID. There, the variables of Slurm count.
         """
         if not environment.get(JOB) or environment.get("SLURM_JOB_ID"):
             return None

@@ -1,4 +1,4 @@
-"""Grid Engine: Sun, Univa, Altair and Son of Grid Engine. They tell a job neither its time limit nor its memory."""
+"""Grid Engine (Sun, Univa, Altair, Son of). Its variables contain neither the time limit nor the memory of a job."""
 
 from __future__ import annotations
 

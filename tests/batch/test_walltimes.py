@@ -1,4 +1,4 @@
-"""A pilot knows when its job must end, and takes no token that can't end before."""
+"""A pilot knows when its job must end, and takes no token that can't finish before that."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_job")
 
 
 @pytest.mark.parametrize("value", ["soon", "-1", "nan"])
-def test_nonsense_in_the_environment_is_refused_before_any_token_is_taken(client, push, monkeypatch, value):
+def test_an_invalid_setting_is_refused_before_any_token_is_taken(client, push, monkeypatch, value):
     push(1)
     monkeypatch.setenv("PICAS_WALLTIME", value)
     with pytest.raises(SettingsError, match="PICAS_WALLTIME must be a number of seconds"):
@@ -29,7 +29,7 @@ def test_nonsense_in_the_environment_is_refused_before_any_token_is_taken(client
 @pytest.mark.usefixtures("quick", "nothing_left")
 @pytest.mark.parametrize("slots", [1, 3], ids=["one slot", "three slots"])
 class TestAPilot:
-    def test_leaves_tokens_that_say_themselves_that_they_take_too_long(self, client, slots, caplog):
+    def test_leaves_tokens_whose_own_walltime_is_too_long(self, client, slots, caplog):
         walltimes = {0: 1000, 1: 1, 2: None, 3: 800, 4: 1}
         client.save_documents([make_token(n, **({"walltime": w} if w else {})) for n, w in walltimes.items()])
         worker = Worker(client, walltime=600)
@@ -53,7 +53,7 @@ class TestAPilot:
         assert worker.processed == []
         assert "and one takes up to 1000 s" in caplog.text
 
-    def test_takes_for_others_the_time_that_the_last_ones_took(self, client, push, slots):
+    def test_expects_other_tokens_to_take_as_long_as_the_last_ones(self, client, push, slots):
         push(30)
         worker = Worker(client, lambda task: time.sleep(1), walltime=3)
         began = time.monotonic()
@@ -63,14 +63,14 @@ class TestAPilot:
         assert slots <= done < 30
         assert count_states(client) == {"todo": 30 - done, "locked": 0, "done": done, "error": 0}
 
-    def test_heeds_what_the_environment_says(self, client, push, slots, monkeypatch):
+    def test_obeys_the_environment(self, client, push, slots, monkeypatch):
         push(1, walltime=10)
         monkeypatch.setenv("PICAS_WALLTIME", "5")
         worker = Worker(client)
         worker.run(slots=slots)
         assert worker.processed == []
 
-    def test_heeds_the_time_of_a_run_too(self, client, slots, caplog):
+    def test_obeys_the_time_limit_of_a_run_too(self, client, slots, caplog):
         client.save_documents([make_token(0, walltime=100), make_token(1, walltime=1), make_token(2)])
         caplog.set_level(logging.INFO)
         worker = Worker(client)
@@ -78,14 +78,14 @@ class TestAPilot:
         assert sorted(worker.processed) == ["token_1", "token_2"]
         assert "none could end within the 50 s of this run" in caplog.text
 
-    def test_has_left_none_for_good_once_its_run_is_over(self, client, push, slots):
+    def test_leaves_no_token_for_good_after_its_run(self, client, push, slots):
         push(1, walltime=100)
         worker = Worker(client, walltime=50)
         worker.run(slots=slots)
         worker.iterator.reset()
         assert next(worker.iterator).id == "token_0"
 
-    def test_takes_in_the_next_run_what_it_has_left_in_this(self, client, push, slots):
+    def test_takes_in_the_next_run_what_it_left_in_this_one(self, client, push, slots):
         push(2, walltime=100)
         worker = Worker(client, walltime=50)
         worker.run(slots=slots)
@@ -95,7 +95,7 @@ class TestAPilot:
         assert sorted(worker.processed) == ["token_0", "token_1"]
 
     @pytest.mark.parametrize("walltime", [None, "1:00:00", -5, 0, True, [9], 10**13, {"of": 9}], ids=repr)
-    def test_takes_nonsense_for_no_time(self, client, push, slots, walltime):
+    def test_ignores_an_invalid_walltime_of_a_token(self, client, push, slots, walltime):
         push(1, walltime=walltime)
         worker = Worker(client, walltime=50)
         worker.run(slots=slots)

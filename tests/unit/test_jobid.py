@@ -67,7 +67,7 @@ def test_the_highest_layer_wins(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"JOBID": "5"},  # some systems use JOBID for something of their own
+        {"JOBID": "5"},  # other systems also use JOBID
         {"DIRACSITE": "LCG.SURF.nl"},
         {"DIRACJOBID": ""},
         {"SLURM_ARRAY_TASK_ID": "3"},
@@ -97,7 +97,7 @@ def test_a_slurm_array_without_a_task_number_still_gives_an_id(monkeypatch: pyte
         ("\udcff not an ad", {}),
     ],
 )
-def test_htcondor_tells_in_a_file(
+def test_htcondor_has_it_in_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, expected: dict[str, str]
 ) -> None:
     job_ad = tmp_path / ".job.ad"
@@ -111,14 +111,15 @@ def test_remove_takes_all_job_ids_and_nothing_else(kind: Any) -> None:
     remove_job_id(token)
     assert not set(JOB_ID_FIELDS) & set(token)
     assert token["my_job_id"] == "mine"
-    remove_job_id(token)  # none there is fine
+    remove_job_id(token)  # does nothing without job ids
 
 
 def test_the_ids_of_older_releases_keep_their_fields() -> None:
-    assert set(JOB_ID_FIELDS) >= {"dirac_job_id", "wms_job_id", "cream_job_id", "pbs_job_id", "slurm_job_id"}
+    older = ("dirac_job_id", "wms_job_id", "cream_job_id", "pbs_job_id", "slurm_job_id")
+    assert (*older, "condor_job_id", "lsf_job_id", "sge_job_id") == JOB_ID_FIELDS
 
 
-def test_the_job_id_of_a_token_is_a_text() -> None:
+def test_the_job_id_of_a_token_is_a_string() -> None:
     assert job_id_of({"slurm_job_id": 12}) == "12"
     assert job_id_of({"wms_job_id": None}) == ""
     assert job_id_of({}) == ""
