@@ -26,6 +26,7 @@ from .pilot.fleet import running_pilots
 from .pool.edits import count_tokens
 from .pool.results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError
+from .util import one_line
 from .views import DESIGN_DOC, FREE_VIEW, count_states
 
 log = logging.getLogger(__name__)
@@ -77,7 +78,7 @@ def read_table(path: Path) -> list[JobClass]:
     try:
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not a table of classes: {' '.join(str(error).split())}") from None
+        raise SettingsError(f"{path} is not a table of classes: {one_line(error)}") from None
     if not parser.sections():
         raise SettingsError(f"{path} has no class: a class begins with its name in brackets")
     return [_read_class(path, parser[name]) for name in parser.sections()]

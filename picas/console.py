@@ -16,6 +16,7 @@ from .clients import CouchDB
 from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
 from .tokens.states import STATES
+from .util import one_line
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -66,14 +67,14 @@ def describe(error: BaseException) -> str:
         return f"{error}: is the address in PICAS_HOST_URL right, and the server running?"
     if isinstance(error, ServerError):
         status, detail = error.args[0]
-        return f"the server answered {status}: {_one_line(detail)}"
+        return f"the server answered {status}: {one_line(detail)}"
     if isinstance(error, HTTPError):
         return f"the server answered: {_reason(error)}"
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS connection ({explain(error)}): does the address in PICAS_HOST_URL begin with the right scheme?"
-    return _one_line(error)
+    return one_line(error)
 
 
 def connect(settings: config.Settings | None = None) -> CouchDB:
@@ -175,9 +176,4 @@ def _complain(line: str) -> None:
 
 def _reason(error: BaseException) -> str:
     detail: Any = error.args[0] if error.args else ""
-    return _one_line(detail)
-
-
-def _one_line(detail: Any) -> str:
-    text = ": ".join(str(part) for part in detail if part) if isinstance(detail, tuple) else str(detail)
-    return " ".join(text.split())
+    return one_line(detail)

@@ -16,7 +16,7 @@ from uuid import uuid4
 from . import jobid
 from .tokens import retries
 from .tokens.states import is_in_state, parse_int
-from .util import seconds
+from .util import list_in, seconds
 
 Token = TypeVar("Token", bound=MutableMapping[str, Any])
 Ref = Union[str, list[Any]]
@@ -136,7 +136,7 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
     if exception is not None:
         text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
         entry["exception"] = text[-MAX_TRACEBACK:]
-    token["error"] = [*_list(token, "error"), entry][-MAX_ERRORS:]
+    token["error"] = [*list_in(token, "error"), entry][-MAX_ERRORS:]
     return token
 
 
@@ -156,7 +156,7 @@ def end_attempt(token: Token, outcome: str) -> Token:
         "outcome": outcome,
         "exit_code": token.get("exit_code", ""),
     }
-    token["attempts"] = [*_list(token, "attempts"), attempt][-MAX_ATTEMPTS:]
+    token["attempts"] = [*list_in(token, "attempts"), attempt][-MAX_ATTEMPTS:]
     _remove(token, "claim")
     return token
 
@@ -195,12 +195,6 @@ def _forget_owner(token: Token) -> Token:
 def _remove(token: MutableMapping[str, Any], field: str) -> None:
     if field in token:
         del token[field]
-
-
-def _list(token: Mapping[str, Any], field: str) -> list[Any]:
-    """Return a token's list, empty if a person wrote something else there."""
-    value = token.get(field, None)
-    return value if isinstance(value, list) else []
 
 
 class TokenModifier:

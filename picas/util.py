@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+if TYPE_CHECKING:  # Python 3.9 has none
+    from typing import TypeGuard
 
 LONGEST_NAP = 0.2
 """Seconds after which `wait_until` looks again at the latest."""
@@ -62,6 +66,48 @@ def split_credentials(url: str) -> tuple[str, str, str]:
         raise ValueError("the address has no valid host and port; write / ? # @ : in a password as %2F %3F %23 %40 %3A")
     bare = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment=""))
     return bare.rstrip("/"), unquote(parts.username or ""), unquote(parts.password or "")
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Return whether a value is a number, as people write one: `True` is an int in Python, and is none here."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def list_in(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """Return the list in a field, or an empty list if the field is missing or holds anything else."""
+    value = fields.get(name, None)
+    return value if isinstance(value, list) else []
+
+
+def one_line(detail: object) -> str:
+    """Return a text on one line. The parts of a tuple, which may be nested, are joined with colons."""
+    if isinstance(detail, tuple):
+        return ": ".join(one_line(part) for part in detail if part)
+    return " ".join(str(detail).split())
+
+
+def always() -> bool:
+    """Return True: the default where a condition can be given."""
+    return True
+
+
+def never() -> bool:
+    """Return False: the default where a condition can be given."""
+    return False
+
+
+class After:
+    """A condition that becomes true after some time.
+
+    :param seconds: the seconds from now
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._time = time.monotonic() + seconds
+
+    def __call__(self) -> bool:
+        """Return whether the time has passed."""
+        return time.monotonic() >= self._time
 
 
 def cut_line(cut: int, size: int) -> bytes:

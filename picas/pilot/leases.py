@@ -26,7 +26,7 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..pool.quorum import Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
-from ..util import seconds
+from ..util import is_number, seconds
 from ..views import CLAIMS, DESIGN_DOC
 from .identity import PREFIX
 
@@ -218,4 +218,4 @@ class Watch:
 def _own_lease(document: Document) -> float:
     """Return the lease that a pilot asks for, 0 if it asks for none that is a number."""
     lease = document.get("lease")
-    return float(lease) if isinstance(lease, (int, float)) and not isinstance(lease, bool) else 0.0
+    return lease if is_number(lease) else 0.0  # not as a float: a whole number can be longer than any

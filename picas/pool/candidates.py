@@ -27,6 +27,7 @@ from ..documents import Document
 from ..modifiers import is_free
 from ..tokens.resources import Room, needs_of
 from ..tokens.retries import FIELD, not_before
+from ..util import is_number
 from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue, key_in_queue
 from .waiting import Larger, Postponed, read_unchanged
 
@@ -452,6 +453,6 @@ def _is_old(read_at: float) -> bool:
 def _priority(document: Document) -> float:
     """Return a token's priority, 0 if it has none that is a number."""
     priority = document.get("priority", 0)
-    if isinstance(priority, bool) or not isinstance(priority, (int, float)) or math.isnan(priority):
+    if not is_number(priority) or (isinstance(priority, float) and math.isnan(priority)):
         return 0
     return priority

@@ -22,6 +22,7 @@ from ..couch.connections import explain
 from ..couch.writes import doc_path, merge
 from ..documents import Document
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
+from ..util import list_in, never, one_line
 from . import spool
 from .results import REFUSAL, ClaimedToken, reason_of
 
@@ -63,7 +64,7 @@ def recover(
     folder: Path | None = None,
     *,
     tell: Callable[[str], None] = _warn,
-    is_stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = never,
 ) -> Recovered:
     """Save the results that are kept in a folder, each if its token is still locked as it was then.
 
@@ -85,7 +86,7 @@ def recover_quietly(
     client: CouchDB,
     folder: Path | None = None,
     *,
-    is_stopped: Callable[[], bool] = lambda: False,
+    is_stopped: Callable[[], bool] = never,
 ) -> Recovered:
     """Do what `recover` does, for a pilot that begins: a folder that can't be read is a line in the log too.
 
@@ -119,7 +120,7 @@ def _recover(
         else:
             _bring_in(client, kept, recovered, tell)
     for line in lines:  # last, so that whoever repeats this while the database is away hears them once
-        tell(_one_line(line))
+        tell(one_line(line))
     return recovered
 
 
@@ -129,7 +130,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
     line = f"The result of token {kept.id} was not recovered"
     if kept.database not in (None, client.db.name):
         recovered.left.append(path)
-        tell(_one_line(f"{line}: it belongs to the database {kept.database} on {kept.server}. It is kept in {path}"))
+        tell(one_line(f"{line}: it belongs to the database {kept.database} on {kept.server}. It is kept in {path}"))
         return
     try:
         try:
@@ -138,7 +139,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
             line = f"{line}: {reason}"
             aside = spool.put_aside(path)
             recovered.kept_aside.append(aside)
-            tell(_one_line(f"{line}. It is kept in {aside}"))
+            tell(one_line(f"{line}. It is kept in {aside}"))
             return
         line = f"The result of token {kept.id} is saved, but its file stays"
         path.unlink(missing_ok=True)
@@ -148,7 +149,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
         client.db.info()  # raises if it is the database that is away: then all else stays as it is
         log.debug("Not recovered: %s", path, exc_info=True)
         recovered.left.append(path)
-        tell(_one_line(f"{line}: {reason_of(error)}. It is kept in {path}"))
+        tell(one_line(f"{line}: {reason_of(error)}. It is kept in {path}"))
         return
     recovered.saved.append(kept.id)
     log.info("The result of token %s was recovered from %s", kept.id, path)
@@ -199,8 +200,8 @@ def _find(client: CouchDB, id: str) -> dict[str, Any]:
 
 def _is_in(stored: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
     """Tell whether a stored token has had this result, whatever has become of it since."""
-    attempts = _list(result, "attempts")
-    return bool(attempts) and attempts[-1] in _list(stored, "attempts")
+    attempts = list_in(result, "attempts")
+    return bool(attempts) and attempts[-1] in list_in(stored, "attempts")
 
 
 def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -208,7 +209,7 @@ def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> di
 
     :returns: None if there is no such note, or if anybody has changed the token's state since
     """
-    attempts, errors = _list(stored, "attempts"), _list(stored, "error")
+    attempts, errors = list_in(stored, "attempts"), list_in(stored, "error")
     others = [error for error in errors if not _is_refusal(error)]
     is_marked = stored.get("lock") == stored.get("done") == ERROR_MARK and not claim_of(stored)
     if not (is_marked and len(others) < len(errors) and _last_outcome(stored, claimed)):
@@ -226,14 +227,14 @@ def _before_loss(
     is_whole = _last_outcome(result, claimed) not in ("", "lost", "stopped")
     if not (is_whole and is_free(stored) and _last_outcome(stored, claimed) == "lost"):
         return None
-    undone = {**_as_claimed(stored, claimed), "attempts": _list(stored, "attempts")[:-1]}
+    undone = {**_as_claimed(stored, claimed), "attempts": list_in(stored, "attempts")[:-1]}
     undone.pop("lost_count", None)
     return undone if "lost_count" not in claimed else {**undone, "lost_count": claimed["lost_count"]}
 
 
 def _last_outcome(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> str:
     """Return how a token's last attempt ended if it was that of a claim, '' if it was not."""
-    attempts, claim = _list(token, "attempts"), claim_of(claimed).get("id")
+    attempts, claim = list_in(token, "attempts"), claim_of(claimed).get("id")
     is_last = bool(claim and attempts) and isinstance(attempts[-1], dict) and attempts[-1].get("claim") == claim
     return str(attempts[-1].get("outcome")) if is_last else ""
 
@@ -247,13 +248,3 @@ def _as_claimed(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[s
 
 def _is_refusal(error: Any) -> bool:
     return isinstance(error, dict) and str(error.get("message")).startswith(REFUSAL)
-
-
-def _list(token: Mapping[str, Any], field: str) -> list[Any]:
-    """Return a token's list, empty if a person wrote something else there."""
-    value = token.get(field)
-    return value if isinstance(value, list) else []
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

@@ -17,6 +17,7 @@ from ..couch.writes import find_landed, merge
 from ..documents import Document, make_storable
 from ..exceptions import PicasError
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
+from ..util import one_line
 from . import spool
 
 log = logging.getLogger(__name__)
@@ -198,9 +199,4 @@ def reason_of(error: BaseException) -> str:
     """Return what the server or the network said, in one line."""
     if isinstance(error, (ResourceConflict, ResourceNotFound)) and error.args and isinstance(error.args[0], tuple):
         return str(error.args[0][1])
-    return " ".join((_join(error.args) if isinstance(error, HTTPError) else explain(error)).split())
-
-
-def _join(detail: Any) -> str:
-    """Return the parts of a server's error (status, error, reason), which may be nested, as one text."""
-    return ": ".join(_join(part) for part in detail if part) if isinstance(detail, tuple) else str(detail)
+    return one_line(error.args if isinstance(error, HTTPError) else explain(error))

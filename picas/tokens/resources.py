@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from ..util import is_number
+
 FIELDS = ("cores", "memory", "gpus", "tags")
 """The fields of a token that say what its work needs."""
 
@@ -82,7 +84,7 @@ def megabytes(value: Any) -> float | None:
 
 def _number(value: Any) -> float | None:
     """Return a number above 0, None if the value is none; a text may say it too."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if not (is_number(value) or isinstance(value, str)):
         return None
     try:
         number = float(value)
@@ -142,6 +144,6 @@ class Room:
 def walltime_of(token: Mapping[str, Any]) -> float | None:
     """Return how many seconds a token says that its work may take, None if it says nothing that makes sense."""
     seconds = token.get("walltime")
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or not 0 < seconds < _LONGEST:
+    if not is_number(seconds) or not 0 < seconds < _LONGEST:
         return None
     return float(seconds)

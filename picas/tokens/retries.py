@@ -8,6 +8,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..util import is_number
+
 FIELD = "not_before"
 """The field of a free token with the time before which no pilot takes it: seconds since the epoch, with fractions.
 
@@ -38,7 +40,7 @@ def not_before(token: Mapping[str, Any]) -> float:
     What is no number, or not a finite one, counts as none.
     """
     value = token.get(FIELD)
-    if value is None or isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         return 0.0
     try:
         when = float(value)

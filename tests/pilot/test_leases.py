@@ -13,7 +13,7 @@ import pytest
 from support.faults import CUT, FaultProxy, Reply
 from support.workers import Worker, is_alive, pid_in, signal_after, wait_for
 
-from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator
+from picas import Document, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import SettingsError, Unreachable
 from picas.executers import execute
 from picas.pilot import heartbeat, leases
@@ -113,6 +113,10 @@ class TestAWatch:
         push(1)
         lock(client, "token_0", dead_pilot(lease=NEVER))
         assert look_for(Watch(client, lease=0.2), 0.6) == []
+
+    def test_gives_a_pilot_for_ever_that_asks_for_it(self):
+        """As a whole number that is longer than any float."""
+        assert leases._own_lease(Document({"lease": 10**400})) > 10**300
 
     @pytest.mark.parametrize("lease", ["long", None, -1, True])
     def test_survives_nonsense_in_a_document(self, client, push, dead_pilot, lease):

@@ -481,6 +481,9 @@ class TestPriority:
         """JSON has no such number, but Python reads it."""
         assert candidates._priority(Document({"priority": float("nan")})) == 0
 
+    def test_may_be_longer_than_any_float(self):
+        assert candidates._priority(Document({"priority": 10**400})) > 10**300
+
 
 class TestAViewWithoutAQueue:
     @pytest.fixture(params=["an older release's", "changed by hand", "selected by parameters", "a view of one's own"])
