@@ -1,15 +1,12 @@
-"""The token pool client: all that the database is asked for."""
+"""The client of the token pool. Every request to the database goes through it."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import random
 import time
 import zlib
-from collections.abc import MutableMapping, Sequence
-from functools import partial
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import quote
@@ -19,10 +16,12 @@ import couchdb
 from couchdb.design import ViewDefinition
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
-from .couch import attachments
+from .couch import attachments, clusters
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
+from .couch.feeds import ChangesFeed
+from .couch.revisions import deletion_of
 from .couch.transport import RequestsSession, Session
-from .couch.writes import Written, doc_path, find_landed, write_many, write_one
+from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer
 from .util import split_credentials
@@ -30,9 +29,9 @@ from .util import split_credentials
 log = logging.getLogger(__name__)
 
 EDIT_CONFLICTS = 100
-"""How often a document is read and changed before others that change it too win."""
+"""How often `edit` reads and changes a document that others change at the same time before it gives up."""
 EDIT_PAUSE = 0.5
-"""Seconds between two of those tries at the most."""
+"""The longest pause between two of those tries, in seconds."""
 
 Storable = MutableMapping[str, Any]
 
@@ -40,18 +39,21 @@ Storable = MutableMapping[str, Any]
 class CouchDB:
     """A database on a CouchDB server, with the operations that a token pool needs.
 
-    :param url: the server's address; a user and a password in it are taken out of it and used
+    `db` and `server` are the objects of the package `couchdb` for the database and its server. PiCaS itself does not
+    use them: its requests go through the methods here.
+
+    :param url: the server's address; a user and a password in it are used, and removed from it
     :param db: the name of the database
-    :param username: the user, None for none
+    :param username: the user, None for no user
     :param password: the user's password
     :param ssl_verification: whether the server's certificate is checked, or the path of a bundle of CA certificates to
         check it against
-    :param create: make the database if there is none
-    :param connect_timeout: seconds until a connection must stand
+    :param create: create the database if it does not exist
+    :param connect_timeout: seconds within which a connection must be made
     :param read_timeout: seconds without a byte from the server after which an answer counts as lost
     :raises couchdb.ResourceNotFound: if there is no such database
-    :raises ValueError: if the address makes no sense
-    :raises couchdb.Unauthorized: if user or password are wrong
+    :raises ValueError: if the address is invalid
+    :raises couchdb.Unauthorized: if the user or the password is wrong
     :raises picas.exceptions.Unreachable: if the server can't be reached
     """
 
@@ -78,9 +80,9 @@ class CouchDB:
         self.server.resource.credentials = self._credentials
         self.requests = RequestsSession(self._credentials, ssl_verification, self._timeouts)
         self.copies = 1
-        """How many nodes of the server keep each document; 1 unless it is a cluster."""
+        """How many nodes of the server keep a copy of each document; 1 unless the server is a cluster."""
         self.shards = 1
-        """How many parts the server divides the database into, each with files of its own."""
+        """How many shards the database has; each has files of its own."""
         self.db: couchdb.Database = self._open(db, create)
 
     def _open(self, name: str, create: bool) -> couchdb.Database:
@@ -89,9 +91,9 @@ class CouchDB:
             try:
                 self.server.resource.put_json(name)
             except PreconditionFailed:
-                pass  # it is there already
+                pass  # it exists already
             except LostAnswer:
-                log.info("No answer to the creation of the database %s: looking whether it is there", name)
+                log.info("No answer to the creation of the database %s: checking whether it exists", name)
         _, _, info = database.resource.get_json()
         if "db_name" not in info:  # the empty name leads to the server itself, "_all_dbs" to a list
             raise ResourceNotFound(("not_found", f"{name!r} is not the name of a database"))
@@ -100,20 +102,28 @@ class CouchDB:
         return database
 
     def shard_of(self, id: str) -> int:
-        """Return the number of the part of the database that keeps the document of that id.
+        """Return the number of the shard that keeps the document with this id.
 
-        CouchDB cuts the range of the CRC-32 of an id into equal parts (mem3_hash and mem3_util in its source). Where
-        shards were split by hand the number is wrong: use it for what is better done in one part, and need not be.
+        CouchDB divides the range of the CRC-32 of an id into equal parts (mem3_hash and mem3_util in its source). The
+        number is wrong if somebody has split shards by hand, so rely on it for speed only.
         """
         return zlib.crc32(id.encode("utf-8", "surrogatepass")) * self.shards >> 32
 
     def __repr__(self) -> str:
-        return f"<CouchDB {self.url}/{self.db.name}>"
+        return f"<CouchDB {self.url}/{self.database_name}>"
 
-    def copy(self) -> CouchDB:
-        """Return a new client with connections of its own and all settings of this one."""
+    @property
+    def database_name(self) -> str:
+        """The name of the database."""
+        return str(self.db.name)
+
+    def copy(self, *, retries: bool = True) -> CouchDB:
+        """Return a new client with connections of its own and the settings of this one.
+
+        :param retries: whether it repeats requests that fail; without retries an error is known at once
+        """
         username, password = self._credentials or (None, "")
-        return CouchDB(
+        client = CouchDB(
             url=self.url,
             db=self.db.name,
             username=username,
@@ -122,50 +132,70 @@ class CouchDB:
             connect_timeout=self._timeouts.connect,
             read_timeout=self._timeouts.read,
         )
+        if not retries:
+            client.server.resource.session.retry_pauses = ()
+        return client
 
     # --- reading
 
     def __getitem__(self, idx: str) -> Any:
-        """Return the document of that id, as the package `couchdb` does.
+        """Return the document with this id, as the package `couchdb` does.
 
-        :raises couchdb.ResourceNotFound: if there is none
+        :raises couchdb.ResourceNotFound: if there is no such document
         """
         return self.db[idx]
 
     def get(self, id: str) -> Document:
-        """Return the document of that id.
+        """Return the document with this id.
 
-        :raises ValueError: if there is none
+        :raises ValueError: if there is no such document
         """
         path = doc_path(id)
         try:
             _, _, data = self.db.resource.get_json(path)
         except ResourceNotFound:
-            raise ValueError(f"{id} is not the id of a document in the database {self.db.name}") from None
+            raise ValueError(f"{id} is not the id of a document in the database {self.database_name}") from None
         return Document(data)
+
+    def get_documents(self, ids: Iterable[str]) -> list[Document]:
+        """Return the documents with these ids, in their order, with one request. Missing ones are left out."""
+        rows = self.all_docs(keys=ids, include_docs=True)
+        return [Document(dict(row.doc)) for row in rows if row.doc is not None]
+
+    def all_docs(self, *, keys: Iterable[str] | None = None, **params: Any) -> list[Any]:
+        """Return rows of CouchDB's list of all documents, in the order of their ids, with one request.
+
+        A row is a dict; it has `.id`, `.value` (a dict with the revision as "rev") and, with `include_docs`, `.doc`.
+
+        :param keys: the ids of the documents to list, in their order, by default all. A missing document has a row with
+            "error", a deleted one a row whose `.value` has "deleted".
+        :param params: CouchDB's query parameters: `startkey`, `endkey`, `limit`, `include_docs`
+        """
+        if keys is not None:
+            params["keys"] = list(keys)
+        return list(self.db.view("_all_docs", **params).rows)
 
     def view(self, view: str, design_doc: str = "Monitor", **view_params: Any) -> Any:
         """Return the result of a view, whose `.rows` have `.id`, `.key` and `.value`.
 
-        The request is made when the rows are first asked for; it raises `couchdb.ResourceNotFound` if there is no such
-        view.
+        The request is sent when the rows are first used. It raises `couchdb.ResourceNotFound` if there is no such view.
 
         :param view: the name of the view
-        :param design_doc: the design document that it stands in
+        :param design_doc: the design document that has the view
         :param view_params: CouchDB's query parameters, e.g. `limit`, `startkey`, `include_docs`
         """
         return self.db.view(f"{design_doc}/{view}", **view_params)
 
     def get_from_view(self, view: str, **view_params: Any) -> list[Document]:
-        """Return the documents of a view's rows as they are now, in the view's order; vanished ones are left out.
+        """Return the documents of a view's rows as they are now, in the view's order. Deleted ones are left out.
 
-        All come in one request and are held in memory: give a `limit` where the view can be large.
+        One request fetches all of them into memory: give a `limit` if the view can be large.
         """
         view_params["include_docs"] = True
         return [Document(dict(row.doc)) for row in self.view(view, **view_params) if row.doc is not None]
 
     def get_single_from_view(self, view: str, window_size: int = 1, **view_params: Any) -> Document:
-        """Return a document chosen at random among the first rows of a view.
+        """Return a document chosen at random from the first rows of a view.
 
         :param window_size: how many rows to choose from
         :raises IndexError: if the view is empty
@@ -173,7 +203,7 @@ class CouchDB:
         return random.choice(self.get_from_view(view, limit=window_size, **view_params))
 
     def is_view_nonempty(self, view: str, **view_params: Any) -> bool:
-        """Tell whether a view has rows, so that a pilot is worth starting. A view that does not exist has none."""
+        """Return whether a view has rows, so that a pilot is worth starting. A view that does not exist has none."""
         try:
             return bool(self.view(view, **{"limit": 1, **view_params}).rows)
         except ResourceNotFound:
@@ -184,33 +214,40 @@ class CouchDB:
         """Return the number of documents in the database, design documents included."""
         return int(self.db.info()["doc_count"])
 
+    def changes_feed(self) -> ChangesFeed:
+        """Return the database's feed of changes, on a connection of its own."""
+        return ChangesFeed(self.db.resource)
+
     # --- writing
 
     def save(self, doc: Storable) -> Any:
-        """Save a document and return it with its new `_rev` (and an `_id`, if it had none).
+        """Save a document and return it with its new `_rev`, and with an `_id` if it had none.
 
-        If the answer is lost, the document is looked up: the save counts if it landed, and is repeated if it did not.
+        If the answer is lost, the document is read: the save counts if it landed, and is repeated if it did not.
 
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision, or was deleted
-        :raises ValueError, TypeError: if JSON can't hold the content, or it has an impossible id; nothing was sent then
+        :raises ValueError, TypeError: if JSON can't hold the content, or if the id is invalid; nothing was sent then
         """
         content = _as_dict(doc)
         content.setdefault("_id", uuid4().hex)
-        sent = _to_send(content)
-        path = doc_path(sent["_id"])
-
-        def put() -> str:
-            return str(self.db.resource.put_json(path, body=sent)[2]["rev"])
-
-        content["_rev"] = write_one(put, partial(find_landed, self.db, sent))
-        _mark_attachments_saved(content)
+        content["_rev"] = DocumentWrite(self.db, attachments.without_saved_data(content)).run()
+        attachments.mark_saved(content)
         return doc
 
+    def find_landed(self, doc: Storable) -> str | None:
+        """Return the revision under which a document is in the database as it is here, None if it is not.
+
+        A save that failed can have landed all the same, if its answer was lost.
+
+        :param doc: the document as it was to be saved, with the `_rev` that it was to replace
+        """
+        return DocumentWrite(self.db, attachments.without_saved_data(_as_dict(doc))).find_landed()
+
     def edit(self, id: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
-        """Change a document, or make it, whoever else changes it meanwhile; return whether there was something to do.
+        """Change a document, or create it, while others may change it too. Return whether anything had to be changed.
 
         :param id: the document's id
-        :param change: gets the content, only `_id` if there is no such document, and returns the new content; it may be
+        :param change: gets the content (only `_id` if there is no such document) and returns the new content; it may be
             called several times
         :raises couchdb.http.ResourceConflict: if others changed the document each time
         """
@@ -236,48 +273,41 @@ class CouchDB:
         """Delete a document.
 
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision
-        :raises couchdb.http.ResourceNotFound: if it is gone already
+        :raises couchdb.http.ResourceNotFound: if it was deleted already
         """
-        content = _as_dict(doc)
-        sent = _deletion(content)
-        path = doc_path(sent["_id"])
-
-        def delete() -> str:
-            return str(self.db.resource.delete_json(path, rev=sent["_rev"])[2]["rev"])
-
-        write_one(delete, partial(find_landed, self.db, sent))
+        Deletion(self.db, deletion_of(_as_dict(doc))).run()
 
     def save_documents(self, docs: Sequence[Storable]) -> list[bool]:
         """Save many documents with few requests and return for each whether it was saved.
 
-        A saved one has its new `_rev` (and an `_id`, if it had none). One that is in the database under another
-        revision is not saved.
+        A saved document has its new `_rev`, and an `_id` if it had none. A document that has another revision in the
+        database is not saved.
 
         :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
         """
         return [rev is not None for rev in self.write_documents(docs).revs]
 
     def write_documents(self, docs: Sequence[Storable]) -> Written:
-        """Do what `save_documents` does, and return all that the server says of it."""
+        """Do what `save_documents` does, and return everything that the server said of each document."""
         contents = [_as_dict(doc) for doc in docs]
         for content in contents:
             if "_id" not in content:
                 content["_id"] = uuid4().hex
-        written = write_many(self.db, [_to_send(content) for content in contents])
+        written = write_many(self.db, [attachments.without_saved_data(content) for content in contents])
         for content, rev in zip(contents, written.revs):
             if rev is not None:
                 content["_rev"] = rev
-                _mark_attachments_saved(content)
+                attachments.mark_saved(content)
         return written
 
     def delete_documents(self, docs: Sequence[Storable]) -> list[bool]:
         """Delete many documents with few requests and return for each whether it was deleted.
 
-        One that has changed in the database since it was read is kept, as is one that was never saved.
+        A document that has changed in the database since it was read is kept. One that was never saved is skipped.
         """
         contents = [_as_dict(doc) for doc in docs]
         saved = [number for number, content in enumerate(contents) if "_id" in content and "_rev" in content]
-        revs = write_many(self.db, [_deletion(contents[number]) for number in saved]).revs
+        revs = write_many(self.db, [deletion_of(contents[number]) for number in saved]).revs
         deleted = {number for number, rev in zip(saved, revs) if rev is not None}
         return [number in deleted for number in range(len(contents))]
 
@@ -285,58 +315,41 @@ class CouchDB:
         """Delete all documents of a view and return for each whether it was deleted."""
         return self.delete_documents(self.get_from_view(view, design_doc=design_doc))
 
-    # --- attachments as streams
+    # --- attachments
 
     def put_attachment_file(
         self, doc: Storable, path: str | Path, name: str | None = None, mimetype: str | None = None
     ) -> Any:
         """Attach a file of any size to a saved document, streamed from disk, and return the document.
 
-        The document's other changes are not saved by this; its `_rev` and `_attachments` are brought up to date. If the
-        answer is lost, the document is looked up: the upload counts if it landed, and is repeated if it did not.
+        This does not save the document's other changes. It updates `_rev` and `_attachments`. If the answer is lost,
+        the document is read: the upload counts if it landed, and is repeated if it did not.
 
         :param doc: a document with `_id` and `_rev`
         :param path: the file
         :param name: the attachment's name, by default the file's
         :param mimetype: by default guessed from the name
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision
-        :raises couchdb.http.ServerError: if the server refuses the file, e.g. as too large
-        :raises ValueError: if nothing can be attached under that name
+        :raises couchdb.http.ServerError: if the server refuses the file, for example as too large
+        :raises ValueError: if the name is invalid
         :raises OSError: if the file can't be read
         """
         path = Path(path)
         name = name or path.name
         content = _as_dict(doc)
         url = self._attachment_url(content["_id"], name)
-
-        def put() -> str:
-            return attachments.upload(self.requests, url, path, content["_rev"], mimetype or guess_mimetype(name))
-
-        content["_rev"] = write_one(put, lambda: self._find_upload(content, name, path))
+        mimetype = mimetype or guess_mimetype(name)
+        content["_rev"] = attachments.Upload(self.db, self.requests, url, content, name, path, mimetype).run()
         _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), rev=content["_rev"])
         content.setdefault("_attachments", {})[name] = stored["_attachments"][name]
         return doc
-
-    def _find_upload(self, content: dict[str, Any], name: str, path: Path) -> str | None:
-        """Return the revision, one step from that which we knew, in which a file is attached, None if there is none."""
-        try:
-            _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), revs="true")
-        except ResourceNotFound:
-            return None
-        is_next = stored["_revisions"]["ids"][1:2] == [content["_rev"].partition("-")[2]]
-        entry = stored.get("_attachments", {}).get(name)
-        if not is_next or entry is None or entry["length"] != path.stat().st_size:
-            return None
-        rev = str(stored["_rev"])
-        url = self._attachment_url(content["_id"], name)
-        return rev if attachments.is_same(self.requests, url, rev, path) else None
 
     def get_attachment_file(self, doc: str | Storable, name: str, path: str | Path) -> Path:
         """Fetch an attachment of any size, streamed to disk, and return the file's path.
 
         :param doc: the document, or its id
         :param name: the attachment's name
-        :param path: the file to write; an older one is replaced only once all has arrived
+        :param path: the file to write; an existing file is replaced only once all has arrived
         :raises couchdb.http.ResourceNotFound: if there is no such attachment
         :raises OSError: if the connection breaks or the file can't be written
         """
@@ -344,11 +357,39 @@ class CouchDB:
         attachments.download_to(self.requests, self._attachment_url(doc_id, name), Path(path))
         return Path(path)
 
+    def read_attachment(self, doc_id: str, name: str) -> bytes:
+        """Return an attachment's content, which is held in memory.
+
+        :raises KeyError: if there is no such attachment
+        """
+        file = self.db.get_attachment(doc_id, name)
+        if file is None:
+            raise KeyError(name)
+        try:
+            return bytes(file.read())
+        finally:
+            file.close()
+
     def _attachment_url(self, doc_id: str, name: str) -> str:
-        if name in (".", "..") or doc_id in (".", ".."):
-            raise ValueError("a document or an attachment that is named . or .. has no address")
-        document = "/".join(quote(part, safe="") for part in doc_path(doc_id))
-        return f"{self.url}/{quote(self.db.name, safe='')}/{document}/{quote(name, safe='')}"
+        return attachments.url_of(f"{self.url}/{quote(self.database_name, safe='')}", doc_id, name)
+
+    # --- clusters
+
+    def read_branches(self, id: str) -> list[dict[str, Any]]:
+        """Return all branches of a document, deleted ones included; none if there is no such document."""
+        return clusters.read_branches(self.db, id, self.copies)
+
+    def store_revision(self, content: Mapping[str, Any], parent_rev: str) -> None:
+        """Store a document's revision as replication does: no copy refuses it, whatever other branches it has.
+
+        :param content: the document, with the revision's own name as `_rev`
+        :param parent_rev: the revision that it follows
+        """
+        clusters.store_revision(self.db, content, parent_rev)
+
+    def has_majority(self) -> bool:
+        """Return whether a majority of the copies can be reached now, by writing a small local document."""
+        return clusters.has_majority(self.db)
 
     # --- views and permissions
 
@@ -365,8 +406,8 @@ class CouchDB:
 
         :param view: the name of the view
         :param map_fun: its map function in JavaScript
-        :param reduce_fun: its reduce function in JavaScript, or the name of one of CouchDB's own
-        :param design_doc: the design document that it goes into
+        :param reduce_fun: its reduce function in JavaScript, or the name of a built-in one
+        :param design_doc: the design document that gets the view
         :param args: more arguments for `couchdb.design.ViewDefinition`, as are `kwargs`
         :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not change design documents
         :raises ValueError: if the design document has views in another language
@@ -391,13 +432,13 @@ class CouchDB:
         admin_roles: list[str] | None = None,
         member_roles: list[str] | None = None,
     ) -> None:
-        """Set who may do what with the database. A list that is None stays as it is.
+        """Set the permissions of the database. A list that is None stays as it is.
 
         :param admins: users who may change design documents and permissions
         :param members: users who may read and write documents
         :param admin_roles: roles with the rights of admins
         :param member_roles: roles with the rights of members
-        :raises couchdb.http.HTTPError: if this user may not; CouchDB 3 says so with status 500, "no_majority"
+        :raises couchdb.http.HTTPError: if this user may not do that; CouchDB 3 answers with status 500, "no_majority"
         """
         _, _, security = self.db.resource.get_json("_security")
         for group, kind, value in (
@@ -412,36 +453,9 @@ class CouchDB:
 
 
 def _as_dict(doc: Storable) -> dict[str, Any]:
-    """Return the dict behind a document, so that what is set in it is set in the document."""
+    """Return the dict of a document, so that changes to it change the document."""
     if isinstance(doc, Document):
         return doc.value
     if isinstance(doc, dict):
         return doc
     raise TypeError(f"a document must be a Document or a dict, not {type(doc).__name__}")
-
-
-def _to_send(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what is sent of a document: an attachment that the database has already is only named."""
-    entries = content.get("_attachments")
-    if not entries:
-        return dict(content)
-    sent = {
-        name: {key: value for key, value in entry.items() if key != "data"} if entry.get("stub") else entry
-        for name, entry in entries.items()
-    }
-    return {**content, "_attachments": sent}
-
-
-def _mark_attachments_saved(content: dict[str, Any]) -> None:
-    """Note that the database has the attachments, so that the next save does not send them again."""
-    for entry in (content.get("_attachments") or {}).values():
-        if "data" in entry and not entry.get("stub"):
-            # The embedded server knows an attachment by its digest; CouchDB finds it by its name.
-            digest = hashlib.md5(base64.b64decode(entry["data"]), usedforsecurity=False).digest()
-            entry["digest"] = "md5-" + base64.b64encode(digest).decode("ascii")
-        entry["stub"] = True
-
-
-def _deletion(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what is sent to delete a document."""
-    return {"_id": content["_id"], "_rev": content["_rev"], "_deleted": True}

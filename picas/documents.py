@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     class HasDatabase(Protocol):
         """The part of a client that a document needs."""
 
-        db: Any
+        def read_attachment(self, doc_id: str, name: str) -> bytes:
+            """Return an attachment's content."""
 
 
 LOG_LIMIT = 10_000_000
@@ -139,13 +140,7 @@ class Document(MutableMapping[str, Any]):
         if "data" in stored:
             attachment["data"] = base64.b64decode(stored["data"])
         elif retrieve_from_database is not None:
-            file = retrieve_from_database.db.get_attachment(self.id, name)
-            if file is None:
-                raise KeyError(name)
-            try:
-                attachment["data"] = file.read()
-            finally:
-                file.close()
+            attachment["data"] = retrieve_from_database.read_attachment(self.id, name)
         return attachment
 
     def remove_attachment(self, name: str) -> None:

@@ -207,10 +207,10 @@ def _push_chunk(
 def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tuple[set[int], set[int]]:
     """Return the numbers that have our token (or had, before it was deleted), and those that have another's."""
     keys = [f"token_{number}" for number in numbers]
-    _, _, answer = client.db.resource.post_json("_all_docs", body={"keys": keys}, include_docs="true")
+    rows = client.all_docs(keys=keys, include_docs=True)
     ours: set[int] = set()
     foreign: set[int] = set()
-    for number, text, row in zip(numbers, inputs, answer["rows"]):
+    for number, text, row in zip(numbers, inputs, rows):
         if "error" in row:
             continue
         document = row.get("doc")
@@ -295,7 +295,7 @@ class _Counter:
         highest = -1
         start = "token_"
         while True:
-            rows = self._client.db.view("_all_docs", startkey=start, endkey="token_\ufff0", limit=_SCAN).rows
+            rows = self._client.all_docs(startkey=start, endkey="token_\ufff0", limit=_SCAN)
             for row in rows:
                 match = re.fullmatch(r"token_(\d+)", row.id)
                 if match:

@@ -1,87 +1,159 @@
-"""Attachments as streams: from disk to the server and back, without holding them in memory."""
+"""Attachments: what is sent of them with a document, and files that are streamed from disk to the server and back."""
 
 from __future__ import annotations
 
+import base64
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 from uuid import uuid4
 
+import couchdb
 import requests
-import urllib3
-from couchdb.http import ServerError
+from couchdb.http import ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, Unreachable
 from .connections import server_of
-from .transport import PASSING_ERRORS, RETRY_PAUSES, pause, raise_error
+from .revisions import Revision
+from .transport import RETRY_PAUSES, is_unsent, pause, raise_error
+from .writes import Write, doc_path, is_passing
 
 COPY_BYTES = 1 << 20
 """Bytes of an attachment that are in memory at a time."""
 MAX_NAME = 200
-"""Characters of a file's name that the name of its unfinished copy begins with, since names have a limit."""
+"""Characters of a file's name that go into the name of its unfinished copy, since file names have a limit."""
 
 
-def upload(session: requests.Session, url: str, path: Path, rev: str, mimetype: str) -> str:
-    """Send a file and return the document's new revision.
+def without_saved_data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is sent of a document: attachments that the database has already are only named."""
+    entries = content.get("_attachments")
+    if not entries:
+        return dict(content)
+    sent = {
+        name: {key: value for key, value in entry.items() if key != "data"} if entry.get("stub") else entry
+        for name, entry in entries.items()
+    }
+    return {**content, "_attachments": sent}
 
-    :param session: the session to send it through
-    :param url: the attachment's address
-    :param path: the file
-    :param rev: the document's revision
-    :param mimetype: the file's type
-    :raises Unreachable: if there was no connection
-    :raises LostAnswer: if the connection broke, so that nobody knows whether the file has arrived
-    :raises couchdb.http.HTTPError: if the server refuses it
-    :raises OSError: if the file can't be read
+
+def mark_saved(content: Mapping[str, Any]) -> None:
+    """Note in a document that the database has its attachments, so that the next save does not send them again."""
+    for entry in (content.get("_attachments") or {}).values():
+        if "data" in entry and not entry.get("stub"):
+            # The embedded server finds an attachment by its digest, CouchDB by its name.
+            digest = hashlib.md5(base64.b64decode(entry["data"]), usedforsecurity=False).digest()
+            entry["digest"] = "md5-" + base64.b64encode(digest).decode("ascii")
+        entry["stub"] = True
+
+
+def url_of(database_url: str, doc_id: str, name: str) -> str:
+    """Return the URL of an attachment.
+
+    :raises ValueError: if it can have none
     """
-    with path.open("rb") as file:
+    if name in (".", "..") or doc_id in (".", ".."):
+        raise ValueError("a document or an attachment that is named . or .. has no address")
+    document = "/".join(quote(part, safe="") for part in doc_path(doc_id))
+    return f"{database_url}/{document}/{quote(name, safe='')}"
+
+
+class Upload(Write):
+    """The upload of a file as an attachment of a saved document.
+
+    :param db: the database
+    :param session: the session to send the file through
+    :param url: the attachment's URL
+    :param content: the document, with `_id` and `_rev`
+    :param name: the attachment's name
+    :param path: the file
+    :param mimetype: the file's type
+    """
+
+    def __init__(
+        self,
+        db: couchdb.Database,
+        session: requests.Session,
+        url: str,
+        content: Mapping[str, Any],
+        name: str,
+        path: Path,
+        mimetype: str,
+    ) -> None:
+        self._db = db
+        self._session = session
+        self._url = url
+        self._id, self._rev = str(content["_id"]), str(content["_rev"])
+        self._name = name
+        self._path = path
+        self._mimetype = mimetype
+
+    def send(self) -> str:
+        """Send the file and return the document's new revision.
+
+        :raises Unreachable: if there was no connection
+        :raises LostAnswer: if the connection broke, so that it is unknown whether the file has arrived
+        :raises couchdb.http.HTTPError: if the server refuses the file
+        :raises OSError: if the file can't be read
+        """
+        server = server_of(self._url)
+        headers, params = {"Content-Type": self._mimetype}, {"rev": self._rev}
+        with self._path.open("rb") as file:
+            try:
+                answer = self._session.put(self._url, data=file, params=params, headers=headers, allow_redirects=False)
+            except requests.RequestException as error:
+                if is_unsent(error):
+                    raise Unreachable(f"can't reach {server}") from error
+                raise LostAnswer(f"no answer from {server} to the upload of {self._path}") from error
+        if answer.status_code >= 300:
+            raise_error(answer.status_code, answer.content)
         try:
-            answer = session.put(
-                url, data=file, params={"rev": rev}, headers={"Content-Type": mimetype}, allow_redirects=False
-            )
-        except requests.RequestException as error:
-            if _is_unsent(error):
-                raise Unreachable(f"can't reach {server_of(url)}") from error
-            raise LostAnswer(f"no answer from {server_of(url)} to the upload of {path}") from error
-    if answer.status_code >= 300:
-        raise_error(answer.status_code, answer.content)
-    try:
-        return str(answer.json()["rev"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise LostAnswer(f"half an answer from {server_of(url)} to the upload of {path}") from error
+            return str(answer.json()["rev"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise LostAnswer(f"half an answer from {server} to the upload of {self._path}") from error
 
-
-def _is_unsent(error: requests.RequestException) -> bool:
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, urllib3.exceptions.ConnectTimeoutError)  # also NewConnectionError
+    def find_landed(self) -> str | None:
+        """Return the revision that follows ours, if it has the file."""
+        try:
+            _, _, stored = self._db.resource.get_json(doc_path(self._id), revs="true")
+        except ResourceNotFound:
+            return None
+        follows = stored["_revisions"]["ids"][1:2] == [Revision.parse(self._rev).digest]
+        entry = stored.get("_attachments", {}).get(self._name)
+        if not follows or entry is None or entry["length"] != self._path.stat().st_size:
+            return None
+        rev = str(stored["_rev"])
+        return rev if is_same(self._session, self._url, rev, self._path) else None
 
 
 def download(session: requests.Session, url: str, rev: str | None = None) -> Iterator[bytes]:
     """Yield an attachment's content piece by piece.
 
     :param session: the session to fetch it through
-    :param url: the attachment's address
+    :param url: the attachment's URL
     :param rev: the document's revision, by default the newest
     :raises couchdb.http.ResourceNotFound: if there is no such attachment
     :raises Unreachable: if the connection breaks
     """
     try:
-        # Not compressed: a megabyte of a packed log may be a gigabyte, and older versions of urllib3 unpack it at once.
+        # Not compressed: one megabyte of a compressed log may be a gigabyte, and old versions of urllib3 unpack it at
+        # once.
         headers = {"Accept-Encoding": "identity"}
         with session.get(url, params={"rev": rev} if rev else None, headers=headers, stream=True) as answer:
             if answer.status_code >= 400:
                 raise_error(answer.status_code, answer.content)
             yield from answer.iter_content(COPY_BYTES)
             expected = int(answer.headers.get("Content-Length", 0))
-            is_whole = answer.raw.tell() >= expected  # older versions of urllib3 do not look
+            is_complete = answer.raw.tell() >= expected  # old versions of urllib3 do not check that
     except requests.RequestException as error:
         raise Unreachable(f"the download from {server_of(url)} broke off") from error
-    if not is_whole:
+    if not is_complete:
         raise Unreachable(f"the download from {server_of(url)} broke off")
 
 
 def download_to(session: requests.Session, url: str, path: Path) -> None:
-    """Write an attachment to a file, which is there only once all has arrived; try again if the connection breaks.
+    """Write an attachment to a file, which appears only once it is complete. Try again if the connection breaks.
 
     For errors see `download`.
     """
@@ -95,8 +167,7 @@ def download_to(session: requests.Session, url: str, path: Path) -> None:
                         file.write(block)
                 break
             except (Unreachable, ServerError) as error:
-                passing = isinstance(error, Unreachable) or error.args[0][0] in PASSING_ERRORS
-                if not passing or not pause(pauses):
+                if not is_passing(error) or not pause(pauses):
                     raise
         partial.replace(path)
     finally:
@@ -104,15 +175,15 @@ def download_to(session: requests.Session, url: str, path: Path) -> None:
 
 
 def is_same(session: requests.Session, url: str, rev: str, path: Path) -> bool:
-    """Tell whether an attachment's content in a revision of the document is that of a file.
+    """Return whether an attachment in a revision of its document has the content of a file.
 
-    The content is compared, since CouchDB keeps the digest of the compressed form of a text.
+    The content itself is compared, since CouchDB keeps the digest of the compressed form of a text.
     """
     stored = hashlib.sha256()
     for block in download(session, url, rev):
         stored.update(block)
     local = hashlib.sha256()
     with path.open("rb") as file:
-        for block in iter(lambda: file.read(COPY_BYTES), b""):
+        while block := file.read(COPY_BYTES):
             local.update(block)
     return stored.digest() == local.digest()

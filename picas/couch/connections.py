@@ -1,4 +1,4 @@
-"""The connections to a server: how long they may take, whom they trust, and which of them stand ready."""
+"""Connections to a server: time-outs, TLS, and the pool of idle connections."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import certifi
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
 from ..exceptions import SettingsError
 
 CONNECT_TIMEOUT = 10.0
-"""Seconds until a connection must stand."""
+"""Seconds within which a connection must be made."""
 READ_TIMEOUT = 60.0
 """Seconds without a byte from the server after which an answer counts as lost."""
 MAX_IDLE_CONNECTIONS = 32
@@ -35,9 +35,9 @@ class Timeouts:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return the TLS settings for all connections to one server.
 
-    :param verify: True for the system's certificate authorities and those of `certifi`, False for no check at all, or
-        the path of a file or folder of CA certificates that are trusted instead
-    :raises SettingsError: if that path holds no certificates
+    :param verify: True to trust the certificate authorities of the system and those that `requests` brings, False to
+        check nothing, or the path of a file or folder of CA certificates to trust instead
+    :raises SettingsError: if there are no certificates at that path
     """
     if verify is False:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -46,33 +46,33 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         return context
     if verify is True:
         context = ssl.create_default_context()
-        context.load_verify_locations(cafile=certifi.where())
+        context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
         return context
     folder = Path(verify).is_dir()
     try:
         return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
-    except OSError as error:  # it does not name the file
+    except OSError as error:  # the error does not name the file
         raise SettingsError(f"can't read CA certificates from {verify} ({explain(error)})") from error
 
 
 class ConnectionPool:
-    """The idle connections of a session; any thread may take and give back."""
+    """The idle connections of a session. All threads may use it."""
 
     def __init__(self, timeouts: Timeouts, verify: bool | str) -> None:
         self._timeouts = timeouts
         self._verify = verify
         self._tls: ssl.SSLContext | None = None
-        # A deque's append and pop are atomic. A lock could be held by the very code that a signal handler interrupts,
-        # and the handler needs a connection too.
+        # A deque's append and pop are atomic. A lock could be held by the code that a signal handler interrupts, and
+        # the handler needs a connection too.
         self._idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = {}
         self._pid = os.getpid()
 
     def get(self, url: str) -> http.client.HTTPConnection:
-        """Return a connection to the URL's server that stands.
+        """Return an open connection to the URL's server.
 
         :raises OSError: if none can be made
         """
-        if self._pid != os.getpid():  # after a fork the connections are the parent's
+        if self._pid != os.getpid():  # after a fork the connections belong to the parent
             self._idle, self._pid = {}, os.getpid()
         server = urlsplit(url)[:2]
         idle = self._idle.setdefault(server, deque())
@@ -86,7 +86,7 @@ class ConnectionPool:
             connection.close()
 
     def release(self, url: str, connection: http.client.HTTPConnection) -> None:
-        """Take a connection back whose answer was read to its end."""
+        """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(urlsplit(url)[:2], deque())
         if len(idle) < MAX_IDLE_CONNECTIONS:
             idle.append(connection)
@@ -119,7 +119,7 @@ class ConnectionPool:
 
 
 def _is_usable(connection: http.client.HTTPConnection) -> bool:
-    """Tell whether an idle connection still stands: the server says nothing between requests, unless it closes."""
+    """Return whether an idle connection is open: between requests a server sends nothing, unless it closes."""
     if connection.sock is None:
         return False
     poll = select.poll()
@@ -131,7 +131,7 @@ def _is_usable(connection: http.client.HTTPConnection) -> bool:
 
 
 def server_of(url: str) -> str:
-    """Return the scheme, host and port of a URL: what may be shown of it."""
+    """Return the scheme, host and port of a URL, which may be shown."""
     scheme, netloc = urlsplit(url)[:2]
     return f"{scheme}://{netloc.rpartition('@')[2]}"
 
@@ -148,6 +148,6 @@ def explain(error: BaseException) -> str:
 
 
 def is_hopeless(error: OSError) -> bool:
-    """Tell whether trying the connection again right away is a waste of time."""
+    """Return whether it is useless to try again to connect at once."""
     name_unknown = isinstance(error, socket.gaierror) and error.errno == socket.EAI_NONAME
     return name_unknown or error.errno in (errno.EACCES, errno.EPERM) or isinstance(error, FileNotFoundError)

@@ -1,4 +1,4 @@
-"""Wait while the database is away."""
+"""Waiting while the database is away."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 MAX_OUTAGE = 3600.0
-"""Seconds that the database may be away."""
+"""Seconds that the database may be away by default."""
 FIRST_PAUSE = 1.0
+"""Seconds to wait after the first failure. The pauses double."""
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries at the most."""
+"""The longest pause between two tries, in seconds."""
 
 
 def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[], bool]) -> T:
-    """Return what the action returns, calling it again and again while the database is away.
+    """Return what an action returns, repeating the action while the database is away.
 
-    :param action: what needs the database; it must be safe to repeat
-    :param max_outage: seconds after which the outage counts as lasting
-    :param is_stopped: true ends the waiting too
-    :raises Exception: the action's last error, if the outage lasts, or at once if it is no outage
+    :param action: a function that needs the database and is safe to repeat
+    :param max_outage: the longest outage to wait for, in seconds
+    :param is_stopped: ends the waiting when it returns true
+    :raises Exception: the action's last error, if the outage lasts too long; at once, if the error is not an outage
     """
     began: float | None = None
     pause = FIRST_PAUSE
@@ -56,5 +57,5 @@ def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[]
 
 
 def is_outage(error: BaseException) -> bool:
-    """Tell whether an error may go away by itself; a password that is being changed counts among those."""
+    """Return whether an error may go away by itself. A wrong password counts too: it may be about to be changed."""
     return is_passing(error) or isinstance(error, Unauthorized)

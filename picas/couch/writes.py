@@ -1,32 +1,33 @@
-"""Writing documents so that the outcome is known, whatever becomes of the answers.
+"""Writes whose outcome is known, even if the answer was lost.
 
-When an answer is lost, the document is read: the write counts if it landed, and is repeated if it did not. CouchDB's
-revisions tell most of it. A write is ours if the stored document descends from the revision that we changed, by one
-step, and says what we sent. A token's claim makes what two pilots send different, so nobody takes another's write for
-its own.
+If an answer was lost, the document is read: the write counts if it landed, and is repeated if it did not. A write
+landed if a stored revision follows the revision that we changed and has the content that we sent. Two pilots that lock
+the same token send different content, since each lock has a claim of its own. So no pilot takes another's lock for its
+own.
 """
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Callable
+from typing import Any
 
 import couchdb
 from couchdb import json as couchdb_json
 from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, NoQuorum, Unreachable
+from .revisions import Revision
 from .transport import PASSING_ERRORS, pause
 
 REPEAT_PAUSES = (0.2, 1.0, 3.0)
-"""Seconds of waiting before a write that did not land is sent again."""
+"""Seconds to wait before a write that did not land is sent again."""
 BULK_DOCS = 1000
-"""Documents in one `_bulk_docs` request at the most."""
+"""The most documents in one `_bulk_docs` request."""
 BULK_BYTES = 8_000_000
-"""Bytes of JSON in one `_bulk_docs` request, unless a single document is larger."""
+"""The most bytes of JSON in one `_bulk_docs` request, unless a single document is larger."""
 
 
 @dataclass
@@ -34,51 +35,140 @@ class Written:
     """What became of several documents."""
 
     revs: list[str | None]
-    """The new revision of each, None for one that was refused."""
+    """The new revision of each document, None for one that was refused."""
     has_quorum: list[bool]
-    """Whether the server has said of each that a majority of its copies took it; on one node all that is written."""
+    """For each document whether the server said that a majority of its copies took it. A single node is a majority."""
     was_lost: bool = False
-    """Whether an answer was lost on the way. On a cluster one that was refused may have left a branch then."""
+    """Whether an answer was lost. On a cluster, a document that was refused may have left a branch then."""
 
 
-def write_one(write: Callable[[], str], look_up: Callable[[], str | None]) -> str:
-    """Write one document and return its new revision.
+class Write(ABC):
+    """A write to one document, whose answer may be lost."""
 
-    :param write: sends the document and returns the revision from the answer
-    :param look_up: returns the revision under which the write landed, None if it did not; see `find_landed`
-    :raises couchdb.http.HTTPError: if the server refuses the document, or has a passing error each time
-    :raises Unreachable: if nothing was sent
-    :raises LostAnswer: if it did not land after several tries, or if nobody could be asked whether it did
-    """
-    pauses = iter(REPEAT_PAUSES)
-    repeated = False
-    while True:
-        try:
-            return write()
-        except (ResourceConflict, ResourceNotFound):
-            rev = _ask(look_up) if repeated else None  # it may be our own first try, applied late
-            if rev is None:
-                raise
-            return rev
-        except (LostAnswer, ServerError) as error:
-            if not is_unknown_outcome(error):
-                raise
-            rev = _ask(look_up)
-            if rev is not None:
+    @abstractmethod
+    def send(self) -> str:
+        """Send the write and return the new revision from the answer."""
+
+    @abstractmethod
+    def find_landed(self) -> str | None:
+        """Return the revision under which the write landed, None if it did not."""
+
+    def run(self) -> str:
+        """Write the document and return its new revision.
+
+        :raises couchdb.http.HTTPError: if the server refuses the document, or has a passing error each time
+        :raises Unreachable: if nothing was sent
+        :raises LostAnswer: if the write did not land after several tries, or if it is unknown whether it did
+        """
+        pauses = iter(REPEAT_PAUSES)
+        is_repeated = False
+        while True:
+            try:
+                return self.send()
+            except (ResourceConflict, ResourceNotFound):
+                rev = self.look_up() if is_repeated else None  # the conflict may be our own first try, applied late
+                if rev is None:
+                    raise
                 return rev
-            if not pause(pauses):
+            except (LostAnswer, ServerError) as error:
+                if not is_unknown_outcome(error):
+                    raise
+                rev = self.look_up()
+                if rev is not None:
+                    return rev
+                if not pause(pauses):
+                    raise
+                is_repeated = True
+
+    def look_up(self) -> str | None:
+        """Do what `find_landed` does, but never raise `Unreachable`, which would say that the write was not sent.
+
+        :raises LostAnswer: if the database is away
+        """
+        try:
+            return self.find_landed()
+        except (Unreachable, ServerError) as error:
+            if not is_passing(error):
                 raise
-            repeated = True
+            raise LostAnswer(f"it is unknown whether a write was applied ({error})") from error
 
 
-def _ask(look_up: Callable[[], str | None]) -> str | None:
-    """Return what a write became; `Unreachable` would say that it was never sent."""
-    try:
-        return look_up()
-    except (Unreachable, ServerError) as error:
-        if not is_passing(error):
-            raise
-        raise LostAnswer(f"nobody can tell whether a write was applied ({error})") from error
+class DocumentWrite(Write):
+    """The write of a document.
+
+    :param db: the database
+    :param sent: the content as it is sent: with the `_rev` that it replaces, or none if the document is new
+    :raises ValueError: if no document can have this id
+    """
+
+    def __init__(self, db: couchdb.Database, sent: Mapping[str, Any]) -> None:
+        self._db = db
+        self._sent = sent
+        self._path = doc_path(sent["_id"])
+
+    def send(self) -> str:
+        """See `Write.send`."""
+        return str(self._db.resource.put_json(self._path, body=self._sent)[2]["rev"])
+
+    def find_landed(self) -> str | None:
+        """See `Write.find_landed`."""
+        sent, base_rev = self._sent, self._sent.get("_rev")
+        try:
+            _, _, stored = self._db.resource.get_json(self._path, revs="true")
+        except ResourceNotFound:
+            return self._find_deletion() if sent.get("_deleted") else None
+        if base_rev is None and _is_same(sent, stored):
+            return str(stored["_rev"])  # its generation is above 1 if a document with this id was deleted before
+        base = Revision.parse(base_rev) if base_rev else None
+        generation = base.generation + 1 if base else 1
+        digests = stored["_revisions"]["ids"]  # the newest first
+        steps_back = stored["_revisions"]["start"] - generation
+        if not 0 <= steps_back < len(digests):
+            return None
+        if base and digests[steps_back + 1 : steps_back + 2] != [base.digest]:
+            return None  # it does not follow the revision that we changed
+        rev = str(Revision(generation, digests[steps_back]))
+        if steps_back > 0:  # the document has changed since
+            try:
+                _, _, stored = self._db.resource.get_json(self._path, rev=rev)
+            except HTTPError:
+                return None  # removed by a compaction: its content is unknown
+        return rev if _is_same(sent, stored, generation) else None
+
+    def _find_deletion(self) -> str | None:
+        """Return the revision in which the document was deleted, if that follows the revision that we deleted."""
+        _, _, answer = self._db.resource.post_json("_all_docs", body={"keys": [self._sent["_id"]]})
+        value = answer["rows"][0].get("value") or {}
+        if not value.get("deleted"):
+            return None
+        rev = str(value["rev"])
+        base_rev = self._sent.get("_rev")
+        generation = Revision.parse(base_rev).generation + 1 if base_rev else 1
+        return rev if Revision.parse(rev).generation == generation else None
+
+
+class Deletion(DocumentWrite):
+    """The deletion of a document, see `revisions.deletion_of`."""
+
+    def send(self) -> str:
+        """See `Write.send`."""
+        return str(self._db.resource.delete_json(self._path, rev=self._sent["_rev"])[2]["rev"])
+
+
+def _is_same(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int | None = None) -> bool:
+    """Return whether a stored document has the content that was sent.
+
+    :param generation: the revision's generation: attachments that were sent must have come with it. Without it only
+        their names are compared.
+    """
+    skipped = ("_rev", "_attachments", "_revisions")
+    ours = json.loads(json.dumps({key: value for key, value in sent.items() if key not in skipped}))
+    theirs = {key: value for key, value in stored.items() if key not in skipped}
+    our_files, their_files = sent.get("_attachments") or {}, stored.get("_attachments") or {}
+    if ours != theirs or set(our_files) != set(their_files):
+        return False
+    sent_now = [name for name, file in our_files.items() if "data" in file]
+    return generation is None or all(their_files[name]["revpos"] == generation for name in sent_now)
 
 
 def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> Written:
@@ -86,7 +176,7 @@ def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> Writt
 
     :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
     :raises couchdb.http.HTTPError: if the server refuses all
-    :raises LostAnswer: if some did not land after several tries, or if nobody could be asked whether they did
+    :raises LostAnswer: if some did not land after several tries, or if it is unknown whether they did
     """
     texts = [couchdb_json.encode(doc).encode("utf-8") for doc in docs]
     written = Written([], [])
@@ -99,7 +189,7 @@ def write_many(db: couchdb.Database, docs: Sequence[Mapping[str, Any]]) -> Writt
 
 
 def _portions(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """Yield begin and end of the portions that fit into one `_bulk_docs` request each."""
+    """Yield the start and the end of each portion that fits into one `_bulk_docs` request."""
     first = size = 0
     for position, text in enumerate(texts):
         if position > first and (position - first >= BULK_DOCS or size + len(text) > BULK_BYTES):
@@ -114,7 +204,6 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
     pauses = iter(REPEAT_PAUSES)
     written = Written([None] * len(docs), [False] * len(docs))
     left = list(range(len(docs)))
-    repeated = False
     while left:
         body = b'{"docs":[' + b",".join(texts[number] for number in left) + b"]}"
         headers = {"Content-Type": "application/json"}
@@ -124,97 +213,39 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
             if not is_unknown_outcome(error):
                 raise
             for number in left:
-                written.revs[number] = _ask(partial(find_landed, db, docs[number]))
+                written.revs[number] = DocumentWrite(db, docs[number]).look_up()
             left = [number for number in left if written.revs[number] is None]
             if left and not pause(pauses):
                 raise
-            repeated = True
+            written.was_lost = True
             continue
         for number, row in zip(left, rows):
             if "error" not in row:
                 written.revs[number] = row["rev"]
-                # Said by the chttpd of CouchDB (update_doc_result_to_json in its source), not by its documentation.
+                # CouchDB's documentation does not say this; its source does (update_doc_result_to_json in chttpd).
                 written.has_quorum[number] = not row.get("accepted", False)
-            elif repeated:  # the conflict may be our own first try, applied late
-                written.revs[number] = _ask(partial(find_landed, db, docs[number]))
+            elif written.was_lost:  # the conflict may be our own first try, applied late
+                written.revs[number] = DocumentWrite(db, docs[number]).look_up()
         break
-    written.was_lost = repeated
     return written
 
 
 def is_unknown_outcome(error: BaseException) -> bool:
-    """Tell whether a write that ended with this error may have been applied all the same."""
+    """Return whether a write that ended with this error may have been applied all the same."""
     if isinstance(error, ServerError):
         return error.args[0][0] in PASSING_ERRORS
     return isinstance(error, LostAnswer)
 
 
 def is_passing(error: BaseException) -> bool:
-    """Tell whether an error is the network's or the server's, so that the same request may succeed later."""
+    """Return whether the network or the server caused an error, so that the same request may succeed later."""
     return isinstance(error, (NoQuorum, Unreachable)) or is_unknown_outcome(error)
 
 
-def find_landed(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
-    """Return the revision under which a document stands in the database as it was sent, None if it does not.
-
-    :param sent: the document's content as it was sent: with the `_rev` that it was to replace, or none if it was new
-    """
-    try:
-        _, _, stored = db.resource.get_json(doc_path(sent["_id"]), revs="true")
-    except ResourceNotFound:
-        return _find_deletion(db, sent) if sent.get("_deleted") else None
-    base_rev = sent.get("_rev")
-    if base_rev is None and _same_content(sent, stored):
-        return str(stored["_rev"])  # its generation is not 1 if there was a deleted document of that id
-    revisions = stored["_revisions"]
-    generation = _generation(base_rev) + 1
-    ids = revisions["ids"]
-    steps_back = revisions["start"] - generation
-    if not 0 <= steps_back < len(ids):
-        return None
-    if base_rev and ids[steps_back + 1 : steps_back + 2] != [base_rev.partition("-")[2]]:
-        return None  # not made from the revision that we changed
-    rev = f"{generation}-{ids[steps_back]}"
-    if steps_back > 0:  # somebody has changed it since
-        try:
-            _, _, stored = db.resource.get_json(doc_path(sent["_id"]), rev=rev)
-        except HTTPError:
-            return None  # compacted away: nobody can tell any more
-    return rev if _same_content(sent, stored, generation) else None
-
-
-def _find_deletion(db: couchdb.Database, sent: Mapping[str, Any]) -> str | None:
-    """Return the revision of a document's deletion if that follows the revision that we deleted."""
-    _, _, answer = db.resource.post_json("_all_docs", body={"keys": [sent["_id"]]})
-    value = answer["rows"][0].get("value") or {}
-    rev = str(value.get("rev", ""))
-    follows = _generation(rev) == _generation(sent.get("_rev")) + 1
-    return rev if value.get("deleted") and follows else None
-
-
-def _same_content(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int | None = None) -> bool:
-    """Tell whether a stored document says what was sent, and took the sent attachments in the step to `generation`.
-
-    Without a generation the attachments' names have to do: where a deleted document begins anew they keep no other.
-    """
-    skipped = ("_rev", "_attachments", "_revisions")
-    ours = json.loads(json.dumps({key: value for key, value in sent.items() if key not in skipped}))
-    theirs = {key: value for key, value in stored.items() if key not in skipped}
-    our_files, their_files = sent.get("_attachments") or {}, stored.get("_attachments") or {}
-    if ours != theirs or set(our_files) != set(their_files):
-        return False
-    sent_now = [name for name, file in our_files.items() if "data" in file]
-    return generation is None or all(their_files[name]["revpos"] == generation for name in sent_now)
-
-
-def _generation(rev: str | None) -> int:
-    return int(rev.partition("-")[0]) if rev else 0
-
-
 def doc_path(doc_id: str) -> list[str]:
-    """Return the path of a document below its database; the slash in "_design/x" stays one.
+    """Return the path of a document below its database. The slash in "_design/x" is not escaped.
 
-    :raises ValueError: if no document can have that id: the path would lead to the database or a part of it
+    :raises ValueError: if no document can have this id, since the path would lead elsewhere
     """
     if not isinstance(doc_id, str):
         raise ValueError(f"{doc_id!r} can't be the id of a document")
@@ -227,9 +258,9 @@ def doc_path(doc_id: str) -> list[str]:
 
 
 def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `theirs` with all that we changed since `base` changed in it too. Where both changed, ours counts.
+    """Return `theirs` with all our changes since `base`. Where both sides changed a field, our value counts.
 
-    :param base: the content that both started from
+    :param base: the content that both sides started from
     :param ours: the content that could not be saved
     :param theirs: the newer content in the database
     """

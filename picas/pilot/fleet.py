@@ -10,8 +10,7 @@ from typing import Any
 from ..clients import CouchDB
 from ..tokens.resources import Resources, needs_of, walltime_of
 from ..views import DESIGN_DOC, NEEDS, NEEDS_FIELDS
-from .identity import PREFIX
-from .leases import RUNNING, TYPE
+from .identity import RUNNING, TYPE, pilot_rows
 
 MAX_KINDS = 10_000
 """How many different needs are looked at; a pool in which each token has its own may have more."""
@@ -34,7 +33,7 @@ class Kind:
 
 def running_pilots(client: CouchDB) -> Iterator[dict[str, Any]]:
     """Yield the documents of the pilots that are not known to be dead."""
-    rows = client.db.view("_all_docs", startkey=PREFIX, endkey=PREFIX + "\ufff0", include_docs=True).rows
+    rows = pilot_rows(client, include_docs=True)
     for row in rows:
         document = row.get("doc")
         if document is not None and document.get("type") == TYPE and document.get("state") == RUNNING:

@@ -21,8 +21,8 @@ from ..clients import CouchDB
 from ..config import duration
 from ..couch.connections import explain
 from ..exceptions import PicasError, SettingsError
-from .identity import Pilot
-from .leases import DEAD, LEASE, RUNNING, TYPE, Watch
+from .identity import DEAD, RUNNING, TYPE, Pilot
+from .leases import LEASE, Watch
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a pilot tells of itself."""
+"""A pilot's document in the database: its id, its fields, and how all pilots are listed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,26 @@ from typing import Any
 from uuid import uuid4
 
 from .. import jobid
+from ..clients import CouchDB
 from ..tokens.resources import Resources
 from ..util import seconds
 from ..version import VERSION
 
 PREFIX = "picas_pilot_"
-"""What the ids of all pilots begin with; CouchDB lists such documents by their ids, without a view."""
+"""The beginning of the ids of all pilots, so that CouchDB lists their documents without a view."""
+TYPE = "pilot"
+"""The type of a pilot's document."""
+RUNNING = "running"
+DEAD = "dead"
+"""The states of a pilot's document."""
+
+
+def pilot_rows(client: CouchDB, **params: Any) -> list[Any]:
+    """Return the row of each pilot's document.
+
+    :param params: `limit`, `include_docs`, see `CouchDB.all_docs`
+    """
+    return client.all_docs(startkey=PREFIX, endkey=PREFIX + "\ufff0", **params)
 
 
 def _new_id() -> str:
@@ -27,27 +41,27 @@ def _new_id() -> str:
 
 @dataclass
 class Pilot:
-    """One run of an actor: its id stands in the claims of the tokens that it takes."""
+    """One run of an actor. Its id is in the claims of the tokens that it locks."""
 
     id: str = field(default_factory=_new_id)
     host: str = field(default_factory=socket.gethostname)
     start: int = field(default_factory=seconds)
     """Seconds since the epoch."""
     slots: int = 1
-    """How many tokens it works on at a time."""
+    """The number of tokens that it works on at a time."""
     has: Resources = field(default_factory=Resources)
-    """What it has for them."""
+    """The resources that it has for its tokens."""
     deadline: float = math.inf
-    """The time until which it may work on tokens, on the clock of `time.monotonic`."""
+    """The time at which it stops working on tokens, on the clock of `time.monotonic`."""
     outcomes: dict[str, int] = field(default_factory=dict)
-    """How many attempts ended in which way."""
+    """The number of attempts by outcome."""
 
     def count(self, outcome: str) -> None:
-        """Note that an attempt has ended."""
+        """Count an attempt that has ended."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
 
     def describe(self) -> dict[str, Any]:
-        """Return who this pilot is and what it has done, as plain values."""
+        """Return the pilot's data and the outcomes so far, as values that JSON can hold."""
         description: dict[str, Any] = {
             "id": self.id,
             "host": self.host,

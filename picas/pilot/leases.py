@@ -26,16 +26,12 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..pool.quorum import Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
-from ..util import is_number, seconds
+from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
-from .identity import PREFIX
+from .identity import DEAD, TYPE, pilot_rows
 
 log = logging.getLogger(__name__)
 
-TYPE = "pilot"
-RUNNING = "running"
-DEAD = "dead"
-"""The type of a pilot's document, and its states."""
 LEASE = 600.0
 """Seconds without a heartbeat after which a pilot counts as dead."""
 MAX_LOST = 3
@@ -116,7 +112,7 @@ class Watch:
     def _note_revisions(self) -> int:
         """Note which documents have changed, and return how many pilots there are."""
         now = time.monotonic()
-        rows = self.client.db.view("_all_docs", startkey=PREFIX, endkey=PREFIX + "\ufff0", limit=MAX_PILOTS).rows
+        rows = pilot_rows(self.client, limit=MAX_PILOTS)
         seen = {row.id: row.value["rev"] for row in rows if row.id != self._pilot}
         for id, rev in seen.items():
             known = self._seen.get(id)
@@ -165,7 +161,9 @@ class Watch:
         if not self._write([document], [base])[0]:
             return False
         self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
-        self._put_back_ids(document.get("holds"), [document.id])  # for a pool without the view of the claims
+        ids = [str(id) for id in list_in(document, "holds")]
+        if ids:  # for a pool without the view of the claims
+            self._put_back_tokens(self.client.get_documents(ids), [document.id])
         return True
 
     def _put_back(self, pilots: Sequence[str]) -> None:
@@ -176,13 +174,6 @@ class Watch:
             log.info("There is no view %s/%s: run createViews.py to have it", self._design_doc, CLAIMS)
             return
         self._put_back_tokens([Document(dict(row.doc)) for row in rows if row.doc is not None], pilots)
-
-    def _put_back_ids(self, ids: Any, pilots: Sequence[str]) -> None:
-        if not isinstance(ids, list) or not ids:
-            return
-        rows = self.client.db.view("_all_docs", keys=[str(id) for id in ids], include_docs=True).rows
-        documents = [row.get("doc") for row in rows]
-        self._put_back_tokens([Document(dict(doc)) for doc in documents if doc is not None], pilots)
 
     def _put_back_tokens(self, tokens: Iterable[Document], pilots: Sequence[str]) -> None:
         lost = [

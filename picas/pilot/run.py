@@ -169,8 +169,7 @@ class Run:
 
     def _save_first_heartbeat(self) -> Heartbeat:
         options, pilot = self.context.options, self.context.pilot
-        client = self.context.actor.db.copy()  # of its own: the script may change the actor's
-        client.server.resource.session.retry_pauses = ()
+        client = self.context.actor.db.copy(retries=False)  # of its own: the script may change the actor's
         watch = Watch(client, pilot.id, options.lease, options.max_lost)
         heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, self.describe_work, self.check_claims)
         heartbeat.save_first()

@@ -8,23 +8,16 @@ goes on waiting; what it tells later is another token, for which the same is don
 
 from __future__ import annotations
 
-import contextlib
-import errno
-import http.client
 import logging
 import math
 import random
-import socket
 import threading
 import time
 from typing import Any, Callable
 
-import couchdb.http
 from couchdb.http import HTTPError
 
 from ..clients import CouchDB
-from ..couch.connections import ConnectionPool, Timeouts
-from ..couch.transport import Session
 from ..exceptions import PicasError
 
 log = logging.getLogger(__name__)
@@ -32,8 +25,6 @@ log = logging.getLogger(__name__)
 _ZERO = {"$in": [0, False, "", "0"]}  # what JavaScript takes for 0 in a view, as far as scripts write it
 FREE = {"lock": _ZERO, "done": _ZERO}
 """What the feed tells of: the documents that can be locked, whatever view they are in."""
-POLL = 55.0
-"""Seconds that the server may wait before it answers that there is nothing new (its own limit is 60)."""
 NEWS = 1000
 """Changes that one look at the pool takes care of at the most."""
 SPREAD = 0.7
@@ -45,28 +36,6 @@ FEED_RETRY = 300.0
 
 _NO_FEED = (PicasError, HTTPError, LookupError, TypeError, ValueError)
 """What tells that the feed does not work; some of it if something else answers in the database's stead."""
-
-
-class _OneConnection(ConnectionPool):
-    """Connections of which one is used at a time, and can be broken off by another thread."""
-
-    _taken: http.client.HTTPConnection | None = None
-    _is_broken_off = False
-
-    def get(self, url: str) -> http.client.HTTPConnection:
-        self._taken = connection = super().get(url)
-        if self._is_broken_off:  # by now; it may have missed this connection
-            connection.close()
-            raise ConnectionAbortedError(errno.ECONNABORTED, "nobody listens any more")
-        return connection
-
-    def break_off(self) -> None:
-        """End the request that is under way, and let no other begin."""
-        self._is_broken_off = True
-        connection = self._taken
-        if connection is not None and connection.sock is not None:
-            with contextlib.suppress(OSError):
-                connection.sock.shutdown(socket.SHUT_RDWR)
 
 
 class Feed:
@@ -82,13 +51,7 @@ class Feed:
         """Rings when there is news, or will never be. No signal handler touches it."""
         self.is_broken = False
         """Whether the feed has failed."""
-        database = client.db.resource
-        timeouts: Timeouts = database.session.timeouts
-        session = Session(database.session.verify, timeouts, retry_pauses=())
-        session.connection_pool = self._connections = _OneConnection(timeouts, session.verify)
-        self._resource = couchdb.http.Resource(database.url, session)
-        self._resource.credentials = database.credentials
-        self._longest_poll = min(POLL, 0.9 * timeouts.read)
+        self._changes = client.changes_feed()
         self._since: Any = None
         self._is_closed = False
         self._thread: threading.Thread | None = None
@@ -98,8 +61,7 @@ class Feed:
 
         :raises PicasError, couchdb.http.HTTPError: if the feed does not work
         """
-        _, _, answer = self._resource.get_json("_changes", since="now", limit=1)
-        self._since = answer["last_seq"]
+        self._since = self._changes.last_seq()
 
     def listen(self) -> None:
         """Listen until there is news."""
@@ -118,7 +80,7 @@ class Feed:
     def close(self) -> None:
         """Listen no more."""
         self._is_closed = True
-        self._connections.break_off()
+        self._changes.break_off()
 
     def _run(self) -> None:
         try:
@@ -128,16 +90,15 @@ class Feed:
                 log.info("The feed of changes does not work: %s", error)
                 self.is_broken = True
         finally:
-            self._connections.close()
+            self._changes.close()
             self.bell.set()
 
     def _listen(self) -> None:
         freed: set[Any] = set()  # what has become free, and may have been taken since
         while not self._is_closed:
-            answer = self._poll()
-            is_free = {(row["id"], row["changes"][0]["rev"]) for row in answer["results"]}
+            is_free, last_seq = self._changes.poll(self._since, FREE, NEWS)
             if freed & is_free:
-                self._since = answer["last_seq"]
+                self._since = last_seq
                 self.has_news = True
                 return
             freed = is_free
@@ -145,20 +106,7 @@ class Feed:
                 # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
                 time.sleep(SPREAD * math.sqrt(random.random()))
             else:
-                self._since = answer["last_seq"]
-
-    def _poll(self) -> Any:
-        milliseconds = int(1000 * self._longest_poll * random.uniform(0.75, 1))
-        _, _, answer = self._resource.post_json(
-            "_changes",
-            body={"selector": FREE},
-            filter="_selector",
-            feed="longpoll",
-            since=self._since,
-            timeout=milliseconds,
-            limit=NEWS,
-        )
-        return answer
+                self._since = last_seq
 
 
 class Waiter:

@@ -23,7 +23,7 @@ from ..exceptions import PicasError
 from ..modifiers import is_free, is_same_lock
 from ..tokens.retries import LONGEST_WAIT
 from .candidates import Candidates
-from .quorum import Stray, read_branches, withdraw
+from .quorum import Stray, withdraw
 from .results import ClaimedToken, Stage
 
 log = logging.getLogger(__name__)
@@ -257,7 +257,7 @@ def _is_storable(release: ClaimedToken) -> bool:
 def _find(client: CouchDB, lock: Lock) -> dict[str, Any] | None:
     """Return the token as it was stored with a lock, None if it was not, or is not any more."""
     if client.copies > 1:  # readers see one of the branches
-        branches = read_branches(client, lock.task.id)
+        branches = client.read_branches(lock.task.id)
     else:
         try:
             branches = [client.get(lock.task.id).value]

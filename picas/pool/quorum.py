@@ -25,12 +25,9 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-from uuid import uuid4
-
-from couchdb.http import ResourceNotFound
 
 from ..clients import CouchDB
-from ..couch.writes import doc_path, write_many
+from ..couch.revisions import Revision, deletion_of
 from ..documents import Document
 from ..exceptions import NoQuorum
 
@@ -70,15 +67,15 @@ def withdraw(client: CouchDB, stray: Stray) -> None:
         _probe(client)
     else:
         log.info("Token %s: the lock had no majority and is taken back", stray.id)
-        _store(client, stray.content, stray.content["_rev"], stray.base)
+        client.store_revision(stray.content, stray.base["_rev"])
         if not _has_rivals(client, stray.id, stray.content["_rev"]):
             _probe(client)
             _pause()
             if not _has_rivals(client, stray.id, stray.content["_rev"]):
                 # Refused if somebody has changed or deleted the stray meanwhile, which settles it.
-                write_many(client.db, [{**stray.base, "_rev": stray.content["_rev"]}])
+                client.write_documents([{**stray.base, "_rev": stray.content["_rev"]}])
                 return
-        written = write_many(client.db, [_deletion(stray.id, stray.content["_rev"])])
+        written = client.write_documents([deletion_of(stray.content, **{MARK: True})])
         stray.is_deleted = True
         if written.revs[0] is not None and not written.has_quorum[0]:
             raise _no_quorum()
@@ -86,17 +83,10 @@ def withdraw(client: CouchDB, stray: Stray) -> None:
         _pause()
         if _has_vanished(client, stray):
             log.info("Token %s was locked by nobody after all and is put back", stray.id)
-            generation, _ = _split(stray.base["_rev"])
-            digest = hashlib.md5(f"put back {stray.base['_rev']}".encode(), usedforsecurity=False).hexdigest()
-            _store(client, stray.base, f"{generation + 1}-{digest}", stray.base)
-
-
-def _store(client: CouchDB, content: Mapping[str, Any], rev: str, base: Mapping[str, Any]) -> None:
-    """Store a revision that follows `base`, as replication would: no copy refuses it, whatever it has seen."""
-    generation, digest = _split(rev)
-    revisions = {"start": generation, "ids": [digest, _split(base["_rev"])[1]]}
-    document = {**content, "_rev": rev, "_revisions": revisions}
-    client.db.resource.post_json("_bulk_docs", body={"new_edits": False, "docs": [document]})
+            base_rev = stray.base["_rev"]
+            digest = hashlib.md5(f"put back {base_rev}".encode(), usedforsecurity=False).hexdigest()
+            rev = Revision(Revision.parse(base_rev).generation + 1, digest)
+            client.store_revision({**stray.base, "_rev": str(rev)}, base_rev)
 
 
 def drop_beside_others(client: CouchDB, document: Document) -> bool:
@@ -108,12 +98,8 @@ def drop_beside_others(client: CouchDB, document: Document) -> bool:
     """
     if not _has_rivals(client, document.id, document["_rev"]):
         return False
-    write_many(client.db, [_deletion(document.id, document["_rev"])])
+    client.write_documents([deletion_of(document, **{MARK: True})])
     return True
-
-
-def _deletion(id: str, rev: str) -> dict[str, Any]:
-    return {"_id": id, "_rev": rev, "_deleted": True, MARK: True}
 
 
 def _has_rivals(client: CouchDB, id: str, rev: str) -> bool:
@@ -133,23 +119,12 @@ def _branches_beside(client: CouchDB, id: str, rev: str) -> list[dict[str, Any]]
 
     A shorter one was left behind long ago, by a pilot that died; the token has gone on without it.
     """
-    generation, _ = _split(rev)
-    return [branch for branch in read_branches(client, id) if _split(branch["_rev"])[0] >= generation]
+    generation = Revision.parse(rev).generation
+    return [branch for branch in client.read_branches(id) if Revision.parse(branch["_rev"]).generation >= generation]
 
 
 def _is_withdrawn(branch: Mapping[str, Any]) -> bool:
     return bool(branch.get("_deleted") and branch.get(MARK))
-
-
-def read_branches(client: CouchDB, id: str) -> list[dict[str, Any]]:
-    """Return all branches of a document, deleted ones included; none if it was purged."""
-    try:
-        _, _, answer = client.db.resource.get_json(
-            doc_path(id), open_revs="all", r=client.copies, headers={"Accept": "application/json"}
-        )
-    except ResourceNotFound:
-        return []
-    return [branch["ok"] for branch in answer if "ok" in branch]
 
 
 def _pause() -> None:
@@ -157,21 +132,13 @@ def _pause() -> None:
 
 
 def _probe(client: CouchDB) -> None:
-    """Write a document that is not replicated, to see whether a majority of the copies can be reached.
+    """Do nothing if a majority of the copies can be reached.
 
     :raises NoQuorum: if not
     """
-    path = ["_local", f"picas_probe_{uuid4().hex}"]
-    status, _, answer = client.db.resource.put_json(path, body={})
-    client.db.resource.delete_json(path, rev=answer["rev"])
-    if status == 202:
+    if not client.has_majority():
         raise _no_quorum()
 
 
 def _no_quorum() -> NoQuorum:
     return NoQuorum("the cluster has too few nodes for a majority: waiting for them")
-
-
-def _split(rev: str) -> tuple[int, str]:
-    generation, _, digest = rev.partition("-")
-    return int(generation), digest

@@ -19,7 +19,7 @@ from couchdb.http import ResourceConflict, ResourceNotFound
 
 from ..clients import CouchDB
 from ..couch.connections import explain
-from ..couch.writes import doc_path, merge
+from ..couch.writes import merge
 from ..documents import Document
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..util import list_in, never, one_line
@@ -128,7 +128,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
     """Save one result, and do with its file what is due then."""
     path = kept.path
     line = f"The result of token {kept.id} was not recovered"
-    if kept.database not in (None, client.db.name):
+    if kept.database not in (None, client.database_name):
         recovered.left.append(path)
         tell(one_line(f"{line}: it belongs to the database {kept.database} on {kept.server}. It is kept in {path}"))
         return
@@ -146,7 +146,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
     except FileNotFoundError:
         return  # somebody else has put it aside
     except Exception as error:  # whatever it is, the other results do not wait for this one
-        client.db.info()  # raises if it is the database that is away: then all else stays as it is
+        client.doc_count()  # raises if it is the database that is away: then all else stays as it is
         log.debug("Not recovered: %s", path, exc_info=True)
         recovered.left.append(path)
         tell(one_line(f"{line}: {reason_of(error)}. It is kept in {path}"))
@@ -189,7 +189,7 @@ def _find(client: CouchDB, id: str) -> dict[str, Any]:
     :raises _NotOurs: if it was deleted
     """
     try:
-        stored: dict[str, Any] = client.db.resource.get_json(doc_path(id))[2]
+        stored = dict(client[id])
     except ResourceNotFound as error:
         # Only CouchDB's own word counts: there may be no such database, or something else that answers for a while.
         if error.args[0] in (("not_found", "missing"), ("not_found", "deleted")):

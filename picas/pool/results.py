@@ -13,7 +13,7 @@ from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
 from ..clients import CouchDB
 from ..couch.connections import explain
 from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
-from ..couch.writes import find_landed, merge
+from ..couch.writes import merge
 from ..documents import Document, make_storable
 from ..exceptions import PicasError
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
@@ -149,7 +149,7 @@ class ClaimedToken:
                 return
             except ResourceConflict:
                 # An earlier write whose answer was lost, and that could not be looked up then, may have landed.
-                rev = find_landed(client.db, self.token.value)
+                rev = client.find_landed(self.token)
                 if rev is not None:
                     self.token["_rev"] = rev
                     return
@@ -173,7 +173,7 @@ class ClaimedToken:
     def _spool(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> None:
         try:
             # A script's own stand-in for the client may have neither; the result is kept all the same.
-            database, server = getattr(getattr(client, "db", None), "name", None), getattr(client, "url", None)
+            database, server = getattr(client, "database_name", None), getattr(client, "url", None)
             path = spool.keep(token, self.claimed, reason, folder, database=database, server=server)
         except Exception as error:  # this must not end the pilot as well
             log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))

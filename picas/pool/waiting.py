@@ -145,6 +145,4 @@ def read_unchanged(database: CouchDB, revs: Mapping[str, str]) -> list[Document]
     """Return those tokens that still have the revision by which they are known here."""
     if not revs:
         return []
-    rows = database.db.view("_all_docs", keys=list(revs), include_docs=True).rows
-    documents = [Document(dict(row.doc)) for row in rows if row.doc is not None]
-    return [document for document in documents if document.rev == revs[document.id]]
+    return [document for document in database.get_documents(revs) if document.rev == revs[document.id]]

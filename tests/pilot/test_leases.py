@@ -18,8 +18,8 @@ from picas.exceptions import SettingsError, Unreachable
 from picas.executers import execute
 from picas.pilot import heartbeat, leases
 from picas.pilot.heartbeat import Heartbeat
-from picas.pilot.identity import PREFIX, Pilot
-from picas.pilot.leases import DEAD, RUNNING, Watch
+from picas.pilot.identity import DEAD, PREFIX, RUNNING, Pilot, pilot_rows
+from picas.pilot.leases import Watch
 from picas.pool import reset_tokens
 from picas.tokens.states import state_of
 from picas.views import count_states
@@ -37,8 +37,7 @@ def proxy(location):
 
 def pilots(client):
     """Return the documents of all pilots."""
-    rows = client.db.view("_all_docs", startkey=PREFIX, endkey=PREFIX + "\ufff0", include_docs=True).rows
-    return [row.doc for row in rows]
+    return [row.doc for row in pilot_rows(client, include_docs=True)]
 
 
 def lock(client, token_id, pilot):

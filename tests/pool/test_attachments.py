@@ -336,7 +336,9 @@ def test_an_upload_without_a_connection_was_not_sent(
 ) -> None:
     monkeypatch.setattr("urllib3.util.retry.time.sleep", lambda seconds: None)
     with pytest.raises(Unreachable, match=r"^can't reach http://127\.0\.0\.1:1$"):
-        attachments.upload(through.requests, "http://127.0.0.1:1/db/a/b", file, "1-x", "a/b")
+        attachments.Upload(
+            through.db, through.requests, "http://127.0.0.1:1/db/a/b", {"_id": "a", "_rev": "1-x"}, "b", file, "a/b"
+        ).send()
 
 
 def test_older_versions_of_urllib3_do_not_notice_a_short_answer(file: Path) -> None:

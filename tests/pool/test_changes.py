@@ -9,6 +9,7 @@ from support.tokens import make_token
 from support.workers import PATIENCE, wait_for
 
 from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, ViewIterator
+from picas.couch import feeds
 from picas.pool import changes
 from picas.views import count_states, create_views
 
@@ -290,8 +291,8 @@ class TestTokensThatBecomeFreeJustNow:
 
     def test_while_the_last_news_is_still_being_told(self, client, far, proxy, monkeypatch):
         """The thread that listened takes its time to end: the machine is busy."""
-        close = changes._OneConnection.close
-        monkeypatch.setattr(changes._OneConnection, "close", lambda self: time.sleep(0.5) or close(self))
+        close = feeds.OneConnection.close
+        monkeypatch.setattr(feeds.OneConnection, "close", lambda self: time.sleep(0.5) or close(self))
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: is_idle(proxy))
             client.save(make_token(0, type="no token"))
@@ -421,7 +422,7 @@ class TestTheEndOfAnIdleIteration:
 
     def test_ends_the_feed_even_if_that_is_just_about_to_ask(self, far, monkeypatch):
         iterator = endless(far)
-        get = changes._OneConnection.get
+        get = feeds.OneConnection.get
         connections = []
 
         def get_late(self, url):
@@ -430,7 +431,7 @@ class TestTheEndOfAnIdleIteration:
                 iterator.stop()
             return get(self, url)
 
-        monkeypatch.setattr(changes._OneConnection, "get", get_late)
+        monkeypatch.setattr(feeds.OneConnection, "get", get_late)
         try:
             assert list(iterator) == []
             wait_for(lambda: not listeners(), 1.5)

@@ -42,7 +42,7 @@ NO_IDS = ["", "_x", "_all_docs", "_security", "_design", "_design/", "_local/", 
 
 def test_the_database_is_couchdbs_own(client: CouchDB) -> None:
     assert isinstance(client.db, couchdb.Database)
-    assert client.db.info()["db_name"] == client.db.name
+    assert client.db.info()["db_name"] == client.db.name == client.database_name
     assert list(client.db) == ["_design/Monitor"]
 
 
@@ -142,6 +142,18 @@ def test_a_copy_has_connections_of_its_own_and_every_setting(client: CouchDB, lo
     assert original.get("a").rev == copy.get("a").rev
 
 
+def test_a_copy_without_retries_sends_each_request_once(through: Callable[..., CouchDB], location: Location) -> None:
+    with FaultProxy(location.url) as proxy:
+        original = through(proxy)
+        copy = original.copy(retries=False)
+        proxy.fail("GET", "absent", "close the connection without an answer", times=9)
+        before = proxy.count("GET", "absent")
+        with pytest.raises(Unreachable):
+            copy.get("absent")
+        assert proxy.count("GET", "absent") == before + 1
+        assert original.server.resource.session.retry_pauses
+
+
 def test_a_copy_of_a_client_without_a_user(location: Location) -> None:
     with FaultProxy(location.url) as proxy:
         from support.faults import Reply
@@ -210,6 +222,60 @@ def test_odd_ids_make_their_whole_way(client: CouchDB, doc_id: str) -> None:
 def test_a_local_document(client: CouchDB) -> None:
     client.save({"_id": "_local/x", "x": 1})
     assert client.get("_local/x")["x"] == 1
+
+
+def test_all_documents_are_listed_in_the_order_of_their_ids(client: CouchDB) -> None:
+    client.save_documents([{"_id": name, "x": 1} for name in ("c", "a", "b")])
+    rows = client.all_docs(startkey="a", endkey="b")
+    assert [(row.id, row.value["rev"], row.doc) for row in rows] == [(id, client[id]["_rev"], None) for id in "ab"]
+    assert [row.id for row in client.all_docs(startkey="a", limit=1)] == ["a"]
+    assert [row.doc["x"] for row in client.all_docs(startkey="a", include_docs=True)] == [1, 1, 1]
+
+
+def test_some_documents_are_listed_in_any_order(client: CouchDB) -> None:
+    client.save_documents([{"_id": name} for name in ("a", "b", "c")])
+    client.delete(client.get("b"))
+    last, deleted, absent, first = client.all_docs(keys=iter(["c", "b", "nothing", "a"]), include_docs=True)
+    assert (last.id, first.id) == ("c", "a")
+    assert (deleted.value["deleted"], deleted.doc) == (True, None)
+    assert absent["error"] == "not_found"
+    assert client.all_docs(keys=[]) == []
+
+
+def test_documents_by_their_ids(client: CouchDB) -> None:
+    client.save_documents([{"_id": name, "x": name} for name in ("a", "b", "c")])
+    client.delete(client.get("b"))
+    documents = client.get_documents(["c", "b", "nothing", "a"])
+    assert all(isinstance(document, Document) for document in documents)
+    assert [(document.id, document["x"]) for document in documents] == [("c", "c"), ("a", "a")]
+
+
+def test_an_attachment_is_read_by_its_name(client: CouchDB) -> None:
+    document = Document({"_id": "a/b"})
+    document.put_attachment("c d", b"\x00\xff")
+    client.save(document)
+    assert client.read_attachment("a/b", "c d") == b"\x00\xff"
+    for doc_id, name in (("a/b", "nothing"), ("nothing", "c d")):
+        with pytest.raises(KeyError):
+            client.read_attachment(doc_id, name)
+
+
+def test_the_branches_of_a_document(client: CouchDB) -> None:
+    first = client.save({"_id": "a"})["_rev"]
+    second = client.save({"_id": "a", "_rev": first, "x": 1})["_rev"]
+    for digest, fields in (("e" * 32, {"x": 2}), ("f" * 32, {"_deleted": True})):
+        client.store_revision({"_id": "a", "_rev": f"2-{digest}", **fields}, first)
+    branches = {branch["_rev"]: branch for branch in client.read_branches("a")}
+    assert set(branches) == {second, f"2-{'e' * 32}", f"2-{'f' * 32}"}
+    assert branches[f"2-{'e' * 32}"]["x"] == 2
+    assert branches[f"2-{'f' * 32}"]["_deleted"] is True
+    assert client.read_branches("nothing") == []
+
+
+def test_a_majority_is_probed_without_a_trace(client: CouchDB) -> None:
+    count = client.doc_count()
+    assert client.has_majority()
+    assert client.doc_count() == count
 
 
 def test_a_view_has_rows(client: CouchDB, push: Callable[..., list[Task]]) -> None:

@@ -292,7 +292,7 @@ class TestWithdrawing:
     def test_two_that_put_the_token_back_at_once_make_one_revision(self, through, client, base, monkeypatch):
         """Both have deleted their branches before either looks."""
         ready, deleted, looked = (threading.Barrier(2) for _ in range(3))
-        write, has_vanished = quorum.write_many, quorum._has_vanished
+        write, has_vanished = CouchDB.write_documents, quorum._has_vanished
         seen = []
 
         def write_and_wait(*args):
@@ -306,9 +306,9 @@ class TestWithdrawing:
             looked.wait(10)
             return seen[-1]
 
-        monkeypatch.setattr(quorum, "write_many", write_and_wait)
-        monkeypatch.setattr(quorum, "_has_vanished", look_and_wait)
         losers = [make_stray(client, base, letter) for letter in "ab"]
+        monkeypatch.setattr(CouchDB, "write_documents", write_and_wait)
+        monkeypatch.setattr(quorum, "_has_vanished", look_and_wait)
         threads = [threading.Thread(target=withdraw, args=(through.copy(), loser)) for loser in losers]
         for thread in threads:
             thread.start()

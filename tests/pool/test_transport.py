@@ -557,7 +557,7 @@ def test_redirects_have_an_end(serve: Callable[..., Double]) -> None:
 def test_a_write_is_not_sent_on(serve: Callable[..., Double], method: str) -> None:
     other = serve()
     double = serve(Reply(307, b"", {"Location": f"{other.url}/x"}))
-    with pytest.raises(ServerError, match=f"the server sends us on to {other.url}'"):
+    with pytest.raises(ServerError, match=f"the server redirects to {other.url}'"):
         quick().request(method, double.url, body={}, credentials=ME)
     assert (len(double.requests), len(other.requests)) == (1, 0)
 
