@@ -1,4 +1,4 @@
-"""What is stored in the database: documents, and the kinds of them that picas knows."""
+"""What is stored in the database: documents in general, and tokens, jobs and users."""
 
 from __future__ import annotations
 
@@ -12,28 +12,30 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from . import modifiers
+from .tokens import state_of
 from .util import merge_dicts, read_capped, seconds
 
 if TYPE_CHECKING:
     from typing import Protocol
 
     class HasDatabase(Protocol):
-        """A client, as far as a document needs one."""
+        """The part of a client that a document needs."""
 
         db: Any
 
 
 LOG_LIMIT = 10_000_000
-"""Bytes of a log that are attached by default."""
+"""Bytes of a log that are attached at most, by default."""
 MAX_REPR = 10_000
-"""Characters that are kept of a value that JSON can't hold."""
+"""Characters kept of the description of a value that JSON can't hold."""
+_MAX_ID = 60  # characters of an id that `repr` shows
 
 
 class Document(MutableMapping[str, Any]):
     """A CouchDB document, used like a dict.
 
-    :param data: the content; a dict is used as it is, not copied, if it has a revision
-    :param base: defaults for content that is not from the database, that is, has no `_rev`
+    :param data: the content. A dict with a `_rev` is used directly, any other is copied.
+    :param base: defaults, merged only into content without a `_rev`, that is, content not read from the database
     """
 
     def __init__(self, data: dict[str, Any] | Document | None = None, base: dict[str, Any] | None = None) -> None:
@@ -58,12 +60,17 @@ class Document(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.doc)
 
-    # Two documents are the same only if they are one object, so that they can be members of a set.
+    # Documents are compared by identity, so that they can be members of a set although they are mutable.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.doc.get('_id', 'without id')}>"
+        # The content stays out: it may be large, and it may hold a password.
+        id = repr(self.doc["_id"]) if "_id" in self.doc else "without _id"
+        if len(id) > _MAX_ID:
+            id = id[: _MAX_ID - 1] + "…"
+        state = state_of(self.doc)
+        return f"<{type(self).__name__} {id}{'' if state is None else ' ' + state}>"
 
     @property
     def id(self) -> str:
@@ -83,7 +90,7 @@ class Document(MutableMapping[str, Any]):
     def rev(self) -> str:
         """The document's revision.
 
-        :raises AttributeError: if it has none, that is, is not from the database
+        :raises AttributeError: if it has none, that is, if it was never saved
         """
         if "_rev" not in self.doc:
             raise AttributeError("the document has no _rev: it was never saved")
@@ -91,17 +98,17 @@ class Document(MutableMapping[str, Any]):
 
     @property
     def value(self) -> dict[str, Any]:
-        """The document's content as a dict; not a copy."""
+        """The document's content, as a dict that is not a copy."""
         return self.doc
 
     def put_attachment(self, name: str, data: str | bytes, mimetype: str | None = None) -> None:
-        """Attach data, which travels with the document when that is saved.
+        """Attach data. It is uploaded when the document is saved.
 
-        The data stays in memory until then. For large files see `CouchDB.put_attachment_file`.
+        Until then the data stays in memory. For large files use `CouchDB.put_attachment_file`.
 
         :param name: the attachment's name
-        :param data: bytes, or text, which is stored as UTF-8 (what UTF-8 can't hold, as backslash escapes)
-        :param mimetype: guessed from the name if left out, and text/plain if that tells nothing
+        :param data: bytes, or text that is stored as UTF-8 (with backslash escapes for what UTF-8 can't represent)
+        :param mimetype: guessed from the name by default; text/plain if the name says nothing
         """
         content = data if isinstance(data, bytes) else data.encode("utf-8", "backslashreplace")
         self.doc.setdefault("_attachments", {})[name] = {
@@ -110,21 +117,21 @@ class Document(MutableMapping[str, Any]):
         }
 
     def put_log(self, name: str, path: str | Path, limit: int = LOG_LIMIT) -> None:
-        """Attach a text file; of a longer one the head and the tail, with a line between that says what was cut.
+        """Attach a text file; of a file larger than `limit`, its head and tail with a line between them.
 
         :param name: the attachment's name
         :param path: the file
-        :param limit: the most bytes of the file that are attached
+        :param limit: how many bytes of the file to attach at most
         :raises OSError: if the file can't be read
         """
         self.put_attachment(name, read_capped(path, limit), "text/plain")
 
     def get_attachment(self, name: str, retrieve_from_database: HasDatabase | None = None) -> dict[str, Any]:
-        """Return an attachment: what CouchDB tells of it, and its content in `data` as bytes.
+        """Return an attachment: its metadata from CouchDB, and its content as bytes in `data`.
 
         :param name: the attachment's name
-        :param retrieve_from_database: a client to fetch the content with if the document holds only its description;
-            without one, `data` is missing in that case
+        :param retrieve_from_database: a client that fetches the content if the document holds only the metadata;
+            without a client, `data` is missing in that case
         :raises KeyError: if there is no such attachment
         """
         stored = self.doc.get("_attachments", {})[name]
@@ -142,13 +149,13 @@ class Document(MutableMapping[str, Any]):
         return attachment
 
     def remove_attachment(self, name: str) -> None:
-        """Remove an attachment; it is gone from the database when the document is saved. None of that name is fine."""
+        """Remove an attachment, if there is one. Saving the document removes it from the database."""
         self.doc.get("_attachments", {}).pop(name, None)
 
 
 def make_storable(doc: Document) -> list[str]:
-    """Replace what JSON can't hold in a document by a description of it, and return the names of those fields."""
-    if _is_storable(doc.doc):  # all at once: nearly always
+    """Replace each field that JSON can't hold by a description of its value; return the names of these fields."""
+    if _is_storable(doc.doc):  # the common case, checked in one go
         return []
     replaced = []
     for name, value in list(doc.items()):
@@ -167,14 +174,15 @@ def _is_storable(value: Any) -> bool:
 
 
 def guess_mimetype(name: str) -> str:
-    """Return the MIME type that a file's name tells, text/plain if it tells none."""
+    """Guess the MIME type of a file from its name; text/plain if the name says nothing."""
     return mimetypes.guess_type(name)[0] or "text/plain"
 
 
 class Task(Document):
     """A token: one piece of work.
 
-    :param task: the content. Without a revision it gets the defaults of a free token, and an `_id` if it has none.
+    :param task: the content. Content without a `_rev` gets the defaults of a free token; an `_id` is made if it has
+        none.
     """
 
     _BASE: dict[str, Any] = {
@@ -196,7 +204,7 @@ class Task(Document):
             self.doc["_id"] = "task_" + uuid4().hex
 
     def lock(self, pilot: str = "") -> Task:
-        """Take the token, see `modifiers.lock`."""
+        """Lock the token, see `modifiers.lock`."""
         return modifiers.lock(self, pilot)
 
     def done(self) -> Task:
@@ -204,7 +212,7 @@ class Task(Document):
         return modifiers.close(self)
 
     def scrub(self) -> Task:
-        """Put the token back after a failure and count that, see `modifiers.scrub`."""
+        """Put the token back after a failure and count the failure, see `modifiers.scrub`."""
         return modifiers.scrub(self)
 
     def error(self, msg: object = None, exception: BaseException | None = None) -> Task:
@@ -213,7 +221,7 @@ class Task(Document):
 
     @property
     def input(self) -> Any:
-        """What the work is."""
+        """The input of the work."""
         return self.doc["input"]
 
     @input.setter
@@ -222,7 +230,7 @@ class Task(Document):
 
     @property
     def output(self) -> Any:
-        """What came out of it."""
+        """The output of the work."""
         return self.doc["output"]
 
     @output.setter
@@ -231,7 +239,7 @@ class Task(Document):
 
     @property
     def uploads(self) -> Any:
-        """Where results were uploaded to."""
+        """Where results were uploaded."""
         return self.doc["uploads"]
 
     @uploads.setter
@@ -239,21 +247,21 @@ class Task(Document):
         self.doc["uploads"] = uploads
 
     def has_error(self) -> bool:
-        """Tell whether the token was marked as failed."""
+        """Return whether the token was marked as failed."""
         return bool(self.doc.get("lock") == modifiers.ERROR_MARK)
 
     def get_errors(self) -> list[Any]:
-        """Return the errors that were noted on the token, the oldest first."""
+        """Return the errors recorded in the token, oldest first."""
         errors: list[Any] = self.doc.get("error", [])
         return errors
 
     def is_done(self) -> bool:
-        """Tell whether the token was closed, well or not."""
+        """Return whether the token was closed, successfully or not."""
         return bool(self.doc.get("done", 0) != 0)
 
 
 class Job(Document):
-    """A longer-lived job: when it was queued, started, finished and archived, in seconds since the epoch.
+    """A job with the times at which it was queued, started, finished and archived, in seconds since the epoch.
 
     :param job: the content
     :raises ValueError: if it has no `_id`
@@ -277,8 +285,8 @@ class Job(Document):
     def queue(self, method: str, host: str | None = None) -> Job:
         """Mark the job as queued now.
 
-        :param method: through what it was queued
-        :param host: where it is to run
+        :param method: the system that queued it
+        :param host: the host on which it will run
         """
         self.doc["method"] = method
         if host is not None:
@@ -297,7 +305,7 @@ class Job(Document):
         return self
 
     def archive(self) -> Job:
-        """Turn this into an archived copy with an id of its own, still to be saved."""
+        """Turn this document into an archived copy with its own id. The copy is not saved yet."""
         now = seconds()
         if self.doc["done"] <= 0:
             self.doc["done"] = now
@@ -307,17 +315,17 @@ class Job(Document):
         return self
 
     def is_done(self) -> bool:
-        """Tell whether the job has finished."""
+        """Return whether the job has finished."""
         return bool(self.doc["done"] != 0)
 
 
 class User(Document):
-    """A CouchDB user, to be saved in the database `_users`, where CouchDB replaces the password by a salted hash.
+    """A CouchDB user. Save it in the database `_users`, where CouchDB replaces the password by a salted hash.
 
     :param username: the name to log in with
-    :param password: the password; it stands in the document until CouchDB has it, so save it nowhere else
-    :param roles: the roles that a database's permissions speak of
-    :param data: more fields
+    :param password: the password. It is in the document as plain text, so do not save the document anywhere else.
+    :param roles: the roles, which the permissions of databases refer to
+    :param data: additional fields
     """
 
     def __init__(

@@ -1,42 +1,42 @@
-"""What can go wrong, as a small tree below `PicasError`.
+"""The exceptions of this package, most of them below `PicasError`.
 
-What the server answers (not found, conflict, unauthorised) stays an exception of the package `couchdb`, since scripts
-catch those.
+Errors that the server returns (not found, conflict, unauthorised) stay exceptions of the package `couchdb`, because
+scripts catch these.
 """
 
 from __future__ import annotations
 
 
 class PicasError(Exception):
-    """Base of the exceptions of this package. Its text is one line that says what to do."""
+    """Base class of the errors of this package. The message is one line that says what to do."""
 
 
 class SettingsError(PicasError):
-    """A setting is missing or makes no sense."""
+    """A setting is missing or invalid."""
 
 
 class Unreachable(PicasError, ConnectionError):
-    """The server can't be reached: a request was not sent, or nothing that may be repeated got an answer."""
+    """The server can't be reached: a request could not be sent, or every safe repetition of it stayed unanswered."""
 
 
 class LostAnswer(PicasError, ConnectionError):
-    """A write was sent and its answer never came: whether it was applied has to be looked up."""
+    """A write was sent, but no answer came: read the document to find out whether the write was applied."""
 
 
 class NoQuorum(PicasError, ConnectionError):
-    """Too many nodes of a cluster are away: what is written now is kept by fewer than a majority of the copies."""
+    """Too many nodes of a cluster are down: fewer than a majority of the copies would hold what is written now."""
 
 
 class TokenTimeout(BaseException):
     """Raised inside `process_task` when the token's time is up.
 
-    No `Exception`, so that a broad `except Exception` in a user's code does not swallow it.
+    It is not an `Exception`, so that a broad `except Exception` in a user's code does not catch it.
     """
 
 
 class TokenLost(BaseException):
-    """Raised inside `process_task` when the token is not this pilot's any more."""
+    """Raised inside `process_task` when the token no longer belongs to this pilot."""
 
 
 class PilotStopped(SystemExit):
-    """Raised in the main thread when the pilot was told to stop; ends the process with the pilot's exit code."""
+    """Raised in the main thread to stop the pilot; ends the process with the pilot's exit code."""

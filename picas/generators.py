@@ -1,4 +1,4 @@
-"""The empty token that a pool is filled with."""
+"""New tokens, to be filled in and pushed to a pool."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 
 class TokenGenerator:
-    """Makes tokens."""
+    """Creates tokens."""
 
     @staticmethod
     def get_empty_token() -> dict[str, Any]:
-        """Return a new token without an id and without input, ready to be locked."""
+        """Return a free token without an id and without input."""
         return {"type": "token", "lock": 0, "done": 0, "hostname": "", "scrub_count": 0}

@@ -1,7 +1,7 @@
-"""Every change of a token's state, written once.
+"""All changes of a token's state.
 
-The functions work on anything dict-like (a dict, a `Document`, a `Task`), change it in place and return it. Saving is
-up to the caller. The classes are the names under which user scripts know them.
+The functions accept anything dict-like (a dict, a `Document`, a `Task`), change it in place and return it. The caller
+saves it. The classes offer the same changes under the names that user scripts use.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ Token = TypeVar("Token", bound=MutableMapping[str, Any])
 Ref = Union[str, list[Any]]
 
 ERROR_MARK = 99
-"""What `lock`, `done` and an unset exit code become after an error."""
+"""The value of `lock`, `done` and an unset exit code after an error."""
 MAX_ATTEMPTS = 20
-"""Attempts that a token remembers; the oldest go first."""
+"""How many attempts a token keeps; the oldest are dropped first."""
 MAX_ERRORS = 20
-"""Errors that a token remembers; the oldest go first."""
+"""How many errors a token keeps; the oldest are dropped first."""
 MAX_MESSAGE = 10_000
-"""Characters of a message that are kept, from its beginning."""
+"""How many characters of a message are kept, from its beginning."""
 MAX_TRACEBACK = 10_000
-"""Characters of a traceback that are kept, from its end."""
+"""How many characters of a traceback are kept, from its end."""
 
 
 def lock(token: Token, pilot: str = "") -> Token:
-    """Take a token: `lock` is now, and a new `claim` makes this lock different from every other.
+    """Lock a token: set `lock` to the current time, and add a `claim` that distinguishes this lock from all others.
 
     :param token: a free token
-    :param pilot: the id of the pilot that takes it
+    :param pilot: the id of the pilot that locks it
     """
     now = seconds()
     jobid.remove_job_id(token)
@@ -50,37 +50,37 @@ def lock(token: Token, pilot: str = "") -> Token:
 
 
 def unlock(token: Token) -> Token:
-    """Give a token free without touching `done`."""
+    """Release a token without changing `done`."""
     token["lock"] = 0
     return _forget_owner(token)
 
 
 def close(token: Token) -> Token:
-    """Mark a token as done now; its exit code says whether it went well."""
+    """Mark a token as done now. Its exit code says whether the work succeeded."""
     token["done"] = seconds()
     return token
 
 
 def unclose(token: Token) -> Token:
-    """Take the mark of `close` back."""
+    """Undo `close`."""
     token["done"] = 0
     jobid.remove_job_id(token)
     return token
 
 
 def add_output(token: Token, output: Mapping[str, Any]) -> Token:
-    """Lay the items of `output` over the token's fields."""
+    """Update the token with the fields in `output`."""
     token.update(output)
     return token
 
 
 def reset(token: Token, lock: Any = 0, done: Any = 0) -> Token:
-    """Put a token back into the pool, without counting it as a failure. Its logs and its history stay.
+    """Put a token back into the pool without counting a failure. Its logs and its history stay.
 
-    It may be taken at once, also if it was to wait for its next try.
+    A pilot may take it immediately, even if the token was postponed.
 
-    :param lock: the value of `lock` afterwards, 0 for a free token
-    :param done: the value of `done` afterwards, 0 for a free token
+    :param lock: the new value of `lock`; 0 for a free token
+    :param done: the new value of `done`; 0 for a free token
     """
     token["lock"] = lock
     token["done"] = done
@@ -89,13 +89,12 @@ def reset(token: Token, lock: Any = 0, done: Any = 0) -> Token:
 
 
 def scrub(token: Token, retry_delay: float = 0.0) -> Token:
-    """Put a token back into the pool after a failure and count that in `scrub_count`.
+    """Put a token back into the pool after a failure and count the failure in `scrub_count`.
 
-    :param retry_delay: seconds before it may be taken again after its first failure, more after each further one, see
-        `retries.next_try`; 0 for at once
+    :param retry_delay: seconds before a pilot may take the token again after its first failure; longer after each
+        further failure, see `retries.next_try`; 0 for no delay
     """
-    count = parse_int(token.get("scrub_count", None))
-    token["scrub_count"] = failures = int(count) + 1 if math.isfinite(count) else 1
+    failures = _count_one_more(token, "scrub_count")
     reset(token)
     if retry_delay > 0:
         token[retries.FIELD] = retries.next_try(retry_delay, failures)
@@ -103,23 +102,23 @@ def scrub(token: Token, retry_delay: float = 0.0) -> Token:
 
 
 def lose(token: Token, max_lost: int) -> Token:
-    """Put back a token whose pilot has died, and count that in `lost_count`; it counts as no failure.
+    """Put back a token whose pilot has died and count that in `lost_count`, but not as a failure.
 
-    :param max_lost: how often that may happen; after that the token counts as failed: it may be what kills the pilots
+    :param max_lost: how often a token may lose its pilot; after that it is marked as failed, because it may be what
+        kills the pilots
     """
     end_attempt(token, "lost")
-    count = parse_int(token.get("lost_count", None))
-    token["lost_count"] = lost = int(count) + 1 if math.isfinite(count) else 1
+    lost = _count_one_more(token, "lost_count")
     if lost <= max_lost:
         return reset(token)
-    return set_error(token, f"it has lost its pilot {lost} times: it may be what kills them")
+    return set_error(token, f"the token has lost its pilot {lost} times: it may be what kills them")
 
 
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
-    """Mark a token as failed: `lock` and `done` become 99, and so does an exit code that claims success.
+    """Mark a token as failed: `lock` and `done` become 99, and so does an exit code that is unset or 0.
 
-    :param message: what went wrong, for `error` in the token
-    :param exception: its traceback is added, cut to its last 10,000 characters
+    :param message: what went wrong; added to the list `error` in the token
+    :param exception: an exception whose traceback is added, cut to its last 10,000 characters
     """
     token["lock"] = token["done"] = ERROR_MARK
     exit_code = token.get("exit_code", "")
@@ -129,7 +128,7 @@ def set_error(token: Token, message: object = None, exception: BaseException | N
 
 
 def note_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
-    """Add to a token's list `error` without changing its state. For the parameters see `set_error`."""
+    """Add an entry to a token's list `error` without changing its state. For the parameters see `set_error`."""
     entry: dict[str, Any] = {"time": seconds()}
     if message is not None:
         entry["message"] = str(message)[:MAX_MESSAGE]
@@ -141,9 +140,9 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
 
 
 def end_attempt(token: Token, outcome: str) -> Token:
-    """Write the attempt that ends now into `attempts` and drop the claim. Call it before the token is put back.
+    """Add the attempt that ends now to the list `attempts` and remove the claim. Call it before putting a token back.
 
-    :param outcome: "done", "failed", "time-out", "stopped", "lost", or "left open" if nobody was to close the token
+    :param outcome: "done", "failed", "time-out", "stopped", "lost", or "left open" if the token was not to be closed
     """
     claim = claim_of(token)
     attempt = {
@@ -162,26 +161,33 @@ def end_attempt(token: Token, outcome: str) -> Token:
 
 
 def claim_of(token: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a token's claim, empty if it has none (older clients make none)."""
+    """Return a token's claim; an empty dict if it has none, as after a lock by an older client."""
     claim = token.get("claim", None)
     return claim if isinstance(claim, dict) else {}
 
 
 def is_free(token: Mapping[str, Any]) -> bool:
-    """Tell whether a token may be locked."""
+    """Return whether a token may be locked."""
     return is_in_state(token, "todo")
 
 
 def is_same_lock(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> bool:
-    """Tell whether the lock on a token is still the one under which `claimed` was saved.
+    """Return whether a token is still locked by the lock that it had when `claimed` was saved.
 
-    The claim id decides. Where an older client made the lock there is none, and its time and host have to do.
+    The claim id decides. A lock by an older client has none; then its time and host decide.
     """
     if claim_of(token).get("id") != claim_of(claimed).get("id"):
         return False
     if any(token.get(field) != claimed.get(field) for field in ("lock", "hostname")):
-        return False  # somebody set it free by hand, or an older client has locked it since
+        return False  # it was released by hand, or an older client has locked it since
     return "lock" in token and not is_free(token)
+
+
+def _count_one_more(token: MutableMapping[str, Any], field: str) -> int:
+    """Increment a count in a token and return it. The count starts at 1 if the field holds no number."""
+    count = parse_int(token.get(field, None))
+    token[field] = count = int(count) + 1 if math.isfinite(count) else 1
+    return count
 
 
 def _forget_owner(token: Token) -> Token:
@@ -198,20 +204,20 @@ def _remove(token: MutableMapping[str, Any], field: str) -> None:
 
 
 class TokenModifier:
-    """What a token modifier can do; subclasses say how.
+    """The interface of token modifiers.
 
-    :param timeout: seconds after which a token may be taken for forgotten
+    :param timeout: seconds after which a locked token may be considered abandoned
     """
 
     def __init__(self, timeout: int = 86400) -> None:
         self.timeout = timeout
 
     def lock(self, *args: Any, **kwargs: Any) -> Any:
-        """Take a token."""
+        """Lock a token."""
         raise NotImplementedError("lock is not implemented")
 
     def unlock(self, *args: Any, **kwargs: Any) -> Any:
-        """Give a token free."""
+        """Release a token."""
         raise NotImplementedError("unlock is not implemented")
 
     def close(self, *args: Any, **kwargs: Any) -> Any:
@@ -219,7 +225,7 @@ class TokenModifier:
         raise NotImplementedError("close is not implemented")
 
     def unclose(self, *args: Any, **kwargs: Any) -> Any:
-        """Take the mark of `close` back."""
+        """Undo `close`."""
         raise NotImplementedError("unclose is not implemented")
 
     def add_output(self, *args: Any, **kwargs: Any) -> Any:
@@ -242,11 +248,11 @@ class BasicTokenModifier(TokenModifier):
         super().__init__()
 
     def lock(self, token: Token) -> Token:
-        """Take the token, see `lock` above; likewise for the other methods."""
+        """Lock the token. Like the other methods, it calls the function of the same name."""
         return lock(token)
 
     def unlock(self, token: Token) -> Token:
-        """Give the token free."""
+        """Release the token."""
         return unlock(token)
 
     def close(self, token: Token) -> Token:
@@ -254,15 +260,15 @@ class BasicTokenModifier(TokenModifier):
         return close(token)
 
     def unclose(self, token: Token) -> Token:
-        """Take the mark of `close` back."""
+        """Undo `close`."""
         return unclose(token)
 
     def add_output(self, token: Token, output: Mapping[str, Any]) -> Token:
-        """Lay the items of `output` over the token's fields."""
+        """Update the token with the fields in `output`."""
         return add_output(token, output)
 
     def scrub(self, token: Token) -> Token:
-        """Put the token back after a failure, and count it."""
+        """Put the token back after a failure and count the failure."""
         return scrub(token)
 
     def set_error(self, token: Token) -> Token:
@@ -271,28 +277,28 @@ class BasicTokenModifier(TokenModifier):
 
 
 class NestedTokenModifier(TokenModifier):
-    """Changes the state of a token that is a part of a larger document, the `record`.
+    """Changes the state of a token that is part of a larger document, the `record`.
 
-    Each method takes a `ref`, which is the token's key in the record, or a list of the document's id and the keys that
-    lead to the token, and returns the record. A ref that leads nowhere raises `KeyError`.
+    Each method takes a `ref` and a record, and returns the record. The ref is the token's key in the record, or a list:
+    the id of the document, followed by the keys that lead to the token. A ref that leads nowhere raises `KeyError`.
 
-    :param timeout: seconds after which a token may be taken for forgotten
+    :param timeout: seconds after which a locked token may be considered abandoned
     """
 
     def get_token(self, ref: Ref, record: Any) -> Any:
-        """Return the token that `ref` leads to."""
+        """Return the token to which `ref` leads."""
         token = record
         for key in ref[1:] if isinstance(ref, list) else [ref]:
             token = token[key]
         return token
 
     def lock(self, ref: Ref, record: Token) -> Token:
-        """Take the token."""
+        """Lock the token."""
         lock(self.get_token(ref, record))
         return record
 
     def unlock(self, ref: Ref, record: Token) -> Token:
-        """Give the token free."""
+        """Release the token."""
         unlock(self.get_token(ref, record))
         return record
 
@@ -302,17 +308,17 @@ class NestedTokenModifier(TokenModifier):
         return record
 
     def unclose(self, ref: Ref, record: Token) -> Token:
-        """Take the mark of `close` back."""
+        """Undo `close`."""
         unclose(self.get_token(ref, record))
         return record
 
     def add_output(self, ref: Ref, record: Token, output: Mapping[str, Any]) -> Token:
-        """Lay the items of `output` over the token's fields."""
+        """Update the token with the fields in `output`."""
         add_output(self.get_token(ref, record), output)
         return record
 
     def scrub(self, ref: Ref, record: Token) -> Token:
-        """Put the token back after a failure, and count it."""
+        """Put the token back after a failure and count the failure."""
         scrub(self.get_token(ref, record))
         return record
 

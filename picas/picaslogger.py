@@ -1,4 +1,4 @@
-"""The logger that user scripts share; the library itself logs below "picas" and installs no handler."""
+"""A logger for user scripts. The library itself logs to loggers below "picas" and installs no handler."""
 
 from __future__ import annotations
 

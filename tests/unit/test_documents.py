@@ -1,4 +1,4 @@
-"""What is stored: documents, tasks, jobs and users, without a server."""
+"""Documents, tasks, jobs and users, without a server."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_document_is_used_like_a_dict() -> None:
     assert document.doc == document.value == {"_id": "a", "x": 5, "y": 6}
 
 
-def test_a_document_of_nothing_is_empty() -> None:
+def test_a_document_without_data_is_empty() -> None:
     assert Document().value == {}
     assert len(Document({})) == 0
 
@@ -47,12 +47,12 @@ def test_id_and_revision() -> None:
 
 
 @pytest.mark.parametrize("name", ["id", "rev"])
-def test_what_was_never_saved_has_no_id_and_no_revision(name: str) -> None:
+def test_an_unsaved_document_has_no_id_and_no_revision(name: str) -> None:
     with pytest.raises(AttributeError, match=f"_{name}"):
         getattr(Document(), name)
 
 
-def test_defaults_go_only_into_what_is_not_from_the_database() -> None:
+def test_defaults_are_added_only_to_content_without_a_revision() -> None:
     base = {"lock": 0, "list": []}
     assert Document({"lock": 5}, base).value == {"lock": 5, "list": []}
     assert Document({"_rev": "1-x"}, base).value == {"_rev": "1-x"}
@@ -60,22 +60,49 @@ def test_defaults_go_only_into_what_is_not_from_the_database() -> None:
     assert base["list"] == []
 
 
-def test_two_documents_are_the_same_only_if_they_are_one() -> None:
+def test_documents_are_compared_by_identity() -> None:
     document = Document({"_id": "a"})
     assert document == document  # noqa: PLR0124
     assert document != Document({"_id": "a"})
     assert len({document, Document({"_id": "a"})}) == 2
 
 
-def test_a_document_made_of_a_document_shares_what_is_stored() -> None:
+def test_a_document_made_from_a_document_shares_its_content() -> None:
     stored = Document({"_id": "a", "_rev": "1-x"})
     assert Task(stored).value is stored.value
 
 
-def test_a_document_shows_its_id_and_not_its_content() -> None:
-    assert repr(Task({"_id": "a", "password": "hunter2"})) == "<Task a>"
+@pytest.mark.parametrize(
+    ("document", "text"),
+    [
+        (Document(), "<Document without _id>"),
+        (Document({"_id": "a", "type": "note"}), "<Document 'a'>"),
+        (Document({**TokenGenerator.get_empty_token(), "_id": "a"}), "<Document 'a' todo>"),
+        (Task({"_id": "a"}), "<Task 'a' todo>"),
+        (Task({"_id": "a"}).lock(), "<Task 'a' locked>"),
+        (Task({"_id": "a", "exit_code": 0}).lock().done(), "<Task 'a' done>"),
+        (Task({"_id": "a"}).error(), "<Task 'a' error>"),
+        (Task({"_id": "a", "lock": -1}), "<Task 'a'>"),
+        (Job({"_id": "a"}), "<Job 'a'>"),
+        (User("me", "hunter2"), "<User 'org.couchdb.user:me'>"),
+    ],
+    ids=str,
+)
+def test_repr_shows_the_class_the_id_and_the_state_of_a_token(document: Document, text: str) -> None:
+    assert repr(document) == text
+
+
+def test_repr_shows_no_secret_and_stays_short() -> None:
+    assert "hunter2" not in repr(Task({"_id": "a", "password": "hunter2", "input": "hunter2"}))
     assert "hunter2" not in repr(User("me", "hunter2"))
-    assert repr(Document()) == "<Document without id>"
+    assert len(repr(Task({"_id": "x" * 1000, "input": "x" * 1000}))) < 80
+
+
+@pytest.mark.parametrize("id", [None, 7, ["a\nb"], "\ud800\n"], ids=repr)
+def test_repr_of_any_id_is_one_line_that_can_be_printed(id: Any) -> None:
+    text = repr(Document({"_id": id}))
+    assert "\n" not in text
+    text.encode("utf-8")
 
 
 # --- attachments in a document
@@ -111,7 +138,7 @@ def test_attached_data_comes_back_as_bytes(data: str | bytes, stored: bytes) -> 
     assert document.get_attachment("a")["data"] == stored
 
 
-def test_an_attachment_that_is_not_there() -> None:
+def test_a_missing_attachment() -> None:
     for document in (Document(), Document({"_attachments": {}})):
         with pytest.raises(KeyError):
             document.get_attachment("a")
@@ -126,7 +153,7 @@ def test_a_removed_attachment_is_gone() -> None:
     assert list(document["_attachments"]) == ["b"]
 
 
-def test_a_log_is_capped_and_says_the_cut(tmp_path: Path) -> None:
+def test_a_long_log_is_cut_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "log"
     path.write_bytes(b"begin" + b"." * 1000 + b"end!!")
     document = Document()
@@ -136,7 +163,7 @@ def test_a_log_is_capped_and_says_the_cut(tmp_path: Path) -> None:
     assert attachment["content_type"] == "text/plain"
 
 
-def test_a_log_has_ten_megabytes_by_default(tmp_path: Path) -> None:
+def test_the_default_limit_of_a_log_is_ten_megabytes(tmp_path: Path) -> None:
     path = tmp_path / "log"
     with path.open("wb") as file:
         file.truncate(LOG_LIMIT + 1)
@@ -146,7 +173,7 @@ def test_a_log_has_ten_megabytes_by_default(tmp_path: Path) -> None:
     assert LOG_LIMIT < len(document.get_attachment("big")["data"]) < LOG_LIMIT + 100
 
 
-def test_a_log_that_is_missing(tmp_path: Path) -> None:
+def test_a_missing_log(tmp_path: Path) -> None:
     document = Document()
     with pytest.raises(FileNotFoundError):
         document.put_log("a", tmp_path / "a")
@@ -193,7 +220,7 @@ def test_the_properties_of_a_task_are_its_fields(name: str) -> None:
     assert getattr(task, name) == task[name] == {"x": 1}
 
 
-def test_a_tasks_way() -> None:
+def test_the_life_of_a_task() -> None:
     task = Task()
     assert not task.is_done()
     assert task.lock() is task
@@ -210,7 +237,7 @@ def test_a_tasks_way() -> None:
     assert len(task.get_errors()) == 1
 
 
-def test_a_bare_token_can_be_asked_too() -> None:
+def test_the_questions_work_on_a_token_without_fields() -> None:
     task = Task({"_rev": "1-x"})
     assert (task.is_done(), task.has_error(), task.get_errors()) == (False, False, [])
 
@@ -229,7 +256,7 @@ def test_a_new_job() -> None:
     assert job.value == {"_id": "j", **expected}
 
 
-def test_a_jobs_way() -> None:
+def test_the_life_of_a_job() -> None:
     job = Job({"_id": "j"})
     before = int(time.time())
     assert job.queue("slurm", "node1") is job
@@ -244,16 +271,16 @@ def test_a_jobs_way() -> None:
     assert job["done"] >= before
 
 
-def test_queueing_without_a_host_keeps_it() -> None:
+def test_queueing_without_a_host_keeps_the_host() -> None:
     assert Job({"_id": "j", "hostname": "node1"}).queue("slurm")["hostname"] == "node1"
 
 
-def test_a_job_that_starts_again_is_not_done() -> None:
+def test_a_restarted_job_is_not_done() -> None:
     job = Job({"_id": "j"}).start().finish().start()
     assert (job["done"], job["archive"]) == (0, 0)
 
 
-def test_an_archived_job_is_a_document_of_its_own() -> None:
+def test_an_archived_job_is_a_new_document() -> None:
     job = Job({"_id": "j", "_rev": "1-x", "done": 0})
     assert job.archive() is job
     assert job.id == f"archived-j-{job['archive']}"
@@ -281,7 +308,7 @@ def test_a_user() -> None:
 
 
 @pytest.mark.parametrize("value", [{1, 2}, object(), b"x", float("nan"), math.inf, "\ud800", {"deep": [{(1,): 2}]}])
-def test_a_value_that_json_can_not_hold_becomes_its_description(value: Any) -> None:
+def test_a_value_that_json_can_not_hold_is_replaced_by_its_description(value: Any) -> None:
     document = Document({"_id": "a", "good": [1, "x", None], "bad": value})
     assert make_storable(document) == ["bad"]
     assert isinstance(document["bad"], str)
@@ -290,7 +317,7 @@ def test_a_value_that_json_can_not_hold_becomes_its_description(value: Any) -> N
     assert make_storable(document) == []
 
 
-def test_a_list_in_itself_and_a_huge_value_stay_small() -> None:
+def test_the_description_of_a_recursive_or_huge_value_is_short() -> None:
     endless: list[Any] = []
     endless.append(endless)
     document = Document({"endless": endless, "huge": {"x" * 1_000_000}})
@@ -307,6 +334,6 @@ def test_an_empty_token() -> None:
     assert TokenGenerator.get_empty_token() is not token
 
 
-def test_the_logger_of_user_scripts_is_quiet_until_somebody_sets_it_up() -> None:
+def test_the_logger_of_user_scripts_has_no_handler() -> None:
     assert picaslogger.name == "PiCaS"
     assert picaslogger.handlers == []

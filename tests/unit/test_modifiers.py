@@ -1,4 +1,4 @@
-"""What each change of a token's state writes, and what it leaves alone."""
+"""What each change of a token's state writes, and what it does not touch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 from support.tokens import make_token
 
-from picas import CouchDB, Document, Task, modifiers
+from picas import Document, Task, modifiers
 from picas.modifiers import BasicTokenModifier, NestedTokenModifier, TokenModifier
 from picas.tokens.states import state_of
 
@@ -21,7 +21,7 @@ METHODS = ("lock", "unlock", "close", "unclose", "scrub", "set_error")
 
 @pytest.fixture(autouse=True)
 def slurm_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Be the job 12 of Slurm and of nothing else."""
+    """Run as job 12 of Slurm."""
     monkeypatch.setattr(modifiers.jobid, "environ", {"SLURM_JOB_ID": "12"})
 
 
@@ -34,7 +34,7 @@ def locked(**fields: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", [dict, Document, Task])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_modifier_returns_the_very_token_that_it_changed(kind: Any, method: str) -> None:
+def test_a_modifier_returns_the_token_that_it_changed(kind: Any, method: str) -> None:
     token = kind(make_token(**OWN))
     assert getattr(BasicTokenModifier(), method)(token) is token
 
@@ -62,22 +62,22 @@ def test_no_two_locks_have_the_same_claim() -> None:
     assert locked()["claim"]["id"] != locked()["claim"]["id"]
 
 
-def test_lock_forgets_the_job_that_had_the_token_before() -> None:
+def test_lock_removes_the_id_of_an_earlier_job() -> None:
     assert "dirac_job_id" not in locked(dirac_job_id="7")
 
 
-def test_lock_notes_the_pilot() -> None:
+def test_lock_records_the_pilot() -> None:
     assert modifiers.lock(make_token(), "pilot 5")["claim"]["pilot"] == "pilot 5"
 
 
-def test_unlock_sets_a_token_free_and_leaves_done_alone() -> None:
+def test_unlock_releases_a_token_and_does_not_change_done() -> None:
     token = BasicTokenModifier().unlock(locked(done=5))
     assert (token["lock"], token["done"], token["hostname"]) == (0, 5, HOST)
     assert "slurm_job_id" not in token
     assert "claim" not in token
 
 
-def test_close_notes_when() -> None:
+def test_close_records_the_time() -> None:
     before = int(time.time())
     token = BasicTokenModifier().close(locked(exit_code=0))
     assert before <= token["done"] <= time.time()
@@ -85,18 +85,18 @@ def test_close_notes_when() -> None:
     assert token["slurm_job_id"] == "12"
 
 
-def test_unclose_takes_close_back() -> None:
+def test_unclose_undoes_close() -> None:
     token = BasicTokenModifier().unclose(BasicTokenModifier().close(locked()))
     assert (token["done"], state_of(token)) == (0, "locked")
     assert "slurm_job_id" not in token
 
 
-def test_add_output_lays_fields_over_the_token() -> None:
+def test_add_output_updates_the_fields_of_the_token() -> None:
     token = BasicTokenModifier().add_output(locked(), {"output": [1], "cores": 2})
     assert (token["output"], token["cores"], token["my"]) == ([1], 2, OWN["my"])
 
 
-def test_scrub_puts_a_token_back_and_counts_that() -> None:
+def test_scrub_puts_a_token_back_and_counts_the_failure() -> None:
     logs = {"logs_0.out": {"stub": True}}
     history = [{"outcome": "failed"}]
     token = locked(done=7, exit_code=3, scrub_count=1, _attachments=logs, attempts=history, error=[{"message": "x"}])
@@ -109,13 +109,13 @@ def test_scrub_puts_a_token_back_and_counts_that() -> None:
 
 
 @pytest.mark.parametrize("count", [None, "many", [], float("nan"), "9" * 400])
-def test_scrub_counts_from_one_where_nothing_was_counted(count: Any) -> None:
+def test_scrub_starts_counting_at_one_if_there_is_no_count(count: Any) -> None:
     assert modifiers.scrub(locked(scrub_count=count))["scrub_count"] == 1
     bare: dict[str, Any] = {}
     assert modifiers.scrub(bare)["scrub_count"] == 1
 
 
-def test_scrub_leaves_a_token_to_be_had_at_once_unless_a_delay_is_wanted() -> None:
+def test_scrub_postpones_a_token_only_if_there_is_a_delay() -> None:
     assert "not_before" not in modifiers.scrub(locked(not_before=5))
     before = time.time()
     token = modifiers.scrub(locked(scrub_count=2), retry_delay=10)
@@ -125,28 +125,28 @@ def test_scrub_leaves_a_token_to_be_had_at_once_unless_a_delay_is_wanted() -> No
 
 @pytest.mark.parametrize("kind", [dict, Document, Task])
 @pytest.mark.parametrize("method", ["lock", "unlock", "scrub"])
-def test_the_time_before_which_a_token_was_not_to_be_taken_goes_with(method: str, kind: Any) -> None:
+def test_not_before_is_removed_by(method: str, kind: Any) -> None:
     token = kind(make_token(not_before=5))
     assert "not_before" not in getattr(BasicTokenModifier(), method)(token)
 
 
-def test_it_goes_with_a_reset_too() -> None:
+def test_not_before_is_removed_by_a_reset_too() -> None:
     assert "not_before" not in modifiers.reset(locked(not_before=5))
     assert "not_before" not in modifiers.lose(locked(not_before=5), 9)
 
 
-def test_a_reset_counts_for_nothing() -> None:
+def test_a_reset_is_not_counted() -> None:
     token = modifiers.reset(locked(done=7, exit_code=3, scrub_count=1))
     assert (token["lock"], token["done"], token["exit_code"], token["scrub_count"]) == (0, 0, "", 1)
 
 
-def test_a_reset_can_put_a_token_elsewhere() -> None:
+def test_a_reset_can_set_other_values() -> None:
     token = modifiers.reset(locked(), lock=-1, done="parked")
     assert (token["lock"], token["done"], state_of(token)) == (-1, "parked", None)
 
 
 @pytest.mark.parametrize("method", ["scrub", "lock", "error"])
-def test_a_task_and_the_modifier_change_a_token_alike(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_and_the_modifier_make_the_same_change(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(modifiers, "seconds", lambda: 1692692693)
     monkeypatch.setattr(modifiers, "uuid4", lambda: type("Id", (), {"hex": "same"}))
     content = {**make_token(done=5, exit_code=1, scrub_count=2, slurm_job_id="1"), "_rev": "1-x"}
@@ -157,13 +157,13 @@ def test_a_task_and_the_modifier_change_a_token_alike(method: str, monkeypatch: 
 
 
 @pytest.mark.parametrize("exit_code", [0, "0", "", None, 0.0])
-def test_an_error_shows_in_the_view_of_errors_whatever_the_exit_code_claims(exit_code: Any) -> None:
+def test_a_failed_token_is_in_the_state_error_whatever_its_exit_code_was(exit_code: Any) -> None:
     token = BasicTokenModifier().set_error(locked(exit_code=exit_code))
     assert (token["lock"], token["done"], token["exit_code"], state_of(token)) == (99, 99, 99, "error")
 
 
 @pytest.mark.parametrize("exit_code", [1, 137, "2", -9, "killed"])
-def test_an_error_keeps_an_exit_code_that_tells_something(exit_code: Any) -> None:
+def test_an_error_keeps_an_exit_code_of_a_failure(exit_code: Any) -> None:
     assert modifiers.set_error(locked(exit_code=exit_code))["exit_code"] == exit_code
 
 
@@ -179,7 +179,7 @@ def failure(text: str) -> BaseException:
         return error
 
 
-def test_an_error_tells_time_message_and_traceback() -> None:
+def test_an_error_has_a_time_a_message_and_a_traceback() -> None:
     before = int(time.time())
     token = Task(make_token()).error("no input", failure("odd"))
     (entry,) = token.get_errors()
@@ -194,14 +194,14 @@ def test_the_newest_error_comes_last() -> None:
     assert [entry.get("message") for entry in token.get_errors()] == ["one", "two", None]
 
 
-def test_an_error_list_that_a_person_overwrote_is_begun_anew() -> None:
+def test_an_error_list_that_a_person_overwrote_is_started_again() -> None:
     assert len(modifiers.set_error(locked(error="oops"), "x")["error"]) == 1
 
 
-# --- nothing grows without a bound
+# --- limits
 
 
-def test_errors_have_a_bound_and_the_oldest_go_first() -> None:
+def test_the_list_of_errors_is_limited_and_drops_the_oldest() -> None:
     token = locked()
     for number in range(modifiers.MAX_ERRORS + 5):
         modifiers.set_error(token, number)
@@ -209,7 +209,7 @@ def test_errors_have_a_bound_and_the_oldest_go_first() -> None:
     assert messages == [str(number) for number in range(5, modifiers.MAX_ERRORS + 5)]
 
 
-def test_messages_and_tracebacks_have_a_bound() -> None:
+def test_messages_and_tracebacks_are_limited() -> None:
     token = modifiers.set_error(locked(), "begin" + "m" * 1_000_000, failure("x" * 1_000_000 + "end"))
     (entry,) = token["error"]
     assert len(entry["message"]) == modifiers.MAX_MESSAGE
@@ -218,7 +218,7 @@ def test_messages_and_tracebacks_have_a_bound() -> None:
     assert entry["exception"].endswith("xend\n")
 
 
-def test_attempts_have_a_bound_and_the_oldest_go_first() -> None:
+def test_the_list_of_attempts_is_limited_and_drops_the_oldest() -> None:
     token = locked()
     for number in range(modifiers.MAX_ATTEMPTS + 5):
         modifiers.lock(token, f"pilot {number}")
@@ -231,7 +231,7 @@ def test_attempts_have_a_bound_and_the_oldest_go_first() -> None:
 # --- claims and attempts
 
 
-def test_an_attempt_tells_who_when_where_and_how_it_ended() -> None:
+def test_an_attempt_says_who_when_where_and_how_it_ended() -> None:
     token = modifiers.lock(make_token(), "pilot 5")
     claim = copy.deepcopy(token["claim"])
     token["exit_code"] = 3
@@ -270,8 +270,8 @@ def test_a_lock_is_recognised_by_its_claim() -> None:
     assert modifiers.is_same_lock(newer, mine)
     assert not modifiers.is_same_lock(modifiers.lock(copy.deepcopy(mine)), mine)
     assert not modifiers.is_same_lock(modifiers.scrub(copy.deepcopy(mine)), mine)
-    assert not modifiers.is_same_lock({**newer, "lock": 0}, mine)  # a person has reset it by hand
-    assert not modifiers.is_same_lock({**newer, "lock": 5, "hostname": "old pilot"}, mine)  # it keeps our claim
+    assert not modifiers.is_same_lock({**newer, "lock": 0}, mine)  # reset by hand
+    assert not modifiers.is_same_lock({**newer, "lock": 5, "hostname": "old pilot"}, mine)  # which keeps our claim
 
 
 def test_a_lock_of_an_older_release_is_recognised_by_time_and_host() -> None:
@@ -283,7 +283,7 @@ def test_a_lock_of_an_older_release_is_recognised_by_time_and_host() -> None:
 
 
 @pytest.mark.parametrize("claim", [None, "x", 5, []])
-def test_a_claim_that_is_none_is_none(claim: Any) -> None:
+def test_an_invalid_claim_counts_as_no_claim(claim: Any) -> None:
     assert modifiers.claim_of({"claim": claim}) == {}
 
 
@@ -315,7 +315,7 @@ def test_a_ref_leads_to_a_token(ref: Any, find: Callable[[Any], Any], kind: Any)
 
 @pytest.mark.parametrize(("ref", "find"), REFS)
 @pytest.mark.parametrize("method", METHODS)
-def test_a_nested_change_is_the_same_change_to_that_token_only(
+def test_a_nested_modifier_changes_only_its_token_and_in_the_same_way(
     ref: Any, find: Callable[[Any], Any], method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modifiers, "seconds", lambda: 1692692693)
@@ -335,12 +335,12 @@ def test_nested_output() -> None:
 
 
 @pytest.mark.parametrize("ref", ["nothing", ["run_1", "steps", "second"]])
-def test_a_ref_that_leads_nowhere_is_a_key_error(ref: Any) -> None:
+def test_a_ref_that_leads_nowhere_raises_key_error(ref: Any) -> None:
     with pytest.raises(KeyError):
         NestedTokenModifier().lock(ref, record())
 
 
-def test_a_ref_of_the_document_alone_is_the_document() -> None:
+def test_a_ref_with_only_the_id_leads_to_the_document() -> None:
     document = record()
     assert NestedTokenModifier().get_token(["run_1"], document) is document
 
@@ -348,7 +348,7 @@ def test_a_ref_of_the_document_alone_is_the_document() -> None:
 # --- the classes
 
 
-def test_the_base_class_says_what_a_subclass_has_to_do() -> None:
+def test_the_base_class_names_the_method_that_is_missing() -> None:
     modifier = TokenModifier()
     for method in (*METHODS, "add_output"):
         with pytest.raises(NotImplementedError, match=method):
@@ -358,21 +358,3 @@ def test_the_base_class_says_what_a_subclass_has_to_do() -> None:
 def test_the_timeout_is_a_day() -> None:
     assert TokenModifier().timeout == BasicTokenModifier().timeout == NestedTokenModifier().timeout == 86400
     assert TokenModifier(5).timeout == NestedTokenModifier(timeout=5).timeout == 5
-
-
-def test_a_token_goes_through_its_life_on_a_server(client: CouchDB) -> None:
-    modifier = BasicTokenModifier()
-    token = client.save(Task(make_token(**OWN)))
-    for change, state in (
-        (modifier.lock, "locked"),
-        (modifier.set_error, "error"),
-        (modifier.scrub, "todo"),
-        (modifier.lock, "locked"),
-        (modifier.close, "error"),  # closed without an exit code
-        (lambda token: modifier.add_output(token, {"exit_code": 0}), "done"),
-    ):
-        client.save(change(token))
-        assert [row.id for row in client.view(state).rows] == ["token_0"]
-        token = client.get("token_0")
-    assert token["scrub_count"] == 1
-    assert {name: token[name] for name in OWN} == OWN
