@@ -8,7 +8,7 @@ import time
 from queue import SimpleQueue
 from typing import Callable, Generic, TypeVar
 
-from ..util import wait_until
+from ..util import never, wait_until
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ class Slots(Generic[T]):
         """Return whether a token has ended that was not collected."""
         raise NotImplementedError("has_ended is not implemented")
 
-    def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
+    def collect(self, seconds: float, is_enough: Callable[[], bool] = never) -> list[T]:
         """Return the tokens that have ended, after a wait for the first.
 
         :param seconds: how long to wait at most
@@ -65,7 +65,7 @@ class MainSlot(Slots[T]):
         """See `Slots.has_ended`."""
         return False  # what has ended is collected at once
 
-    def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
+    def collect(self, seconds: float, is_enough: Callable[[], bool] = never) -> list[T]:
         """See `Slots.collect`."""
         if not self._waiting:
             wait_until(is_enough, seconds)
@@ -106,7 +106,7 @@ class ThreadSlots(Slots[T]):
         """See `Slots.has_ended`."""
         return not self._ended.empty()
 
-    def collect(self, seconds: float, is_enough: Callable[[], bool] = lambda: False) -> list[T]:
+    def collect(self, seconds: float, is_enough: Callable[[], bool] = never) -> list[T]:
         """See `Slots.collect`."""
         give_up = time.monotonic() + seconds
         collected: list[T] = []

@@ -17,7 +17,7 @@ from ..couch.writes import merge
 from ..documents import Document, make_storable
 from ..exceptions import PicasError
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
-from ..util import one_line
+from ..util import never, one_line
 from . import spool
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class ClaimedToken:
         *,
         max_outage: float = MAX_OUTAGE,
         spool_folder: Path | None = None,
-        is_stopped: Callable[[], bool] = lambda: False,
+        is_stopped: Callable[[], bool] = never,
         is_result: bool = True,
         to_spool: Document | None = None,
     ) -> bool:
