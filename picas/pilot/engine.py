@@ -8,6 +8,7 @@ import threading
 from types import FrameType
 from typing import Any, Callable, Literal, Union
 
+from ..batch import deadline as deadline_of_job
 from ..iterators import ViewIterator
 from ..processes import interrupt
 from .conditions import RetryPolicy, StopConditions
@@ -52,7 +53,19 @@ class Engine:
         :param is_seen: whether the user's code is to find each token saved as it ended
         :param set_handlers: makes signals call the actor's handler
         """
-        run = self._new_run(self._count(slots), conditions, retries, is_seen)
+        count = self._count(slots)
+        deadline, source = deadline_of_job(self.options.walltime)
+        run = Run(
+            self._actor,
+            self.options,
+            self.values,
+            count,
+            conditions,
+            retries,
+            is_seen=is_seen,
+            deadline=deadline,
+            deadline_source=source,
+        )
         self.pilot = run.context.pilot
         self._run = run
         try:
@@ -67,7 +80,7 @@ class Engine:
         """
         run, is_idle = self._run, self._run is None
         if run is None:
-            run = self._new_run(1, StopConditions(), RetryPolicy(), is_seen=False)
+            run = Run(self._actor, self.options, self.values, 1, StopConditions(), RetryPolicy(), is_seen=False)
         if run.context.is_stopping():
             return
         run.context.stop_signal = signum
@@ -98,9 +111,6 @@ class Engine:
         while self._previous_handlers:
             signum, previous = self._previous_handlers.popitem()
             signal.signal(signum, signal.SIG_DFL if previous is None else previous)
-
-    def _new_run(self, slots: int, conditions: StopConditions, retries: RetryPolicy, is_seen: bool) -> Run:
-        return Run(self._actor, self.options, self.values, slots, conditions, retries, is_seen)
 
     def _count(self, slots: SlotCount) -> int:
         """Return the number of slots."""

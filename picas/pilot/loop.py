@@ -46,8 +46,6 @@ class Loop:
 
     def __init__(self, context: Context, is_seen: bool) -> None:
         self.context = context
-        count = context.pilot.slots
-        self.slots: Slots[Attempt] = MainSlot(self._work_on) if count == 1 else ThreadSlots(count, self._work_on)
         self.unsaved: list[Attempt] = []
         """Tokens in their final state that have yet to be saved."""
         self.interrupted: list[Attempt] = []
@@ -55,14 +53,16 @@ class Loop:
         self.locked: list[Attempt] = []
         """Tokens that are locked and have not come into a slot yet."""
         self._tokens: Iterator[Any] = iter(context.actor.iterator)
+        self._is_seen = is_seen
+        self._is_alone = is_seen or self._exchanging() is None  # whether the slots save their tokens themselves
         self._is_closed = False  # no further token is started
         self._is_dry = False  # there was no token for now; one that ends may bring another
         self._is_exhausted = False  # the iterator said that there are no more
         self._last = Exchange()  # the answer to the last request for tokens
         self._failure: BaseException | None = None  # raised once the running tokens have ended
         self._gpus = gpu_names(context.pilot.has.gpus)  # those assigned to no token
-        self._is_seen = is_seen
-        self._is_alone = is_seen or self._exchanging() is None  # whether the slots save their tokens themselves
+        count = context.pilot.slots
+        self.slots: Slots[Attempt] = MainSlot(self._work_on) if count == 1 else ThreadSlots(count, self._work_on)
         self._introduce()
 
     def run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,7 +11,7 @@ from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
-from .. import batch, modifiers
+from .. import modifiers
 from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
@@ -46,6 +47,8 @@ class Run:
     :param conditions: what ends the run
     :param retries: whether failed tokens are retried
     :param is_seen: whether the user's code is to find each token saved as it ended
+    :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
+    :param deadline_source: where the deadline comes from, for people
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class Run:
         slots: int,
         conditions: StopConditions,
         retries: RetryPolicy,
+        *,
         is_seen: bool,
+        deadline: float = math.inf,
+        deadline_source: str = "",
     ) -> None:
         has = replace(options.resources, cores=max(options.resources.cores, slots))
-        deadline, source = batch.deadline(options.walltime)
-        matcher = Matcher(has, deadline, source, conditions)
+        matcher = Matcher(has, deadline, deadline_source, conditions)
         pilot = Pilot(slots=slots, has=has, deadline=deadline)
         self.context = Context(actor, options, values, conditions, retries, matcher, pilot)
         self._is_seen = is_seen
