@@ -124,7 +124,7 @@ def test_a_pilot_tells_what_it_has_and_what_is_free(client, push):
 
     class Looking(RunActor):
         def process_task(self, task):
-            self._heartbeat.save_first()
+            self._picas._run._heartbeat.save_first()
             seen.extend(running_pilots(client))
 
     pilot = Looking(client, cores=5, memory="2G", gpus=1, tags="b,a", walltime=500)
