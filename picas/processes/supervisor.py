@@ -1,12 +1,12 @@
-"""The supervisor: ends what a pilot has started if the pilot dies without having done so, by `kill -9` say.
+"""The supervisor: a process that ends what a pilot has started if the pilot is killed, for example by `kill -9`.
 
-`executers` starts it as a script of its own with the first child of a pilot. It reads on its standard input which
-children run, one message a line, until that ends:
+A pilot starts it as a separate script together with its first child. It reads from its standard input which children
+run, one message per line, until the input ends:
 
-    pilot TEXT FIRST LAST START     the mark of all children and when the pilot was started, see `descendants`
-    + PID START GRACE               a child was started; it has so many seconds between SIGTERM and SIGKILL
-    - PID                           it has ended, and what it has left behind is not to be ended with it
-    bye                             the pilot ends by itself: nothing is to be ended
+    pilot TEXT FIRST LAST START     the mark of all children, and the pilot's start time, see `descendants`
+    + PID START GRACE               a child was started; GRACE is the number of seconds between SIGTERM and SIGKILL
+    - PID                           a child has ended; what it left in the background does not belong to it any more
+    bye                             the pilot ends normally: the supervisor must not end anything
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ import sys
 import time
 from typing import NamedTuple
 
-if __name__ == "__main__":  # started as a script: the rest of the package would make it start slowly, and be large
-    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # nor is pathlib needed
-    from descendants import Family, Mark, Root  # type: ignore[import-not-found,unused-ignore]
+if __name__ == "__main__":  # started as a script: loading the package would make it slow to start and large
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # pathlib is slow to import
+    from descendants import Mark, ProcessTree, Root  # type: ignore[import-not-found,unused-ignore]
 else:
-    from .descendants import Family, Mark, Root
+    from .descendants import Mark, ProcessTree, Root
 
 GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL for what was left behind by children that have ended."""
+"""Seconds between SIGTERM and SIGKILL for processes whose child has ended."""
 KILL_WAIT = 10.0
-"""Seconds that killed processes may take to be gone."""
+"""Seconds that killed processes may take to disappear."""
 
-_PAUSE = 0.05  # seconds between two looks at what is being ended
-_KILL_PAUSE = 0.005  # the same for what is being killed and may go on in ever new processes
+_PAUSE = 0.05  # seconds between two checks after SIGTERM
+_KILL_PAUSE = 0.005  # seconds between two checks after SIGKILL, when processes may keep forking
 
 
-class Watch(NamedTuple):
-    """What the pilot has told of its children."""
+class Watched(NamedTuple):
+    """What the supervisor knows about its pilot."""
 
     children: dict[int, tuple[Root, float]]
-    """Those that run, by their pids, each with its grace period in seconds."""
+    """The children that run, by pid, each with its grace period in seconds."""
     marks: list[Mark]
-    """What is on all that it has ever started."""
+    """The mark of all children; empty until the pilot has sent it."""
     since: list[int]
-    """When it was started itself."""
+    """The pilot's start time; empty until the pilot has sent it."""
 
 
-def listen(descriptor: int) -> Watch | None:
-    """Follow what a pilot tells until it says no more, and return what is left to be ended; None if it said goodbye.
+def listen(descriptor: int) -> Watched | None:
+    """Read the pilot's messages until they end, and return what is left to end; None if the pilot ended normally.
 
-    :param descriptor: where its messages come in
+    :param descriptor: the file descriptor with the messages
     """
-    watch = Watch({}, [], [])
+    watched = Watched({}, [], [])
     buffer = b""
     while True:
         try:
@@ -56,26 +56,26 @@ def listen(descriptor: int) -> Watch | None:
         except ConnectionError:
             received = b""
         if not received:
-            return watch
+            return watched
         *lines, buffer = (buffer + received).split(b"\n")
         for line in lines:
             if line == b"bye":
                 return None
-            _heed(line, watch)
+            _apply(line, watched)
 
 
-def end_family(watch: Watch) -> bool:
-    """End what a dead pilot has left: SIGTERM, and SIGKILL after the grace period; return whether all is gone."""
-    roots = [root for root, _ in watch.children.values()]
-    grace = max((grace for _, grace in watch.children.values()), default=GRACE)
-    family = Family(roots, watch.marks, since=min(watch.since, default=None))
+def end_tree(watched: Watched) -> bool:
+    """End what a dead pilot has left: SIGTERM, and SIGKILL after the grace period. Return whether all is gone."""
+    roots = [root for root, _ in watched.children.values()]
+    grace = max((grace for _, grace in watched.children.values()), default=GRACE)
+    tree = ProcessTree(roots, watched.marks, since=min(watched.since, default=None))
     give_up = time.monotonic() + grace
-    while family.is_alive():
+    while tree.is_alive():
         if time.monotonic() < give_up:
-            family.terminate()
+            tree.terminate()
             time.sleep(_PAUSE)
         elif time.monotonic() < give_up + KILL_WAIT:
-            family.kill()
+            tree.kill()
             time.sleep(_KILL_PAUSE)
         else:
             return False
@@ -83,26 +83,26 @@ def end_family(watch: Watch) -> bool:
 
 
 def main() -> None:
-    """Keep watch for the pilot at the other end of the standard input."""
+    """Supervise the pilot at the other end of the standard input."""
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, signal.SIG_IGN)
-    watch = listen(0)
-    if watch is not None:
-        end_family(watch)
+    watched = listen(0)
+    if watched is not None:
+        end_tree(watched)
 
 
-def _heed(line: bytes, watch: Watch) -> None:
-    """Take note of one message; one that is torn, as a full pipe may leave it, says nothing."""
+def _apply(line: bytes, watched: Watched) -> None:
+    """Apply one message. An incomplete one, which a full socket may cause, is ignored."""
     kind, *words = line.decode(errors="replace").split(" ")
     try:
         if kind == "+":
             pid, start = int(words[0]), int(words[1])
-            watch.children[pid] = (Root(pid, start, leads=True), float(words[2]))
+            watched.children[pid] = (Root(pid, start, leads_group=True), float(words[2]))
         elif kind == "-":
-            watch.children.pop(int(words[0]), None)
+            watched.children.pop(int(words[0]), None)
         elif kind == "pilot":
-            watch.marks.append(Mark(words[0], range(int(words[1]), int(words[2]))))
-            watch.since.append(int(words[3]))
+            watched.marks.append(Mark(words[0], range(int(words[1]), int(words[2]))))
+            watched.since.append(int(words[3]))
     except (IndexError, ValueError):
         pass
 

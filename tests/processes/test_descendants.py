@@ -14,9 +14,9 @@ from support.workers import is_alive, wait_for
 from picas.executers import execute, run_command
 from picas.processes import descendants
 from picas.processes.descendants import (
-    Family,
     Mark,
     Marks,
+    ProcessTree,
     Root,
     marked,
     read,
@@ -55,19 +55,19 @@ def sleeper():
         process.wait()
 
 
-def root_of(process, leads=True):
-    return Root(process.pid, start_of(process.pid), leads)
+def root_of(process, leads_group=True):
+    return Root(process.pid, start_of(process.pid), leads_group)
 
 
 def is_zombie(pid):
     return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
 
 
-def end(family):
-    """End a family at once."""
-    family.is_alive()
-    family.kill()
-    wait_for(lambda: not family.is_alive())
+def end(tree):
+    """End a tree at once."""
+    tree.is_alive()
+    tree.kill()
+    wait_for(lambda: not tree.is_alive())
 
 
 class TestRead:
@@ -190,13 +190,13 @@ class TestMarks:
         assert not NO_MARK.is_on(os.getpid())
 
 
-class TestFamily:
+class TestProcessTree:
     def test_a_group_whose_leader_is_another_one_by_now_is_left_alone(self, sleeper):
         process = sleeper()
-        family = Family([root_of(process)._replace(start=start_of(process.pid) - 1)])
-        assert not family.is_alive()
-        family.terminate()
-        family.kill()
+        tree = ProcessTree([root_of(process)._replace(start=start_of(process.pid) - 1)])
+        assert not tree.is_alive()
+        tree.terminate()
+        tree.kill()
         assert is_alive(process.pid)
 
     def test_a_group_without_leader_counts_only_below_the_ancestor(self, sleeper):
@@ -205,33 +205,33 @@ class TestFamily:
         survivor = int(process.stdout.readline())
         root = root_of(process)
         process.wait()
-        assert not Family([root], ancestor=None).is_alive()
-        family = Family([root], ancestor=1)
-        assert family.is_alive()
-        end(family)
+        assert not ProcessTree([root], subreaper=None).is_alive()
+        tree = ProcessTree([root], subreaper=1)
+        assert tree.is_alive()
+        end(tree)
         assert not is_alive(survivor)
 
     def test_a_child_that_leads_no_group_is_ended_with_its_descendants_but_not_with_this_process(self, sleeper):
         process = sleeper("sleep 60 & echo $!; wait", start_new_session=False)
         grandchild = int(process.stdout.readline())
-        end(Family([root_of(process, leads=False)]))
+        end(ProcessTree([root_of(process, leads_group=False)]))
         assert not is_alive(grandchild)
 
     def test_what_was_started_after_sigterm_may_go_on_until_the_grace_period_is_over(self, sleeper):
         mark = Mark(f"mark of {time.monotonic()}", range(0))
         first = sleeper(env={**os.environ, "MARK": mark.text})
-        family = Family([root_of(first)], [mark])
-        assert family.is_alive()
-        family.terminate()
+        tree = ProcessTree([root_of(first)], [mark])
+        assert tree.is_alive()
+        tree.terminate()
         first.wait()
         now = descendants._ticks()
         wait_for(lambda: descendants._ticks() > now + 1)
         helper = sleeper(env={**os.environ, "MARK": mark.text})
-        wait_for(lambda: (helper.pid, start_of(helper.pid)) in family._known or not family.is_alive())
-        family.terminate()
-        family.terminate()
+        wait_for(lambda: (helper.pid, start_of(helper.pid)) in tree._known or not tree.is_alive())
+        tree.terminate()
+        tree.terminate()
         assert is_alive(helper.pid)
-        family.kill()
+        tree.kill()
         assert helper.wait() == -signal.SIGKILL
 
     def test_one_that_was_missed_at_first_gets_sigterm_too(self, sleeper):
@@ -239,20 +239,20 @@ class TestFamily:
         first, missed = (sleeper(env={**os.environ, "MARK": mark.text}) for _ in range(2))
         now = descendants._ticks()
         wait_for(lambda: descendants._ticks() > now + 1)
-        family = Family([root_of(first)], [mark])
-        family._known = {read(first.pid)[:2]: read(first.pid)}
-        family.terminate()
+        tree = ProcessTree([root_of(first)], [mark])
+        tree._known = {read(first.pid)[:2]: read(first.pid)}
+        tree.terminate()
         first.wait()
-        wait_for(family.is_alive)
-        wait_for(lambda: family.terminate() or missed.poll() is not None or not family.is_alive())
+        wait_for(tree.is_alive)
+        wait_for(lambda: tree.terminate() or missed.poll() is not None or not tree.is_alive())
         assert missed.wait() == -signal.SIGTERM
 
     def test_a_stopped_member_acts_on_sigterm(self, sleeper):
         process = sleeper()
         process.send_signal(signal.SIGSTOP)
-        family = Family([root_of(process)])
-        assert family.is_alive()
-        family.terminate()
+        tree = ProcessTree([root_of(process)])
+        assert tree.is_alive()
+        tree.terminate()
         assert process.wait() == -signal.SIGTERM
 
     def test_looks_at_all_processes_only_now_and_then_where_there_are_many(self, sleeper, monkeypatch):
@@ -265,10 +265,10 @@ class TestFamily:
             return iter([])
 
         monkeypatch.setattr(descendants, "_all", slow_look)
-        family = Family([root_of(process)])
+        tree = ProcessTree([root_of(process)])
         began = time.monotonic()
         while time.monotonic() < began + 0.6:
-            family.is_alive()
+            tree.is_alive()
             time.sleep(0.001)
         assert len(looks) <= (1 + descendants._MISSES) * (0.6 / descendants._LONGEST_PAUSE + 1)
 
@@ -276,22 +276,22 @@ class TestFamily:
         monkeypatch.setattr(descendants, "HAS_PROC", False)
         process = sleeper("trap '' TERM; echo; exec sleep 60")
         process.stdout.readline()
-        family = Family([root_of(process)])
-        family.terminate()
-        assert family.is_alive()
-        family.kill()
+        tree = ProcessTree([root_of(process)])
+        tree.terminate()
+        assert tree.is_alive()
+        tree.kill()
         process.wait()
-        wait_for(lambda: not family.is_alive())
-        family.kill()
+        wait_for(lambda: not tree.is_alive())
+        tree.kill()
 
     def test_without_proc_a_child_that_leads_no_group_is_ended_alone(self, sleeper, monkeypatch):
         monkeypatch.setattr(descendants, "HAS_PROC", False)
         process = sleeper(start_new_session=False)
-        family = Family([root_of(process, leads=False)])
-        assert family.is_alive()
-        family.terminate()
+        tree = ProcessTree([root_of(process, leads_group=False)])
+        assert tree.is_alive()
+        tree.terminate()
         assert process.wait() == -signal.SIGTERM
-        assert not family.is_alive()
+        assert not tree.is_alive()
 
 
 class TestReaping:

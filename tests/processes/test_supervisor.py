@@ -14,18 +14,19 @@ from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 from picas.executers import run_command
 from picas.processes import children, descendants, supervisor
 from picas.processes.descendants import Mark, Root
-from picas.processes.supervisor import end_family, listen
+from picas.processes.supervision import Supervision
+from picas.processes.supervisor import end_tree, listen
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is to be tested")
 
 TELLING = """
 from picas.processes import children
-tell = children._setup.tell
+tell = children._supervision.tell
 def note_and_tell(message):
     tell(message)
     with open("told", "a") as file:
         file.write(message + "\\n")
-children._setup.tell = note_and_tell
+children._supervision.tell = note_and_tell
 """
 """Lets a pilot note what it has told its supervisor."""
 SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
@@ -291,17 +292,17 @@ class TestWithout:
 
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch):
-        monkeypatch.setattr(children, "_setup", children._Setup())
+        monkeypatch.setattr(children, "_supervision", Supervision(children._running))
 
     def test_because_python_is_not_where_it_says(self, monkeypatch, caplog):
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         assert run_command(["true"]).exit_code == 0
-        assert "Without a supervisor" in caplog.text
+        assert "The supervisor could not be started" in caplog.text
 
     def test_because_the_script_was_made_into_a_program(self, monkeypatch):
         monkeypatch.setattr(sys, "frozen", True, raising=False)
         assert run_command(["true"]).exit_code == 0
-        assert children._setup._supervisor is None
+        assert children._supervision._supervisor is None
 
 
 class TestListen:
@@ -318,9 +319,9 @@ class TestListen:
             os.close(source)
 
     def test_knows_the_children_that_run(self):
-        watch = self.after(b"pilot text- 10 20 7\n+ 11 100 0.5\n", b"+ 12 101 30.0\n- 11\n")
-        assert watch.children == {12: (Root(12, 101, True), 30.0)}
-        assert (watch.marks, watch.since) == ([Mark("text-", range(10, 20))], [7])
+        watched = self.after(b"pilot text- 10 20 7\n+ 11 100 0.5\n", b"+ 12 101 30.0\n- 11\n")
+        assert watched.children == {12: (Root(12, 101, True), 30.0)}
+        assert (watched.marks, watched.since) == ([Mark("text-", range(10, 20))], [7])
 
     def test_after_goodbye_there_is_nothing_to_do(self):
         assert self.after(b"+ 11 100 0.5\nbye\n") is None
@@ -340,7 +341,7 @@ class TestListen:
         assert listen(0).children == {}
 
 
-class TestEndFamily:
+class TestEndTree:
     @pytest.fixture
     def child(self):
         process = subprocess.Popen(
@@ -357,27 +358,27 @@ class TestEndFamily:
         process.stdout.close()
 
     @staticmethod
-    def watch(process, start):
-        return supervisor.Watch({process.pid: (Root(process.pid, start, leads=True), 0.2)}, [], [])
+    def watched(process, start):
+        return supervisor.Watched({process.pid: (Root(process.pid, start, leads_group=True), 0.2)}, [], [])
 
     def test_kills_what_ignores_sigterm(self, child):
-        assert end_family(self.watch(child, descendants.start_of(child.pid)))
+        assert end_tree(self.watched(child, descendants.start_of(child.pid)))
         assert not is_alive(child.pid)
 
     def test_leaves_another_process_alone_that_has_the_id_by_now(self, child):
-        assert end_family(self.watch(child, descendants.start_of(child.pid) - 1))
+        assert end_tree(self.watched(child, descendants.start_of(child.pid) - 1))
         assert is_alive(child.pid)
 
     def test_gives_up_on_what_cannot_be_killed(self, child, monkeypatch):
         monkeypatch.setattr(supervisor, "KILL_WAIT", 0.2)
         monkeypatch.setattr(descendants, "send", lambda process, signum: None)
         monkeypatch.setattr(os, "killpg", lambda group, signum: None)
-        assert not end_family(self.watch(child, descendants.start_of(child.pid)))
+        assert not end_tree(self.watched(child, descendants.start_of(child.pid)))
 
 
 def test_main_does_nothing_after_goodbye(monkeypatch):
     monkeypatch.setattr(supervisor, "listen", lambda descriptor: None)
-    monkeypatch.setattr(supervisor, "end_family", lambda watch: pytest.fail("there is nothing to end"))
+    monkeypatch.setattr(supervisor, "end_tree", lambda watched: pytest.fail("there is nothing to end"))
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)]
     try:
         supervisor.main()
