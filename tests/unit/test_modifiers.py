@@ -10,7 +10,7 @@ from typing import Any, Callable
 import pytest
 from support.tokens import make_token
 
-from picas import CouchDB, Document, Task, modifiers
+from picas import Document, Task, modifiers
 from picas.modifiers import BasicTokenModifier, NestedTokenModifier, TokenModifier
 from picas.tokens.states import state_of
 
@@ -358,21 +358,3 @@ def test_the_base_class_says_what_a_subclass_has_to_do() -> None:
 def test_the_timeout_is_a_day() -> None:
     assert TokenModifier().timeout == BasicTokenModifier().timeout == NestedTokenModifier().timeout == 86400
     assert TokenModifier(5).timeout == NestedTokenModifier(timeout=5).timeout == 5
-
-
-def test_a_token_goes_through_its_life_on_a_server(client: CouchDB) -> None:
-    modifier = BasicTokenModifier()
-    token = client.save(Task(make_token(**OWN)))
-    for change, state in (
-        (modifier.lock, "locked"),
-        (modifier.set_error, "error"),
-        (modifier.scrub, "todo"),
-        (modifier.lock, "locked"),
-        (modifier.close, "error"),  # closed without an exit code
-        (lambda token: modifier.add_output(token, {"exit_code": 0}), "done"),
-    ):
-        client.save(change(token))
-        assert [row.id for row in client.view(state).rows] == ["token_0"]
-        token = client.get("token_0")
-    assert token["scrub_count"] == 1
-    assert {name: token[name] for name in OWN} == OWN

@@ -3,77 +3,12 @@
 from __future__ import annotations
 
 import math
-from itertools import product
 from typing import Any
 
 import pytest
+from support.tokens import odd_tokens
 
-from picas import CouchDB
 from picas.tokens.states import STATES, has_failed, is_in_state, javascript_condition, parse_int, state_of
-from picas.views import count_states
-
-MISSING = object()
-"""No such field."""
-
-MARKS: list[Any] = [0, 1, 99, -1, 0.5, -0.0, True, False, None, MISSING, "", " ", "0", "1", "-1", "abc", "nan", "inf"]
-MARKS += [
-    "Infinity",
-    "-Infinity",
-    "0x0",
-    "0x1F",
-    "-0x1",
-    "0b1",
-    "1_000",
-    "1e3",
-    ".5",
-    "5.",
-    "1.",
-    "\u0661",
-    "\u00a00",
-    "\u001c0",
-]
-"""What people and scripts have written into `lock` and `done`."""
-
-EXIT_CODES: list[Any] = [0, 1, -1, 137, 0.0, 0.9, -0.5, 1e-7, 1e21, 1e300, 10**30, True, False, None, MISSING]
-EXIT_CODES += ["", "0", "1", "00", "+0", "-0", " 0", "\ufeff0", "\u001c0", "\u00850", "0.9", "0x1", "0 errors", "1 0"]
-EXIT_CODES += ["abc", "\u0660", "NaN", {}, {"a": 0}, "1" * 5000, "0" * 5000]
-"""What people and scripts have written into `exit_code`."""
-
-
-def token(number: int, **fields: Any) -> dict[str, Any]:
-    content = {"_id": f"t{number:05}", "type": "token", **fields}
-    return {name: value for name, value in content.items() if value is not MISSING}
-
-
-def odd_tokens() -> list[dict[str, Any]]:
-    marks = list(product(MARKS, MARKS))
-    tokens = [token(number, lock=lock, done=done, exit_code="") for number, (lock, done) in enumerate(marks)]
-    tokens += [token(len(tokens) + number, lock=1, done=1, exit_code=code) for number, code in enumerate(EXIT_CODES)]
-    tokens += [{"_id": "z0", "type": "token"}, token(99998, lock=5, done="7", exit_code="0")]
-    return tokens
-
-
-def test_every_view_shows_the_tokens_that_python_puts_in_that_state(client: CouchDB) -> None:
-    tokens = odd_tokens()
-    assert all(client.save_documents(tokens))
-    for state in STATES:
-        in_view = {row.id for row in client.view(state).rows}
-        in_python = {content["_id"] for content in tokens if is_in_state(content, state)}
-        assert in_view == in_python, state
-        assert in_python, f"the table has no token in the state {state}"
-
-
-def test_the_overview_counts_what_python_counts(client: CouchDB) -> None:
-    tokens = odd_tokens()
-    assert all(client.save_documents(tokens))
-    states = [state_of(content) for content in tokens]
-    assert count_states(client) == {state: states.count(state) for state in STATES}
-
-
-def test_a_document_of_another_type_is_in_no_view(client: CouchDB) -> None:
-    client.save({"_id": "task", "type": "task", "lock": 0, "done": 0})
-    client.save({"_id": "bare", "lock": 0, "done": 0})
-    assert sum(count_states(client).values()) == 0
 
 
 @pytest.mark.parametrize(
