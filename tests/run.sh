@@ -1,18 +1,28 @@
 #!/bin/bash
-# Runs all tests: run.sh [--grid] [arguments of pytest]
+# Runs the tests: run.sh [--install] [unit|pool|pilot|processes|batch|pages ...] [arguments of pytest]
 #
-# Makes a virtual environment and installs in it what the tests need, and on Debian, for root, also Slurm, and with --grid
-# DIRAC. PYTHON names the Python to test with; PICAS_TEST_URL a CouchDB to test against instead of the embedded server, e.g.
-# http://admin:password@127.0.0.1:5984; PICAS_TEST_REQUIRE what must be there rather than have its tests skipped:
-# "slurm dirac", or one of them
+#   tests/run.sh --install   install what the machine lacks (as root on Debian: python3-venv, Slurm, DIRAC), run everything
+#   tests/run.sh             run everything; tests whose programs are missing are skipped, and the summary says why
+#   tests/run.sh unit        run the fast tier, which needs no server, no Node.js and less than a minute
+#
+# The words name folders below tests/. The Python packages go into a virtual environment below .venv/.
+# Environment variables:
+#   PYTHON               the Python to test with (default: python3)
+#   PICAS_TEST_URL       a CouchDB to test against instead of the embedded server: http://admin:password@127.0.0.1:5984
+#   PICAS_TEST_REQUIRE   the parts that must not be skipped: "slurm dirac", or one of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-grid=
-if [ "${1:-}" = --grid ]; then
-    grid=yes
+install=
+folders=
+while [ $# -gt 0 ]; do
+    case $1 in
+        --install) install=yes ;;
+        unit | pool | pilot | processes | batch | pages) folders="$folders tests/$1" ;;
+        *) break ;;
+    esac
     shift
-fi
+done
 
 python=${PYTHON:-python3}
 if ! version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); sys.exit(sys.version_info < (3, 9))'); then
@@ -20,26 +30,40 @@ if ! version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2]); 
     exit 1
 fi
 
+can_install() {
+    [ "$install" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null
+}
+
+apt_install() {
+    apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq "$@"
+}
+
+if [ "$install" ] && ! can_install; then
+    echo "run.sh: only root on Debian can install Slurm and DIRAC; without them their tests are skipped" >&2
+fi
+
+extras=embedded,test
+[ "$folders" != " tests/unit" ] || extras=test
 venv=$PWD/.venv/test-$version
-if [ ! -e "$venv/installed" ] || [ setup.py -nt "$venv/installed" ]; then
-    if ! "$python" -c 'import ensurepip' 2>/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-        apt-get update -q && apt-get install -yq python3-venv
+installed=$venv/installed-$extras
+if [ ! -e "$installed" ] || [ setup.py -nt "$installed" ]; then
+    if can_install && ! "$python" -c 'import ensurepip' 2>/dev/null; then
+        apt_install python3-venv
     fi
     "$python" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable '.[embedded,test]'
-    touch "$venv/installed"
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --editable ".[$extras]"
+    touch "$installed"
 fi
 
-if ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-    { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -yq slurm-wlm; } ||
-        echo "run.sh: Slurm could not be installed; its tests are skipped" >&2
+if can_install; then
+    if ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null; then
+        apt_install slurm-wlm || echo "run.sh: Slurm could not be installed" >&2
+    fi
+    "$venv/bin/python" tests/support/dirac_site.py install || echo "run.sh: DIRAC could not be installed" >&2
 fi
 
-if [ "$grid" ]; then
-    "$venv/bin/python" tests/support/dirac_site.py install ||
-        echo "run.sh: DIRAC could not be installed; its tests are skipped" >&2
-fi
-
-# Below this share of lines a whole run fails; a run of some tests does not.
-[ $# -gt 0 ] || set -- --cov-fail-under=90
-exec "$venv/bin/python" -m pytest --cov --cov-report=term:skip-covered "$@"
+# Coverage is measured, and must be high enough, in a whole run only: it slows the tests down.
+[ "$folders" ] || [ $# -gt 0 ] || set -- --cov --cov-report=term:skip-covered --cov-fail-under=90
+# A group of tests (marker xdist_group) shares one worker. More than four workers disturb tests that depend on time.
+# shellcheck disable=SC2086
+exec "$venv/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $folders "$@"

@@ -21,7 +21,7 @@ PAGES = {"README.md": ROOT / "README.md", "examples/README.md": ROOT / "examples
 
 RUN_ELSEWHERE = {
     "examples/quickstart.sh": ("tests/pages/test_quickstart.py", '"quickstart.sh"), *arguments]'),
-    "tests/run.sh --grid": (".ci/run", "exec tests/run.sh --grid"),
+    "tests/run.sh --install": (".ci/run", "exec tests/run.sh --install"),
     "grid-sandbox/build.sh": ("tests/batch/test_dirac.py", '["grid-sandbox/build.sh"]'),
     "dirac-wms-job-submit grid-example.jdl": ("tests/batch/test_dirac.py", 'dirac.submit("grid-example.jdl"'),
     "pip install .": ("tests/pages/test_quickstart.py", '"install", "--quiet", "."]'),

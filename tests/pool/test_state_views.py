@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from support.odd_tokens import odd_tokens
+from support.tokens import odd_tokens
 from support.tokens import make_token
 
 from picas import CouchDB, Task

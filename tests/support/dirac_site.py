@@ -1,6 +1,7 @@
 """A real DIRAC on this machine, for the tests: a Grid whose services, user and worker nodes are all on 127.0.0.1.
 
-As root on Debian, `python3 tests/diracs.py install` installs what it needs. It runs without root and without systemd.
+As root on Debian, `python3 tests/support/dirac_site.py install` installs what it needs. It runs without root and
+without systemd.
 """
 
 from __future__ import annotations
@@ -113,7 +114,11 @@ def missing() -> str | None:
     lacks = [program for program in ("mariadbd", "mariadb", "openssl") if not shutil.which(program, path=_FOLDERS)]
     if not _is_made():
         lacks.append(f"{DIRAC} in {VENV}")
-    return f"there is no {' and no '.join(lacks)} (root on Debian: python3 tests/diracs.py install)" if lacks else None
+    return (
+        f"there is no {' and no '.join(lacks)} (root on Debian: python3 tests/support/dirac_site.py install)"
+        if lacks
+        else None
+    )
 
 
 class Dirac:
@@ -371,7 +376,7 @@ def install() -> None:
     :raises SystemExit: if that fails, with a line that tells why
     """
     if shutil.which("dpkg-query") is None:
-        raise SystemExit("diracs.py: this is no Debian")
+        raise SystemExit("dirac_site.py: this is no Debian")
     command = ("dpkg-query", "-W", "-f", "${Status}\\n", *DEBIAN)
     states = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     if states != ["install ok installed"] * len(DEBIAN):
@@ -391,13 +396,13 @@ def _install(*command: str) -> None:
     try:
         ran = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise SystemExit(f"diracs.py: {error}") from error
+        raise SystemExit(f"dirac_site.py: {error}") from error
     if ran.returncode != 0:
         last = (ran.stderr.strip() or ran.stdout.strip()).rpartition("\n")[2]
-        raise SystemExit(f"diracs.py: {' '.join(command[:3])} failed: {last}")
+        raise SystemExit(f"dirac_site.py: {' '.join(command[:3])} failed: {last}")
 
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["install"]:
-        raise SystemExit("usage: python3 tests/diracs.py install")
+        raise SystemExit("usage: python3 tests/support/dirac_site.py install")
     install()

@@ -5,14 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import re
-import subprocess
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.places import ROOT
 
 from picas import CouchDB, config
 from picas.exceptions import SettingsError
@@ -129,21 +126,6 @@ def test_each_setting_comes_from_the_first_source_that_has_it(sources: Sources) 
     sources.write_picasconfig("PICAS_HOST_URL = 'http://py'\nPICAS_USERNAME = ''\n")
     sources.write_ini("[picas]\nhost_url = http://ini\nusername = ini\npassword = 50%off\n")
     assert as_tuple(sources.load()) == ("http://py", "env", "ini", "50%off")
-
-
-def test_picasconfig_beside_the_script_that_runs(tmp_path: Path) -> None:
-    folder = tmp_path / "a folder"
-    folder.mkdir()
-    write(
-        folder / "picasconfig.py",
-        "PICAS_HOST_URL='http://h'\nPICAS_DATABASE='d'\nPICAS_USERNAME='u'\nPICAS_PASSWORD='p'",
-    )
-    script = write(folder / "script.py", "from picas import config; print(config.load().database)")
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
-    ran = subprocess.run(
-        [sys.executable, str(script)], cwd="/", env=environment, capture_output=True, text=True, check=False
-    )
-    assert (ran.stdout, ran.stderr) == ("d\n", "")
 
 
 def test_values_that_are_no_text_become_text(sources: Sources) -> None:

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from support.odd_tokens import odd_tokens
+from support.tokens import odd_tokens
 
 from picas.tokens.states import STATES, has_failed, is_in_state, javascript_condition, parse_int, state_of
 
