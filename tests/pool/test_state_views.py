@@ -1,17 +1,16 @@
-"""The views show the same states as Python."""
+"""The states of tokens as a server's views show them."""
 
 from __future__ import annotations
 
-from support.tokens import odd_tokens
-from support.tokens import make_token
+from support.tokens import make_token, odd_tokens
 
 from picas import CouchDB, Task
 from picas.modifiers import BasicTokenModifier
-from picas.tokens import STATES, is_in_state, state_of
+from picas.tokens.states import STATES, is_in_state, state_of
 from picas.views import count_states
 
 
-def test_a_view_has_the_tokens_that_python_finds_in_its_state(client: CouchDB) -> None:
+def test_every_view_shows_the_tokens_that_python_puts_in_that_state(client: CouchDB) -> None:
     tokens = odd_tokens()
     assert all(client.save_documents(tokens))
     for state in STATES:
@@ -21,7 +20,7 @@ def test_a_view_has_the_tokens_that_python_finds_in_its_state(client: CouchDB) -
         assert in_python, f"the table has no token in the state {state}"
 
 
-def test_the_overview_has_the_same_counts_as_python(client: CouchDB) -> None:
+def test_the_overview_counts_what_python_counts(client: CouchDB) -> None:
     tokens = odd_tokens()
     assert all(client.save_documents(tokens))
     states = [state_of(content) for content in tokens]
@@ -34,9 +33,10 @@ def test_a_document_of_another_type_is_in_no_view(client: CouchDB) -> None:
     assert sum(count_states(client).values()) == 0
 
 
-def test_a_token_moves_from_view_to_view(client: CouchDB) -> None:
+def test_a_token_goes_through_its_life_on_a_server(client: CouchDB) -> None:
+    own = {"cores": 1, "my": {"nested": [1, 2]}, "input": "echo hello"}
     modifier = BasicTokenModifier()
-    token = client.save(Task(make_token(cores=1)))
+    token = client.save(Task(make_token(**own)))
     for change, state in (
         (modifier.lock, "locked"),
         (modifier.set_error, "error"),
@@ -49,4 +49,4 @@ def test_a_token_moves_from_view_to_view(client: CouchDB) -> None:
         assert [row.id for row in client.view(state).rows] == ["token_0"]
         token = client.get("token_0")
     assert token["scrub_count"] == 1
-    assert token["cores"] == 1
+    assert {name: token[name] for name in own} == own
