@@ -121,6 +121,7 @@ class Loop:
     def close(self) -> None:
         """Let the slots end, and the iterator wait no longer."""
         self.slots.close()
+        set_environment({})  # the GPUs of the last token, if this thread was its slot
         if isinstance(self._tokens, ViewIterator):
             self._tokens.rest()
 
