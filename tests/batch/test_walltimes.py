@@ -44,6 +44,7 @@ def feature(tmp_path):
     return feature
 
 
+@pytest.mark.timing
 class TestTheEndOfTheJob:
     def test_slurm_tells_its_time(self):
         end = job_end({**SLURM, "SLURM_JOB_END_TIME": str(int(time.time()) + 100)})
@@ -120,6 +121,7 @@ class TestTheEndOfTheJob:
         assert parse_time_left(text) == seconds
 
 
+@pytest.mark.timing
 class TestTheMargin:
     """Before the end there is some time in which nothing is at work any more."""
 
@@ -142,6 +144,7 @@ def test_nonsense_in_the_environment_is_refused_before_any_token_is_taken(client
     assert count_states(client)["todo"] == 1
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("quick", "nothing_left")
 @pytest.mark.parametrize("slots", [1, 3], ids=["one slot", "three slots"])
 class TestAPilot:

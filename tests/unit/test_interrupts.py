@@ -97,6 +97,7 @@ def limited(work, seconds=0.1, is_finished=never_finished, end_children=no_child
     return limit, None
 
 
+@pytest.mark.timing
 class TestTimeLimit:
     @pytest.mark.parametrize("work", [sleep_long, spin])
     def test_interrupts_code_that_takes_too_long(self, work, somewhere):
@@ -250,6 +251,7 @@ def broken_off(work, grace=NEVER, seconds=NEVER):
     return is_left, raised
 
 
+@pytest.mark.timing
 class TestBreakingOff:
     """A pilot that is told to stop does so with the code in its other threads."""
 
@@ -379,6 +381,7 @@ class TestShield:
             assert in_thread(lambda: is_shielded(threading.get_ident())) is False
 
 
+@pytest.mark.timing
 class TestWaitUntil:
     def test_tells_whether_the_condition_came_true(self):
         began = time.monotonic()
