@@ -19,7 +19,7 @@ from support.workers import is_alive, pid_in, wait_for
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-pytestmark = pytest.mark.xdist_group("dirac")  # one site serves all
+pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("dirac")]  # one site serves all
 
 SECONDS = 90.0
 """Until a job that is submitted has ended."""

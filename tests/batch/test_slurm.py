@@ -18,7 +18,7 @@ from support.workers import is_alive, wait_for
 
 from picas.views import count_states
 
-pytestmark = pytest.mark.xdist_group("slurm")  # one cluster serves all
+pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("slurm")]  # one cluster serves all
 
 QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
 """Times that let pilots notice within seconds what takes minutes otherwise."""

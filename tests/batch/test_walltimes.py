@@ -26,6 +26,7 @@ def test_an_invalid_setting_is_refused_before_any_token_is_taken(client, push, m
     assert count_states(client)["todo"] == 1
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("quick", "nothing_left")
 @pytest.mark.parametrize("slots", [1, 3], ids=["one slot", "three slots"])
 class TestAPilot:

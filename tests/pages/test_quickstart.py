@@ -54,6 +54,7 @@ def children_of(clone):
     return [line for line in processes.splitlines() if str(clone) in line and " ps " not in line]
 
 
+@pytest.mark.timing
 def test_on_a_fresh_clone_three_tokens_are_done(clone, env):
     before = snapshot(clone)
     began = time.monotonic()
@@ -67,6 +68,7 @@ def test_on_a_fresh_clone_three_tokens_are_done(clone, env):
     assert all(path.parts[0] == "picas.egg-info" for path in left), left
 
 
+@pytest.mark.timing
 def test_a_second_run_takes_seconds_and_another_server_is_used_if_the_environment_names_one(clone, env, environment):
     began = time.monotonic()
     result = quickstart(clone, {**env, **{k: v for k, v in environment.items() if k.startswith("PICAS_")}})
@@ -76,6 +78,7 @@ def test_a_second_run_takes_seconds_and_another_server_is_used_if_the_environmen
     assert OVERVIEW in result.stdout
 
 
+@pytest.mark.timing
 def test_keep_leaves_the_server_running(clone, env):
     result = quickstart(clone, env, "--keep")
     assert result.returncode == 0, result.stderr

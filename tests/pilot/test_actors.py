@@ -587,12 +587,14 @@ class TestStopConditions:
         assert actor.current_task.id == "token_1"
         assert actor.calls == calls_of(2)
 
+    @pytest.mark.timing
     def test_max_total_time_ends_the_run_between_tokens(self, client, push):
         push(20)
         work_on(client, lambda task: time.sleep(0.1), max_total_time=0.25)
         assert 1 <= count_states(client)["done"] <= 3
         assert count_states(client)["locked"] == 0
 
+    @pytest.mark.timing
     def test_max_total_time_wakes_an_idle_endless_iterator(self, client):
         actor = Recorder(client, iterator=EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER))
         began = time.monotonic()
@@ -615,6 +617,7 @@ class TestStopConditions:
         assert actor.calls == ["prepare_env", "cleanup_env"]
         assert count_states(client)["todo"] == 2
 
+    @pytest.mark.timing
     def test_a_token_whose_claim_took_too_long_is_put_back(self, client, push):
         push(1)
 
@@ -638,6 +641,7 @@ class TestStopConditions:
         assert count_states(client)["done"] == 2
 
 
+@pytest.mark.timing
 class TestTimeOut:
     """Each works in the main thread and outside it."""
 
@@ -832,6 +836,7 @@ class TestTimeOut:
         assert state_of(client.get("other")) == "done"
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("both_ways")
 class TestOutages:
     def test_while_a_token_is_processed(self, client, far, gate, push, spool):

@@ -12,6 +12,7 @@ import pytest
 RUN = Path(__file__).resolve().parents[1] / "chaos" / "run.py"
 
 
+@pytest.mark.timing
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the search for processes that are left needs /proc")
 def test_nothing_is_lost_while_everything_breaks(tmp_path):
     report = tmp_path / "report.json"

@@ -48,6 +48,7 @@ def test_01_only_a_token_that_is_free_when_it_is_read_is_locked(client, push):
     assert client.get("token_0").rev == theirs.rev
 
 
+@pytest.mark.timing
 def test_02_contention_never_raises_and_empty_answers_after_conflicts_are_asked_for_again(client, push, monkeypatch):
     """test_iterators.py"""
     push(8)
@@ -159,6 +160,7 @@ Running(connect()).run(max_scrub=3)
     assert (state_of(token), token["scrub_count"], token["attempts"][0]["outcome"]) == ("todo", 0, "stopped")
 
 
+@pytest.mark.timing
 def test_07_max_token_time_ends_the_child_with_its_group_and_python_code_too(client, push, tmp_path):
     """test_actors.py, test_interrupts.py"""
     push(2)
@@ -179,6 +181,7 @@ def test_07_max_token_time_ends_the_child_with_its_group_and_python_code_too(cli
         assert "time-out" in token["error"][0]["message"]
 
 
+@pytest.mark.timing
 def test_07_finished_work_is_never_turned_into_an_error(client, push):
     """test_actors.py"""
     push(1)
@@ -200,6 +203,7 @@ def test_08_max_tasks_counts_this_call(client, push):
     assert count_states(client)["done"] == 4
 
 
+@pytest.mark.timing
 def test_08_max_total_time_wakes_an_idle_pilot_and_starts_nothing_that_cannot_end(client, push):
     """test_actors.py"""
     began = time.monotonic()

@@ -73,6 +73,7 @@ def look_for(watch, seconds):
     return put_back
 
 
+@pytest.mark.timing
 class TestAWatch:
     def test_puts_back_the_tokens_of_a_pilot_whose_document_does_not_change(self, client, push, dead_pilot):
         push(3)
@@ -291,6 +292,7 @@ class TestAHeartbeat:
 
         Worker(client, work, heartbeat=0.05, lease=5).run(slots=3)
 
+    @pytest.mark.timing
     def test_survives_an_outage(self, client, push, far, gate):
         push(1)
 
@@ -304,6 +306,7 @@ class TestAHeartbeat:
         Worker(far, work, heartbeat=0.05, lease=NEVER).run()
         assert state_of(client.get("token_0")) == "done"
 
+    @pytest.mark.timing
     def test_stays_after_a_run_that_could_not_save_a_token(self, client, push, far, gate):
         push(1)
         Worker(far, lambda task: gate.close(), max_outage=0.1).run(max_tasks=1)
@@ -314,6 +317,7 @@ class TestAHeartbeat:
         client.save(document)
         assert look_for(Watch(client, lease=0.2), 0.5) == ["token_0"]
 
+    @pytest.mark.timing
     def test_is_waited_for_while_the_database_is_away(self, client, push, far, gate):
         push(1)
         gate.close()
@@ -329,6 +333,7 @@ class TestAHeartbeat:
         assert state_of(client.get("token_0")) == "done"
         assert "its tokens stay locked" in caplog.text
 
+    @pytest.mark.timing
     def test_an_error_of_its_own_does_not_end_it(self, client, push, monkeypatch):
         push(1)
         monkeypatch.setattr(heartbeat, "RETRY", 0.01)
@@ -346,6 +351,7 @@ class TestAHeartbeat:
         assert state_of(client.get("token_0")) == "done"
 
 
+@pytest.mark.timing
 class TestAPilotThatReturns:
     """It was cut off for longer than the lease; its token was put back, and maybe taken by another."""
 
@@ -438,6 +444,7 @@ class TestAPilotThatReturns:
         assert pilots(client) == []
 
 
+@pytest.mark.timing
 def test_the_tokens_of_a_pilot_that_was_killed_are_done_by_another(client, push, environment, tmp_path):
     push(3)
     script = tmp_path / "pilot.py"
@@ -532,6 +539,7 @@ class TestTimes:
             RunActor(client)
 
 
+@pytest.mark.timing
 def test_a_heartbeat_by_itself_writes_when_it_is_due(client):
     """What tests/benchmarks/heartbeats.py relies on."""
     pilot = Pilot()

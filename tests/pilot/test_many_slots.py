@@ -360,6 +360,7 @@ class TestRequests:
         locks = proxy.count("POST", "_bulk_docs") + proxy.count("PUT") - 8
         assert locks <= 4
 
+    @pytest.mark.timing
     def test_an_idle_endless_run_asks_seldom(self, client, push, proxied):
         proxy, far = proxied
         push(1)
@@ -495,6 +496,7 @@ class TestStopConditions:
         actor.run(slots=2, max_tasks=5, max_scrub=9)
         assert actor.count("process_task") == 5
 
+    @pytest.mark.timing
     def test_max_total_time_starts_no_more_tokens_but_lets_the_running_ones_end(self, client, push, kind):
         push(40)
         actor = kind(client, lambda task: nap(0.15))
@@ -533,6 +535,7 @@ class TestStopConditions:
         assert count_states(client)["locked"] == 0
 
 
+@pytest.mark.timing
 class TestTimeOut:
     @pytest.fixture
     def late(self):
@@ -670,6 +673,7 @@ class TestOthersMeanwhile:
         assert count_states(client)["done"] == 6
 
 
+@pytest.mark.timing
 class TestOutages:
     def test_while_slots_work_nothing_is_lost_and_the_run_goes_on(self, client, far, gate, push, spool, kind):
         push(8)
@@ -831,6 +835,7 @@ class TestIterators:
         actor.run(slots=3, max_total_time=1.0)
         assert outcomes(client, 6) == [["done"]] * 6
 
+    @pytest.mark.timing
     @pytest.mark.parametrize("inner", [Foreign, lambda client: TaskViewIterator(client, "todo")], ids=["own", "ours"])
     def test_a_slot_that_waits_for_tokens_does_not_keep_the_run_from_its_end(self, client, push, kind, inner):
         """One token, two slots: the stop function is asked when it has ended, not when the next one comes."""
@@ -841,6 +846,7 @@ class TestIterators:
         assert time.monotonic() - began < 8
         assert count_states(client)["done"] == 1
 
+    @pytest.mark.timing
     def test_a_slot_that_waits_for_tokens_does_not_hold_up_a_keyboard_interrupt(self, client, push, kind):
         push(1)
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER)
@@ -884,6 +890,7 @@ class TestIterators:
         actor.run(slots=2)
         assert count_states(client)["done"] == 3
 
+    @pytest.mark.timing
     def test_an_idle_endless_one_ends_on_time_and_leaves_no_thread_behind(self, client, kind):
         actor = kind(client, iterator=EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER))
         actor.run(slots=2, max_total_time=0.5)
@@ -1001,6 +1008,7 @@ Running(watched()).run(slots=3)
         assert not any(map(is_alive, children))
         assert_all_put_back(client, process, 3)
 
+    @pytest.mark.timing
     def test_children_that_ignore_the_signal_are_killed_after_one_grace_period(self, client, push, pilot):
         push(4)
         process = pilot("""
@@ -1065,6 +1073,7 @@ Threading(watched(), grace=1).run(slots=2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)
 
+    @pytest.mark.timing
     def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot):
         """A batch system kills the pilot soon after it has said stop."""
         push(2)
@@ -1121,6 +1130,7 @@ Cleaning(watched()).run(slots=2)
         assert outcomes(client, 2) == [["done"]] * 2
         assert process.journal[-3:] == ["broken off", "broken off", "cleanup_env"]
 
+    @pytest.mark.timing
     def test_further_signals_change_nothing(self, client, push, pilot):
         push(2)
         process = pilot("""
@@ -1143,6 +1153,7 @@ Running(watched()).run(slots=2)
         assert process.end() == 0
         assert_all_put_back(client, process, 2)
 
+    @pytest.mark.timing
     def test_while_children_are_being_started(self, client, push, pilot):
         """They are ended as any others are; the code that waits for them is left alone."""
         push(2)
@@ -1187,6 +1198,7 @@ Computing(watched()).run(slots=2)
         assert_all_put_back(client, process, 2)
         assert "their code has not ended" not in process.errors.read_text()
 
+    @pytest.mark.timing
     def test_while_tokens_are_locked_and_slots_are_about_to_begin(self, client, push, pilot):
         """No interruption is left over for the thread of a slot that has noticed the end of the run by itself."""
         push(6)
@@ -1228,6 +1240,7 @@ Quiet(client).run(slots=6)
         assert "Traceback" not in process.errors.read_text()
         assert "prepare_run" not in process.journal
 
+    @pytest.mark.timing
     def test_while_slots_wait_for_tokens(self, client, push, pilot):
         push(1)
         process = pilot("""

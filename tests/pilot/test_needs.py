@@ -129,6 +129,7 @@ class TestWhatAPilotTakes:
         assert (states(client)["token_2"], count_states(client)["locked"]) == ("todo", 0)
         assert count_states(client)["done"] >= 2
 
+    @pytest.mark.timing
     def test_what_a_token_needs_can_be_changed_while_a_pilot_waits(self, client, put):
         put({"cores": 50})
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=30)
@@ -187,6 +188,7 @@ class TestRoom:
         assert pilot.started[-1] == "token_1"
         assert count_states(client)["done"] == 5
 
+    @pytest.mark.timing
     def test_but_not_for_ever(self, client, put):
         """At each moment a small token is at work, until no further one begins."""
         put({}, {"cores": 2}, *[{}] * 60)
@@ -202,6 +204,7 @@ class TestRoom:
         assert 3 <= pilot.started.index("token_1") <= 12  # one to four times two slots, and what was locked already
         assert count_states(client)["done"] == 62
 
+    @pytest.mark.timing
     def test_a_pilot_that_waits_for_tokens_takes_the_larger_one_when_there_is_room(self, client, put):
         put({}, {"cores": 2})
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)

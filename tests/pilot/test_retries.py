@@ -258,6 +258,7 @@ class TestARetry:
         assert all(begun[token] >= when for token, when in until.items())
 
 
+@pytest.mark.timing
 class TestTokensThatWait:
     def test_are_not_the_end_of_the_view(self, client: CouchDB, push: Push, slots: int) -> None:
         push(2)
@@ -341,6 +342,7 @@ class TestTokensThatWait:
         assert time.monotonic() - began < SOON
 
 
+@pytest.mark.timing
 class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
     """By itself, without an actor."""
 
@@ -376,6 +378,7 @@ class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
         assert list(iterator) == []
 
 
+@pytest.mark.timing
 class TestTheEndOfARun:
     """While all tokens that are left wait."""
 

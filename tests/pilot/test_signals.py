@@ -81,6 +81,7 @@ Running(connect()).run()
         assert process.journal[-1] == "cleanup_env"
         assert process.journal.count("cleanup_env") == 1
 
+    @pytest.mark.timing
     def test_while_a_child_works_that_run_command_started_and_that_ignores_the_signal(self, client, push, pilot):
         push(1)
         process = pilot("""
@@ -164,6 +165,7 @@ Preparing(connect()).run()
         assert_put_back(client)
         assert process.journal == ["prepare_env", "prepare_run", "cleanup_env"]
 
+    @pytest.mark.timing
     def test_while_a_token_is_claimed(self, client, push, pilot):
         push(1)
         process = pilot("""
@@ -183,6 +185,7 @@ Noting(client).run()
         assert process.journal == ["prepare_env", "claiming", "claimed", "cleanup_env"]
         assert_put_back(client)
 
+    @pytest.mark.timing
     def test_while_a_result_is_saved(self, client, push, pilot):
         push(2)
         process = pilot("""
@@ -204,6 +207,7 @@ Saving(client).run()
         assert process.journal == ["prepare_env", "prepare_run", "saving", "saved", "cleanup_env"]
         assert count_states(client) == {"todo": 1, "locked": 0, "done": 1, "error": 0}
 
+    @pytest.mark.timing
     def test_while_a_result_is_saved_and_the_next_token_is_locked(self, client, push, pilot):
         push(3)
         process = pilot("""
@@ -256,6 +260,7 @@ Noting(connect()).run(stop_function=lambda: note("asked") or time.sleep(60))
         assert process.journal[-1] == "cleanup_env"
         assert count_states(client)["done"] == 1
 
+    @pytest.mark.timing
     @pytest.mark.parametrize("signum", SIGNALS)
     def test_while_it_waits_for_tokens(self, client, pilot, signum):
         process = pilot("""
@@ -269,6 +274,7 @@ Noting(client, iterator).run()
         assert time.monotonic() - began < 10
         assert process.journal[-1] == "cleanup_env"
 
+    @pytest.mark.timing
     def test_while_it_waits_for_the_database(self, client, pilot):
         process = pilot("""
 from picas.couch import outages
@@ -288,6 +294,7 @@ Away(client).run()
         assert time.monotonic() - began < 10
         assert process.journal[-1] == "cleanup_env"
 
+    @pytest.mark.timing
     def test_while_the_environment_is_cleaned_up(self, client, push, pilot):
         """The clean-up is not broken off, its children are not ended, and it is not done twice."""
         push(1)
@@ -306,6 +313,7 @@ note("never reached")
 
 
 class TestMoreSignals:
+    @pytest.mark.timing
     def test_further_signals_change_nothing(self, client, push, pilot):
         push(1)
         process = pilot("""
@@ -568,6 +576,7 @@ class TestStoppedTokens:
             actor.run()
         assert_put_back(client)
 
+    @pytest.mark.timing
     def test_an_exception_that_tells_of_such_a_child_is_no_failure(self, client, push):
         push(1)
         noted = threading.Event()

@@ -123,6 +123,7 @@ def is_idle(proxy):
     return proxy.polls() > 0
 
 
+@pytest.mark.timing
 class TestAnIdlePilot:
     def test_takes_a_new_token_within_a_second(self, client, far, proxy, monkeypatch):
         monkeypatch.undo()
@@ -233,6 +234,7 @@ class TestAnIdlePilot:
             wait_for(lambda: pilot.got)
 
 
+@pytest.mark.timing
 def test_of_ten_idle_pilots_one_takes_a_new_token_and_the_others_hardly_notice(location, client, through, monkeypatch):
     monkeypatch.setattr(changes, "SPREAD", 2.0)  # so that the winner has locked it before most of the others look
     proxies = [Recording(location.url) for _ in range(10)]
@@ -263,6 +265,7 @@ def test_of_ten_idle_pilots_one_takes_a_new_token_and_the_others_hardly_notice(l
             proxy.__exit__(None, None, None)
 
 
+@pytest.mark.timing
 class TestTokensThatBecomeFreeJustNow:
     """Between the look that found none and the moment when the pilot listens."""
 
@@ -316,6 +319,7 @@ NO_FEEDS = {
 }
 
 
+@pytest.mark.timing
 class TestAFeedThatDoesNotWork:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("answer", BROKEN_FEEDS)
@@ -364,6 +368,7 @@ class TestAFeedThatDoesNotWork:
             wait_for(lambda: pilot.got, SOON)
 
 
+@pytest.mark.timing
 class TestTheEndOfAnIdleIteration:
     @pytest.fixture(params=["feed", "no feed"])
     def idle(self, request, far, proxy):

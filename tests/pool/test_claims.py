@@ -306,6 +306,7 @@ class TestCost:
         assert proxy.count("PUT", "token_") == 1
         assert {client.get(name).rev[:2] for name in numbered(2, 3, 4)} == {"1-"}
 
+    @pytest.mark.timing
     def test_none_is_locked_either_that_could_not_end_in_time(self, proxy, far, client, push):
         push(3)
         worker = Worker(far, lambda task: time.sleep(0.3))
@@ -583,6 +584,7 @@ def test_one_fault_in_any_single_request_changes_nothing(location, client, throu
     assert number > 5
 
 
+@pytest.mark.timing
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("slots", [1, 3])

@@ -570,6 +570,7 @@ class TestHttp:
         picked = http.post(feed, params={"filter": "_selector"}, json={"selector": {"name": "a"}}).json()
         assert [row["id"] for row in picked["results"]] == ["a"]
 
+    @pytest.mark.timing
     def test_changes_that_are_waited_for(self, http, db, shared):
         feed = f"{db}/_changes"
         before = time.monotonic()

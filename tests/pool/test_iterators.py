@@ -274,6 +274,7 @@ class TestContention:
         next(TaskViewIterator(client, "todo"))
         assert waits == [getattr(claims, longest)]
 
+    @pytest.mark.timing
     def test_an_empty_answer_right_after_conflicts_is_asked_for_again(self, client, push, monkeypatch):
         push(1)
         rival = client.copy()
@@ -431,6 +432,7 @@ class TestPrioritizedViewIterator:
 
 
 class TestEndlessViewIterator:
+    @pytest.mark.timing
     def test_waits_for_tokens_that_come_later(self, client):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         timer = threading.Timer(0.2, lambda: client.copy().save(make_token(0)))
@@ -469,6 +471,7 @@ class TestEndlessViewIterator:
         assert list(iterator) == []
         assert len(calls) == 4
 
+    @pytest.mark.timing
     def test_a_stop_wakes_it(self, client):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         timer = threading.Timer(0.2, iterator.stop)
@@ -478,6 +481,7 @@ class TestEndlessViewIterator:
         assert time.monotonic() - began < 5
         assert iterator.is_cancelled()
 
+    @pytest.mark.timing
     def test_the_deadline_wakes_it(self, client):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         iterator.deadline = time.monotonic() + 0.2

@@ -75,6 +75,7 @@ def test_no_outage_no_word(caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.timing
 def test_the_last_error_is_raised_when_it_lasts_too_long():
     action = Flaky(*[Unreachable(str(number)) for number in range(1000)])
     began = time.monotonic()
@@ -94,6 +95,7 @@ def test_pauses_grow_and_are_bounded(monkeypatch):
     assert len(set(pauses)) == 12  # pilots do not march in step
 
 
+@pytest.mark.timing
 def test_a_stop_ends_the_waiting(monkeypatch):
     monkeypatch.setattr(outages, "FIRST_PAUSE", 60.0)
     began = time.monotonic()

@@ -495,6 +495,7 @@ class TestWithoutAQuorum:
         withdraw(through, stray)
         assert cluster.count("PUT", "_local/picas_probe_") == cluster.count("DELETE", "_local/picas_probe_") == 1
 
+    @pytest.mark.timing
     def test_a_pilot_waits_and_then_settles_what_it_has_begun(self, through, client, cluster, push):
         push(3)
         cluster.has_quorum = False

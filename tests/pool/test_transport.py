@@ -83,6 +83,7 @@ def test_the_default_time_outs_are_ten_and_sixty_seconds() -> None:
     assert Session().timeouts == Timeouts(10.0, 60.0)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(("method", "error"), [("GET", Unreachable), ("PUT", LostAnswer)])
 def test_a_server_that_says_nothing_is_given_up(silent: int, method: str, error: type[Exception]) -> None:
     session = quick(timeouts=Timeouts(connect=30, read=0.1), retry_pauses=())
@@ -92,6 +93,7 @@ def test_a_server_that_says_nothing_is_given_up(silent: int, method: str, error:
     assert 0.1 <= time.monotonic() - began < 5
 
 
+@pytest.mark.timing
 def test_a_handshake_that_never_ends_counts_as_connecting(silent: int) -> None:
     session = quick(timeouts=Timeouts(connect=0.1, read=30), retry_pauses=())
     began = time.monotonic()
@@ -115,6 +117,7 @@ def test_a_connection_that_is_never_accepted_is_given_up() -> None:
             session.request("PUT", f"http://127.0.0.1:{listener.getsockname()[1]}/db/a")
 
 
+@pytest.mark.timing
 def test_a_slow_answer_in_time_is_an_answer(serve: Callable[..., Double]) -> None:
     double = serve()
     double.answer = lambda request: (time.sleep(0.1), OK)[1]

@@ -217,6 +217,7 @@ class TestProcessTree:
         end(ProcessTree([root_of(process, leads_group=False)]))
         assert not is_alive(grandchild)
 
+    @pytest.mark.timing
     def test_what_was_started_after_sigterm_may_go_on_until_the_grace_period_is_over(self, sleeper):
         mark = Mark(f"mark of {time.monotonic()}", range(0))
         first = sleeper(env={**os.environ, "MARK": mark.text})
@@ -255,6 +256,7 @@ class TestProcessTree:
         tree.terminate()
         assert process.wait() == -signal.SIGTERM
 
+    @pytest.mark.timing
     def test_looks_at_all_processes_only_now_and_then_where_there_are_many(self, sleeper, monkeypatch):
         process = sleeper()
         looks = []

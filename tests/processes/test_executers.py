@@ -152,6 +152,7 @@ class TestRunCommand:
         run_command('echo "$OURS $THEIRS"', env={"THEIRS": "2"}, shell=True, stdout="out")
         assert (tmp_path / "out").read_text() == "1 2\n"
 
+    @pytest.mark.timing
     def test_says_how_long_it_took(self):
         assert 0.2 <= run_command(["sleep", "0.2"]).seconds < 5
 
@@ -197,6 +198,7 @@ class TestToken:
         assert (tmp_path / "out").read_text() == "u\n"
 
 
+@pytest.mark.timing
 class TestTimeout:
     def test_the_child_gets_sigterm_and_can_clean_up(self, tmp_path):
         script = "trap 'echo cleaned > cleaned; exit 5' TERM; echo > ready; while true; do sleep 0.05; done"
@@ -320,6 +322,7 @@ class TestDescendants:
         assert not is_alive(int(Path("escaped.pid").read_text()))
         assert self.alive() == []
 
+    @pytest.mark.timing
     def test_a_time_out_of_run_command_ends_them(self):
         wait = "while [ ! -s escaped.pid ]; do sleep 0.01; done"
         result = run_command(f"setsid -f {SLEEPER}; {wait}; sleep 60", shell=True, timeout=1, stdout="log")
@@ -340,6 +343,7 @@ class TestDescendants:
         self.end_when("hopping", execute, python(hopper(0.003)), grace=0.2)
         assert self.alive() == []
 
+    @pytest.mark.timing
     def test_a_fork_bomb_ends(self):
         began = time.monotonic()
         self.end_when("forking", execute, python(BOMB), grace=0.2)
@@ -427,6 +431,7 @@ end_all([child], 10)
 """
         run(body)
 
+    @pytest.mark.timing
     def test_can_have_children_itself_and_ends_them_with_their_descendants(self, run):
         body = """
 execute(["true"])
@@ -474,6 +479,7 @@ class TestRunning:
         executers.end(process, 0.2)
         assert not any(map(is_alive, pids(tmp_path).values()))
 
+    @pytest.mark.timing
     def test_one_that_has_ended_is_no_work(self):
         process = subprocess.Popen(["true"])
         process.wait()

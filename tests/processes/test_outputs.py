@@ -158,6 +158,7 @@ class TestMuch:
             assert (tmp_path / f"out{number}").read_text() == expected
 
 
+@pytest.mark.timing
 class TestBrokenOff:
     def test_what_was_written_before_a_time_out_and_on_sigterm_is_there(self, tmp_path):
         script = "trap 'echo cleaned; exit 1' TERM; echo began; while true; do sleep 0.05; done"

@@ -95,6 +95,7 @@ def limited(work, seconds=0.1, is_finished=never_finished, end_children=no_child
     return limit, None
 
 
+@pytest.mark.timing
 class TestTimeLimit:
     @pytest.mark.parametrize("work", [sleep_long, spin])
     def test_interrupts_code_that_takes_too_long(self, work, somewhere):
@@ -248,6 +249,7 @@ def broken_off(work, grace=NEVER, seconds=NEVER):
     return is_left, raised
 
 
+@pytest.mark.timing
 class TestBreakingOff:
     """A pilot that is told to stop does so with the code in its other threads."""
 

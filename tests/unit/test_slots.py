@@ -96,6 +96,7 @@ def test_collecting_does_not_wait_for_tokens_that_are_still_at_work(slots):
     assert two.collect(PATIENCE) == ["slow"]
 
 
+@pytest.mark.timing
 def test_collecting_gives_up_after_its_time(slots):
     go = threading.Event()
     one = slots(1, lambda token: go.wait(PATIENCE))
@@ -125,6 +126,7 @@ def test_collecting_outlives_a_signal_handler_that_takes_longer_than_the_wait(sl
         go.set()
 
 
+@pytest.mark.timing
 def test_collecting_ends_early_if_there_is_something_else_to_do(slots):
     one = slots(1)
     began = time.monotonic()

@@ -41,3 +41,15 @@ def test_the_server_of_other_tests_is_not_available(request: pytest.FixtureReque
 def test_tests_run_in_the_main_thread() -> None:
     """Python calls signal handlers there only; pytest-xdist could run tests in another thread."""
     assert threading.current_thread() is threading.main_thread()
+
+
+def test_only_a_test_that_depends_on_real_time_runs_again(request: pytest.FixtureRequest) -> None:
+    for item in request.session.items:
+        again = item.get_closest_marker("flaky")
+        assert (again is not None) == (item.get_closest_marker("timing") is not None), item.nodeid
+        assert again is None or again.kwargs == {"reruns": 1}
+
+
+def test_every_test_has_the_marker_of_its_folder(request: pytest.FixtureRequest) -> None:
+    for item in request.session.items:
+        assert item.get_closest_marker(item.path.parent.name), item.nodeid

@@ -127,6 +127,7 @@ def test_head_and_tail_of_a_file(tmp_path: Path, size: int, limit: int, expected
     assert read_capped(path, limit) == read_capped(str(path), limit) == expected
 
 
+@pytest.mark.timing
 class TestWaitUntil:
     def test_returns_whether_the_condition_became_true(self) -> None:
         began = time.monotonic()
