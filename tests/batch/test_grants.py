@@ -15,6 +15,7 @@ from picas.tokens.resources import Resources
 pytestmark = pytest.mark.usefixtures("machine")
 
 
+@pytest.mark.timing
 class TestTheMargin:
     """Some time before the end of the job, no token is at work any more."""
 

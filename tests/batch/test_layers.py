@@ -139,6 +139,7 @@ class TestGPUs:
         assert granted_gpus(environment).names == []
 
 
+@pytest.mark.timing
 class TestTheEnd:
     def test_the_earliest_counts(self, feature):
         now = int(time.time())

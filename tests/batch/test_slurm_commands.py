@@ -29,6 +29,7 @@ def command(monkeypatch, tmp_path):
     return command
 
 
+@pytest.mark.timing
 class TestTheEnd:
     def test_is_in_a_variable(self):
         end = Slurm().end({**JOB, "SLURM_JOB_END_TIME": str(int(time.time()) + 100)})
