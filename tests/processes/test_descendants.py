@@ -30,11 +30,6 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="on
 NO_MARK = Mark("no process has this", range(0))
 
 
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def sleeper():
     """Start a process that sleeps, in a session of its own; it is gone after the test."""

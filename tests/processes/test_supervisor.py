@@ -33,11 +33,6 @@ SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
 """Leaves a process that has nothing to do any more with the command that has started it."""
 
 
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def tagged(monkeypatch):
     """Return what tells of the processes that the test has started which are alive; none is in the end."""
