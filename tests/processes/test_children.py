@@ -33,17 +33,17 @@ while True:
         os._exit(0)
     os.wait()
 """
-"""32 processes that ignore SIGTERM, each in a group of its own, and that fork without end."""
+"""32 processes that ignore SIGTERM, each in its own process group, and that fork endlessly."""
 
 
 @linux_only
 class TestDescendants:
-    """Of a child that is ended end too, wherever they have gone."""
+    """The descendants of a child end with it, wherever they have moved."""
 
     @pytest.fixture(autouse=True)
     def tagged(self, monkeypatch):
-        """Mark what the test starts, and leave nothing of it."""
-        execute(["true"])  # the first child brings the keeper, which stays
+        """Mark the processes that the test starts, and kill those that are left."""
+        execute(["true"])  # the first child starts the supervisor, which stays
         tag = f"test {os.getpid()} {time.monotonic()}"
         monkeypatch.setenv("TEST_TAG", tag)
         self.mark = descendants.Mark(tag, range(0))
@@ -59,7 +59,7 @@ class TestDescendants:
 
     @staticmethod
     def end_when(file, action, *args, grace=10, **options):
-        """Call what runs a command, in a thread, and end that when a file is there; return what it returned."""
+        """Call `action`, which runs a command, in a thread; end the command when a file exists; return the result."""
         results = []
         thread = threading.Thread(target=lambda: results.append(action(*args, **options)))
         thread.start()
@@ -102,7 +102,7 @@ class TestDescendants:
         assert result.timed_out
         assert self.alive() == []
 
-    def test_with_an_interruption_they_end(self):
+    def test_an_interruption_ends_them(self):
         class Interruption(BaseException):
             pass
 
@@ -112,11 +112,11 @@ class TestDescendants:
             raise Interruption
         assert self.alive() == []
 
-    def test_one_that_goes_on_in_ever_new_processes_ends(self):
+    def test_a_process_that_keeps_forking_and_ending_is_ended(self):
         self.end_when("hopping", execute, [sys.executable, "-c", hopper(0.003)], grace=0.2)
         assert self.alive() == []
 
-    def test_a_fork_bomb_ends(self):
+    def test_a_fork_bomb_is_ended(self):
         began = time.monotonic()
         self.end_when("forking", execute, [sys.executable, "-c", BOMB], grace=0.2)
         assert time.monotonic() - began < 20
@@ -128,7 +128,7 @@ class TestDescendants:
         self.end_when("escaped.pid", execute, script, shell=True, grace=30)
         assert Path("cleaned").exists()
 
-    def test_those_of_other_children_go_on(self):
+    def test_descendants_of_other_children_go_on(self):
         run_command(f"setsid -f {SLEEPER}", shell=True)
         wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
         own = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -138,7 +138,7 @@ class TestDescendants:
         own.kill()
         own.wait()
 
-    def test_of_a_user_s_own_popen_those_end_that_have_their_parents(self):
+    def test_descendants_of_a_users_own_popen_end_if_their_parents_are_alive(self):
         process = subprocess.Popen(f"{SLEEPER} & wait; true", shell=True)
         wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
         assert end_all([process], 10)
@@ -146,8 +146,8 @@ class TestDescendants:
         assert self.alive() == []
 
     @pytest.mark.parametrize("is_stubborn", [False, True])
-    def test_if_the_system_tells_nothing_at_least_the_child_ends(self, monkeypatch, is_stubborn):
-        """As when this process has no descriptor left to read with."""
+    def test_if_processes_can_not_be_looked_up_at_least_the_child_ends(self, monkeypatch, is_stubborn):
+        """For example because this process has no free descriptor."""
         script = "trap '' TERM; echo; exec sleep 60" if is_stubborn else "echo; exec sleep 60"
         process = subprocess.Popen(["sh", "-c", script], stdout=subprocess.PIPE, start_new_session=True)
         process.stdout.readline()
@@ -157,8 +157,8 @@ class TestDescendants:
         assert process.returncode == (-signal.SIGKILL if is_stubborn else -signal.SIGTERM)
         process.stdout.close()
 
-    def test_the_end_of_a_child_that_leaves_nothing_is_cheap(self, monkeypatch):
-        """Nobody looks at the processes of the whole machine, of which there may be thousands."""
+    def test_the_end_of_a_child_without_descendants_is_cheap(self, monkeypatch):
+        """It needs no scan of all processes, which may be thousands."""
 
         def look():
             raise AssertionError
@@ -168,7 +168,7 @@ class TestDescendants:
             assert run_command(["true"]).exit_code == 0
             assert execute(["true"])[1] == 0
 
-    def test_of_a_command_that_ended_in_time_are_left_alone(self):
+    def test_background_processes_of_a_command_that_ended_are_not_ended(self):
         result = run_command(f"setsid -f {SLEEPER}", shell=True, timeout=60)
         assert (result.timed_out, result.exit_code) == (False, 0)
         wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
@@ -177,7 +177,7 @@ class TestDescendants:
 
 
 class TestForked:
-    """A process that the user's own code has forked."""
+    """A process that user code has forked."""
 
     @pytest.fixture
     def run(self, tmp_path):
@@ -187,7 +187,7 @@ class TestForked:
 
         return run
 
-    def test_has_no_part_in_the_children_of_its_parent(self, run):
+    def test_does_not_own_the_children_of_its_parent(self, run):
         body = """
 thread = threading.Thread(target=run_command, args=(["sleep", "60"],))
 thread.start()
@@ -203,7 +203,7 @@ end_all([child], 10)
 """
         run(body)
 
-    def test_can_have_children_itself_and_ends_them_with_their_descendants(self, run):
+    def test_can_start_children_and_ends_them_with_their_descendants(self, run):
         body = """
 execute(["true"])
 pid = os.fork()
@@ -218,7 +218,7 @@ assert os.waitpid(pid, 0)[1] == 0
 
 
 class TestRunning:
-    def test_tells_the_children_of_all_threads_or_of_one(self, tmp_path):
+    def test_returns_the_children_of_all_threads_or_of_one(self, tmp_path):
         done = threading.Event()
         threads = []
 
@@ -229,7 +229,7 @@ class TestRunning:
 
         thread = threading.Thread(target=work, args=("one",))
         thread.start()
-        wait_for(lambda: (tmp_path / "one").exists() and running())  # it may write before it is noted here
+        wait_for(lambda: (tmp_path / "one").exists() and running())  # the child may write before it is recorded
         (child,) = running()
         assert running(threads[0]) == [child]
         assert running(threading.get_ident()) == []
@@ -238,19 +238,19 @@ class TestRunning:
         assert done.is_set()
         assert end_all([child], 5) is False
 
-    def test_a_popen_of_the_user_s_own_is_ended_alone(self):
-        """It has no group of its own: the signal must not hit the pilot."""
+    def test_a_users_own_popen_is_ended_without_its_process_group(self):
+        """The pilot is in the same process group and must not get the signal."""
         process = subprocess.Popen(["sleep", "60"])
         end(process, 5)
         assert process.returncode == -signal.SIGTERM
 
-    def test_a_popen_that_leads_a_group_is_ended_with_it(self, tmp_path):
+    def test_a_popen_that_leads_a_process_group_is_ended_with_it(self, tmp_path):
         process = subprocess.Popen(["sh", "-c", TREE], start_new_session=True)
         wait_for((tmp_path / "child").exists)
         end(process, 0.2)
         assert not any(map(is_alive, pids(tmp_path).values()))
 
-    def test_one_that_has_ended_is_no_work(self):
+    def test_ending_a_process_that_has_ended_takes_no_time(self):
         process = subprocess.Popen(["true"])
         process.wait()
         began = time.monotonic()
@@ -258,8 +258,8 @@ class TestRunning:
         assert time.monotonic() - began < 5
 
     @linux_only
-    def test_zombies_that_nobody_reaps_do_not_hold_it_up(self):
-        """In a container without an init they stay for ever: here this test leaves one in the child's group."""
+    def test_unreaped_zombies_do_not_delay_the_end(self):
+        """In a container without an init process they stay for ever. This test leaves one in the child's group."""
         process = subprocess.Popen(["sleep", "60"], preexec_fn=os.setpgrp)  # noqa: PLW1509
         join = {"preexec_fn": lambda: os.setpgid(0, process.pid)}
         zombie = subprocess.Popen(["true"], **join)

@@ -1,4 +1,4 @@
-"""Commands as children: their output, their environment, and that all that descends from them ends."""
+"""Running commands: their output, their environment, time-outs."""
 
 import json
 import os
@@ -27,20 +27,20 @@ class TestExecute:
         assert process.returncode == exit_code == 3
         assert (stdout, stderr) == (b"out\n", b"err\n")
 
-    def test_output_that_is_no_text_comes_as_it_is(self):
+    def test_binary_output_is_unchanged(self):
         assert execute(["printf", r"\377\000\r\n"])[2] == b"\xff\x00\r\n"
 
     def test_much_output_on_both_streams_does_not_block(self):
         out, err = execute(["sh", "-c", "head -c 500000 /dev/zero; head -c 500000 /dev/zero >&2"])[2:]
         assert (len(out), len(err)) == (500_000, 500_000)
 
-    def test_a_shell_reads_a_text_if_told_so(self):
+    def test_a_text_can_be_run_in_a_shell(self):
         assert execute("echo $((6 * 7)) | cat", shell=True)[1:] == (0, b"42\n", b"")
 
-    def test_a_child_that_a_signal_ends_has_a_negative_exit_code(self):
+    def test_a_signal_that_ends_the_child_is_a_negative_exit_code(self):
         assert execute(["sh", "-c", "kill -TERM $$"])[1] == -signal.SIGTERM
 
-    def test_a_command_that_is_not_there_raises(self):
+    def test_a_missing_command_raises(self):
         with pytest.raises(FileNotFoundError):
             execute(["no-such-command"])
 
@@ -48,7 +48,7 @@ class TestExecute:
         process, _, stdout, _ = execute(python("import os; print(os.getpgid(0), os.getsid(0))"))
         assert stdout.split() == [str(process.pid).encode()] * 2
 
-    def test_a_child_that_is_interrupted_ends_with_all_its_group(self, tmp_path):
+    def test_an_interruption_ends_the_child_and_its_process_group(self, tmp_path):
         class Interruption(BaseException):
             pass
 
@@ -74,7 +74,7 @@ class TestExecute:
 
 class TestExecuteOld:
     @pytest.mark.parametrize("command", ["true", "exit 3", "kill -TERM $$", "kill -9 $$"])
-    def test_returns_the_wait_status_as_os_system_does(self, command):
+    def test_returns_the_same_wait_status_as_os_system(self, command):
         assert execute_old(command) == os.system(command)
 
     def test_shows_the_output(self, capfd):
@@ -90,25 +90,25 @@ class TestRunCommand:
         assert (tmp_path / "err").read_bytes() == b"err\n"
         assert result.process.returncode == 4
 
-    def test_output_that_is_no_text_is_written_as_it_is(self, tmp_path):
+    def test_binary_output_is_written_unchanged(self, tmp_path):
         run_command(["printf", r"\377\000\r\n"], stdout="out")
         assert (tmp_path / "out").read_bytes() == b"\xff\x00\r\n"
 
-    def test_both_streams_can_go_to_one_file_however_that_is_named(self, tmp_path):
+    def test_both_streams_can_go_to_the_same_file_under_two_names(self, tmp_path):
         script = "echo one; echo two >&2; echo three"
         run_command(["sh", "-c", script], stdout="log", stderr=tmp_path / "log")
         assert (tmp_path / "log").read_text() == "one\ntwo\nthree\n"
 
-    def test_an_older_file_is_replaced(self, tmp_path):
+    def test_an_existing_file_is_replaced(self, tmp_path):
         (tmp_path / "log").write_text("a long text of an earlier run")
         run_command(["echo", "new"], stdout="log")
         assert (tmp_path / "log").read_text() == "new\n"
 
-    def test_without_files_the_output_is_this_process_s(self, capfd):
+    def test_without_files_the_output_goes_to_that_of_this_process(self, capfd):
         run_command(["sh", "-c", "echo out; echo err >&2"])
         assert capfd.readouterr() == ("out\n", "err\n")
 
-    def test_a_file_that_cannot_be_written_raises_and_nothing_runs(self, tmp_path):
+    def test_an_unwritable_file_raises_and_nothing_runs(self, tmp_path):
         with pytest.raises(FileNotFoundError):
             run_command(["touch", "ran"], stdout="no/such/folder/log")
         assert not (tmp_path / "ran").exists()
@@ -123,10 +123,10 @@ class TestRunCommand:
         run_command('echo "$OURS $THEIRS"', env={"THEIRS": "2"}, shell=True, stdout="out")
         assert (tmp_path / "out").read_text() == "1 2\n"
 
-    def test_says_how_long_it_took(self):
+    def test_the_result_has_the_duration(self):
         assert 0.2 <= run_command(["sleep", "0.2"]).seconds < 5
 
-    def test_what_the_child_leaves_running_in_the_background_runs_on(self, tmp_path):
+    def test_background_processes_of_the_command_go_on(self, tmp_path):
         run_command(["sh", "-c", "sleep 30 & echo $! > service"])
         pid = int((tmp_path / "service").read_text())
         assert is_alive(pid)
@@ -140,30 +140,30 @@ class TestToken:
         lines = [line.partition("=") for line in Path("environment").read_text(encoding="utf-8").split("\0")]
         return {name: value for name, _, value in lines if name.startswith("PICAS_TOKEN")}
 
-    def test_its_id_and_input_are_offered(self):
+    def test_its_id_and_input_are_in_the_environment(self):
         token = Task({"_id": "token_7", "input": 'echo "h\u00e9\nllo"'})
         assert self.environment_of(token) == {"PICAS_TOKEN_ID": "token_7", "PICAS_TOKEN_INPUT": 'echo "h\u00e9\nllo"'}
 
     @pytest.mark.parametrize("content", [{"a": [1, None, "x"]}, [1, 2], 7, None, True])
-    def test_an_input_that_is_no_text_comes_as_json(self, content):
+    def test_an_input_that_is_not_a_text_is_passed_as_json(self, content):
         environment = self.environment_of({"_id": "t", "input": content})
         assert json.loads(environment["PICAS_TOKEN_INPUT"]) == content
 
-    def test_a_token_without_input_has_an_empty_one(self):
+    def test_a_missing_input_is_passed_as_an_empty_text(self):
         assert self.environment_of({"_id": "t"}) == {"PICAS_TOKEN_ID": "t", "PICAS_TOKEN_INPUT": ""}
 
     @pytest.mark.parametrize(
         "content", ["a\0b", "x" * 200_000, "\u20ac" * 40_000, "\ud800"], ids=["zero", "long", "wide", "half"]
     )
-    def test_an_input_that_no_environment_can_hold_is_left_out(self, content, monkeypatch):
+    def test_an_input_that_does_not_fit_an_environment_is_left_out(self, content, monkeypatch):
         monkeypatch.setenv("PICAS_TOKEN_INPUT", "of the pilot's own token")
         assert self.environment_of({"_id": "t", "input": content}) == {"PICAS_TOKEN_ID": "t"}
 
-    def test_the_largest_input_that_is_offered_can_be_run(self):
+    def test_the_largest_input_that_is_passed_works(self):
         content = "x" * (executers._MAX_VARIABLE - 1)
         assert self.environment_of({"_id": "t", "input": content})["PICAS_TOKEN_INPUT"] == content
 
-    def test_variables_of_the_caller_win(self, tmp_path):
+    def test_variables_of_the_caller_take_precedence(self, tmp_path):
         run_command("echo $PICAS_TOKEN_ID", shell=True, token={"_id": "t"}, env={"PICAS_TOKEN_ID": "u"}, stdout="out")
         assert (tmp_path / "out").read_text() == "u\n"
 
@@ -176,7 +176,7 @@ class TestTimeout:
         assert (tmp_path / "cleaned").exists()
         assert result.seconds < 10
 
-    def test_after_the_grace_period_the_whole_group_is_killed(self, tmp_path, caplog):
+    def test_after_the_grace_period_the_whole_process_group_is_killed(self, tmp_path, caplog):
         result = run_command(["sh", "-c", TREE], timeout=1, grace=0.3)
         assert (result.timed_out, result.exit_code) == (True, -signal.SIGKILL)
         assert not any(map(is_alive, pids(tmp_path).values()))
@@ -188,7 +188,7 @@ class TestTimeout:
         assert result.exit_code == -signal.SIGTERM
         assert not is_alive(int((tmp_path / "stubborn").read_text()))
 
-    def test_nobody_waits_for_the_grace_period_if_all_end_at_once(self):
+    def test_the_grace_period_ends_early_if_all_processes_end(self):
         result = run_command(["sh", "-c", "sleep 60 & sleep 60"], timeout=0.2, grace=30)
         assert result.seconds < 10
 
@@ -196,6 +196,6 @@ class TestTimeout:
         result = run_command(["sh", "-c", "kill -STOP $$"], timeout=0.3, grace=30)
         assert result.seconds < 10
 
-    def test_a_command_that_ends_in_time_is_left_alone(self):
+    def test_a_command_that_ends_in_time_is_not_ended(self):
         result = run_command(["sh", "-c", "exit 0"], timeout=30)
         assert (result.timed_out, result.exit_code) == (False, 0)
