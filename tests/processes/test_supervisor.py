@@ -21,12 +21,12 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="ne
 
 RECORDING = """
 from picas.processes import children
-tell = children._supervision.tell
-def record_and_tell(message):
-    tell(message)
-    with open("told", "a") as file:
+send = children._supervision._send
+def record_and_send(message):
+    send(message)
+    with open("sent", "a") as file:
         file.write(message + "\\n")
-children._supervision.tell = record_and_tell
+children._supervision._send = record_and_send
 """
 """Makes a pilot record the messages that it sends to its supervisor."""
 SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
@@ -77,8 +77,8 @@ def is_supervisor(process):
 
 def kill(process):
     """Kill a pilot as soon as its supervisor knows about a child."""
-    wait_for(lambda: Path("told").exists() and Path("told").read_text().splitlines()[-1:])
-    wait_for(lambda: Path("told").read_text().splitlines()[-1].startswith("+"))
+    wait_for(lambda: Path("sent").exists() and Path("sent").read_text().splitlines()[-1:])
+    wait_for(lambda: Path("sent").read_text().splitlines()[-1].startswith("+"))
     process.kill()
     process.wait()
 
