@@ -1,6 +1,6 @@
-"""Interrupt Python code from outside: when its time is up, or when the pilot is told to stop.
+"""Interrupt Python code from outside: when its time is up, or when the pilot has to stop.
 
-What must not be torn in two (a lock that is being written, a child that is being started) runs `shielded`.
+Code that must not be interrupted half-way (saving a lock, starting a child) runs in a `shielded` block.
 """
 
 from __future__ import annotations
@@ -14,27 +14,27 @@ from types import FrameType, TracebackType
 from typing import Any, Callable
 
 from ..exceptions import TokenTimeout
-from ..util import wait_until
+from ..util import never, wait_until
 
 SETTLE = 5.0
-"""Seconds that the code has to end by itself once its children are gone, before it is interrupted."""
+"""Seconds that code has to end by itself after its children were ended, before it is interrupted."""
 RETRY = 0.2
-"""Seconds until code that was shielded is interrupted after all."""
+"""Seconds between two attempts to interrupt code that is shielded."""
 
-# The signal that wakes the main thread out of a system call. Its default is to be ignored, so one that comes late does
-# no harm.
+# The signal that interrupts a system call of the main thread. It is ignored by default, so it does no harm if it comes
+# too late.
 _WAKE = signal.SIGURG
 
-_shields: dict[int, int] = {}  # how many shields each thread stands behind, by its identifier
-_deferred: list[Callable[[], None]] = []
-_on_the_way: set[int] = set()  # the threads that an exception was sent to and has not hit yet
-_delivery = threading.Lock()  # held by a watch while it interrupts, so that a shield is not raised in between
+_shields: dict[int, int] = {}  # the number of nested shields of each thread, by its identifier
+_deferred: list[Callable[[], None]] = []  # at most one action, for the end of the main thread's shield
+_pending: set[int] = set()  # threads to which an exception was sent that they have not raised yet
+_delivery = threading.Lock()  # held while a thread is interrupted, so that it does not enter a shield meanwhile
 
 
-class _Block:
-    """A block of code whose end puts back the shields that its thread stood behind before.
+class _ShieldBlock:
+    """A `with` block that restores the shields of its thread when it is left.
 
-    No generator: one that an interruption leaves half-way would put them back whenever it is collected.
+    It is not a generator: an interrupted generator would restore them whenever it is garbage-collected.
     """
 
     def __init__(self) -> None:
@@ -50,20 +50,20 @@ class _Block:
             _drop_shield(self._thread)
 
 
-class _Shielded(_Block):
+class _Shielded(_ShieldBlock):
     def __enter__(self) -> None:
         try:
             _shields[self._thread] = self._depth + 1
             if not _is_main_thread():
                 with _delivery:
-                    pass  # a watch that saw no shield has sent its exception by now
-                _await_exception(self._thread)  # here, not in the block
+                    pass  # whoever saw no shield has sent the exception by now
+                _await_exception(self._thread)  # raise it here, not in the block
         except BaseException:
             self.__exit__(None, None, None)
             raise
 
 
-class _Exposed(_Block):
+class _Exposed(_ShieldBlock):
     def __enter__(self) -> None:
         try:
             _drop_shield(self._thread)
@@ -73,12 +73,12 @@ class _Exposed(_Block):
 
 
 def shielded() -> _Shielded:
-    """Put off interruptions of this thread until the end of a `with` block, or until one in it that is `exposed`."""
+    """Defer interruptions of this thread until the end of the `with` block, or until an `exposed` block in it."""
     return _Shielded()
 
 
 def exposed() -> _Exposed:
-    """Let interruptions through in a `with` block, though it stands in one that is `shielded`."""
+    """Allow interruptions in the `with` block, even if it is inside a `shielded` block."""
     return _Exposed()
 
 
@@ -89,7 +89,10 @@ def _drop_shield(thread: int) -> None:
 
 
 def interrupt(action: Callable[[], None]) -> None:
-    """Call an action that raises, in a signal handler: now, or at the end of the shield that the code stands behind."""
+    """Call an action that raises an exception: now, or at the end of the shield. For signal handlers.
+
+    :param action: what to call; a deferred action replaces an earlier one
+    """
     if is_shielded(threading.get_ident()):
         _deferred[:] = [action]
     else:
@@ -97,20 +100,20 @@ def interrupt(action: Callable[[], None]) -> None:
 
 
 def is_shielded(thread: int) -> bool:
-    """Tell whether the thread of this identifier must not be interrupted now."""
+    """Return whether the thread with this identifier must not be interrupted now."""
     return thread in _shields
 
 
 class TimeLimit:
-    """A block of code that is interrupted by `TokenTimeout` if it takes too long.
+    """A `with` block that is interrupted by `TokenTimeout` if it takes too long.
 
-    In the main thread it is interrupted wherever it is, also while it sleeps or waits; in another thread only between
-    two steps of the interpreter, so not in the middle of a long system call.
+    The main thread is interrupted even while it sleeps or waits. Other threads are only interrupted between two
+    bytecode instructions, so not during a long system call.
 
-    :param seconds: the limit, None for none
-    :param is_finished: asked when the time is up; if it returns True, the code has a further `grace` to come to its end
-    :param end_children: called when the time is up; returns whether there were children to end, in which case the code
-        has a few seconds to end by itself
+    :param seconds: the limit, None for no limit
+    :param is_finished: called when the time is up; if it returns True, the code gets another `grace` seconds to end
+    :param end_children: called when the time is up; if it returns True, there were children to end, and the code gets
+        a few seconds to end by itself
     :param grace: seconds that interrupted code has to clean up before it is interrupted again
     """
 
@@ -122,20 +125,20 @@ class TimeLimit:
         grace: float = 30.0,
     ) -> None:
         self.expired = False
-        """Whether the code was broken off: itself interrupted, or its children ended."""
+        """Whether the code was interrupted or its children were ended, because the time was up."""
         self.was_finished = False
-        """Whether the code had its result when the time was up."""
+        """Whether the code was finished when the time was up."""
         self.seconds = seconds or 0.0
         self._is_limited = seconds is not None
         self._is_finished = is_finished
         self._end_children = end_children
         self._grace = grace
-        self._left = threading.Event()
+        self._left = threading.Event()  # set when the block is left
         self._thread = threading.get_ident()
         self._is_main = _is_main_thread()
         self._watch: threading.Thread | None = None
-        self._interrupting: type[BaseException] | None = None  # what the main thread is interrupted by
-        self._hits = 0
+        self._interrupting: type[BaseException] | None = None  # the exception for the main thread
+        self._hits = 0  # how often the code was interrupted
         self._previous: Any = None
 
     def __enter__(self) -> TimeLimit:
@@ -153,32 +156,29 @@ class TimeLimit:
         self.close()
 
     def close(self) -> None:
-        """Interrupt no more. Leaving the block does the same, unless it is interrupted in doing so."""
+        """Stop interrupting. Leaving the block does the same, unless it is itself interrupted."""
         self._left.set()
         if not self._is_main:
             with _delivery:
-                pass  # from here on nobody interrupts any more
+                pass  # no exception is sent after this
             with contextlib.suppress(TokenTimeout):
-                _await_exception(self._thread)  # it would hit the code after the block
+                _await_exception(self._thread)  # otherwise it would be raised after the block
         if self._is_main and self._previous is not None:
             with _delivery:
                 self._interrupting = None
             signal.signal(_WAKE, self._previous)
             self._previous = None
         if self._watch is not None:
-            self._watch.join()  # it may be ending the children still, and only then knows whether it broke anything off
+            self._watch.join()  # it may still be ending children, and sets `expired` only after that
             self._watch = None
 
-    def break_off(
-        self, kind: type[BaseException], seconds: float, is_waiting: Callable[[], bool] = lambda: False
-    ) -> bool:
-        """Interrupt the code now, whatever its limit, and again until it is left; return whether it was.
+    def break_off(self, kind: type[BaseException], seconds: float, is_waiting: Callable[[], bool] = never) -> bool:
+        """Interrupt the code now, whatever its limit, and again until the block is left. Called from another thread.
 
-        Called from another thread.
-
-        :param kind: what is raised in the code; called without arguments
+        :param kind: the exception to raise in the code; it is called without arguments
         :param seconds: how long to try
-        :param is_waiting: tells whether the code waits for a child; it is left alone as long
+        :param is_waiting: returns whether the code waits for a child; meanwhile it is not interrupted
+        :returns: whether the block was left
         """
         give_up = time.monotonic() + seconds
         while not self._left.is_set() and time.monotonic() < give_up:
@@ -196,14 +196,14 @@ class TimeLimit:
             if self._left.wait(SETTLE):
                 return
         while not self._left.is_set():
-            # Again and again: a child may have been in the making just now, and code may go on to start the next.
+            # Repeat this: a child may just be starting, and the code may start more of them.
             self.expired |= self._end_children()
             self._left.wait(self._grace if self._interrupt(TokenTimeout) else RETRY)
 
-    def _interrupt(self, kind: type[BaseException], is_waiting: Callable[[], bool] = lambda: False) -> bool:
-        """Interrupt the code and return True, unless it must not be interrupted now."""
+    def _interrupt(self, kind: type[BaseException], is_waiting: Callable[[], bool] = never) -> bool:
+        """Interrupt the code and return True, or return False if it can't be interrupted now."""
         with _delivery:
-            # In this order: a child is noted while the code stands behind a shield.
+            # The order matters: a starting child is recorded while the code is shielded.
             if self._left.is_set() or is_shielded(self._thread) or is_waiting():
                 return False
             hits = self._hits
@@ -211,9 +211,9 @@ class TimeLimit:
                 self._interrupting = kind
                 signal.pthread_kill(self._thread, _WAKE)
             else:
-                _on_the_way.add(self._thread)
+                _pending.add(self._thread)
                 _raise_in(self._thread, self._exception_class(kind))
-        # It may have stepped behind a shield before it was hit.
+        # The code may have entered a shield before the signal or the exception arrived.
         return wait_until(lambda: self._hits > hits or self._left.is_set(), RETRY)
 
     def _on_wake(self, signum: int, frame: FrameType | None) -> None:
@@ -223,7 +223,7 @@ class TimeLimit:
             raise self._exception_class(kind)
 
     def _exception_class(self, kind: type[BaseException]) -> type[BaseException]:
-        """Return an exception that tells this limit when it is raised: Python makes the instance only then."""
+        """Return a subclass that notifies this limit when it is raised: Python creates the instance only then."""
         limit = self
 
         class Interruption(kind):  # type: ignore[valid-type,misc]
@@ -234,7 +234,7 @@ class TimeLimit:
         return Interruption
 
     def _note_hit(self, kind: type[BaseException]) -> None:
-        _on_the_way.discard(self._thread)
+        _pending.discard(self._thread)
         self._hits += 1
         self.expired |= kind is TokenTimeout
 
@@ -247,16 +247,16 @@ def _is_main_thread() -> bool:
 
 
 def _raise_in(thread: int, kind: type[BaseException]) -> None:
-    """Raise an exception in another thread at its next step."""
+    """Raise an exception in another thread at its next bytecode instruction."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
 
 
 def _await_exception(thread: int) -> None:
-    """Return once no exception is on its way to this thread; one that is gets raised here.
+    """Wait until a pending exception is raised in this thread, here.
 
-    It can't be taken back: in Python 3.11 that leaves the interpreter's mark for it set, on which a debugger or a
-    measurement of coverage then hangs.
+    It can't be cancelled: in Python 3.11, a cancelled exception leaves a flag of the interpreter set, which makes
+    debuggers and coverage measurements hang.
     """
     give_up = time.monotonic() + RETRY
-    while thread in _on_the_way and time.monotonic() < give_up:
+    while thread in _pending and time.monotonic() < give_up:
         time.sleep(0)

@@ -1,8 +1,8 @@
-"""The files for a command's output: they keep all of it up to a limit, and of more than that the head and the tail.
+"""Files for the output of a command, of limited size: if the output is larger, they keep its head and its tail.
 
-The command writes into pipes, and a thread copies that into the files. If the command wrote into the files itself,
-nothing could bound them on every file system while it runs, and one that ignores a full disk would lose output and seem
-to have ended well.
+The command writes to pipes, and a thread copies from these to the files. If the command wrote to the files directly,
+their size could not be limited on every file system while it runs, and a command that ignores a full disk would lose
+output and yet seem successful.
 """
 
 from __future__ import annotations
@@ -27,43 +27,43 @@ from .interrupts import shielded
 log = logging.getLogger(__name__)
 
 MAX_OUTPUT = 1 << 30
-"""Bytes of output that a file holds."""
+"""Bytes of output that a file holds at most, by default."""
 
 PATIENCE = 60.0
-"""Seconds that the disk has to take the last of the output when the command has ended."""
+"""Seconds to wait until the rest of the output is written after the command has ended."""
 
-_CHUNK = 1 << 16  # bytes that are read at once, as many as a pipe holds
+_CHUNK = 1 << 16  # bytes to read at once: the capacity of a pipe
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Outputs:
-    """The files of one command: opened by `with`, and complete when that is left.
+    """The output files of one command. A `with` block opens them, and they are complete when it is left.
 
-    :param stdout: the file for the standard output, None for none
-    :param stderr: the file for the standard error; may be the same
-    :param limit: the most bytes of output that each holds
-    :raises ValueError: if the limit is below 0
+    :param stdout: the file for the standard output, None for no file
+    :param stderr: the file for the standard error; may be the same file
+    :param limit: how many bytes of output each file holds at most
+    :raises ValueError: if the limit is negative
     """
 
     def __init__(self, stdout: str | Path | None, stderr: str | Path | None, limit: int = MAX_OUTPUT) -> None:
         if limit < 0:
             raise ValueError(f"a file can't hold {limit} bytes")
         self.stdout: int | None = None
-        """What the command is to have as its standard output, None for that of this process."""
+        """The file descriptor for the command's standard output, None for that of this process."""
         self.stderr: int | None = None
         """The same for its standard error."""
         self._paths = (stdout, stderr)
         self._limit = limit
-        self._files: dict[int, CappedFile] = {}  # by the pipes that their content comes from
-        self._near = contextlib.ExitStack()  # what is closed here when the command has it
-        self._far = contextlib.ExitStack()  # what is closed when all is written
-        self._end = -1  # is closed to tell that the command has ended
+        self._files: dict[int, CappedFile] = {}  # by the read end of the pipe that is copied to the file
+        self._passed_on = contextlib.ExitStack()  # closed once the command has inherited it
+        self._kept = contextlib.ExitStack()  # closed once all output is written
+        self._end = -1  # the write end of a pipe; closing it says that the command has ended
         self._is_complete = threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
     def truncated(self) -> bool:
-        """Whether any file does not hold all that was written."""
+        """Whether a file does not hold all output."""
         return any(file.is_cut for file in self._files.values())
 
     def __enter__(self) -> Outputs:
@@ -77,12 +77,12 @@ class Outputs:
         return self
 
     def start(self) -> None:
-        """Begin to copy: the command has been started."""
-        self._near.close()
+        """Start copying. Call this after starting the command."""
+        self._passed_on.close()
         if self._files:
             ended, self._end = os.pipe()
-            self._far.callback(os.close, ended)
-            # As a daemon: what the command leaves in the background may go on writing for as long as it likes.
+            self._kept.callback(os.close, ended)
+            # A daemon, because processes that the command leaves in the background may write for ever.
             self._thread = threading.Thread(target=self._copy, args=(ended,), name="picas-output", daemon=True)
             self._thread.start()
 
@@ -98,10 +98,10 @@ class Outputs:
                 log.warning("The output is not written after %s s: %s", PATIENCE, self._names())
 
     def check(self, exit_code: int) -> None:
-        """Raise an exception if output was lost, or if the command may have failed because the disk is full.
+        """Raise an error if output was lost, or if the command may have failed because the disk is full.
 
-        :param exit_code: how the command has ended
-        :raises OSError: with ENOSPC, or EDQUOT, and a line that says so, or what else went wrong in writing
+        :param exit_code: the exit code of the command
+        :raises OSError: with ENOSPC or EDQUOT if the disk is full; otherwise the error of the failed write
         """
         for file in self._files.values():
             if file.error is not None and file.error.errno in _DISK_FULL:
@@ -116,23 +116,26 @@ class Outputs:
         if path is None:
             return None
         path = Path(path)
-        if path.exists() and not path.is_file():  # /dev/null holds nothing, a pipe is read by somebody else
-            return self._near.enter_context(path.open("wb")).fileno()
-        file = self._far.enter_context(contextlib.closing(CappedFile(path, self._limit)))
+        if path.exists() and not path.is_file():  # such as /dev/null or a named pipe
+            return self._passed_on.enter_context(path.open("wb")).fileno()
+        file = self._kept.enter_context(contextlib.closing(CappedFile(path, self._limit)))
         source, target = os.pipe()
-        self._far.callback(os.close, source)
-        self._near.callback(os.close, target)
+        self._kept.callback(os.close, source)
+        self._passed_on.callback(os.close, target)
         self._files[source] = file
         return target
 
     def _close(self) -> None:
-        self._near.close()
-        self._far.close()
+        self._passed_on.close()
+        self._kept.close()
 
     def _copy(self, ended: int) -> None:
-        """Copy until nobody writes any more. When the command has ended the files are completed with what is there."""
-        with self._far, contextlib.ExitStack() as last, selectors.DefaultSelector() as selector:
-            last.callback(self._is_complete.set)
+        """Copy until the last writer has closed its pipe.
+
+        When the command ends, the files are completed with the output up to then.
+        """
+        with self._kept, contextlib.ExitStack() as at_end, selectors.DefaultSelector() as selector:
+            at_end.callback(self._is_complete.set)
             for source in (ended, *self._files):
                 selector.register(source, selectors.EVENT_READ)
             open_sources = set(self._files)
@@ -147,7 +150,7 @@ class Outputs:
             self._complete(open_sources)
 
     def _complete(self, sources: set[int]) -> None:
-        """Copy what is in the pipes, and no more: others may write for ever."""
+        """Copy what is in the pipes now, but no more: background processes may write for ever."""
         for source in sources:
             left = _available(source)
             while left > 0:
@@ -158,7 +161,7 @@ class Outputs:
         self._is_complete.set()
 
     def _copy_some(self, source: int, most: int = _CHUNK) -> int:
-        """Copy what can be read at once, and return how many bytes that were; 0 at the end."""
+        """Copy what one read returns, and return how many bytes that was; 0 at the end."""
         data = os.read(source, min(most, _CHUNK))
         self._files[source].write(data)
         return len(data)
@@ -168,34 +171,34 @@ class Outputs:
 
 
 class CappedFile:
-    """A file that keeps the head and the tail of what is written to it, with a line between that tells of the rest.
+    """A file of limited size. If more is written, it keeps the head and the tail, with a line between them.
 
-    :param path: the file, which is replaced
-    :param limit: the most bytes that it holds, without that line
+    :param path: the file; an existing one is replaced
+    :param limit: how many bytes it holds at most, without that line
     :raises OSError: if it can't be opened
     """
 
     def __init__(self, path: Path, limit: int) -> None:
         self.path = path
         self.size = 0
-        """Bytes that were written to it."""
+        """How many bytes were written to it."""
         self.error: OSError | None = None
-        """What went wrong first. What is written after that is lost."""
+        """The first error in writing. What is written after it is lost."""
         self._limit = limit
         self._half = limit // 2
         self._file = path.open("w+b", buffering=0)
-        self._tail: _Ring | None = None  # once it does not hold everything
+        self._tail: _RingBuffer | None = None  # used once more than the limit was written
         self._is_complete = False
 
     @property
     def is_cut(self) -> bool:
-        """Whether it does not hold all that was written to it."""
+        """Whether it does not hold everything that was written to it."""
         return self.size > self._limit
 
     def write(self, data: bytes) -> None:
-        """Add some bytes. An error is noted, not raised: who writes goes on undisturbed."""
+        """Write some bytes. An error is kept in `error` and not raised, so that the writer can continue."""
         if self._is_complete and self.size + len(data) > self._limit:
-            return  # of something in the background, after the end of the command
+            return  # written in the background, after the end of the command
         at, self.size = self.size, self.size + len(data)
         if self.error is not None:
             return
@@ -208,7 +211,7 @@ class CappedFile:
             self.error = error
 
     def complete(self) -> None:
-        """Put the tail behind the head. Both are as they were if this fails, for want of space say."""
+        """Append the tail to the head. If this fails, for example because the disk is full, the head stays as it is."""
         if self._is_complete:
             return
         self._is_complete = True
@@ -224,17 +227,17 @@ class CappedFile:
             self._tail.close()
 
     def close(self) -> None:
-        """Close it."""
+        """Complete and close the file."""
         self.complete()
         self._file.close()
 
     def _write_to_tail(self, at: int, data: memoryview) -> None:
-        """Write what does not fit any more.
+        """Write what exceeds the limit.
 
-        :param at: how much was written before
+        :param at: how many bytes were written before
         """
         if self._tail is None:
-            self._tail = _Ring(self._half, self.path.resolve().parent)
+            self._tail = _RingBuffer(self._half, self.path.resolve().parent)
             head = max(0, self._half - at)
             _write(self._file.fileno(), data[:head])
             data = data[head:]
@@ -249,8 +252,8 @@ class CappedFile:
         self._tail.write(data)
 
 
-class _Ring:
-    """The last bytes that were written, on disk in a file that has no name."""
+class _RingBuffer:
+    """The last bytes that were written, kept on disk in an unnamed file."""
 
     def __init__(self, size: int, folder: Path) -> None:
         self._size = size
@@ -266,7 +269,7 @@ class _Ring:
             data = data[count:]
 
     def content(self) -> Iterator[bytes]:
-        """Give them, the oldest first."""
+        """Yield the bytes, oldest first."""
         oldest = self._written % self._size if self._written > self._size else 0
         yield from self._read(oldest, min(self._written, self._size))
         yield from self._read(0, oldest)
@@ -288,7 +291,7 @@ def _write(descriptor: int, data: bytes | memoryview) -> None:
 
 
 def _available(source: int) -> int:
-    """Return how many bytes are in a pipe."""
+    """Return how many bytes can be read from a pipe."""
     count = array.array("i", [0])
     fcntl.ioctl(source, termios.FIONREAD, count)
     return count[0]

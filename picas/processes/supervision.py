@@ -65,14 +65,14 @@ class Supervision:
 
         :param grace: seconds between SIGTERM and SIGKILL
         """
-        self.tell(f"+ {root.pid} {root.start} {grace}")
+        self._send(f"+ {root.pid} {root.start} {grace}")
 
     def forget(self, process: subprocess.Popen[Any]) -> None:
         """Stop watching a child that has ended. What it left in the background goes on."""
-        self.tell(f"- {process.pid}")
+        self._send(f"- {process.pid}")
         self.reap()
 
-    def tell(self, message: str) -> None:
+    def _send(self, message: str) -> None:
         """Send the supervisor a message. Failures are ignored: without a supervisor the children run all the same."""
         if self._supervisor is not None:
             # Never wait, and cause no SIGPIPE, whose default action is to end this process.
@@ -102,8 +102,8 @@ class Supervision:
         self._supervisor = _start_supervisor()  # before this process adopts orphans, since it becomes an orphan itself
         if self._supervisor is not None:
             limits = marks.all.limits
-            self.tell(f"pilot {marks.all.text} {limits.start} {limits.stop} {start_of(me)}")
-            atexit.register(self.tell, "bye")
+            self._send(f"pilot {marks.all.text} {limits.start} {limits.stop} {start_of(me)}")
+            atexit.register(self._send, "bye")
         self._sessions.add(os.getsid(0))
         self.subreaper = me if become_subreaper() else None
         self._marks = marks

@@ -1,4 +1,4 @@
-"""What the system tells of processes, and how a child's descendants are found and ended."""
+"""Reading processes from /proc, and finding and ending the descendants of a child."""
 
 import contextlib
 import os
@@ -25,19 +25,14 @@ from picas.processes.descendants import (
     start_of,
 )
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells that")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 NO_MARK = Mark("no process has this", range(0))
 
 
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.fixture
 def sleeper():
-    """Start a process that sleeps, in a session of its own; it is gone after the test."""
+    """Start a sleeping process in a new session; kill it after the test."""
     started = []
 
     def start(script="exec sleep 60", **options):
@@ -64,20 +59,20 @@ def is_zombie(pid):
 
 
 def end(tree):
-    """End a tree at once."""
+    """Kill a process tree."""
     tree.is_alive()
     tree.kill()
     wait_for(lambda: not tree.is_alive())
 
 
 class TestRead:
-    def test_tells_of_this_process(self):
+    def test_returns_this_process(self):
         process = read(os.getpid())
         assert process is not None
         assert process.is_alive
         assert process[3:] == (os.getppid(), os.getpgid(0), os.getsid(0))
 
-    def test_a_name_may_hold_anything(self, sleeper):
+    def test_a_name_may_contain_anything(self, sleeper):
         process = sleeper("printf 'a) Z (1) 2' > /proc/$$/comm; echo; sleep 60; true")
         process.stdout.readline()
         found = read(process.pid)
@@ -105,7 +100,7 @@ ctypes.CDLL(None).pthread_exit(None)
             process.kill()
             process.communicate()
 
-    def test_of_a_process_that_is_gone_there_is_nothing_to_tell(self, sleeper):
+    def test_a_process_that_is_gone_can_not_be_read(self, sleeper):
         process = sleeper("exit 0")
         process.wait()
         assert read(process.pid) is None
@@ -113,7 +108,7 @@ ctypes.CDLL(None).pthread_exit(None)
         assert not descendants.leads_group(process.pid)
         assert list(descendants.children_of(process.pid)) == []
 
-    def test_a_later_process_has_a_later_start(self, sleeper):
+    def test_a_later_process_has_a_later_start_time(self, sleeper):
         assert start_of(os.getpid()) <= start_of(sleeper().pid) <= descendants._ticks()
 
 
@@ -124,7 +119,7 @@ class TestSend:
         assert process.wait() == -signal.SIGTERM
 
     @pytest.mark.parametrize("is_old", [False, True], ids=["pidfd", "without"])
-    def test_does_not_reach_another_one_that_has_its_id_now(self, sleeper, monkeypatch, is_old):
+    def test_does_not_reach_another_process_that_reuses_the_id(self, sleeper, monkeypatch, is_old):
         if is_old:
             monkeypatch.delattr(os, "pidfd_open", raising=False)
         process = sleeper()
@@ -132,7 +127,7 @@ class TestSend:
         send(read(process.pid), signal.SIGTERM)  # the first signal to arrive
         assert process.wait() == -signal.SIGTERM
 
-    def test_to_one_that_is_gone_does_nothing(self, sleeper):
+    def test_does_nothing_if_the_process_is_gone(self, sleeper):
         process = sleeper()
         found = read(process.pid)
         process.kill()
@@ -141,10 +136,10 @@ class TestSend:
 
 
 class TestMarks:
-    def test_are_on_what_a_child_starts_though_it_clears_its_environment(self):
+    def test_are_inherited_even_if_a_child_clears_its_environment(self):
         marks = Marks()
         mark, other = marks.next(), marks.next()
-        assert mark.limits, "the limit that marks is in use here"
+        assert mark.limits, "the resource limit is set here, so that it can't be a mark"
         process = subprocess.Popen(
             ["env", "-i", "/bin/sh", "-c", "/bin/sleep 60 & echo $!; wait"],
             stdout=subprocess.PIPE,
@@ -159,7 +154,7 @@ class TestMarks:
             os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
 
-    def test_are_in_the_environment_where_no_limit_can_be_had(self, sleeper, monkeypatch):
+    def test_are_in_the_environment_if_the_limit_can_not_be_used(self, sleeper, monkeypatch):
         monkeypatch.setattr(descendants, "_is_limit_free", lambda: False)
         marks = Marks()
         mark, other = marks.next(), marks.next()
@@ -168,30 +163,30 @@ class TestMarks:
         )
         assert [each.is_on(process.pid) for each in (mark, marks.all, other, Marks().all)] == [1, 1, 0, 0]
 
-    def test_of_a_pilot_that_is_a_child_of_a_pilot_add_up(self, sleeper, monkeypatch):
+    def test_of_nested_pilots_add_up(self, sleeper, monkeypatch):
         outer, inner = Marks().next(), Marks().next()
         monkeypatch.setenv(descendants.VARIABLE, outer.text)
         process = sleeper("sleep 60; true", env=marked(dict(os.environ), inner))
         assert outer.is_on(process.pid)
         assert inner.is_on(process.pid)
 
-    def test_a_pilot_that_is_a_child_of_a_pilot_leaves_the_limit_as_it_is(self):
+    def test_a_nested_pilot_does_not_change_the_limit(self):
         code = "from picas.processes.descendants import Marks; print(len(Marks().all.limits))"
         assert execute([sys.executable, "-c", code])[2] == b"0\n"
 
-    def test_a_system_that_forbids_the_limit_does_not_keep_a_child_from_starting(self, monkeypatch):
+    def test_a_child_starts_even_if_the_system_forbids_the_limit(self, monkeypatch):
         def refuse(*args):
             raise ValueError("not allowed to raise maximum limit")
 
         monkeypatch.setattr("resource.setrlimit", refuse)
         descendants.set_limit(Mark("", range(1, 2)))
 
-    def test_no_process_has_a_mark_that_was_given_to_none(self):
+    def test_no_process_has_an_unused_mark(self):
         assert not NO_MARK.is_on(os.getpid())
 
 
 class TestProcessTree:
-    def test_a_group_whose_leader_is_another_one_by_now_is_left_alone(self, sleeper):
+    def test_a_group_whose_id_was_reused_is_not_ended(self, sleeper):
         process = sleeper()
         tree = ProcessTree([root_of(process)._replace(start=start_of(process.pid) - 1)])
         assert not tree.is_alive()
@@ -199,8 +194,8 @@ class TestProcessTree:
         tree.kill()
         assert is_alive(process.pid)
 
-    def test_a_group_without_leader_counts_only_below_the_ancestor(self, sleeper):
-        """The leader's id may have been used again since, by a group that has lost its leader too."""
+    def test_a_group_without_a_leader_only_counts_below_the_subreaper(self, sleeper):
+        """The id may have been reused by another group whose leader has ended, too."""
         process = sleeper("sleep 60 & echo $!; exit 0")
         survivor = int(process.stdout.readline())
         root = root_of(process)
@@ -211,14 +206,14 @@ class TestProcessTree:
         end(tree)
         assert not is_alive(survivor)
 
-    def test_a_child_that_leads_no_group_is_ended_with_its_descendants_but_not_with_this_process(self, sleeper):
+    def test_a_child_in_the_group_of_this_process_is_ended_without_this_process(self, sleeper):
         process = sleeper("sleep 60 & echo $!; wait", start_new_session=False)
         grandchild = int(process.stdout.readline())
         end(ProcessTree([root_of(process, leads_group=False)]))
         assert not is_alive(grandchild)
 
     @pytest.mark.timing
-    def test_what_was_started_after_sigterm_may_go_on_until_the_grace_period_is_over(self, sleeper):
+    def test_processes_started_after_sigterm_go_on_until_the_grace_period_is_over(self, sleeper):
         mark = Mark(f"mark of {time.monotonic()}", range(0))
         first = sleeper(env={**os.environ, "MARK": mark.text})
         tree = ProcessTree([root_of(first)], [mark])
@@ -235,7 +230,7 @@ class TestProcessTree:
         tree.kill()
         assert helper.wait() == -signal.SIGKILL
 
-    def test_one_that_was_missed_at_first_gets_sigterm_too(self, sleeper):
+    def test_a_member_that_is_found_later_gets_sigterm_too(self, sleeper):
         mark = Mark(f"mark of {time.monotonic()}", range(0))
         first, missed = (sleeper(env={**os.environ, "MARK": mark.text}) for _ in range(2))
         now = descendants._ticks()
@@ -248,7 +243,7 @@ class TestProcessTree:
         wait_for(lambda: tree.terminate() or missed.poll() is not None or not tree.is_alive())
         assert missed.wait() == -signal.SIGTERM
 
-    def test_a_stopped_member_acts_on_sigterm(self, sleeper):
+    def test_a_stopped_member_reacts_to_sigterm(self, sleeper):
         process = sleeper()
         process.send_signal(signal.SIGSTOP)
         tree = ProcessTree([root_of(process)])
@@ -256,25 +251,24 @@ class TestProcessTree:
         tree.terminate()
         assert process.wait() == -signal.SIGTERM
 
-    @pytest.mark.timing
-    def test_looks_at_all_processes_only_now_and_then_where_there_are_many(self, sleeper, monkeypatch):
+    def test_slow_scans_of_all_processes_are_rare(self, sleeper, monkeypatch):
         process = sleeper()
-        looks = []
+        scans = []
 
-        def slow_look():
-            looks.append(time.monotonic())
+        def slow_scan():
+            scans.append(time.monotonic())
             time.sleep(0.05)
             return iter([])
 
-        monkeypatch.setattr(descendants, "_all", slow_look)
+        monkeypatch.setattr(descendants, "_all", slow_scan)
         tree = ProcessTree([root_of(process)])
         began = time.monotonic()
         while time.monotonic() < began + 0.6:
             tree.is_alive()
             time.sleep(0.001)
-        assert len(looks) <= (1 + descendants._MISSES) * (0.6 / descendants._LONGEST_PAUSE + 1)
+        assert len(scans) <= (1 + descendants._MISSES) * (0.6 / descendants._LONGEST_PAUSE + 1)
 
-    def test_without_proc_it_is_the_process_group(self, sleeper, monkeypatch):
+    def test_without_proc_the_process_group_is_ended(self, sleeper, monkeypatch):
         monkeypatch.setattr(descendants, "HAS_PROC", False)
         process = sleeper("trap '' TERM; echo; exec sleep 60")
         process.stdout.readline()
@@ -297,7 +291,7 @@ class TestProcessTree:
 
 
 class TestReaping:
-    """Of orphans that have come to this process: they would stay for ever."""
+    """This process reaps the orphans that it has adopted, which would stay for ever otherwise."""
 
     @staticmethod
     def zombies():
@@ -312,20 +306,20 @@ class TestReaping:
         ],
         ids=["in the child's session", "in its own session", "without environment"],
     )
-    def test_a_zombie_that_a_child_has_left_is_reaped(self, script, tmp_path):
+    def test_a_zombie_that_a_child_left_is_reaped(self, script, tmp_path):
         run_command(script, shell=True)
         orphan = int(wait_for(lambda: (tmp_path / "orphan").exists() and (tmp_path / "orphan").read_text()))
         wait_for(lambda: run_command(["true"]) and not Path(f"/proc/{orphan}").exists())
 
     @pytest.mark.parametrize("own_session", [False, True])
-    def test_a_child_of_the_user_s_own_is_left_to_the_user(self, own_session):
+    def test_a_users_own_child_is_not_reaped(self, own_session):
         process = subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=own_session)
         wait_for(lambda: is_zombie(process.pid))
         run_command("setsid -f true", shell=True)
         run_command(["true"])
         assert process.wait() == 3
 
-    def test_a_forked_child_of_the_user_s_own_is_left_to_the_user(self):
+    def test_a_process_forked_by_the_user_is_not_reaped(self):
         script = """
 import os, sys, time
 from picas.executers import run_command
@@ -341,8 +335,8 @@ print(os.waitpid(pid, 0)[1] >> 8)
 """
         assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"7\n"
 
-    def test_a_child_that_is_being_started_or_waited_for_is_left_alone(self):
-        """It has the mark, so that only who has started it can tell it from an orphan."""
+    def test_a_child_that_is_being_started_or_waited_for_is_not_reaped(self):
+        """It has the mark, so only the code that started it can distinguish it from an orphan."""
         mark = Marks().next()
         options = {"start_new_session": True, "preexec_fn": lambda: descendants.set_limit(mark)}
         process = subprocess.Popen(["true"], **options)
@@ -354,12 +348,12 @@ print(os.waitpid(pid, 0)[1] >> 8)
             assert not is_zombie(process.pid)
         process.wait()
 
-    def test_a_session_that_this_process_was_in_before_says_nothing(self, sleeper):
+    def test_a_child_in_an_earlier_session_of_this_process_is_not_reaped(self, sleeper):
         process = sleeper("exit 0", start_new_session=False)
         wait_for(lambda: is_zombie(process.pid))
         reap_adopted(NO_MARK, [os.getsid(0), 1], lambda pid: False)
         assert is_zombie(process.pid)
 
-    def test_without_any_child_there_is_nothing_to_do(self):
+    def test_does_nothing_without_children(self):
         script = "from picas.processes.descendants import *; reap_adopted(Mark('x', range(0)), [], lambda pid: False)"
         subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,4 +1,4 @@
-"""The files for a command's output: complete, or bounded with head and tail, or with an error that says why not."""
+"""Output files of a command: complete, or cut to head and tail, or with an error that says what is missing."""
 
 import contextlib
 import errno
@@ -17,12 +17,7 @@ from picas.processes import outputs
 from picas.processes.outputs import CappedFile, Outputs
 from picas.util import read_capped
 
-linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells that")
-
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
 
 @pytest.fixture(autouse=True)
@@ -36,20 +31,20 @@ def nothing_left():
 
 @pytest.fixture
 def full_disk(tmp_path):
-    """A folder on a file system of its own with 64 KiB."""
+    """A folder on a separate file system of 64 KiB."""
     folder = tmp_path / "small"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
     if not sys.platform.startswith("linux") or os.geteuid() != 0:
         pytest.skip("only root on Linux can mount a small file system")
     if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this system lets nobody mount a small file system")
+        pytest.skip("this system does not allow mounting a small file system")
     yield folder
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def descriptors():
-    """Return how many descriptors this process has open."""
+    """Return how many open descriptors this process has."""
     return len(list(Path("/dev/fd").iterdir()))
 
 
@@ -57,7 +52,7 @@ class TestCappedFile:
     @pytest.mark.parametrize("limit", [0, 1, 2, 3, 10, 11, 64])
     @pytest.mark.parametrize("size", [0, 1, 2, 3, 9, 10, 11, 12, 25, 64, 65, 1000])
     @pytest.mark.parametrize("step", [1, 7, 2000])
-    def test_holds_what_read_capped_would_make_of_everything(self, tmp_path, limit, size, step):
+    def test_holds_the_same_as_read_capped_returns(self, tmp_path, limit, size, step):
         content = bytes(number % 251 for number in range(size))
         (tmp_path / "everything").write_bytes(content)
         file = CappedFile(tmp_path / "log", limit)
@@ -74,7 +69,7 @@ class TestCappedFile:
         file.close()
         assert list(tmp_path.iterdir()) == [tmp_path / "log"]
 
-    def test_what_comes_after_it_is_complete_is_added_only_if_there_is_room(self, tmp_path):
+    def test_later_output_is_added_only_if_it_fits(self, tmp_path):
         file = CappedFile(tmp_path / "log", 10)
         file.write(b"12345")
         file.complete()
@@ -85,33 +80,33 @@ class TestCappedFile:
         assert not file.is_cut
 
 
-class TestMuch:
-    def test_is_cut_to_head_and_tail_and_the_result_tells(self, tmp_path):
+class TestLimit:
+    def test_larger_output_is_cut_to_head_and_tail_and_the_result_says_so(self, tmp_path):
         result = run_command(["seq", "100000"], stdout="log", max_output=40)
         assert (result.exit_code, result.truncated) == (0, True)
         head, tail = "1\n2\n3\n4\n5\n6\n7\n8\n9\n10", "\n99998\n99999\n100000\n"
         line = "\n[... picas cut 588855 of 588895 bytes here ...]\n"
         assert (tmp_path / "log").read_text() == head + line + tail
 
-    def test_is_kept_whole_up_to_the_limit(self, tmp_path):
+    def test_output_up_to_the_limit_is_complete(self, tmp_path):
         result = run_command(["seq", "10"], stdout="log", max_output=21)
         assert not result.truncated
         assert (tmp_path / "log").read_text() == "".join(f"{number}\n" for number in range(1, 11))
 
-    def test_each_file_has_the_limit_and_both_streams_in_one_file_share_it(self, tmp_path):
+    def test_the_limit_is_per_file_even_for_two_streams(self, tmp_path):
         script = "printf 12345678; printf abcdefgh >&2"
         assert not run_command(["sh", "-c", script], stdout="out", stderr="err", max_output=8).truncated
         assert run_command(["sh", "-c", script], stdout="log", stderr=tmp_path / "log", max_output=8).truncated
         assert (tmp_path / "log").read_text() == "1234\n[... picas cut 8 of 16 bytes here ...]\nefgh"
 
     @pytest.mark.parametrize("limit", [-1])
-    def test_a_limit_that_makes_no_sense_is_refused(self, limit):
+    def test_a_negative_limit_is_rejected(self, limit):
         with pytest.raises(ValueError, match="-1"):
             run_command(["true"], stdout="log", max_output=limit)
 
     @linux_only
-    def test_an_endless_task_fills_the_disk_no_further_than_that(self, tmp_path):
-        """Files without a name count too, so the open ones are added up."""
+    def test_endless_output_fills_the_disk_only_up_to_the_limit(self, tmp_path):
+        """Unnamed files count, too, so this adds up the open files."""
         limit = 1 << 20
         sizes = []
 
@@ -140,11 +135,11 @@ class TestMuch:
         assert results[0].truncated
         assert limit < (tmp_path / "log").stat().st_size < limit + 100
 
-    def test_without_files_nothing_is_cut(self, capfd):
+    def test_output_without_files_is_not_cut(self, capfd):
         assert not run_command(["seq", "100"], max_output=1).truncated
         assert len(capfd.readouterr().out) == 292
 
-    def test_of_many_commands_at_once_goes_where_it_belongs(self, tmp_path):
+    def test_simultaneous_commands_have_separate_output(self, tmp_path):
         def work(number):
             run_command(f"seq {number} 20 {number + 200000}", shell=True, stdout=f"out{number}", max_output=1 << 20)
 
@@ -159,20 +154,20 @@ class TestMuch:
 
 
 @pytest.mark.timing
-class TestBrokenOff:
-    def test_what_was_written_before_a_time_out_and_on_sigterm_is_there(self, tmp_path):
+class TestInterrupted:
+    def test_output_before_a_time_out_and_after_sigterm_is_kept(self, tmp_path):
         script = "trap 'echo cleaned; exit 1' TERM; echo began; while true; do sleep 0.05; done"
         result = run_command(["sh", "-c", script], stdout="log", timeout=1, grace=20)
         assert result.timed_out
         assert (tmp_path / "log").read_text() == "began\ncleaned\n"
 
-    def test_more_than_a_pipe_holds_can_be_written_on_sigterm(self, tmp_path):
+    def test_output_after_sigterm_may_exceed_the_capacity_of_a_pipe(self, tmp_path):
         script = "trap 'head -c 300000 /dev/zero; exit 1' TERM; echo > ready.pid; while true; do sleep 0.05; done"
         result = run_command(["sh", "-c", script], stdout="log", timeout=1, grace=20)
         Path("ready.pid").unlink()
         assert (result.exit_code, (tmp_path / "log").stat().st_size) == (1, 300_000)
 
-    def test_what_was_written_before_an_interruption_is_there_cut_if_need_be(self, tmp_path):
+    def test_output_before_an_interruption_is_kept_within_the_limit(self, tmp_path):
         class Interruption(BaseException):
             pass
 
@@ -199,11 +194,13 @@ class TestBrokenOff:
 
     def test_a_command_that_cannot_be_started_leaves_no_descriptor_open(self):
         with contextlib.suppress(FileNotFoundError):
-            run_command(["no-such-command"], stdout="out", stderr="err")  # what the first child sets up
+            run_command(
+                ["no-such-command"], stdout="out", stderr="err"
+            )  # so that the set-up for the first child is done
         before = descriptors()
         with pytest.raises(FileNotFoundError):
             run_command(["no-such-command"], stdout="out", stderr="err")
-        assert descriptors() <= before  # the garbage of other tests goes meanwhile
+        assert descriptors() <= before  # garbage of other tests may be closed meanwhile
 
     def test_no_descriptor_stays_open_after_a_command(self):
         run_command(["true"], stdout="out", stderr="err")
@@ -213,19 +210,19 @@ class TestBrokenOff:
 
 
 class TestBackground:
-    """What a command leaves running has its output too, and holds the pipe."""
+    """Background processes of a command keep the pipe open."""
 
-    def test_nobody_waits_for_it(self, tmp_path):
+    def test_nobody_waits_for_them(self, tmp_path):
         run_command("sleep 60 & echo $! > service.pid; echo here", shell=True, stdout="log")
         assert (tmp_path / "log").read_text() == "here\n"
         assert is_alive(pid_in("service.pid"))
 
-    def test_nobody_waits_for_it_though_it_writes_without_end(self, tmp_path):
+    def test_nobody_waits_for_them_even_if_they_write_endlessly(self, tmp_path):
         result = run_command("yes & echo $! > service.pid; sleep 0.1", shell=True, stdout="log", max_output=100)
         assert result.truncated
         assert is_alive(pid_in("service.pid"))
 
-    def test_it_can_go_on_writing(self, tmp_path):
+    def test_they_can_go_on_writing(self, tmp_path):
         script = """sh -c 'while [ ! -e go ]; do sleep 0.01; done; echo more; echo > told; exec sleep 60' &
             echo $! > service.pid; echo here"""
         run_command(script, shell=True, stdout="log")
@@ -236,7 +233,7 @@ class TestBackground:
 
 
 class TestOtherFiles:
-    def test_a_device_is_given_to_the_command_as_it_is(self):
+    def test_a_device_is_passed_to_the_command_directly(self):
         result = run_command(["sh", "-c", "echo out; test -c /dev/fd/1"], stdout=os.devnull, max_output=1)
         assert (result.exit_code, result.truncated) == (0, False)
 
@@ -250,32 +247,32 @@ class TestOtherFiles:
 class TestFullDisk:
     @staticmethod
     def fill(folder):
-        """Return a script that fills the disk when its output is in the log."""
+        """Return a script that fills the disk after its output has been written to the log."""
         wait = f"while [ ! -s {folder}/log ]; do sleep 0.01; done"
         return f"echo out; {wait}; head -c 200000 /dev/zero > {folder}/result"
 
-    def test_a_command_whose_output_was_lost_has_failed_and_the_error_says_why(self, full_disk):
+    def test_lost_output_raises_an_error_with_the_reason(self, full_disk):
         with pytest.raises(OSError, match="disk full: ") as caught:
             run_command(["head", "-c", "200000", "/dev/zero"], stdout=full_disk / "log")
         assert caught.value.errno == errno.ENOSPC
         assert caught.value.strerror == f"disk full: {full_disk}/log does not hold all 200000 bytes of output"
         assert (full_disk / "log").stat().st_size > 0
 
-    def test_the_command_goes_on_undisturbed(self, full_disk, tmp_path):
+    def test_the_command_itself_goes_on(self, full_disk, tmp_path):
         with pytest.raises(OSError, match="disk full: "):
             run_command("head -c 200000 /dev/zero && touch went-on", shell=True, stdout=full_disk / "log")
         assert (tmp_path / "went-on").exists()
 
-    def test_a_command_that_failed_for_want_of_space_is_told_so(self, full_disk):
+    def test_a_command_that_failed_because_the_disk_is_full_raises_an_error(self, full_disk):
         script = self.fill(full_disk)
         with pytest.raises(OSError, match=r"disk full: no space .*exit code 1") as caught:
             run_command(script, shell=True, stdout=full_disk / "log", stderr=os.devnull)
         assert caught.value.errno == errno.ENOSPC
 
-    def test_a_command_that_failed_for_another_reason_has_its_exit_code(self, full_disk):
+    def test_a_command_that_failed_for_another_reason_returns_its_exit_code(self, full_disk):
         assert run_command(["sh", "-c", "exit 3"], stdout=full_disk / "log").exit_code == 3
 
-    def test_a_command_that_ended_well_with_all_its_output_is_no_failure(self, full_disk):
+    def test_a_successful_command_with_complete_output_raises_no_error(self, full_disk):
         assert (
             run_command(
                 self.fill(full_disk) + "; true", shell=True, stdout=full_disk / "log", stderr=os.devnull
@@ -289,7 +286,7 @@ class TestFullDisk:
             run_command(["head", "-c", "1000000", "/dev/zero"], stdout=full_disk / "log", max_output=100_000)
 
 
-def test_another_error_in_writing_is_raised_as_it_is(tmp_path, monkeypatch):
+def test_another_error_in_writing_is_raised_unchanged(tmp_path, monkeypatch):
     def fail(descriptor, data):
         raise OSError(errno.EIO, "broken disk")
 
@@ -298,7 +295,7 @@ def test_another_error_in_writing_is_raised_as_it_is(tmp_path, monkeypatch):
         run_command(["echo", "out"], stdout="log")
 
 
-def test_a_disk_that_hangs_does_not_hold_up_the_pilot_for_ever(tmp_path, monkeypatch, caplog):
+def test_a_hanging_disk_does_not_block_the_pilot_for_ever(tmp_path, monkeypatch, caplog):
     go = threading.Event()
     monkeypatch.setattr(outputs, "_write", lambda descriptor, data: go.wait(30))
     monkeypatch.setattr(outputs, "PATIENCE", 0.1)
@@ -311,4 +308,4 @@ def test_outputs_that_are_never_started_are_closed(tmp_path):
     before = descriptors()
     with Outputs("out", "err"):
         pass
-    assert descriptors() <= before  # the garbage of other tests goes meanwhile
+    assert descriptors() <= before  # garbage of other tests may be closed meanwhile

@@ -1,4 +1,4 @@
-"""The supervisor: what a pilot has started ends with it, though it is killed; and nothing else does."""
+"""The supervisor ends what a killed pilot has started, and nothing else."""
 
 import os
 import signal
@@ -17,30 +17,25 @@ from picas.processes.descendants import Mark, Root
 from picas.processes.supervision import Supervision
 from picas.processes.supervisor import end_tree, listen
 
-pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells what is to be tested")
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
-TELLING = """
+RECORDING = """
 from picas.processes import children
-tell = children._supervision.tell
-def note_and_tell(message):
-    tell(message)
-    with open("told", "a") as file:
+send = children._supervision._send
+def record_and_send(message):
+    send(message)
+    with open("sent", "a") as file:
         file.write(message + "\\n")
-children._supervision.tell = note_and_tell
+children._supervision._send = record_and_send
 """
-"""Lets a pilot note what it has told its supervisor."""
+"""Makes a pilot record the messages that it sends to its supervisor."""
 SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
-"""Leaves a process that has nothing to do any more with the command that has started it."""
-
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+"""Leaves a background process that has moved to another session."""
 
 
 @pytest.fixture
 def tagged(monkeypatch):
-    """Return what tells of the processes that the test has started which are alive; none is in the end."""
+    """Return a function that returns the living processes of this test. Kill them after the test."""
     tag = f"test {os.getpid()} {time.monotonic()}"
     monkeypatch.setenv("TEST_TAG", tag)
     mark = Mark(tag, range(0))
@@ -55,17 +50,17 @@ def tagged(monkeypatch):
 
 @pytest.fixture
 def supervisors(tagged):
-    """Return what tells of the supervisors among those."""
+    """Return a function that returns the living supervisors of this test."""
     return lambda: [process for process in tagged() if is_supervisor(process)]
 
 
 @pytest.fixture
 def pilot(tagged):
-    """Start a script as a pilot of its own."""
+    """Start scripts as pilots in processes of their own."""
     started = []
 
     def start(body, **options):
-        script = PRELUDE + TELLING + body
+        script = PRELUDE + RECORDING + body
         process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, **options)
         started.append(process)
         return process
@@ -81,9 +76,9 @@ def is_supervisor(process):
 
 
 def kill(process):
-    """Kill a pilot whose supervisor knows that a child runs."""
-    wait_for(lambda: Path("told").exists() and Path("told").read_text().splitlines()[-1:])
-    wait_for(lambda: Path("told").read_text().splitlines()[-1].startswith("+"))
+    """Kill a pilot as soon as its supervisor knows about a child."""
+    wait_for(lambda: Path("sent").exists() and Path("sent").read_text().splitlines()[-1:])
+    wait_for(lambda: Path("sent").read_text().splitlines()[-1].startswith("+"))
     process.kill()
     process.wait()
 
@@ -106,7 +101,7 @@ class TestKilledPilot:
         kill(process)
         wait_for(lambda: not is_alive(child) and tagged() == [])
 
-    def test_ends_what_a_command_has_left_in_the_background(self, pilot, tagged):
+    def test_background_processes_end_too(self, pilot, tagged):
         process = pilot(f"run_command({SERVICE!r}, shell=True)\nnote('ended')\ntime.sleep(60)")
         service = pid_in("service")
         wait_for(Path("journal").exists)
@@ -114,7 +109,7 @@ class TestKilledPilot:
         process.kill()
         wait_for(lambda: not is_alive(service) and tagged() == [])
 
-    def test_ends_what_goes_on_in_ever_new_processes(self, pilot, tagged, supervisors):
+    def test_a_process_that_keeps_forking_and_ending_is_ended(self, pilot, tagged, supervisors):
         Path("hopper.py").write_text(hopper(0.01))
         process = pilot("run_command(f'{sys.executable} hopper.py; sleep 60; true', shell=True, grace=0.2)")
         wait_for(Path("hopping").exists)
@@ -122,7 +117,7 @@ class TestKilledPilot:
         wait_for(lambda: supervisors() == [])
         assert not any(tagged() for _ in range(10))
 
-    def test_gives_its_children_time_to_clean_up(self, pilot, tagged):
+    def test_children_have_time_to_clean_up(self, pilot, tagged):
         script = "trap 'sleep 0.3; echo > cleaned; exit' TERM; echo $$ > child; while true; do sleep 0.02; done"
         process = pilot(f"run_command({script!r}, shell=True, grace=30)")
         pid_in("child")
@@ -130,7 +125,7 @@ class TestKilledPilot:
         wait_for(lambda: tagged() == [])
         assert Path("cleaned").exists()
 
-    def test_is_noticed_though_a_process_that_it_has_forked_lives_on(self, pilot, tagged):
+    def test_is_noticed_even_if_a_forked_process_lives_on(self, pilot, tagged):
         process = pilot("""
 execute(["true"])
 pid = os.fork()
@@ -144,9 +139,9 @@ run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0
         kill(process)
         wait_for(lambda: not is_alive(child))
         forked = int(wait_for(lambda: Path("journal").exists() and Path("journal").read_text().split()[-1:])[0])
-        wait_for(lambda: [each.pid for each in tagged()] == [forked])  # the others, and the supervisor, are gone soon
+        wait_for(lambda: [each.pid for each in tagged()] == [forked])  # the others and the supervisor end soon
 
-    def test_whose_children_are_pilots_leaves_nothing_behind_either(self, pilot, tagged):
+    def test_leaves_nothing_behind_if_its_children_are_pilots(self, pilot, tagged):
         inner = PRELUDE + f"run_command({'trap : TERM; ' + SERVICE + '; sleep 60; sleep 60'!r}, shell=True, grace=0.3)"
         Path("inner.py").write_text(inner)
         process = pilot("run_command([sys.executable, 'inner.py'], grace=0.3)")
@@ -154,7 +149,7 @@ run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0
         kill(process)
         wait_for(lambda: not is_alive(service) and tagged() == [])
 
-    def test_does_not_take_a_process_of_the_user_s_own_with_it(self, pilot, tagged):
+    def test_a_users_own_process_goes_on(self, pilot, tagged):
         process = pilot("""
 execute(["true"])
 own = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -168,19 +163,19 @@ time.sleep(60)
 
 
 class TestPilotThatEnds:
-    def test_by_itself_leaves_a_service_running_and_no_supervisor(self, pilot, tagged):
+    def test_leaves_background_processes_running_and_no_supervisor(self, pilot, tagged):
         process = pilot(f"run_command({SERVICE!r}, shell=True)")
         assert process.wait(30) == 0
         service = pid_in("service")
         wait_for(lambda: [each.pid for each in tagged()] == [service])
 
-    def test_by_an_exception_does_so_too(self, pilot, tagged):
+    def test_with_an_exception_does_so_too(self, pilot, tagged):
         process = pilot(f"run_command({SERVICE!r}, shell=True)\nraise OSError")
         assert process.wait(30) == 1
         service = pid_in("service")
         wait_for(lambda: [each.pid for each in tagged()] == [service])
 
-    def test_a_forked_process_that_ends_says_no_goodbye_for_it(self, pilot, tagged):
+    def test_the_end_of_a_forked_process_is_not_the_end_of_the_pilot(self, pilot, tagged):
         process = pilot("""
 execute(["true"])
 pid = os.fork()
@@ -203,7 +198,7 @@ run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0
 class TestSupervisorProcess:
     @pytest.fixture
     def waiting(self, pilot, supervisors):
-        """A pilot that runs a command when it is told to, and its supervisor."""
+        """A pilot that runs a command for each line of input, and its supervisor."""
         process = pilot(
             """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -221,7 +216,7 @@ for line in sys.stdin:
         process.stdout.close()
         process.wait(30)
 
-    def test_holds_nothing_of_the_pilot_s(self, waiting):
+    def test_shares_nothing_with_the_pilot(self, waiting):
         process, found = waiting
         descriptors = {link.name: str(link.readlink()) for link in Path(f"/proc/{found.pid}/fd").iterdir()}
         assert descriptors.keys() == {"0", "1", "2"}
@@ -231,8 +226,8 @@ for line in sys.stdin:
         assert found.session not in (os.getsid(process.pid), os.getsid(0))
         assert found.group not in (os.getpgid(process.pid), os.getpgid(0))
 
-    def test_is_no_child_of_the_pilot_s(self, waiting):
-        """Code that waits for whatever child ends next would wait for ever."""
+    def test_is_not_a_child_of_the_pilot(self, waiting):
+        """User code that waits for any child would wait for ever."""
         process, found = waiting
         assert found.parent != process.pid
         assert found.pid not in descendants.children_of(process.pid)
@@ -246,7 +241,7 @@ for line in sys.stdin:
         os.kill(found.pid, signal.SIGTERM)
         wait_for(lambda: not is_alive(found.pid))
 
-    def test_that_is_dead_does_not_disturb_the_pilot(self, waiting):
+    def test_the_pilot_goes_on_if_its_supervisor_dies(self, waiting):
         process, found = waiting
         os.kill(found.pid, signal.SIGKILL)
         wait_for(lambda: not is_alive(found.pid))
@@ -255,7 +250,7 @@ for line in sys.stdin:
         process.stdin.flush()
         wait_for(lambda: Path("journal").exists() and Path("journal").read_text() == "ran 0\n" * 3)
 
-    def test_that_does_not_listen_does_not_hold_up_the_pilot(self, waiting):
+    def test_the_pilot_does_not_wait_for_a_stopped_supervisor(self, waiting):
         process, found = waiting
         os.kill(found.pid, signal.SIGSTOP)
         try:
@@ -274,7 +269,7 @@ for line in sys.stdin:
             assert b"sesame" not in descendants._read(f"/proc/{found.pid}/{file}")
         process.kill()
 
-    def test_is_one_for_all_children_of_a_pilot(self, pilot, supervisors):
+    def test_a_pilot_has_one_supervisor_for_all_children(self, pilot, supervisors):
         process = pilot("""
 threads = [threading.Thread(target=run_command, args=(["true"],)) for _ in range(8)]
 for thread in threads: thread.start()
@@ -288,18 +283,18 @@ time.sleep(60)
 
 
 class TestWithout:
-    """A pilot that can't have a supervisor works all the same."""
+    """A pilot works without a supervisor, too, if none can be started."""
 
     @pytest.fixture(autouse=True)
     def fresh(self, monkeypatch):
         monkeypatch.setattr(children, "_supervision", Supervision(children._running))
 
-    def test_because_python_is_not_where_it_says(self, monkeypatch, caplog):
+    def test_because_the_python_interpreter_is_missing(self, monkeypatch, caplog):
         monkeypatch.setattr(sys, "executable", "/no/such/python")
         assert run_command(["true"]).exit_code == 0
         assert "The supervisor could not be started" in caplog.text
 
-    def test_because_the_script_was_made_into_a_program(self, monkeypatch):
+    def test_because_the_script_is_a_frozen_executable(self, monkeypatch):
         monkeypatch.setattr(sys, "frozen", True, raising=False)
         assert run_command(["true"]).exit_code == 0
         assert children._supervision._supervisor is None
@@ -308,7 +303,7 @@ class TestWithout:
 class TestListen:
     @staticmethod
     def after(*messages):
-        """Return what a supervisor knows after these messages and the end of the pilot."""
+        """Return what a supervisor knows after these messages and the pilot's end."""
         source, target = os.pipe()
         try:
             for message in messages:
@@ -318,22 +313,22 @@ class TestListen:
         finally:
             os.close(source)
 
-    def test_knows_the_children_that_run(self):
+    def test_returns_the_children_that_run(self):
         watched = self.after(b"pilot text- 10 20 7\n+ 11 100 0.5\n", b"+ 12 101 30.0\n- 11\n")
         assert watched.children == {12: (Root(12, 101, True), 30.0)}
         assert (watched.marks, watched.since) == ([Mark("text-", range(10, 20))], [7])
 
-    def test_after_goodbye_there_is_nothing_to_do(self):
+    def test_after_bye_there_is_nothing_to_do(self):
         assert self.after(b"+ 11 100 0.5\nbye\n") is None
 
     @pytest.mark.parametrize("torn", [b"+ 11\n", b"+ 11 x 3\n", b"\n", b"-\n", b"pilot a\n", b"\xff\n", b"+ 11 100 0."])
-    def test_a_torn_message_says_nothing(self, torn):
+    def test_an_incomplete_message_is_ignored(self, torn):
         assert self.after(torn).children == {}
 
-    def test_messages_may_come_in_pieces(self):
+    def test_messages_may_arrive_in_pieces(self):
         assert self.after(b"+ 11 10", b"0 0.5", b"\n").children == {11: (Root(11, 100, True), 0.5)}
 
-    def test_a_connection_that_breaks_is_the_end_of_the_pilot(self, monkeypatch):
+    def test_a_broken_connection_is_the_end_of_the_pilot(self, monkeypatch):
         def broken(descriptor, count):
             raise ConnectionResetError
 
@@ -350,7 +345,7 @@ class TestEndTree:
             start_new_session=True,
         )
         process.stdout.readline()
-        thread = threading.Thread(target=process.wait)  # as init does once its parent is dead
+        thread = threading.Thread(target=process.wait)  # as init does after the death of its parent
         thread.start()
         yield process
         process.kill()
@@ -365,18 +360,18 @@ class TestEndTree:
         assert end_tree(self.watched(child, descendants.start_of(child.pid)))
         assert not is_alive(child.pid)
 
-    def test_leaves_another_process_alone_that_has_the_id_by_now(self, child):
+    def test_does_not_end_another_process_that_reuses_the_id(self, child):
         assert end_tree(self.watched(child, descendants.start_of(child.pid) - 1))
         assert is_alive(child.pid)
 
-    def test_gives_up_on_what_cannot_be_killed(self, child, monkeypatch):
+    def test_gives_up_if_a_process_can_not_be_killed(self, child, monkeypatch):
         monkeypatch.setattr(supervisor, "KILL_WAIT", 0.2)
         monkeypatch.setattr(descendants, "send", lambda process, signum: None)
         monkeypatch.setattr(os, "killpg", lambda group, signum: None)
         assert not end_tree(self.watched(child, descendants.start_of(child.pid)))
 
 
-def test_main_does_nothing_after_goodbye(monkeypatch):
+def test_main_does_nothing_after_bye(monkeypatch):
     monkeypatch.setattr(supervisor, "listen", lambda descriptor: None)
     monkeypatch.setattr(supervisor, "end_tree", lambda watched: pytest.fail("there is nothing to end"))
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGHUP)]
@@ -388,7 +383,7 @@ def test_main_does_nothing_after_goodbye(monkeypatch):
 
 
 def _ignored_signals(pid):
-    """Return whether a process ignores SIGINT and SIGHUP by now."""
+    """Return whether a process ignores SIGINT and SIGHUP already."""
     status = Path(f"/proc/{pid}/status").read_text()
     ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
     return ignored & 1 and ignored & 2

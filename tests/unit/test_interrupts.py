@@ -1,6 +1,6 @@
-"""Interrupting Python code: when, where, and where not."""
+"""Interrupting Python code, and shielding it from that."""
 
-# ruff: noqa: PT012 - which line of several a signal meets is what these tests are about
+# ruff: noqa: PT012 - these tests are about which of several lines a signal interrupts
 
 import contextlib
 import os
@@ -36,7 +36,7 @@ def raise_stop():
 
 @contextlib.contextmanager
 def stop_on_signal():
-    """Raise Stop on SIGUSR1, as soon as that is allowed."""
+    """Raise Stop on SIGUSR1, as soon as the code may be interrupted."""
     previous = signal.signal(signal.SIGUSR1, lambda signum, frame: interrupt(raise_stop))
     try:
         yield lambda: os.kill(os.getpid(), signal.SIGUSR1)
@@ -85,7 +85,7 @@ def spin():
 
 
 def limited(work, seconds=0.1, is_finished=never_finished, end_children=no_children, grace=NEVER):
-    """Do work under a limit; return the limit and the exception that came out."""
+    """Do work with a time limit; return the limit and the exception, if any."""
     limit = TimeLimit(seconds, is_finished, end_children, grace)
     try:
         with limit:
@@ -105,20 +105,20 @@ class TestTimeLimit:
         assert limit.expired
         assert 0.1 <= time.monotonic() - began < 10
 
-    def test_wakes_the_main_thread_out_of_a_long_sleep(self):
+    def test_interrupts_a_long_sleep_of_the_main_thread(self):
         began = time.monotonic()
         assert limited(lambda: time.sleep(NEVER))[1] is not None
         assert time.monotonic() - began < 10
 
-    def test_leaves_code_alone_that_ends_in_time(self, somewhere):
+    def test_does_not_interrupt_code_that_ends_in_time(self, somewhere):
         limit, error = somewhere(lambda: limited(lambda: None, seconds=NEVER))
         assert (limit.expired, error) == (False, None)
 
-    def test_no_limit_is_none(self, somewhere):
+    def test_none_is_no_limit(self, somewhere):
         limit, error = somewhere(lambda: limited(lambda: time.sleep(0.05), seconds=None))
         assert (limit.expired, error) == (False, None)
 
-    def test_nothing_hits_the_code_after_the_block(self, somewhere):
+    def test_does_not_interrupt_code_after_the_block(self, somewhere):
         def work():
             for _ in range(20):
                 limited(lambda: time.sleep(0.01), seconds=0.01)
@@ -126,7 +126,7 @@ class TestTimeLimit:
 
         somewhere(work)
 
-    def test_a_broad_except_does_not_swallow_it(self, somewhere):
+    def test_except_exception_does_not_catch_it(self, somewhere):
         def work():
             while True:
                 with contextlib.suppress(Exception):
@@ -134,7 +134,7 @@ class TestTimeLimit:
 
         assert somewhere(lambda: limited(work))[1] is not None
 
-    def test_code_that_swallows_even_this_one_is_interrupted_again_and_known(self, somewhere):
+    def test_code_that_catches_it_is_interrupted_again(self, somewhere):
         hits = []
 
         def work():
@@ -149,30 +149,30 @@ class TestTimeLimit:
         assert limit.expired
         assert len(hits) == 2
 
-    def test_code_that_cleans_up_has_the_grace_period_for_that(self, somewhere):
+    def test_code_has_the_grace_period_to_clean_up(self, somewhere):
         cleaned = []
 
         def work():
             try:
                 sleep_long()
             finally:
-                time.sleep(0.6)  # longer than the watch takes to look again
+                time.sleep(0.6)  # longer than the pause between two interruptions
                 cleaned.append(True)
 
         somewhere(lambda: limited(work))
         assert cleaned
 
-    def test_a_finished_one_may_come_to_its_end(self, somewhere):
+    def test_finished_code_may_end_by_itself(self, somewhere):
         limit, error = somewhere(lambda: limited(lambda: time.sleep(0.5), is_finished=lambda: True))
         assert (limit.expired, error) == (False, None)
         assert limit.was_finished
 
-    def test_a_finished_one_that_goes_on_and_on_is_interrupted_after_the_grace_period(self, somewhere):
+    def test_finished_code_that_does_not_end_is_interrupted_after_the_grace_period(self, somewhere):
         limit, error = somewhere(lambda: limited(sleep_long, is_finished=lambda: True, grace=0.2))
         assert error is not None
         assert limit.was_finished
 
-    def test_code_whose_children_are_ended_has_time_to_note_that(self, somewhere):
+    def test_code_has_time_to_notice_that_its_children_were_ended(self, somewhere):
         ended = threading.Event()
 
         def end_children():
@@ -187,25 +187,25 @@ class TestTimeLimit:
         assert error is None
         assert limit.expired
 
-    def test_code_that_goes_on_without_its_children_is_interrupted_in_the_end(self, somewhere, monkeypatch):
+    def test_code_that_goes_on_without_its_children_is_interrupted(self, somewhere, monkeypatch):
         monkeypatch.setattr(interrupts, "SETTLE", 0.2)
         assert somewhere(lambda: limited(sleep_long, end_children=lambda: True))[1] is not None
 
     def test_waits_for_the_end_of_a_shield(self, somewhere):
-        behind = []
+        shielded_part = []
 
         def work():
             with shielded():
                 time.sleep(0.5)
-                behind.append(True)
+                shielded_part.append(True)
             sleep_long()
 
         limit, error = somewhere(lambda: limited(work))
-        assert behind
+        assert shielded_part
         assert error is not None
         assert limit.expired
 
-    def test_code_that_ends_behind_a_shield_was_not_broken_off(self, somewhere):
+    def test_code_that_ends_inside_a_shield_was_not_interrupted(self, somewhere):
         def work():
             with shielded():
                 time.sleep(0.3)
@@ -216,7 +216,7 @@ class TestTimeLimit:
         for limit, error in somewhere(three_times):
             assert limit.expired == (error is not None)
 
-    def test_puts_the_signal_handler_back(self):
+    def test_restores_the_signal_handler(self):
         before = signal.getsignal(interrupts._WAKE)
         limited(sleep_long, seconds=0.01)
         assert signal.getsignal(interrupts._WAKE) == before
@@ -227,7 +227,7 @@ class TestTimeLimit:
 
 
 def broken_off(work, grace=NEVER, seconds=NEVER):
-    """Do work without a limit in another thread and break it off; return whether it was left, and what came out."""
+    """Break off work in another thread; return whether its block was left, and what was raised."""
     begun, limits, raised = threading.Event(), [], []
 
     def run():
@@ -251,7 +251,7 @@ def broken_off(work, grace=NEVER, seconds=NEVER):
 
 @pytest.mark.timing
 class TestBreakingOff:
-    """A pilot that is told to stop does so with the code in its other threads."""
+    """A pilot that stops breaks off the code in its threads."""
 
     @pytest.mark.parametrize("work", [sleep_long, spin])
     def test_interrupts_code_that_has_no_limit(self, work):
@@ -262,19 +262,19 @@ class TestBreakingOff:
         assert time.monotonic() - began < 10
 
     def test_waits_for_the_end_of_a_shield(self):
-        behind = []
+        shielded_part = []
 
         def work():
             with shielded():
                 time.sleep(0.5)
-                behind.append(True)
+                shielded_part.append(True)
             sleep_long()
 
         is_left, raised = broken_off(work)
-        assert behind
+        assert shielded_part
         assert (is_left, len(raised)) == (True, 1)
 
-    def test_code_that_swallows_it_is_interrupted_again(self):
+    def test_code_that_catches_it_is_interrupted_again(self):
         hits = []
 
         def work():
@@ -287,7 +287,7 @@ class TestBreakingOff:
         assert broken_off(work, grace=0.1) == (True, [])
         assert len(hits) == 2
 
-    def test_code_that_cleans_up_has_the_grace_period_for_that(self):
+    def test_code_has_the_grace_period_to_clean_up(self):
         cleaned = []
 
         def work():
@@ -301,7 +301,7 @@ class TestBreakingOff:
         assert cleaned
         assert (is_left, len(raised)) == (True, 1)
 
-    def test_gives_up_in_the_end(self):
+    def test_gives_up_after_some_time(self):
         def work():
             with shielded():
                 time.sleep(1)
@@ -320,12 +320,12 @@ class TestBreakingOff:
 
 
 class TestShield:
-    def test_an_interruption_takes_effect_at_once_without_one(self):
+    def test_without_a_shield_an_interruption_takes_effect_immediately(self):
         with stop_on_signal() as send, pytest.raises(Stop):
             send()
             time.sleep(NEVER)
 
-    def test_an_interruption_waits_for_the_end_of_the_outermost_one(self):
+    def test_an_interruption_waits_for_the_end_of_the_outermost_shield(self):
         reached = []
         with stop_on_signal() as send, pytest.raises(Stop):
             with shielded():
@@ -336,23 +336,23 @@ class TestShield:
             reached.append("after")
         assert reached == ["inner", "outer"]
 
-    def test_it_takes_effect_even_if_the_block_raises(self):
+    def test_an_interruption_takes_effect_even_if_the_block_raises(self):
         with stop_on_signal() as send, pytest.raises(Stop), shielded():
             send()
             raise ValueError
 
-    def test_without_an_interruption_what_the_block_raises_comes_out(self):
+    def test_without_an_interruption_the_exception_of_the_block_is_raised(self):
         with pytest.raises(ValueError), shielded():  # noqa: PT011
             raise ValueError
 
-    def test_an_exposed_block_lets_interruptions_through(self):
+    def test_an_exposed_block_allows_interruptions(self):
         with stop_on_signal() as send, shielded():
             with pytest.raises(Stop), exposed():
                 send()
                 time.sleep(NEVER)
             assert is_shielded(threading.get_ident())
 
-    def test_an_exposed_block_lets_one_through_that_came_before(self):
+    def test_an_exposed_block_allows_an_earlier_interruption(self):
         reached = []
         with stop_on_signal() as send, shielded():
             send()
@@ -360,7 +360,7 @@ class TestShield:
                 reached.append("inside")
         assert reached == []
 
-    def test_a_shield_in_an_exposed_block_holds(self):
+    def test_a_shield_in_an_exposed_block_works(self):
         reached = []
         with stop_on_signal() as send, shielded(), pytest.raises(Stop), exposed():
             with shielded():
@@ -369,7 +369,7 @@ class TestShield:
             reached.append("exposed")
         assert reached == ["shielded"]
 
-    def test_an_exposed_block_without_a_shield_around_it_changes_nothing(self):
+    def test_an_exposed_block_without_a_shield_changes_nothing(self):
         with exposed():
             pass
         assert not is_shielded(threading.get_ident())
