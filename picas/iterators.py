@@ -9,10 +9,7 @@ from typing import Any, Callable
 
 from .clients import CouchDB
 from .documents import Task
-from .pool.candidates import Candidates, Fits, fits_always
-from .pool.changes import Waiter
-from .pool.claims import Claimer, Exchange
-from .pool.results import ClaimedToken
+from .pool import Candidates, ClaimedToken, Claimer, Exchange, Fits, Waiter, fits_always
 from .tokens.resources import Room
 from .util import wait_until
 

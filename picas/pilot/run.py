@@ -17,9 +17,7 @@ from ..couch.outages import is_outage, wait_out
 from ..documents import Document
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import ViewIterator
-from ..pool.candidates import fits_always
-from ..pool.recovery import recover_quietly
-from ..pool.results import Stage
+from ..pool import Stage, fits_always, recover_quietly
 from ..processes import exposed, shielded
 from ..tokens.states import is_in_state
 from .attempt import Attempt

@@ -1,7 +1,39 @@
-"""The tokens in the database: claiming, saving, recovering and editing them."""
+"""What pilots and people do with the tokens in the database.
+
+Pilots read free tokens and lock them, on a cluster with a quorum (candidates, claims, quorum). They wait for tokens to
+become free (changes). They save results, keep those in files that can't be saved, and recover them (results, spool,
+recovery). People delete and reset the tokens of a view (edits).
+"""
 
 from __future__ import annotations
 
+from .candidates import Candidates
+from .changes import Waiter
+from .claims import Claimer, Exchange
 from .edits import Change, count_tokens, delete_tokens, reset_tokens
+from .quorum import Stray, drop_beside_others, withdraw
+from .recovery import Recovered, recover, recover_quietly
+from .results import ClaimedToken, Stage, reason_of
+from .selection import Fits, fits_always
 
-__all__ = ["Change", "count_tokens", "delete_tokens", "reset_tokens"]
+__all__ = [
+    "Candidates",
+    "Change",
+    "ClaimedToken",
+    "Claimer",
+    "Exchange",
+    "Fits",
+    "Recovered",
+    "Stage",
+    "Stray",
+    "Waiter",
+    "count_tokens",
+    "delete_tokens",
+    "drop_beside_others",
+    "fits_always",
+    "reason_of",
+    "recover",
+    "recover_quietly",
+    "reset_tokens",
+    "withdraw",
+]

@@ -3,6 +3,7 @@
 import pytest
 from couchdb.http import ResourceNotFound
 from support.tokens import make_token
+from support.workers import wait_for
 
 from picas import RunActor
 from picas.pilot.fleet import Kind, running_pilots, without_pilot
@@ -124,10 +125,10 @@ def test_a_pilot_tells_what_it_has_and_what_is_free(client, push):
 
     class Looking(RunActor):
         def process_task(self, task):
-            self._picas._run._heartbeat.save_first()
+            wait_for(lambda: next(running_pilots(client))["holds"])
             seen.extend(running_pilots(client))
 
-    pilot = Looking(client, cores=5, memory="2G", gpus=1, tags="b,a", walltime=500)
+    pilot = Looking(client, cores=5, memory="2G", gpus=1, tags="b,a", walltime=500, heartbeat=0.1)
     pilot.run(max_tasks=1, slots=4)
     (document,) = seen
     has = {"slots": 4, "cores": 5, "memory": 2048, "gpus": 1, "tags": ["a", "b"]}

@@ -693,8 +693,8 @@ class TestOutages:
         self, client, location, push, monkeypatch
     ):
         """A view can fail for minutes, while it is indexed anew, though documents are read and written as ever."""
-        monkeypatch.setattr("picas.pool.candidates.WINDOW", 1)
-        monkeypatch.setattr("picas.pool.candidates.WINDOWS_PER_WANTED", 1)
+        monkeypatch.setattr("picas.pool.windows.WINDOW", 1)
+        monkeypatch.setattr("picas.pool.windows.WINDOWS_PER_WANTED", 1)
         push(3)
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)

@@ -290,7 +290,7 @@ class TestTokensThatWait:
         self, client: CouchDB, push: Push, slots: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(claims, "LOOK", 0.1)
-        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.05)
+        monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.05)
         push(1)
         wait_later(client, "token_0", 3600)
         worker = Failing(client, failures=0)
@@ -426,7 +426,7 @@ class TestTheEndOfARun:
 
     def test_is_not_the_end_of_the_iterator(self, client: CouchDB, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another run goes on with it."""
-        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.0)
+        monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
         monkeypatch.setattr("picas.pool.claims.LOOK", 0.1)
         push(1)
         wait_later(client, "token_0", 600)

@@ -194,7 +194,7 @@ class TestExchange:
 
     def test_is_not_over_while_a_token_waits_for_its_next_try(self, client, claimer, monkeypatch):
         waits = []
-        monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+        monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
         client.save(make_token(0, not_before=time.time() + 5))
         for _ in range(3):
             exchange = claimer.exchange(client, PILOT, [], 1)
@@ -204,7 +204,7 @@ class TestExchange:
 
     def test_looks_for_others_now_and_then_while_one_waits_for_long(self, client, claimer, monkeypatch):
         waits = []
-        monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+        monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
         client.save(make_token(0, not_before=time.time() + 1800))
         assert not claimer.exchange(client, PILOT, [], 1).is_over
         assert waits == [claims.LOOK]
@@ -217,8 +217,8 @@ class TestExchange:
         assert claimer.exchange(client, PILOT, [], 1).is_over
 
     def test_asks_empty_views_once_more_after_such_a_wait_too(self, client, claimer, monkeypatch):
-        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.0)
-        monkeypatch.setattr("picas.pool.candidates.REST_PER_READING", 0)
+        monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
+        monkeypatch.setattr("picas.pool.windows.REST_PER_READING", 0)
         claimer.exchange(client, PILOT, [], 1)  # empty
         client.save(make_token(0, not_before=time.time() + 600))
         assert claimer.exchange(client, PILOT, [], 1).next_at > time.monotonic()
@@ -493,7 +493,7 @@ class TestLostAnswers:
     def test_what_was_settled_is_given_though_no_more_can_be_read(self, proxy, far, unsure, monkeypatch):
         claimer = unsure(1)
         proxy._faults.clear()
-        monkeypatch.setattr("picas.pool.candidates.WINDOW_AGE", 0.0)
+        monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
         proxy.fail("GET", "_view/", CUT, times=3)
         assert [token.id for token in claim(claimer, far, 2)] == numbered(0)
 
@@ -669,7 +669,7 @@ class TestManyPilots:
         push(60)
         waits = []
         monkeypatch.setattr("picas.pool.claims.random.uniform", lambda low, high: high)
-        monkeypatch.setattr("picas.pool.claims._after", lambda seconds: waits.append(seconds) or (lambda: True))
+        monkeypatch.setattr("picas.pool.claims.After", lambda seconds: waits.append(seconds) or (lambda: True))
         rival = client.copy()
         claimer = Claimer(Candidates("todo", {}))
 

@@ -11,7 +11,7 @@ from support.tokens import make_token
 
 from picas import CouchDB, EndlessViewIterator, PrioritizedViewIterator, Task, TaskViewIterator, ViewIterator
 from picas.exceptions import PicasError
-from picas.pool import candidates, claims
+from picas.pool import claims, windows
 from picas.views import create_views
 
 EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
@@ -27,7 +27,7 @@ def short_pauses(monkeypatch):
 def waits(monkeypatch):
     """The seconds that claims wait; here they take no time."""
     waits = []
-    monkeypatch.setattr(claims, "_after", lambda seconds: waits.append(seconds) or (lambda: True))
+    monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
     return waits
 
 
@@ -112,32 +112,32 @@ class TestTaskViewIterator:
         assert next(iterator)["claim"]["pilot"] == "pilot_7"
 
     def test_tokens_are_read_in_windows(self, client, push, queries):
-        push(candidates.WINDOW + 5)
-        assert len(list(TaskViewIterator(client, "todo"))) == candidates.WINDOW + 5
+        push(windows.WINDOW + 5)
+        assert len(list(TaskViewIterator(client, "todo"))) == windows.WINDOW + 5
         # What comes after the first window is read as it is indexed; that there is nothing left is made sure of twice.
         assert [params.get("update", True) for params in queries] == [True, False, False, True, True]
 
     def test_tokens_of_a_view_of_the_users_own_too(self, client, push, queries):
-        push(candidates.WINDOW + 5)
+        push(windows.WINDOW + 5)
         client.add_view("mine", MINE)
-        assert len(list(TaskViewIterator(client, "mine"))) == candidates.WINDOW + 5
+        assert len(list(TaskViewIterator(client, "mine"))) == windows.WINDOW + 5
         assert len(queries) == 4
 
     def test_a_lone_pilot_reads_on_and_looks_at_the_beginning_again_after_a_while(self, client, monkeypatch):
-        monkeypatch.setattr(candidates, "WINDOW", 4)
+        monkeypatch.setattr(windows, "WINDOW", 4)
         client.save_documents([make_token(number) for number in range(1, 20)])
         iterator = TaskViewIterator(client, "todo")
         assert next(iterator).id == "token_1"
         client.save(make_token(0))
         assert [next(iterator).id for _ in range(6)] == [f"token_{number}" for number in range(2, 8)]
-        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         assert next(iterator).id == "token_0"
 
     def test_candidates_that_were_read_long_ago_are_read_again(self, client, monkeypatch):
         client.save_documents([make_token(number) for number in (1, 2, 3)])
         iterator = TaskViewIterator(client, "todo")
         next(iterator)
-        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         client.save(make_token(0))
         assert next(iterator).id == "token_0"
 
@@ -174,14 +174,14 @@ class TestOneOwner:
         assert client.get("token_1")["claim"]["pilot"] == "another pilot"
 
     def test_free_tokens_behind_many_rows_that_are_not_free_are_found(self, client, monkeypatch):
-        monkeypatch.setattr(candidates, "WINDOW", 4)
-        monkeypatch.setattr(candidates, "PAGE", 8)
+        monkeypatch.setattr(windows, "WINDOW", 4)
+        monkeypatch.setattr(windows, "PAGE", 8)
         client.save_documents([make_token(number, lock=1 if number < 30 else 0) for number in range(10, 32)])
         client.add_view("all", EVERYTHING)
         assert {token.id for token in TaskViewIterator(client, "all")} == {"token_30", "token_31"}
 
     def test_a_limit_of_the_user_s_own_is_obeyed(self, client, monkeypatch):
-        monkeypatch.setattr(candidates, "WINDOW", 2)
+        monkeypatch.setattr(windows, "WINDOW", 2)
         client.save_documents([make_token(number, lock=1 if number < 12 else 0) for number in range(10, 14)])
         client.add_view("all", EVERYTHING)
         assert list(TaskViewIterator(client, "all", limit=2)) == []
@@ -194,7 +194,7 @@ class TestOneOwner:
         assert len(stale.rows) == 2  # they are read only now
         tokens = TaskViewIterator(client, "todo")
         monkeypatch.setattr(client, "view", lambda *args, **params: stale)
-        monkeypatch.setattr(candidates, "WINDOW_AGE", 0.0)
+        monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         intruder = Intruder(monkeypatch, client, lambda doc: None, 0)
         claimed = []
         for token in tokens:
@@ -218,7 +218,7 @@ class TestContention:
     def test_whoever_met_others_reads_the_queue_from_random_places(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(200)])
         rival = client.copy()
-        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(windows, "WINDOW", 5)
         random.seed(7)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         iterator = TaskViewIterator(client, "todo")
@@ -230,19 +230,19 @@ class TestContention:
     def test_in_order_again_once_it_has_met_nobody_for_a_while(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(20)])
         rival = client.copy()
-        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(windows, "WINDOW", 5)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         iterator = TaskViewIterator(client, "todo")
         for _ in range(4):
             next(iterator)
-        monkeypatch.setattr(candidates, "CROWD_MEMORY", 0.0)
+        monkeypatch.setattr(windows, "CROWD_MEMORY", 0.0)
         assert [next(iterator).id for _ in range(15)] == [f"token_{number}" for number in range(5, 20)]
 
     def test_where_there_is_no_queue_it_reads_wider_windows_in_random_order(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(10, 40)])
         client.add_view("mine", MINE)
         rival = client.copy()
-        monkeypatch.setattr(candidates, "WINDOW", 5)
+        monkeypatch.setattr(windows, "WINDOW", 5)
         random.seed(7)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         iterator = TaskViewIterator(client, "mine")
@@ -254,7 +254,7 @@ class TestContention:
     def test_conflicts_in_a_row_mean_that_the_candidates_are_read_again(self, client, push, monkeypatch, waits):
         push(10)
         rival = client.copy()
-        monkeypatch.setattr(candidates, "WINDOW", 6)
+        monkeypatch.setattr(windows, "WINDOW", 6)
 
         def take_all_but_the_last(doc):
             for number in range(9):
@@ -300,7 +300,7 @@ class TestContention:
             steps.pop(0)()
             return lambda: True
 
-        monkeypatch.setattr(claims, "_after", take_a_step)
+        monkeypatch.setattr(claims, "After", take_a_step)
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
         assert next(iterator).id == "token_0"
         assert steps == []
@@ -328,7 +328,7 @@ class TestEmptyView:
             client.save(make_token(0))
             return lambda: True
 
-        monkeypatch.setattr(claims, "_after", fill_meanwhile)
+        monkeypatch.setattr(claims, "After", fill_meanwhile)
         assert next(TaskViewIterator(client, "todo")).id == "token_0"
         assert waits == [claims.EMPTY_PAUSE]
 

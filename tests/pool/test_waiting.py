@@ -33,7 +33,7 @@ def ids(documents):
 
 
 def let_pass(larger, count):
-    larger.note_others(EMPTY, count)
+    larger.note_overtaken(EMPTY, count)
 
 
 class TestTaking:
@@ -88,7 +88,7 @@ class TestHavingATurn:
 
     def test_a_token_that_is_seen_again_keeps_its_turn(self, client, larger, tokens):
         let_pass(larger, MOST_TURNS * 4)
-        larger.clear(but_first=True)
+        larger.clear(keep_oldest=True)
         larger.add(tokens[0].value)
         assert larger.block(client)
 

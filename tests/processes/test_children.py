@@ -96,6 +96,7 @@ class TestDescendants:
         assert not is_alive(int(Path("escaped.pid").read_text()))
         assert self.alive() == []
 
+    @pytest.mark.timing
     def test_a_time_out_of_run_command_ends_them(self):
         wait = "while [ ! -s escaped.pid ]; do sleep 0.01; done"
         result = run_command(f"setsid -f {SLEEPER}; {wait}; sleep 60", shell=True, timeout=1, stdout="log")
@@ -116,6 +117,7 @@ class TestDescendants:
         self.end_when("hopping", execute, [sys.executable, "-c", hopper(0.003)], grace=0.2)
         assert self.alive() == []
 
+    @pytest.mark.timing
     def test_a_fork_bomb_is_ended(self):
         began = time.monotonic()
         self.end_when("forking", execute, [sys.executable, "-c", BOMB], grace=0.2)
@@ -203,6 +205,7 @@ end_all([child], 10)
 """
         run(body)
 
+    @pytest.mark.timing
     def test_can_start_children_and_ends_them_with_their_descendants(self, run):
         body = """
 execute(["true"])
@@ -250,6 +253,7 @@ class TestRunning:
         end(process, 0.2)
         assert not any(map(is_alive, pids(tmp_path).values()))
 
+    @pytest.mark.timing
     def test_ending_a_process_that_has_ended_takes_no_time(self):
         process = subprocess.Popen(["true"])
         process.wait()
