@@ -1,8 +1,8 @@
-"""Delete all tokens of a view. Tokens that change meanwhile, for example because a pilot takes them, are kept."""
+"""Delete all tokens of a view. A token that changes meanwhile, for example because a pilot takes it, is kept."""
 
 from couchdb.http import ResourceNotFound
 
-from picas import console
+from picas import connect, console
 from picas.pool import count_tokens, delete_tokens
 
 
@@ -13,7 +13,7 @@ def main() -> int:
     arguments = parser.parse_args()
     design_doc, view = arguments.view
 
-    client = console.connect()
+    client = connect()
     try:
         count = count_tokens(client, view, design_doc)
         if count and not arguments.yes and not console.confirm(f"Delete {count} tokens of {design_doc}/{view}?"):

@@ -1,18 +1,18 @@
-"""The smallest actor: copy this file and write your own work into process_task."""
+"""The smallest actor: copy this file, and write your own work into process_task."""
 
-from picas import RunActor, console
+from picas import RunActor, connect, console
 
 
 class MyActor(RunActor):
     def process_task(self, token):
         print("My input is:", token["input"])
         token["output"] = {"length": len(token["input"])}
-        token["exit_code"] = 0  # anything else, or an exception, puts the token into the view error
+        token["exit_code"] = 0  # any other exit code, or an exception, puts the token into the view error
 
 
 def main():
     console.ArgumentParser(description=__doc__).parse_args()
-    MyActor(console.connect()).run()
+    MyActor(connect()).run()
 
 
 if __name__ == "__main__":

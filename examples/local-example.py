@@ -1,29 +1,33 @@
-"""Process the tokens of the pool, one after the other or several at a time, until there is no work left.
+"""Process the tokens of the pool, one or several at a time, until there is no work left.
 
-For each token process_task.sh is run with the token's input and id. Its exit code and its output are kept in the token.
+For each token, this runs process_task.sh with the token's input and id, and keeps its exit code and its output in the
+token.
 """
 
 import argparse
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Optional
 
 from couchdb.http import ResourceNotFound
 
-from picas import RunActor, console
+from picas import RunActor, connect, console
 from picas.actors import outcomes
 from picas.executers import run_command
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
 LINE = "-----------------------"
-UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts")
+UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts", "exit_code")
 
 
 class ExampleActor(RunActor):
     """Runs process_task.sh for each token.
 
-    :param scratch: a folder in which each token gets one of its own to work in, which is gone afterwards; without it
-        all work in the pilot's working directory
+    :param scratch: a folder in which each token gets a working directory of its own, deleted afterwards; without it,
+        all tokens share the pilot's working directory
     """
 
     def __init__(self, *arguments: Any, scratch: Optional[Path] = None, **options: Any) -> None:
@@ -31,12 +35,7 @@ class ExampleActor(RunActor):
         self.scratch = scratch
 
     def process_task(self, token: Any) -> None:
-        shown = ["_id", "_rev", *(key for key in token if key not in UNSHOWN)]
-        fields = [f"{key} {token[key]}" for key in shown]
-        # In one piece: with --slots several tokens are shown at a time.
-        print("\n".join([LINE, f"Working on token: {token.id}", *fields, LINE]), flush=True)
-
-        with tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
+        with printed_block(token), tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
             out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
             results, uploads = Path(folder, "results"), Path(folder, "uploads")
             work.mkdir()
@@ -51,7 +50,7 @@ class ExampleActor(RunActor):
                     token=token,
                 )
                 token["exit_code"] = result.exit_code
-            finally:  # also if the time is up or the pilot is stopped: the logs and the uploads so far
+            finally:  # after a time-out or a stop as well: keep the logs and the uploads so far
                 for path in (out, err):
                     if path.exists():
                         token.put_log(f"logs_{token.id}.{path.name}", path)
@@ -60,39 +59,64 @@ class ExampleActor(RunActor):
                     token["uploads"] = dict(line.partition("\t")[::2] for line in lines)
 
 
+@contextmanager
+def printed_block(token: Any) -> Iterator[None]:
+    """Print a token's fields when its work starts, and its exit code and a closing line when the work has ended.
+
+    With several slots, the whole block is printed at the end in one piece, so that the blocks of tokens do not mix.
+    """
+    shown = ["_id", "_rev", *(key for key in token if key not in UNSHOWN)]
+    lines = [LINE, f"Working on token: {token.id}", *(f"{key} {token[key]}" for key in shown)]
+    if threading.current_thread() is threading.main_thread():  # the only slot
+        print_lines(lines)
+        lines = []
+    try:
+        yield
+        lines.append(f"exit_code {token['exit_code']}")
+    finally:
+        print_lines([*lines, LINE])
+
+
+def print_lines(lines: list[str]) -> None:
+    print("".join(f"{line}\n" for line in lines), end="", flush=True)  # print writes its "end" separately
+
+
 def main() -> None:
     parser = console.ArgumentParser(description=__doc__)
-    parser.add_argument("--view", default="todo", help="view that tokens are taken from (default: todo)")
-    parser.add_argument("--design-doc", default="Monitor", help="design document of the view (default: Monitor)")
-    parser.add_argument("--max-tasks", type=positive(int), metavar="N", help="end after so many tokens")
-    parser.add_argument("--max-token-time", type=positive(float), metavar="SECONDS", help="end the work on a token")
-    parser.add_argument("--max-total-time", type=positive(float), metavar="SECONDS", help="start no token after this")
+    parser.add_argument("--view", default="todo", help="the view from which tokens are taken (default: todo)")
+    parser.add_argument("--design-doc", default="Monitor", help="the design document of the view (default: Monitor)")
+    parser.add_argument("--max-tasks", type=positive(int), metavar="N", help="end after N tokens")
     parser.add_argument(
-        "--max-scrub", type=positive(int), default=0, metavar="N", help="try a failed token again N times"
+        "--max-token-time", type=positive(float), metavar="SECONDS", help="stop the work on a token after this time"
     )
     parser.add_argument(
+        "--max-total-time", type=positive(float), metavar="SECONDS", help="start no token after this time"
+    )
+    parser.add_argument("--max-scrub", type=positive(int), default=0, metavar="N", help="retry a failed token N times")
+    parser.add_argument(
         "--retry-delay", type=positive(float), default=0, metavar="SECONDS",
-        help="wait so long before that, twice as long after each further failure",
+        help="wait this long before a retry, twice as long after each further failure",
     )  # fmt: skip
     parser.add_argument(
         "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
     )
     for name, metavar, what in (
         ("cores", "N", "processors"),
-        ("memory", "MEGABYTES", 'memory, also like "4G"'),
+        ("memory", "MEGABYTES", 'memory, also with a unit, like "4G"'),
         ("gpus", "N", "GPUs"),
-        ("tags", "TAG,TAG", "what else tokens may ask for"),
+        ("tags", "TAG,TAG", "other things that tokens may ask for"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=f"take no token that needs more than this: {what}")
     parser.add_argument(
-        "--scratch", type=existing_folder, metavar="FOLDER", help="work on each token in a folder of its own in there"
-    )
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="say what goes on; -vv: every detail")
+        "--scratch", type=existing_folder, metavar="FOLDER",
+        help="give each token a working directory of its own in this folder",
+    )  # fmt: skip
+    parser.add_argument("-v", "--verbose", action="count", default=0, help="log progress; -vv: every detail")
     arguments = parser.parse_args()
     console.log_to_stderr(arguments.verbose)
 
     actor = ExampleActor(
-        console.connect(),
+        connect(),
         view=arguments.view,
         design_doc=arguments.design_doc,
         scratch=arguments.scratch,
@@ -117,7 +141,7 @@ def main() -> None:
 
 
 def positive(kind: Any) -> Any:
-    """Return a type for argparse: a number above 0."""
+    """Return an argument type for a number above 0."""
 
     def number(text: str) -> Any:
         value = kind(text)
@@ -129,14 +153,14 @@ def positive(kind: Any) -> Any:
 
 
 def existing_folder(text: str) -> Path:
-    """Return the folder that an argument names."""
+    """Convert an argument to the path of a folder."""
     if not Path(text).is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return Path(text).resolve()
 
 
 def slots(text: str) -> Any:
-    """Return the number of slots that an argument says."""
+    """Convert an argument to a number of slots."""
     return text if text == "auto" else positive(int)(text)
 
 

@@ -1,6 +1,6 @@
-"""The settings of the example scripts. What the environment says wins over this file.
+"""The settings of the example scripts. The environment takes precedence over this file.
 
-This file holds a password: run `chmod 600 picasconfig.py` once it is filled in.
+Run `chmod 600 picasconfig.py` when you have filled in your password, so that nobody else can read it.
 """
 
 import os

@@ -1,11 +1,11 @@
-"""Make a token for each line of a file: the line is the token's input. Blank lines and lines that begin with # are
-skipped.
+"""Make a token of each line of a file: the line becomes the token's input. Blank lines and lines that begin with #
+are skipped.
 
-The tokens are called token_0, token_1 and so on; a number is never given twice, also if others push at the same time.
-A push that was broken off is finished by pushing the same file again with --resume: what is in the pool already is not
-pushed again. Without --resume the same file makes new tokens.
+The tokens are called token_0, token_1 and so on. A number is never used twice, even if others push at the same time.
+To finish an interrupted push, push the same file again with --resume: tokens that are in the pool already are not
+pushed again. Without --resume, the same file makes new tokens.
 
-What the work needs of a pilot is said with --set, e.g. --set cores=4 --set memory=8G --set gpus=1 --set tags=avx2
+Use --set to say what the work needs from a pilot, e.g. --set cores=4 --set memory=8G --set gpus=1 --set tags=avx2
 --set walltime=3600 (seconds).
 """
 
@@ -17,19 +17,19 @@ import tempfile
 from pathlib import Path
 from typing import Any, Optional
 
-from picas import console
+from picas import connect, console
 from picas.pushes import InputError, push_file, was_broken_off
 
-LEAST_FOR_PROGRESS = 2000  # tokens; fewer are there at once
+PROGRESS_MINIMUM = 2000  # tokens; fewer are pushed at once
 
 
 def main() -> None:
     parser = console.ArgumentParser(description=__doc__)
     parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
-    parser.add_argument("--resume", action="store_true", help="finish a push of the same file that was broken off")
+    parser.add_argument("--resume", action="store_true", help="finish an interrupted push of the same file")
     parser.add_argument(
         "--set", type=field, action="append", metavar="FIELD=VALUE", dest="fields",
-        help="a field that each token is to have; the value is JSON, else a text",
+        help="a field to set in each token; the value is JSON, or else a string",
     )  # fmt: skip
     arguments = parser.parse_args()
     fields = None if arguments.fields is None else dict(arguments.fields)
@@ -37,7 +37,7 @@ def main() -> None:
     if arguments.file != "-":
         push(Path(arguments.file), arguments.file, arguments.resume, fields)
         return
-    with tempfile.TemporaryDirectory() as folder:  # a file can be read twice: to count, and to send
+    with tempfile.TemporaryDirectory() as folder:  # the input is read twice: to count the lines, and to send them
         path = Path(folder, "input")
         with path.open("wb") as copy:
             shutil.copyfileobj(sys.stdin.buffer, copy)
@@ -48,15 +48,15 @@ def main() -> None:
 
 
 def push(path: Path, name: str, resume: bool, fields: Optional[dict[str, Any]]) -> None:
-    client = console.connect()
+    client = connect()
     if not resume and was_broken_off(client, path):
-        print(f"Note: an earlier push of {name} was not finished; --resume would finish it", file=sys.stderr)
+        print(f"Note: an earlier push of {name} did not finish; --resume finishes it", file=sys.stderr)
     try:
-        result = push_file(client, path, resume, console.ProgressBar(LEAST_FOR_PROGRESS), fields)
+        result = push_file(client, path, resume, console.ProgressBar(PROGRESS_MINIMUM), fields)
     except InputError:
         raise
     except (Exception, KeyboardInterrupt):
-        print(f"\nThe push was broken off. To push the rest: pushTokens.py --resume {name}", file=sys.stderr)
+        print(f"\nThe push did not finish. To push the rest: pushTokens.py --resume {name}", file=sys.stderr)
         raise
     if resume and result.existing:
         print(f"{result.existing} tokens were in the pool already")
@@ -64,7 +64,7 @@ def push(path: Path, name: str, resume: bool, fields: Optional[dict[str, Any]]) 
 
 
 def field(text: str) -> tuple[str, Any]:
-    """Return the name and the value that an argument gives."""
+    """Split an argument into a field's name and its value."""
     name, separator, value = text.partition("=")
     if not separator:
         raise argparse.ArgumentTypeError(f"{text} is not like FIELD=VALUE")
@@ -75,7 +75,7 @@ def field(text: str) -> tuple[str, Any]:
 
 
 def not_json(text: str) -> None:
-    """Refuse NaN and Infinity, which Python reads but a database doesn't."""
+    """Refuse NaN and Infinity, which Python accepts but a database does not."""
     raise ValueError(text)
 
 

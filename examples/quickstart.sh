@@ -1,10 +1,10 @@
 #!/bin/bash
-# Runs the quick example from its beginning to its end: installs picas in a virtual environment, starts the embedded
-# server (or uses the server that the environment names), creates the views, pushes three tokens and processes them.
+# Runs the whole quick example: installs picas in a virtual environment, starts the embedded server (or uses the server
+# that is set in the environment), creates the views, pushes three tokens and processes them.
 #
 #   quickstart.sh [--keep]
 #
-# --keep leaves the embedded server running afterwards.
+# With --keep, the embedded server stays up afterwards.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd .. && pwd)
@@ -14,7 +14,7 @@ case ${1:-} in
     "") ;;
     --keep) keep=yes ;;
     -h | --help) sed -n '2,/^set/s/^# \{0,1\}//p' quickstart.sh; exit 0 ;;
-    *) echo "quickstart.sh: unknown option $1; there is only --keep" >&2; exit 2 ;;
+    *) echo "quickstart.sh: unknown option $1; the only one is --keep" >&2; exit 2 ;;
 esac
 
 python=${PYTHON:-python3}
@@ -28,7 +28,7 @@ if [ ! -x "$venv/bin/picas" ] || [ "$root/setup.py" -nt "$venv/bin/picas" ]; the
     echo "== Installing picas in $venv"
     if ! "$python" -m venv "$venv" >/dev/null 2>&1; then
         rm -rf "$venv"
-        echo "quickstart.sh: $python can't make a virtual environment; on Debian: apt-get install python3-venv" >&2
+        echo "quickstart.sh: $python can't create a virtual environment; on Debian: apt-get install python3-venv" >&2
         exit 1
     fi
     "$venv/bin/pip" install --quiet --disable-pip-version-check --editable "${root}[embedded]"
@@ -38,9 +38,9 @@ PATH=$venv/bin:$PATH
 
 web=
 if [ -n "${PICAS_HOST_URL:-}" ]; then
-    echo "== Using the server that the environment names"
+    echo "== Using the server that is set in the environment"
 else
-    echo "== Starting the embedded server (the first time it fetches its packages, which takes some seconds)"
+    echo "== Starting the embedded server (the first start takes some seconds, to download its packages)"
     ready=$venv/server-$$.env
     picas serve --memory --ready-file "$ready" >"$venv/server-$$.log" 2>&1 &
     server=$!
@@ -76,9 +76,9 @@ if [ -n "$web" ]; then
     echo
     if [ "$keep" = yes ]; then
         trap - EXIT
-        echo "The server goes on running (stop it with: kill $server). Web interface: $web"
+        echo "The server is still running (to stop it: kill $server). Web interface: $web"
         echo "To use it from this shell: . $ready"
     else
-        echo "The server ends now; with --keep it goes on, with its web interface at $web"
+        echo "The server stops now; with --keep it stays up, with a web interface at $web"
     fi
 fi

@@ -1,13 +1,13 @@
-"""Put tokens back to todo: those that stay locked because their pilot died, or those in error, to try them again.
+"""Put tokens back to todo: tokens that are locked by a dead pilot, or tokens in error that you want to retry.
 
-They keep their logs and their history. A pilot that still works on such a token will not save its result in it.
+The tokens keep their logs and their history. A pilot that is still working on such a token does not save its result.
 """
 
 import argparse
 
 from couchdb.http import ResourceNotFound
 
-from picas import console
+from picas import connect, console
 from picas.pool import reset_tokens
 
 
@@ -17,13 +17,18 @@ def main() -> None:
         "view", type=console.view_name, metavar="DESIGN_DOCUMENT/VIEW", help="for example Monitor/locked"
     )
     parser.add_argument(
-        "hours", nargs="?", type=hours, default=0.0, metavar="HOURS", help="only tokens locked longer ago than this"
+        "hours",
+        nargs="?",
+        type=hours,
+        default=0.0,
+        metavar="HOURS",
+        help="only tokens that were locked more than HOURS hours ago",
     )
     arguments = parser.parse_args()
     design_doc, view = arguments.view
 
     try:
-        result = reset_tokens(console.connect(), view, design_doc, arguments.hours)
+        result = reset_tokens(connect(), view, design_doc, arguments.hours)
     except ResourceNotFound:
         raise console.no_such_view(view, design_doc) from None
     print(f"Reset {result.changed} tokens of {design_doc}/{view} to todo")

@@ -71,7 +71,7 @@ class TestJdl:
 
     def test_the_software_is_taken_from_elsewhere_by_one_line(self):
         """As the page says."""
-        page = (EXAMPLES / "README.md").read_text(encoding="utf-8")
+        page = (EXAMPLES / "grid.md").read_text(encoding="utf-8")
         assert '`"grid-sandbox/picas.tar"`' in page
         assert '`"grid-sandbox/software.txt"`' in page
         assert sum('"grid-sandbox/picas.tar"' in line for line in JDL.splitlines()) == 1
@@ -276,7 +276,7 @@ class TestStartPilot:
         result = node.start()
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
         assert result.stderr == (
-            "startpilot.sh: there is no folder /nowhere at all on this node, which software.txt names\n"
+            "startpilot.sh: software.txt names /nowhere at all, and there is no such folder on this node\n"
         )
 
     @pytest.mark.parametrize("name", ["python", "python3.11", "python3.9"])
@@ -291,18 +291,18 @@ class TestStartPilot:
         (node.binaries / "python3").unlink()
         result = node.start()
         assert (result.returncode, result.stdout) == (1, "")
-        assert re.fullmatch(r"startpilot\.sh: there is no Python from 3\.9 on in \S+\n", result.stderr)
+        assert re.fullmatch(r"startpilot\.sh: there is no Python 3\.9 or later in \S+\n", result.stderr)
 
     def test_without_picas(self, node):
         result = node.start()
         assert result.returncode == 1
-        assert result.stderr.endswith("startpilot.sh: picas can't be imported: make picas.tar with build.sh\n")
+        assert result.stderr.endswith("startpilot.sh: picas can't be imported: build picas.tar with build.sh\n")
 
     def test_without_the_database_the_job_is_tried_again(self, node, client, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_HOST_URL=UNREACHABLE)
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
-        assert result.stderr.endswith("startpilot.sh: so DIRAC is to try this job again\n")
+        assert result.stderr.endswith("startpilot.sh: DIRAC should run this job again\n")
         assert count_states(client)["todo"] == 1
 
     def test_with_wrong_settings_the_job_is_not_tried_again(self, node, sandbox):
@@ -310,7 +310,7 @@ class TestStartPilot:
         result = node.start(PICAS_DATABASE="nothing_there")
         assert (result.returncode, result.stdout) == (1, "")
         assert "there is no database nothing_there" in result.stderr
-        assert result.stderr.endswith("startpilot.sh: no pilot is started\n")
+        assert result.stderr.endswith("startpilot.sh: no pilot was started\n")
 
     def test_without_run_bits(self, node, client, sandbox):
         """As if the job's folder allowed no programs."""

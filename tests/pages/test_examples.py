@@ -1,11 +1,14 @@
-"""The example scripts as a person runs them, in a copy of examples/: their output, and one clear line for bad input."""
+"""The example scripts as a user runs them, in a copy of examples/: their output, and one line about bad input."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,9 +17,11 @@ from uuid import uuid4
 import pytest
 from support.places import EXAMPLES
 from support.tokens import make_token
+from support.workers import PATIENCE
 
 from picas.views import count_states
 
+LINE = "-----------------------"
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "picasconfig.py")
 
 
@@ -30,18 +35,19 @@ def folder(tmp_path):
 
 @pytest.fixture
 def script(folder, environment):
-    def run(*arguments, stdin="", **changes):
+    def run(*arguments, stdin="", stdout=subprocess.PIPE, **changes):
         env = {key: value for key, value in {**environment, **changes}.items() if value is not None}
         command = arguments if arguments[0] == "bash" else (sys.executable, *arguments)
         return subprocess.run(
-            command, cwd=folder, env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False
-        )
+            command, cwd=folder, env=env, input=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
 
     return run
 
 
 def complaint(result, code=1):
-    """The one line that a script wrote about bad input."""
+    """Return the one line that a script wrote about bad input."""
     assert result.returncode == code, result
     assert result.stdout == ""
     assert "Traceback" not in result.stderr
@@ -50,7 +56,7 @@ def complaint(result, code=1):
 
 
 class TestQuickExample:
-    """The uses that the project was asked for, in their order."""
+    """The steps of the page, in order."""
 
     def test_from_creating_the_views_to_deleting_the_tokens(self, script, client):
         client.delete(client.get("_design/Monitor"))
@@ -69,7 +75,7 @@ class TestQuickExample:
         assert (deleted.returncode, deleted.stdout) == (0, "Deleted 3 tokens of Monitor/done\n")
         assert count_states(client)["done"] == 0
 
-    def test_the_block_that_is_printed_for_each_token(self, script, client):
+    def test_the_block_of_a_token_ends_with_its_exit_code(self, script):
         script("pushTokens.py", "quickExample.txt")
         block = script("local-example.py", "--max-tasks", "1").stdout.splitlines()
         expected = [
@@ -83,12 +89,35 @@ class TestQuickExample:
             r"hostname \S+",
             "scrub_count 0",
             'input echo "bash-echo"',
-            "exit_code ",
+            "exit_code 0",
             "-----------------------",
         ]
         assert len(block) == len(expected) + 1
         for line, pattern in zip(block, expected):
             assert line == pattern or re.fullmatch(pattern, line), (line, pattern)
+
+    def test_the_fields_are_printed_before_the_work_starts(self, script, folder, client):
+        output = folder / "output"
+        script("pushTokens.py", "-", stdin=f"cat {output}; exit 3\n")
+        with output.open("w") as stdout:
+            script("local-example.py", stdout=stdout)
+        log = client.get("token_0").get_attachment("logs_token_0.out", client)["data"].decode()
+        assert log.splitlines()[1:3] == [LINE, "Working on token: token_0"]
+        assert "exit_code" not in log
+        assert output.read_text().splitlines()[-3:] == ["exit_code 3", LINE, "Processed 1 tokens: 1 failed"]
+
+    def test_the_blocks_of_several_slots_do_not_mix(self, script, push):
+        push(9, input="sleep 0.0$RANDOM")
+        *blocks, last = script("local-example.py", "--slots", "3").stdout.split(f"{LINE}\n")[1:]
+        assert last == "Processed 9 tokens: 9 done\n"
+        assert blocks[1::2] == [""] * 8
+        shown = [(block.splitlines()[0], block.splitlines()[-1]) for block in blocks[::2]]
+        assert sorted(shown) == [(f"Working on token: token_{number}", "exit_code 0") for number in range(9)]
+
+    def test_the_block_is_closed_after_a_time_out(self, script):
+        script("pushTokens.py", "-", stdin="sleep 60\n")
+        lines = script("local-example.py", "--max-token-time", "1").stdout.splitlines()
+        assert lines[-3:] == ["exit_code -15", LINE, "Processed 1 tokens: 1 time-out"]
 
     def test_output_and_exit_code_are_kept_in_the_token(self, script, client):
         script("pushTokens.py", "-", stdin="echo to-out; echo to-err >&2; exit 3\n")
@@ -112,15 +141,15 @@ class TestQuickExample:
 
 
 class TestCreateViews:
-    def test_a_condition_of_the_users_own(self, script, client):
+    def test_a_condition_selects_the_tokens(self, script, client):
         client.save_documents([make_token(0, cores=1), make_token(1, cores=4)])
         assert script("createViews.py", "SingleCore", "doc.cores == 1").returncode == 0
         assert [row.id for row in client.view("todo", design_doc="SingleCore").rows] == ["token_0"]
 
-    def test_a_condition_that_is_no_javascript(self, script):
+    def test_a_condition_that_is_not_javascript(self, script):
         assert "compilation_error" in complaint(script("createViews.py", "Bad", "doc.cores =="))
 
-    def test_a_name_that_is_none(self, script):
+    def test_an_invalid_name_is_refused(self, script):
         assert "is not the name of a design document" in complaint(script("createViews.py", "a/b"), code=2)
 
     def test_the_database_can_be_created_too(self, script, client):
@@ -133,12 +162,12 @@ class TestCreateViews:
 
 
 class TestPushTokens:
-    def test_a_resumed_push_says_what_was_there(self, script):
+    def test_a_resumed_push_reports_existing_tokens(self, script):
         script("pushTokens.py", "quickExample.txt")
         result = script("pushTokens.py", "--resume", "quickExample.txt")
         assert "3 tokens were in the pool already" in result.stdout
 
-    def test_a_push_that_breaks_off_says_how_to_go_on(self, script, folder, client, is_couchdb):
+    def test_a_failed_push_says_how_to_finish_it(self, script, folder, client, is_couchdb):
         if not is_couchdb:
             pytest.skip("the embedded server asks no validation functions")
         rule = "function(doc) { if (doc.input == 'b') throw({forbidden: 'not today'}); }"
@@ -149,14 +178,14 @@ class TestPushTokens:
         assert "pushTokens.py --resume two.txt" in result.stderr
         assert "the server refuses new tokens, e.g. token_" in result.stderr
 
-    def test_says_what_the_work_needs(self, script, client):
+    def test_sets_fields_of_the_tokens(self, script, client):
         needs = ["cores=4", "memory=8G", "tags=avx2", "note=a=b", 'list=["x"]', "odd=NaN"]
         result = script("pushTokens.py", *[word for need in needs for word in ("--set", need)], "quickExample.txt")
         assert (result.returncode, result.stderr) == (0, "")
         expected = {"cores": 4, "memory": "8G", "tags": "avx2", "note": "a=b", "list": ["x"], "odd": "NaN"}
         assert client.get("token_2").value.items() >= expected.items()
 
-    def test_a_field_that_is_none(self, script):
+    def test_an_invalid_field_is_refused(self, script):
         assert "cores is not like FIELD=VALUE" in complaint(script("pushTokens.py", "--set", "cores", "-"), code=2)
         assert "'lock' can't be set" in complaint(script("pushTokens.py", "--set", "lock=1", "quickExample.txt"))
 
@@ -179,17 +208,17 @@ class TestDeleteAndReset:
         result = script("resetTokens.py", "Monitor/locked")
         assert (result.returncode, result.stdout) == (0, "Reset 2 tokens of Monitor/locked to todo\n")
 
-    def test_reset_of_tokens_that_are_locked_for_long(self, script, client, push):
+    def test_reset_only_of_tokens_locked_long_ago(self, script, client, push):
         for token in push(2):
             client.save(token.lock())
         assert script("resetTokens.py", "Monitor/locked", "1").stdout == "Reset 0 tokens of Monitor/locked to todo\n"
 
     @pytest.mark.parametrize("hours", ["x", "-1", "nan"])
-    def test_hours_that_are_none(self, script, hours):
+    def test_invalid_hours_are_refused(self, script, hours):
         assert "HOURS" in complaint(script("resetTokens.py", "Monitor/locked", "--", hours), code=2)
 
     @pytest.mark.parametrize("name", ["deleteTokens.py", "resetTokens.py"])
-    def test_a_view_that_is_not_there(self, script, name):
+    def test_a_missing_view_is_named(self, script, name):
         line = complaint(script(name, "Monitor/nope"))
         assert line == f"{name}: there is no view Monitor/nope: create the views with python createViews.py Monitor\n"
 
@@ -219,12 +248,12 @@ class TestDeleteAndReset:
 
 
 class TestLocalExample:
-    def test_a_failed_token_is_tried_again(self, script, client):
+    def test_a_failed_token_is_retried(self, script, client):
         script("pushTokens.py", "-", stdin="false\n")
         assert script("local-example.py", "--max-scrub", "2").stdout.endswith("Processed 3 tokens: 3 failed\n")
         assert client.get("token_0")["scrub_count"] == 2
 
-    def test_a_token_that_takes_too_long_is_ended_with_its_logs_so_far(self, script, client):
+    def test_a_time_out_keeps_the_logs_so_far(self, script, client):
         script("pushTokens.py", "-", stdin="echo so-far; sleep 60\n")
         result = script("local-example.py", "--max-token-time", "1")
         assert result.stdout.endswith("Processed 1 tokens: 1 time-out\n")
@@ -232,19 +261,19 @@ class TestLocalExample:
         assert "time-out" in token["error"][0]["message"]
         assert b"so-far" in token.get_attachment("logs_token_0.out", client)["data"]
 
-    def test_a_view_that_is_not_there(self, script):
+    def test_a_missing_view_is_named(self, script):
         assert "there is no view Monitor/nope" in complaint(script("local-example.py", "--view", "nope"))
 
     @pytest.mark.parametrize("option", ["--max-tasks", "--max-token-time", "--max-total-time"])
     @pytest.mark.parametrize("value", ["0", "-3", "many"])
-    def test_limits_that_are_none(self, script, option, value):
+    def test_invalid_limits_are_refused(self, script, option, value):
         assert option in complaint(script("local-example.py", f"{option}={value}"), code=2)
 
     def test_verbose_shows_the_log_on_standard_error(self, script):
         script("pushTokens.py", "-", stdin="exit 1\n")
         assert "Token token_0" not in script("local-example.py", "--max-tasks", "1").stdout
 
-    def test_a_scratch_folder_that_is_none(self, script):
+    def test_a_missing_scratch_folder_is_named(self, script):
         assert "nowhere is not a folder" in complaint(script("local-example.py", "--scratch", "nowhere"), code=2)
 
     @pytest.mark.parametrize("slots", ["2", "auto"])
@@ -254,7 +283,7 @@ class TestLocalExample:
         assert result.stdout.endswith("Processed 5 tokens: 5 done\n")
         assert client.get("token_4")["exit_code"] == 0
 
-    def test_takes_what_it_has_enough_for(self, script, client):
+    def test_takes_tokens_that_fit_its_resources(self, script, client):
         for need in ("cores=3", "cores=4", "memory=3G", "memory=4G", "gpus=2", "gpus=3", "tags=avx2", "tags=avx3"):
             script("pushTokens.py", "--set", need, "-", stdin="true\n")
         result = script(
@@ -265,16 +294,16 @@ class TestLocalExample:
         assert "needs more than this pilot has (3 cores, 3072 MB, 2 GPUs, tags avx2 fast)" in result.stderr
 
     @pytest.mark.parametrize("option", ["--cores=0", "--memory=much", "--gpus=-1"])
-    def test_refuses_resources_that_are_none(self, script, option):
+    def test_invalid_resources_are_refused(self, script, option):
         assert option[2:].partition("=")[0] in complaint(script("local-example.py", option))
 
     @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
-    def test_refuses_an_impossible_number_of_slots(self, script, value):
+    def test_an_invalid_number_of_slots_is_refused(self, script, value):
         assert "--slots" in complaint(script("local-example.py", f"--slots={value}"), code=2)
 
 
 class TestSettings:
-    """Bad settings, for each script that connects."""
+    """Missing and wrong settings, for each script that connects."""
 
     @pytest.fixture(params=SCRIPTS)
     def command(self, request):
@@ -293,7 +322,7 @@ class TestSettings:
         assert "export PICAS_DATABASE=" in line
 
     def test_wrong_password(self, script, command):
-        # A name of its own: CouchDB locks an account out after some wrong passwords.
+        # A random name: CouchDB locks an account after some wrong passwords.
         line = complaint(script(*command, PICAS_USERNAME=f"user_{uuid4().hex}", PICAS_PASSWORD="wrong-s3cret"))
         assert "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD" in line
         assert "wrong-s3cret" not in line
@@ -303,7 +332,7 @@ class TestSettings:
         assert "there is no database no_such_database on http://127.0.0.1" in line
         assert "createViews.py --create-database" in line
 
-    # It tries for some seconds, in each script by the same means: two are enough.
+    # A script retries for some seconds, and all of them do so in the same way: two are enough.
     @pytest.mark.parametrize("command", [["createViews.py"], ["local-example.py"]], ids=" ".join)
     def test_unreachable_server(self, script, command):
         line = complaint(script(*command, PICAS_HOST_URL="http://127.0.0.1:9"))
@@ -327,7 +356,7 @@ def test_picasconfig_is_enough(script, folder, environment):
     assert (result.returncode, result.stderr) == (0, "")
 
 
-def test_a_picasconfig_with_a_password_that_others_can_read_gets_a_warning(script, folder, environment):
+def test_a_picasconfig_that_others_can_read_gets_a_warning(script, folder, environment):
     config = folder / "picasconfig.py"
     config.write_text(f"PICAS_PASSWORD = {environment['PICAS_PASSWORD']!r}\n")
     config.chmod(0o644)
@@ -336,8 +365,8 @@ def test_a_picasconfig_with_a_password_that_others_can_read_gets_a_warning(scrip
     assert f"chmod 600 {config}" in result.stderr
 
 
-def test_the_settings_as_they_come(script):
-    """What a script finds in picasconfig.py if nobody has changed it."""
+def test_the_settings_before_anybody_changes_them(script):
+    """What picasconfig.py contains in the repository."""
     code = "import picasconfig as p; print(p.PICAS_HOST_URL, [p.PICAS_DATABASE, p.PICAS_USERNAME, p.PICAS_PASSWORD])"
     nothing = dict.fromkeys(("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD"))
     assert script("-c", code, **nothing).stdout == "https://picas.surfsara.nl:6984 ['', '', '']\n"
@@ -358,7 +387,7 @@ def test_process_task_passes_the_exit_code_through(script):
 
 
 class TestUploads:
-    """Results that are too large for the database, by a command that the user names."""
+    """Results that are too large for the database go to a storage, by the user's own command."""
 
     WORK = "echo large > $PICAS_RESULTS/one.dat; echo larger > $PICAS_RESULTS/two.dat; echo log\n"
 
@@ -373,14 +402,14 @@ class TestUploads:
         assert [Path(uploads[name]).read_text() for name in ("one.dat", "two.dat")] == ["large\n", "larger\n"]
         assert "uploads" not in client.get("token_1")
 
-    def test_a_storage_that_takes_nothing_is_an_error_of_the_token(self, script, client):
+    def test_a_failed_upload_is_an_error_of_the_token(self, script, client):
         script("pushTokens.py", "-", stdin=self.WORK)
         script("local-example.py", PICAS_STORAGE="/dev/null/nowhere", PICAS_COPY="install -D")
         token = client.get("token_0")
         assert (token["exit_code"], "uploads" in token) == (1, False)
         assert b"/dev/null" in token.get_attachment("logs_token_0.err", client)["data"]
 
-    def test_what_failed_or_has_no_storage_is_not_uploaded(self, script, client, tmp_path):
+    def test_failed_work_is_not_uploaded_nor_any_without_a_storage(self, script, client, tmp_path):
         script("pushTokens.py", "-", stdin="echo large > $PICAS_RESULTS/one.dat; exit 3\n")
         script("local-example.py", PICAS_STORAGE=str(tmp_path / "storage"), PICAS_COPY="install -D")
         assert client.get("token_0")["exit_code"] == 3
@@ -392,7 +421,7 @@ class TestUploads:
 
 
 def test_the_slurm_script_runs_a_pilot(script, folder, client):
-    """Without Slurm: what sbatch would run, from another directory. `exec` leaves no shell between Slurm and Python."""
+    """Without Slurm, as sbatch would run it. Because of `exec`, there is no shell between Slurm and Python."""
     script("pushTokens.py", "quickExample.txt")
     binaries = folder / "bin"
     binaries.mkdir()
@@ -405,21 +434,35 @@ def test_the_slurm_script_runs_a_pilot(script, folder, client):
 
 def test_interrupted_scripts_say_so(folder, environment):
     """Ctrl-C while a server does not answer."""
-    import signal
-    import socket
-    import time
-
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}"
         process = subprocess.Popen(
             [sys.executable, "createViews.py"],
             cwd=folder, env={**environment, "PICAS_HOST_URL": url}, stderr=subprocess.PIPE, text=True,
+            preexec_fn=heed_ctrl_c,  # noqa: PLW1509  # it only resets a signal
         )  # fmt: skip
-        server.settimeout(10)
+        server.settimeout(PATIENCE)
         connection, _ = server.accept()
         connection.recv(1)
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=10)
+        stderr = interrupt(process)
         connection.close()
     assert (process.returncode, stderr) == (130, "createViews.py: interrupted\n")
+
+
+def heed_ctrl_c():
+    """Undo what a shell does to its background jobs, and they to their children: ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def interrupt(process):
+    """Send SIGINT until the process ends, and return what it wrote to standard error.
+
+    A signal that arrives just before a system call that blocks is noticed only when that call returns, so a busy
+    machine may need a second one, like a person does.
+    """
+    for _ in range(5):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=5)[1]
+    process.kill()
+    pytest.fail(f"SIGINT did not end the process: {process.communicate()[1]}")

@@ -74,7 +74,7 @@ def test_a_second_run_takes_seconds_and_another_server_is_used_if_the_environmen
     result = quickstart(clone, {**env, **{k: v for k, v in environment.items() if k.startswith("PICAS_")}})
     assert result.returncode == 0, result.stderr
     assert time.monotonic() - began < 30
-    assert "Using the server that the environment names" in result.stdout
+    assert "Using the server that is set in the environment" in result.stdout
     assert OVERVIEW in result.stdout
 
 
