@@ -1,4 +1,7 @@
-"""A real server for every test: the embedded one, or the CouchDB that PICAS_TEST_URL names (with credentials)."""
+"""Fixtures that all tests share: a real server, empty databases, and faulty connections.
+
+The server is the embedded one, or the CouchDB that PICAS_TEST_URL names (with credentials).
+"""
 
 from __future__ import annotations
 
@@ -42,6 +45,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def location() -> Iterator[Location]:
+    """The server. Each worker of pytest-xdist starts its own embedded server, in memory."""
     given = os.environ.get("PICAS_TEST_URL")
     if given:
         parts = urlsplit(given)
@@ -54,13 +58,13 @@ def location() -> Iterator[Location]:
 
 @pytest.fixture
 def is_couchdb() -> bool:
-    """Whether the server is Apache CouchDB rather than the embedded one."""
+    """Whether the server is Apache CouchDB instead of the embedded one."""
     return bool(os.environ.get("PICAS_TEST_URL"))
 
 
 @pytest.fixture
 def client(location: Location) -> Iterator[CouchDB]:
-    """A client of an empty database of the test's own, with the views of Monitor."""
+    """A client of a new database with the views of Monitor; the database is deleted after the test."""
     name = f"picas_test_{uuid4().hex}"
     client = CouchDB(location.url, name, location.username, location.password, create=True)
     create_views(client)
@@ -70,14 +74,14 @@ def client(location: Location) -> Iterator[CouchDB]:
 
 @pytest.fixture
 def gate(location: Location) -> Iterator[Gate]:
-    """A way to the server that can be closed and opened again."""
+    """A relay to the server that can be closed and opened again."""
     with Gate(location.url) as gate:
         yield gate
 
 
 @pytest.fixture
 def far(gate: Gate, client: CouchDB, location: Location) -> CouchDB:
-    """A client of the test's database through the gate; a closed gate is noticed at once."""
+    """A client of the test's database through the gate, which fails at once while the gate is closed."""
     far = CouchDB(gate.url, client.db.name, location.username, location.password)
     far.server.resource.session.retry_pauses = ()
     return far
@@ -85,7 +89,7 @@ def far(gate: Gate, client: CouchDB, location: Location) -> CouchDB:
 
 @pytest.fixture
 def through(location: Location, client: CouchDB) -> Callable[..., CouchDB]:
-    """Make a client of the test's database through a proxy, which forgets what that took."""
+    """Connect a client to the test's database through a proxy; the proxy forgets the requests for that."""
 
     def through(proxy: FaultProxy, retry_pauses: tuple[float, ...] = (0.0, 0.0), **options: float) -> CouchDB:
         made = CouchDB(proxy.url, client.db.name, location.username, location.password, **options)
@@ -98,7 +102,7 @@ def through(location: Location, client: CouchDB) -> Callable[..., CouchDB]:
 
 @pytest.fixture
 def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder of the test's own for what pilots leave, and pauses that take hardly any time."""
+    """Run in the test's own folder, with short pauses."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
     monkeypatch.setattr("picas.pool.claims.EMPTY_PAUSE", 0.01)
@@ -108,7 +112,7 @@ def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def nothing_left() -> Iterator[None]:
-    """Make sure that neither children nor actors are left at work."""
+    """Check that no child process and no actor is left running."""
     yield
     assert running() == []
     assert busy_threads == set()
@@ -116,13 +120,13 @@ def nothing_left() -> Iterator[None]:
 
 @pytest.fixture
 def spool(tmp_path: Path) -> Callable[[], list[Path]]:
-    """Return the files with results that could not be saved."""
+    """Return a function that lists the files of results that could not be saved."""
     return lambda: sorted((tmp_path / "spool").glob("*"))
 
 
 @pytest.fixture
 def environment(location: Location, client: CouchDB, tmp_path: Path) -> dict[str, str]:
-    """The environment in which a script finds the test's database, and nothing of this user's own settings."""
+    """Environment variables that give a script the test's database and hide the user's own settings."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
     home = tmp_path / "home"
     home.mkdir(exist_ok=True)
@@ -140,7 +144,7 @@ def environment(location: Location, client: CouchDB, tmp_path: Path) -> dict[str
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package and the examples, in which the Grid's sandbox can be built."""
+    """A copy of the package and the examples, in which the sandbox for the Grid can be built."""
     root = tmp_path_factory.mktemp("project")
     ignored = shutil.ignore_patterns("__pycache__", "*.tar")
     shutil.copytree(EXAMPLES, root / "examples", ignore=ignored)
@@ -150,7 +154,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def push(client: CouchDB) -> Callable[..., list[Task]]:
-    """Save so many free tokens, token_0 and on, and return them."""
+    """Return a function that saves a number of free tokens, starting with token_0, and returns them."""
 
     def push(count: int, **fields: object) -> list[Task]:
         tokens = [Task(make_token(number, **fields)) for number in range(count)]

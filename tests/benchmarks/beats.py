@@ -1,6 +1,6 @@
-"""What the heartbeats of many pilots cost the server, and their looking after each other.
+"""Measures what the heartbeats of many pilots cost the server, and their watch over each other.
 
-The pilots are simulated: a few threads do for each of them what its thread would do, when it is due.
+The pilots are simulated: a few threads do what the heartbeat thread of each pilot would do, when it is due.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ THREADS = 8
 
 
 class Fleet:
-    """Simulated pilots that live.
+    """Simulated pilots that send heartbeats.
 
     :param client: the pool
-    :param count: how many
-    :param heartbeat: seconds between two of their heartbeats
-    :param lease: their lease in seconds
+    :param count: number of pilots
+    :param heartbeat: seconds between two heartbeats of a pilot
+    :param lease: lease of each pilot in seconds
     """
 
     def __init__(self, client: CouchDB, count: int, heartbeat: float, lease: float) -> None:
@@ -48,14 +48,14 @@ class Fleet:
         self._threads = [threading.Thread(target=self._work) for _ in range(THREADS)]
 
     def start(self) -> None:
-        """Let the pilots start, spread over the time between two heartbeats, and wait until all have."""
+        """Start the pilots, spread over the time between two heartbeats, and return when all have started."""
         for thread in self._threads:
             thread.start()
         while self._unstarted:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End all at once, as if they had been killed."""
+        """Stop all pilots at once, as if they had been killed."""
         self._has_ended.set()
         for thread in self._threads:
             thread.join()
@@ -84,19 +84,21 @@ class Fleet:
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the benchmark that the command line describes."""
     parser = make_parser(__doc__)
-    parser.add_argument("--pilots", type=positive, default=1000)
-    parser.add_argument("--seconds", type=float, default=300.0, help="in which requests are counted")
+    parser.add_argument("--pilots", type=positive, default=1000, help="simulated pilots (default: 1000)")
+    parser.add_argument("--seconds", type=float, default=300.0, help="duration of the measurement (default: 300)")
     parser.add_argument("--heartbeat", type=float, default=HEARTBEAT, help="seconds between two heartbeats of a pilot")
-    parser.add_argument("--lease", type=float, default=LEASE, help="seconds without one after which a pilot is dead")
-    parser.add_argument("--server-pid", type=int, metavar="PID", help="count this process's processor time")
+    parser.add_argument(
+        "--lease", type=float, default=LEASE, help="seconds without a heartbeat until a pilot counts as dead"
+    )
+    parser.add_argument("--server-pid", type=int, metavar="PID", help="process whose CPU time is measured")
     arguments = parser.parse_args()
     with fresh_database(arguments.nodes[0], with_views=True) as client:
         fleet = Fleet(client, arguments.pilots, arguments.heartbeat, arguments.lease)
         try:
             fleet.start()
-            tell(f"{arguments.pilots} pilots live; counting requests for {arguments.seconds:g} s")
+            tell(f"{arguments.pilots} pilots have started; counting requests for {arguments.seconds:g} s")
             row = _count(arguments)
         finally:
             fleet.stop()

@@ -1,7 +1,7 @@
-"""The server's own bound: how many tokens a second it takes if each costs two single PUTs and nothing else.
+"""Measures the server's own limit: tokens per second if each token costs two single PUTs and nothing else.
 
-Each connection has a process of its own that locks a token and marks it as done, over and over. It reads nothing,
-competes with nobody, and the database has no views.
+Each connection belongs to a process that locks a token and marks it as done, again and again. It reads nothing and
+competes with no other process, and the database has no views.
 """
 
 from __future__ import annotations
@@ -21,16 +21,22 @@ from picas import modifiers
 
 COLUMNS = ("connections", "tokens/s", "lowest", "highest", "requests/token")
 PATIENCE = 600.0
-"""Seconds that the processes may take to connect, and to do their work."""
+"""Seconds that the processes may take to connect, and again to do their work."""
 CONTEXT = multiprocessing.get_context("spawn")
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the benchmark that the command line describes."""
     parser = make_parser(__doc__)
-    parser.add_argument("--connections", type=positive, nargs="+", default=[1, 4, 16], help="at once, a row each")
-    parser.add_argument("--tokens", type=positive, default=2000, help="tokens in each run")
-    parser.add_argument("--repeat", type=positive, default=3, help="runs of each row")
+    parser.add_argument(
+        "--connections",
+        type=positive,
+        nargs="+",
+        default=[1, 4, 16],
+        help="numbers of connections to measure, one row each (default: 1 4 16)",
+    )
+    parser.add_argument("--tokens", type=positive, default=2000, help="tokens per run (default: 2000)")
+    parser.add_argument("--repeat", type=positive, default=3, help="runs per row (default: 3)")
     arguments = parser.parse_args()
     rows = []
     for connections in arguments.connections:
@@ -81,14 +87,17 @@ def _measure(nodes: list[Node], connections: int, count: int) -> Row:
 
 
 def _check(result: Any) -> Any:
-    """Return what a process has put into the queue, unless it has failed."""
+    """Return the times that a process reported.
+
+    :raises RuntimeError: if the process failed
+    """
     if isinstance(result, str):
         raise RuntimeError(result)
     return result
 
 
 def _put_all(node: Node, database: str, tokens: list[dict[str, Any]], barrier: Any, results: Any) -> None:
-    """Do the two PUTs of every token; tell when that began and ended (seconds since the epoch), or what went wrong."""
+    """Save every token twice; report the start and the end (seconds since the epoch), or the error."""
     leave_interrupts_to_parent()
     headers = node.headers()
     try:
@@ -105,7 +114,7 @@ def _put_all(node: Node, database: str, tokens: list[dict[str, Any]], barrier: A
 
 
 def _bodies(token: dict[str, Any]) -> tuple[bytes, bytes]:
-    """Return a token as a pilot saves it, locked and done, but for the first brace and the revision."""
+    """Return a token as a pilot saves it, locked and then done, without the opening brace and the revision."""
     content = {key: value for key, value in token.items() if key != "_rev"}
     locked = json.dumps(modifiers.lock(content, "pilot" * 6))
     content["exit_code"] = 0
@@ -114,7 +123,7 @@ def _bodies(token: dict[str, Any]) -> tuple[bytes, bytes]:
 
 
 def _put(connection: http.client.HTTPConnection, path: str, body: bytes, rev: str, headers: dict[str, str]) -> str:
-    """Save a document over a revision and return the new one."""
+    """Save a new revision of a document and return that revision."""
     connection.request("PUT", path, b'{"_rev":"%s",' % rev.encode() + body, headers)
     answer = connection.getresponse()
     content = answer.read()

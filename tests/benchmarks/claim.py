@@ -1,7 +1,7 @@
-"""How fast, and with how many requests, pilots claim and finish tokens that are no work.
+"""Measures how fast, and with how many requests, pilots claim and finish tokens that contain no work.
 
-Each run has a database of its own, with views that are indexed before. All pilots are connected before the first one
-begins. With --against the same is done with another picas, in turns with ours.
+Each run uses a new database whose views are indexed before the start. All pilots are connected before the first one
+begins. With --against, runs of another picas alternate with runs of this one.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ COLUMNS = (
 MEDIANS = ("tokens/s", "requests/token", "bulk/token", "server ms/token")
 SUMS = ("processed", "distinct", "twice", "left", "crashed", "stopped", "202", "conflicts", "missing")
 SETTLE = 10.0
-"""Seconds until the copies on several nodes agree: for that long a single node may tell what others know better."""
+"""Seconds until the nodes of a cluster agree; before that, one node may return outdated documents."""
 PAGE = 1000
-"""Documents that are read at once in the search for conflicts."""
+"""Documents per request in the search for conflicts."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A picas that is measured: the name of its rows, and the interpreter that has it."""
+    """A picas to measure: the name of its rows, and the interpreter in which it is installed."""
 
     name: str
     python: str
@@ -59,14 +59,14 @@ class Contender:
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the benchmark that the command line describes."""
     arguments = _parse()
     contenders = [Contender("ours", sys.executable, True)]
     if arguments.against:
         contenders.append(Contender("against", arguments.against, False))
     runs: list[Row] = []
     for pilots, repeat in itertools.product(arguments.pilots, range(arguments.repeat)):
-        # Each goes first as often as the other: a server that has just deleted a database is not quite at rest.
+        # Each goes first equally often: a server that has just deleted a database is still busy for a moment.
         for contender in contenders if repeat % 2 == 0 else reversed(contenders):
             row = _measure(arguments, contender, pilots)
             runs.append(row)
@@ -76,26 +76,36 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--pilots", type=positive, nargs="+", default=[1, 4, 16], help="pilots at once, a row each")
-    parser.add_argument("--tokens", type=positive, default=5000, help="tokens to process in each run")
-    parser.add_argument("--slots", type=positive, help="tokens that each pilot works on at once: run(slots=…)")
-    parser.add_argument("--backlog", type=int, default=0, metavar="N", help="further todo tokens, not to be processed")
-    parser.add_argument("--done", type=int, default=0, metavar="N", help="tokens that are done already")
-    parser.add_argument("--against", metavar="PYTHON", help="an interpreter with another picas, to compare with")
-    parser.add_argument("--repeat", type=positive, default=3, help="runs of each row")
     parser.add_argument(
-        "--server-pid", type=int, nargs="+", metavar="PID", help="the server's processes, for their CPU"
+        "--pilots",
+        type=positive,
+        nargs="+",
+        default=[1, 4, 16],
+        help="numbers of pilots to measure, one row each (default: 1 4 16)",
     )
-    parser.add_argument("--conflicts", action="store_true", help="count conflicts and lost tokens after each run")
-    parser.add_argument("--limit", type=float, default=600.0, metavar="SECONDS", help="after which a run is broken off")
+    parser.add_argument("--tokens", type=positive, default=5000, help="tokens to process per run (default: 5000)")
+    parser.add_argument("--slots", type=positive, help="tokens that each pilot processes at a time: run(slots=…)")
+    parser.add_argument(
+        "--backlog", type=int, default=0, metavar="N", help="further todo tokens that are not processed"
+    )
+    parser.add_argument("--done", type=int, default=0, metavar="N", help="further tokens that are already done")
+    parser.add_argument("--against", metavar="PYTHON", help="interpreter with another picas to compare with")
+    parser.add_argument("--repeat", type=positive, default=3, help="runs per row (default: 3)")
+    parser.add_argument(
+        "--server-pid", type=int, nargs="+", metavar="PID", help="server processes whose CPU time is measured"
+    )
+    parser.add_argument("--conflicts", action="store_true", help="count conflicting and missing tokens after each run")
+    parser.add_argument(
+        "--limit", type=float, default=600.0, metavar="SECONDS", help="time limit of a run (default: 600)"
+    )
     arguments = parser.parse_args()
     if arguments.tokens < max(arguments.pilots):
-        parser.error("each pilot needs a token: --tokens must not be below --pilots")
+        parser.error("each pilot needs a token: --tokens must be at least --pilots")
     return arguments
 
 
 def _measure(arguments: argparse.Namespace, contender: Contender, pilots: int) -> Row:
-    """Make one run and return what was seen."""
+    """Make one run and return its results."""
     with fresh_database(arguments.nodes[0], with_views=True) as client:
         _fill(client, arguments)
         for node in arguments.nodes:
@@ -133,7 +143,7 @@ def _fill(client: CouchDB, arguments: argparse.Namespace) -> None:
 
 
 def _settings(arguments: argparse.Namespace, database: str, pilots: int) -> Iterator[dict[str, Any]]:
-    """Yield what each pilot is told."""
+    """Yield the settings of each pilot."""
     nodes: Iterator[Node] = itertools.cycle(arguments.nodes)
     for number, node in zip(range(pilots), nodes):
         options = {}
@@ -145,7 +155,7 @@ def _settings(arguments: argparse.Namespace, database: str, pilots: int) -> Iter
 
 
 def _judge(outcome: Outcome) -> Row:
-    """Return what the pilots' own reports say."""
+    """Return the results that the pilots reported themselves."""
     times = outcome.times_processed
     return {
         "picas": next((told["picas"] for told in outcome.reports), None),
@@ -163,7 +173,7 @@ def _judge(outcome: Outcome) -> Row:
 
 
 def _count_documents(client: CouchDB) -> tuple[int, int]:
-    """Return the number of tokens in the database, and of those that have conflicting revisions."""
+    """Return the number of tokens in the database, and how many of them have conflicting revisions."""
     found = conflicts = 0
     start = "token_"
     while True:
@@ -180,14 +190,14 @@ def _count_documents(client: CouchDB) -> tuple[int, int]:
 def _tell_run(row: Row) -> None:
     text = f"{row['who']} (picas {row['picas']}), {row['pilots']} pilots: {row['tokens/s']:.0f} tokens/s"
     if row["stopped"]:
-        text += f"; the time was up, {row['stopped']} pilots were stopped"
+        text += f"; time limit reached, {row['stopped']} pilots were stopped"
     if row["crashed"]:
         text += f"; {row['crashed']} pilots crashed: {', '.join(sorted(set(row['errors'])))}"
     tell(text)
 
 
 def _summaries(runs: list[Row], pilots: list[int], contenders: list[Contender]) -> Iterator[Row]:
-    """Yield a row for each number of pilots and contender: medians of what is a rate, sums of what is counted."""
+    """Yield a row for each number of pilots and each contender, with medians of rates and sums of counts."""
     for number, contender in itertools.product(pilots, contenders):
         same = [row for row in runs if row["pilots"] == number and row["who"] == contender.name]
         summary = {name: same[0][name] for name in ("who", "picas", "pilots", "slots")}

@@ -1,4 +1,4 @@
-"""Processor time of server processes, from /proc (Linux)."""
+"""Reads the CPU time of server processes from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def cpu_seconds(pids: Iterable[int]) -> float:
-    """Return the processor time that some processes, their threads and their children have used so far, in seconds.
+    """Return the CPU time in seconds that processes, their threads and their children have used so far.
 
-    CouchDB computes views in child processes. One that has ended counts through the parent that waited for it.
+    CouchDB computes views in child processes. A child that has ended is counted by the parent that waited for it.
     """
     times, children = _read_processes()
     waiting = list(pids)
@@ -25,7 +25,7 @@ def cpu_seconds(pids: Iterable[int]) -> float:
 
 
 def _read_processes() -> tuple[dict[int, int], dict[int, list[int]]]:
-    """Return for each process its clock ticks, with those of ended children, and the processes that it has started."""
+    """Return the clock ticks of each process, including its ended children, and the children of each process."""
     times: dict[int, int] = {}
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").glob("[0-9]*"):
@@ -33,7 +33,7 @@ def _read_processes() -> tuple[dict[int, int], dict[int, list[int]]]:
             text = (folder / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             continue  # it has ended
-        fields = text.rpartition(")")[2].split()  # the name before may hold anything
+        fields = text.rpartition(")")[2].split()  # the name before may contain anything
         pid = int(folder.name)
         times[pid] = sum(map(int, fields[11:15]))  # utime, stime, cutime, cstime
         children[int(fields[1])].append(pid)

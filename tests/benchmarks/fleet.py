@@ -1,4 +1,4 @@
-"""Many pilots as processes that begin at one moment: see `worker.py` for what each of them does."""
+"""Runs many pilots as processes that start at the same moment; `worker.py` is one of them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from typing import Any
 
 WORKER = Path(__file__).with_name("worker.py")
 GRACE = 20.0
-"""Seconds that a pilot has between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 
 
 class StartError(Exception):
-    """A pilot could not start; the message is the end of what it wrote to stderr."""
+    """A pilot did not start; the message is the end of its stderr."""
 
 
 @dataclass
 class Outcome:
-    """What came of a run of all pilots."""
+    """The result of a run of all pilots."""
 
     reports: list[dict[str, Any]] = field(default_factory=list)
-    """What the pilots told at their end."""
+    """The reports that the pilots wrote at their end."""
     crashed: int = 0
-    """Pilots that ended by themselves, and with an exit code other than 0, or a traceback on stderr."""
+    """Pilots that ended by themselves with a non-zero exit code or a traceback on stderr."""
     stopped: int = 0
-    """Pilots that were ended because the time was up."""
+    """Pilots that were stopped at the time limit."""
     errors: list[str] = field(default_factory=list)
-    """The last line that each crashed pilot wrote to stderr, or its exit code."""
+    """The last line on stderr of each crashed pilot, or its exit code."""
 
     @property
     def times_processed(self) -> Counter[str]:
@@ -44,12 +44,12 @@ class Outcome:
 
     @property
     def seconds(self) -> float:
-        """From the first pilot's start to the last pilot's last token."""
+        """Seconds from the first pilot's start to the last pilot's last token."""
         return self._latest("last") - min((report["start"] for report in self.reports), default=0.0)
 
     @property
     def seconds_to_end(self) -> float:
-        """From the first pilot's start to the last pilot's end: it makes sure that the pool is empty before."""
+        """Seconds from the first pilot's start to the last pilot's end, including a last look at the empty pool."""
         return self._latest("end") - min((report["start"] for report in self.reports), default=0.0)
 
     def _latest(self, name: str) -> float:
@@ -71,7 +71,7 @@ class _Pilot:
             text=True,
             encoding="utf-8",
         )
-        self.tell(json.dumps(settings))  # not as an argument: there is a password in it
+        self.tell(json.dumps(settings))  # not as an argument: it contains a password
 
     def tell(self, line: str) -> None:
         """Write one line to the pilot's stdin."""
@@ -80,18 +80,21 @@ class _Pilot:
         self.process.stdin.flush()
 
     def wait_until_ready(self) -> None:
-        """Wait until the pilot is connected."""
+        """Return when the pilot is connected.
+
+        :raises StartError: if it ends before that
+        """
         assert self.process.stdout is not None
         if self.process.stdout.readline() != "ready\n":
             raise StartError(self.errors()[-2000:])
 
     def errors(self) -> str:
-        """Return what the pilot has written to stderr so far."""
+        """Return the pilot's stderr up to now."""
         self._errors.seek(0)
         return self._errors.read().decode("utf-8", "replace")
 
     def close(self) -> None:
-        """End the process if it is alive."""
+        """End the process if it is still running."""
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -103,12 +106,12 @@ class _Pilot:
 
 
 class Fleet:
-    """Pilots that are connected and wait for their start.
+    """Pilots that are connected and wait for the start.
 
-    :param python: the interpreter, and with it the picas
-    :param settings: what each pilot is told, see `worker.py`
-    :param keeps_path: whether the interpreter gets this one's PYTHONPATH
-    :raises StartError: if a pilot can't start
+    :param python: the interpreter, and so the picas, that runs them
+    :param settings: the settings of each pilot, see `worker.py`
+    :param keeps_path: whether the interpreter inherits PYTHONPATH
+    :raises StartError: if a pilot does not start
     """
 
     def __init__(self, python: str, settings: Sequence[dict[str, Any]], keeps_path: bool) -> None:
@@ -132,14 +135,14 @@ class Fleet:
         self.close()
 
     def close(self) -> None:
-        """End the pilots that are alive."""
+        """End the pilots that are still running."""
         for pilot in self._pilots:
             pilot.close()
 
     def run(self, limit: float) -> Outcome:
-        """Start all pilots at once and return what came of them.
+        """Start all pilots at once and return the result.
 
-        :param limit: seconds after which those that still run are ended
+        :param limit: seconds after which pilots that are still running are stopped
         """
         outcome = Outcome()
         timers = [
@@ -159,7 +162,7 @@ class Fleet:
         return outcome
 
     def _stop(self, signum: int) -> None:
-        """Send a signal to the pilots that are alive."""
+        """Send a signal to the pilots that are still running."""
         for pilot in self._pilots:
             if pilot.process.poll() is None:
                 pilot.is_stopped = True
@@ -167,7 +170,7 @@ class Fleet:
 
 
 def _collect(pilot: _Pilot, outcome: Outcome) -> None:
-    """Wait for a pilot's end and note what came of it."""
+    """Wait until a pilot ends and add its result to the outcome."""
     text, _ = pilot.process.communicate()
     found = [line for line in text.splitlines() if line.startswith("{")]
     if found:

@@ -1,6 +1,6 @@
-"""What pilots cost that wait for work, and how soon one of them has a token that comes.
+"""Measures what pilots cost that wait for work, and how soon one of them locks a new token.
 
-Some processes hold many pilots each, a thread a pilot, every one with connections and an endless iterator of its own.
+A few processes run many pilots each, one per thread; every pilot has its own connections and endless iterator.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from picas import CouchDB, EndlessViewIterator, RunActor, TaskViewIterator
 COLUMNS = ("token", "seconds", "requests", "pilots")
 PROCESSES = 4
 SPREAD = 10.0
-"""Seconds over which pilots start, so that they do not ask in step: that of an endless iterator's pauses."""
+"""Seconds over which the pilots start, as long as an endless iterator pauses, so that they do not poll in step."""
 SETTLE = 15.0
-"""Seconds that pilots are left alone after their start: all have found nothing by then, and wait."""
+"""Seconds after the start until all pilots have found nothing and wait."""
 WINDOW = 5.0
 """Seconds after a push in which requests are counted."""
 PATIENCE = 60.0
-"""Seconds after which a token that nobody took counts as such, and a pilot that goes on as one that did not end."""
+"""Seconds until a token counts as not taken, and a pilot as not ended."""
 CONTEXT = multiprocessing.get_context("spawn")
 
 
 class IdlePilot(RunActor):
-    """Tells when it has got which token, and does nothing with it."""
+    """Reports each token that it gets, and does nothing with it."""
 
     def __init__(self, number: int, client: CouchDB, seen: Any) -> None:
         super().__init__(client, EndlessViewIterator(TaskViewIterator(client, "todo")))
@@ -44,19 +44,19 @@ class IdlePilot(RunActor):
         self.seen = seen
 
     def process_task(self, token: Any) -> None:
-        """Tell the benchmark: the token, this pilot, and the time in seconds since the epoch."""
+        """Send the token, this pilot's number and the time (seconds since the epoch) to the benchmark."""
         self.seen.put((token["_id"], self.number, time.time()))
 
 
 @dataclass
 class Sightings:
-    """Who has got which tokens, and when, as the pilots tell it."""
+    """Which pilots got which tokens, and when, as the pilots report it."""
 
     source: Any
     by_token: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def read(self, seconds: float = 0.0) -> None:
-        """Take in what was told, for some seconds."""
+        """Collect reports for a number of seconds."""
         deadline = time.monotonic() + seconds
         while True:
             try:
@@ -66,7 +66,7 @@ class Sightings:
             self.by_token.setdefault(token, []).append((pilot, moment))
 
     def wait_for(self, token: str) -> float | None:
-        """Return when the token was first got, in seconds since the epoch; None if nobody takes it."""
+        """Return when the first pilot got the token, in seconds since the epoch; None if no pilot does."""
         deadline = time.monotonic() + PATIENCE
         while token not in self.by_token and time.monotonic() < deadline:
             self.read(0.1)
@@ -74,7 +74,7 @@ class Sightings:
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the benchmark that the command line describes."""
     arguments = _parse()
     with fresh_database(arguments.nodes[0], with_views=True) as client:
         warm_views(arguments.nodes[0], client.db.name)
@@ -98,14 +98,18 @@ def main() -> None:
 
 def _parse() -> argparse.Namespace:
     parser = make_parser(__doc__)
-    parser.add_argument("--pilots", type=positive, default=100, help="pilots that wait")
-    parser.add_argument("--seconds", type=float, default=120.0, help="of idleness in which requests are counted")
-    parser.add_argument("--tokens", type=positive, default=10, help="tokens that are pushed then, one by one")
+    parser.add_argument("--pilots", type=positive, default=100, help="waiting pilots (default: 100)")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="how long requests are counted while idle (default: 120)"
+    )
+    parser.add_argument(
+        "--tokens", type=positive, default=10, help="tokens that are pushed afterwards, one by one (default: 10)"
+    )
     return parser.parse_args()
 
 
 def _count_idle(nodes: list[Node], seconds: float) -> float | None:
-    """Return the requests a second that the server gets while nothing happens."""
+    """Return the requests per second that the server gets while the pilots wait."""
     counts = read_counts(nodes)
     time.sleep(seconds)
     counts = counts_since(counts, nodes)
@@ -113,8 +117,8 @@ def _count_idle(nodes: list[Node], seconds: float) -> float | None:
 
 
 def _push_one(client: CouchDB, nodes: list[Node], number: int, sightings: Sightings) -> Row:
-    """Push one token; return how soon it was locked, and the requests in the seconds after the push."""
-    time.sleep(random.uniform(0, 2))  # so that the pushes keep no time with the pilots' own
+    """Push one token; return the seconds until it was locked, and the requests in the window after the push."""
+    time.sleep(random.uniform(0, 2))  # so that the pushes are not in step with the pilots
     token = new_token(number)
     counts = read_counts(nodes)
     pushed = time.time()
@@ -123,7 +127,7 @@ def _push_one(client: CouchDB, nodes: list[Node], number: int, sightings: Sighti
     counts = counts_since(counts, nodes, own=1)
     locked = sightings.wait_for(token["_id"])
     seconds = None if locked is None else locked - pushed
-    tell(f"{token['_id']}: " + ("taken by nobody" if seconds is None else f"locked after {seconds:.2f} s"))
+    tell(f"{token['_id']}: " + ("no pilot took it" if seconds is None else f"locked after {seconds:.2f} s"))
     return {"token": token["_id"], "seconds": seconds, "requests": counts and counts.requests}
 
 
@@ -144,7 +148,7 @@ def _summarise(arguments: argparse.Namespace, idle_rate: float | None, rows: lis
 
 @contextmanager
 def _idle_pilots(arguments: argparse.Namespace, database: str, seen: Any, unended: list[int]) -> Iterator[None]:
-    """Have pilots wait for work, and end them; each process adds the number of its pilots that did not end."""
+    """Run waiting pilots, and stop them at the end; each process adds the number of its pilots that did not end."""
     members: list[tuple[Any, Any]] = []
     try:
         for first in range(min(PROCESSES, arguments.pilots)):
@@ -157,7 +161,7 @@ def _idle_pilots(arguments: argparse.Namespace, database: str, seen: Any, unende
             far.close()
             members.append((process, near))
         for _, near in members:
-            near.recv()  # all its pilots run
+            near.recv()  # all its pilots are running
         yield
         for _, near in members:
             near.send("stop")
@@ -169,7 +173,7 @@ def _idle_pilots(arguments: argparse.Namespace, database: str, seen: Any, unende
 
 
 def _hold_pilots(connections: list[tuple[int, dict[str, str]]], seen: Any, parent: Any) -> None:
-    """Run pilots in threads until the parent says so, and tell it how many have not ended then."""
+    """Run pilots in threads until the parent stops them, and send it the number of pilots that did not end."""
     leave_interrupts_to_parent()
     pilots = [IdlePilot(number, CouchDB(**settings), seen) for number, settings in connections]
     threads = [threading.Thread(target=pilot.run, daemon=True) for pilot in pilots]

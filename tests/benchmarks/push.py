@@ -1,7 +1,7 @@
-"""How fast `picas.pushes.push_file` fills the pool, beside the same documents in bare `_bulk_docs` requests.
+"""Measures how fast `picas.pushes.push_file` fills the pool, compared with bare `_bulk_docs` requests.
 
-The bare requests go over one connection, and the time that it takes to encode them does not count. The two take turns,
-each in a process of its own and into a database of its own, which has no views.
+The bare requests send the same documents over one connection; the time to encode them does not count. The two
+alternate, each in a new process and into a new database without views.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ CONTEXT = multiprocessing.get_context("spawn")
 
 
 def main() -> None:
-    """Measure what the command line says."""
+    """Run the benchmark that the command line describes."""
     parser = make_parser(__doc__)
-    parser.add_argument("--tokens", type=positive, default=1_000_000, help="lines of the file")
-    parser.add_argument("--repeat", type=positive, default=1, help="runs of each kind")
+    parser.add_argument("--tokens", type=positive, default=1_000_000, help="lines of the input file (default: 1000000)")
+    parser.add_argument("--repeat", type=positive, default=1, help="runs of each kind (default: 1)")
     arguments = parser.parse_args()
     kinds = {"_bulk_docs": _push_bare, "push_file": _push_file}
     runs: dict[str, list[Row]] = {kind: [] for kind in kinds}
@@ -79,30 +79,30 @@ def _measure(push: Callable[[Node, str, Path], float], node: Node, path: Path, c
         receiver, sender = CONTEXT.Pipe(duplex=False)
         process = CONTEXT.Process(target=_child, args=(push, node, client.db.name, path, sender), daemon=True)
         process.start()
-        sender.close()  # so that the end of the process is the end of the pipe
+        sender.close()  # so that the pipe ends with the process
         try:
             seconds, peak = receiver.recv()
         except EOFError:
-            raise RuntimeError("the pushing process has failed") from None
+            raise RuntimeError("the pushing process failed") from None
         finally:
             process.terminate()
             process.join()
         if client.doc_count() < count:
-            raise RuntimeError(f"{count} tokens were pushed, and {client.doc_count()} documents are there")
+            raise RuntimeError(f"{count} tokens were pushed, but the database has {client.doc_count()} documents")
     return {"tokens/s": count / seconds, "seconds": seconds, "peak MB": peak}
 
 
 def _child(push: Callable[[Node, str, Path], float], node: Node, database: str, path: Path, sender: Any) -> None:
-    """Push the file, and send the seconds that it took and the peak memory in MB."""
+    """Push the file; send the duration in seconds and the peak memory in MB."""
     leave_interrupts_to_parent()
     seconds = push(node, database, path)
-    # Linux lets a new program begin with the peak of the one that started it: that must stay small too.
+    # On Linux a new program inherits the peak of the program that started it, so that must stay small too.
     unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss, in bytes
     sender.send((seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6))
 
 
 def _push_file(node: Node, database: str, path: Path) -> float:
-    """Push the file as `picas` does and return the seconds that it took, its reading included."""
+    """Push the file as `picas` does and return the duration in seconds, including reading the file."""
     client = node.client(database)
     start = time.monotonic()
     push_file(client, path)
@@ -110,7 +110,7 @@ def _push_file(node: Node, database: str, path: Path) -> float:
 
 
 def _push_bare(node: Node, database: str, path: Path) -> float:
-    """Push the same documents and return the seconds from each request's beginning to its answer, summed."""
+    """Push the same documents and return the sum of the seconds from each request to its answer."""
     connection = node.connection()
     headers = node.headers()
     seconds = 0.0

@@ -1,4 +1,4 @@
-"""What the benchmarks have in common beside the server: arguments, tables, JSON files, and a clean end."""
+"""What all benchmarks share apart from the server: arguments, tables, JSON files, and a clean end."""
 
 from __future__ import annotations
 
@@ -32,22 +32,25 @@ def make_parser(description: str | None) -> argparse.ArgumentParser:
         dest="nodes",
         type=Node.from_url,
         metavar="URL",
-        help="the server, with an administrator's name and password: http://admin:secret@127.0.0.1:5984",
+        help="server, with the name and password of an administrator: http://admin:secret@127.0.0.1:5984",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results to this file as well")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the results to this file")
     return parser
 
 
 def positive(text: str) -> int:
-    """Return an argument as a whole number above 0."""
+    """Return an argument as a positive integer.
+
+    :raises ValueError: if it is not one
+    """
     number = int(text)
     if number < 1:
-        raise ValueError("must be above 0")
+        raise ValueError("must be positive")
     return number
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a benchmark so that Ctrl-C and SIGTERM end it in order: databases deleted, processes ended."""
+    """Run a benchmark; on Ctrl-C and SIGTERM, delete its databases and end its processes first."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         main()
@@ -56,22 +59,22 @@ def run(main: Callable[[], None]) -> None:
 
 
 def leave_interrupts_to_parent() -> None:
-    """Ignore Ctrl-C in a process that the benchmark has started, and will end."""
+    """Ignore Ctrl-C in a child process: the benchmark ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def tell(text: str) -> None:
-    """Say on stderr how far the benchmark is."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 def report(arguments: argparse.Namespace, columns: Sequence[str], rows: Sequence[Row], **details: Any) -> None:
     """Print a table of the results, and write them to the file that `--json` names.
 
-    :param arguments: those of `make_parser`
-    :param columns: the keys of a row that the table shows; the file has all
-    :param rows: the results, a row each
-    :param details: what else the file is to hold
+    :param arguments: parsed by `make_parser`
+    :param columns: keys of a row that the table shows; the file contains all of them
+    :param rows: results, one per row
+    :param details: further content of the file
     """
     setting = describe(arguments.nodes)
     for name, value in setting.items():
@@ -84,7 +87,7 @@ def report(arguments: argparse.Namespace, columns: Sequence[str], rows: Sequence
 
 
 def describe(nodes: Sequence[Node]) -> dict[str, Any]:
-    """Return what ran where: the command line without passwords, the machine, Python, picas and the server."""
+    """Return the command line without passwords, the machine, and the versions of Python, picas and the server."""
     return {
         "command": _command_line(),
         "cores": os.cpu_count(),
@@ -98,7 +101,7 @@ def describe(nodes: Sequence[Node]) -> dict[str, Any]:
 
 
 def format_table(columns: Sequence[str], rows: Sequence[Row]) -> str:
-    """Return rows as lines of text with a column for each name; what a row lacks is shown as "-"."""
+    """Return rows as lines of text with one column per name; "-" stands for a missing value."""
     cells = [list(columns), *([_cell(row.get(column)) for column in columns] for row in rows)]
     widths = [max(len(line[at]) for line in cells) for at in range(len(columns))]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in cells)

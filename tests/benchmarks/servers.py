@@ -1,4 +1,4 @@
-"""The server under measurement: its nodes, its request counters, and databases that are deleted afterwards."""
+"""The measured server: its nodes, its request counters, and databases that are deleted afterwards."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from picas.util import split_credentials
 from picas.views import create_views
 
 TIMEOUT = 60.0
-"""Seconds without a byte after which a request of the benchmark itself fails."""
+"""Seconds without a byte until a request of the benchmark itself fails."""
 INDEX_TIMEOUT = 7200.0
 """Seconds that the server may take to index all tokens."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """Where one node of the server listens, and who we are there."""
+    """Address and credentials of one node of the server."""
 
     url: str
     username: str
@@ -37,28 +37,28 @@ class Node:
 
     @classmethod
     def from_url(cls, text: str) -> Node:
-        """Return the node of an address with user and password in it."""
+        """Return the node at a URL that contains a name and a password."""
         return cls(*split_credentials(text))
 
     def settings(self, database: str) -> dict[str, str]:
-        """Return the arguments with which a client of any picas connects to a database."""
+        """Return the arguments that connect a client of any picas to a database."""
         return {"url": self.url, "db": database, "username": self.username, "password": self.password}
 
     def client(self, database: str, **options: Any) -> CouchDB:
-        """Return a client of one database, with further arguments for it."""
+        """Return a client of a database; options are further arguments of `CouchDB`."""
         return CouchDB(**self.settings(database), **options)
 
     def get(self, path: str, **params: str) -> Any:
         """Return the JSON at a path of the server.
 
-        :raises requests.HTTPError: if the server has no such thing
+        :raises requests.HTTPError: if the server answers with an error
         """
         answer = requests.get(f"{self.url}/{path}", params=params, auth=(self.username, self.password), timeout=TIMEOUT)
         answer.raise_for_status()
         return answer.json()
 
     def connection(self) -> http.client.HTTPConnection:
-        """Return one connection that stands, is kept alive, and has TCP_NODELAY (http.client sets it itself)."""
+        """Return an open connection that is kept alive and has TCP_NODELAY (http.client sets it itself)."""
         parts = urlsplit(self.url)
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
         connection = kind(parts.hostname or "", parts.port, timeout=TIMEOUT)
@@ -66,14 +66,14 @@ class Node:
         return connection
 
     def headers(self) -> dict[str, str]:
-        """Return the headers of a JSON request over a raw connection."""
+        """Return the headers of a JSON request on a raw connection."""
         secret = base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
         return {"Authorization": f"Basic {secret}", "Content-Type": "application/json"}
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many HTTP requests a server has had, how many of them to `_bulk_docs`, and how many it answered with 202."""
+    """Number of HTTP requests to a server, of those to `_bulk_docs`, and of those answered with 202."""
 
     requests: int
     bulk: int
@@ -84,16 +84,16 @@ class Counts:
 
 
 def read_counts(nodes: list[Node]) -> Counts | None:
-    """Return the counts since the server's start, summed over the nodes; None if it does not count.
+    """Return the counts since the server's start, summed over the nodes; None if the server does not count.
 
-    A node counts the reading too, so that a difference of two readings has one request a node too many.
+    A node also counts the reading, so a difference of two readings contains one extra request per node.
     """
     requests_seen = bulk = accepted = 0
     for node in nodes:
         try:
-            # Releases before 3.4 collect their statistics every ten seconds, or when they are asked to flush.
+            # Releases before 3.4 update their statistics every ten seconds, or on flush=true.
             stats = node.get("_node/_local/_stats/couchdb", flush="true")
-        except (requests.HTTPError, ValueError):  # ValueError: no JSON
+        except (requests.HTTPError, ValueError):  # ValueError: not JSON
             return None
         if not isinstance(stats, dict) or "httpd" not in stats:
             return None
@@ -104,11 +104,11 @@ def read_counts(nodes: list[Node]) -> Counts | None:
 
 
 def counts_since(before: Counts | None, nodes: list[Node], own: int = 0) -> Counts | None:
-    """Return what was counted since an earlier reading, without the benchmark's own requests.
+    """Return the counts since an earlier reading, without the benchmark's own requests.
 
     :param before: the earlier reading
     :param nodes: the nodes of that reading
-    :param own: requests that the benchmark has made since, besides the readings
+    :param own: number of requests by the benchmark since then, apart from the readings
     """
     after = read_counts(nodes)
     if before is None or after is None:
@@ -118,7 +118,7 @@ def counts_since(before: Counts | None, nodes: list[Node], own: int = 0) -> Coun
 
 @contextmanager
 def fresh_database(node: Node, with_views: bool) -> Iterator[CouchDB]:
-    """Make a database under a new name, with the views of the states or without, and delete it at the end."""
+    """Create a database with a new name, optionally with the views of the states, and delete it at the end."""
     name = f"picas_benchmark_{uuid4().hex}"
     client = node.client(name, create=True)
     try:
@@ -130,24 +130,24 @@ def fresh_database(node: Node, with_views: bool) -> Iterator[CouchDB]:
 
 
 def new_token(number: int, text: str = "", **fields: Any) -> dict[str, Any]:
-    """Return a token as `picas.pushes` makes it, with some fields changed."""
+    """Return a token as `picas.pushes` makes it; fields override its content."""
     return {"_id": f"token_{number}", **TokenGenerator.get_empty_token(), "input": text, "exit_code": "", **fields}
 
 
 def save_tokens(client: CouchDB, first: int, count: int, **fields: Any) -> Iterator[dict[str, Any]]:
-    """Save new tokens and yield each with its `_rev`; they are numbered from `first` on."""
+    """Save new tokens, numbered from `first`, and yield each with its `_rev`."""
     for begin in range(first, first + count, CHUNK):
         numbers = range(begin, min(begin + CHUNK, first + count))
         tokens = [new_token(number, f"input of token {number}", **fields) for number in numbers]
         if not all(client.save_documents(tokens)):
-            raise RuntimeError("the server refuses tokens in a new database")
+            raise RuntimeError("the server refused tokens in a new database")
         yield from tokens
 
 
 def warm_views(node: Node, database: str) -> None:
-    """Have every index of a database built, by one query for each design document.
+    """Build every index of a database, with one query per design document.
 
-    The server lets such a query time out while it has much to index, and goes on indexing.
+    Such a query may time out on the server while there is much to index; the server continues to index.
     """
     client = node.client(database, read_timeout=INDEX_TIMEOUT)
     rows = client.db.view("_all_docs", startkey="_design/", endkey="_design0", include_docs=True).rows

@@ -1,8 +1,8 @@
-"""One pilot of `claim.py`, as a process. Runs under any picas from 1.1 on, and uses only what all of them have.
+"""One pilot process of `claim.py`. It runs with any picas since 1.1, and uses only what all of them have.
 
-It reads one line of JSON from stdin (the settings), connects, prints "ready", waits for a second line, and processes
-tokens until there are none, or as many as it was told to. At the end it prints a line of JSON: the ids of the tokens,
-in order, and when it began, had its last token, and ended (seconds since the epoch).
+It reads its settings from stdin (one line of JSON), connects, prints "ready", waits for a second line, and processes
+tokens until there are none left or it has processed as many as the settings allow. Then it prints a line of JSON: the
+ids of the tokens, in order, and the times of its start, its last token and its end (seconds since the epoch).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ KNOWS_SLOTS = "slots" in inspect.signature(RunActor.run).parameters
 
 
 class NoWork(RunActor):
-    """Does nothing with a token but note its id. The other hooks stay as they are: overriding one may cost requests."""
+    """Only notes the id of each token. The other hooks are not overridden, because that may cost requests."""
 
     def __init__(self, db: Any) -> None:
         super().__init__(db)
@@ -32,7 +32,7 @@ class NoWork(RunActor):
         self.last = 0.0
 
     def process_task(self, token: Any) -> None:
-        """Note the token; where picas does not close tokens itself, close it."""
+        """Note the token, and close it if this picas does not close tokens itself."""
         self.ids.append(token["_id"])
         self.last = time.time()
         token["exit_code"] = 0
@@ -41,7 +41,7 @@ class NoWork(RunActor):
 
 
 def version() -> str:
-    """Return the version of the picas that is measured."""
+    """Return the version of the measured picas."""
     return getattr(picas, "__version__", None) or metadata.version("picas")
 
 
@@ -51,10 +51,10 @@ def main() -> None:
     actor = NoWork(CouchDB(**settings["connection"]))
     options = dict(settings["options"])
     if not KNOWS_SLOTS:
-        options.pop("slots", None)  # any unknown argument of run() is taken for one of stop_function's
+        options.pop("slots", None)  # run() passes unknown arguments on to stop_function
     print("ready", flush=True)
     if not sys.stdin.readline():
-        return  # the benchmark has ended
+        return  # the benchmark ended
     start = time.time()
     try:
         actor.run(**options)

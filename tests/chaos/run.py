@@ -1,8 +1,8 @@
-"""Work through a pool while everything breaks, and see whether anything was lost or done twice.
+"""Process a pool while everything breaks, and check that no token is lost or done twice.
 
-Pilots are killed and stopped at random, and replaced; their connections are cut, their server is started anew; tasks
-hang, fork and fail. When the time is up the chaos ends, and the pilots finish what is left. Then the ledger, in which
-each task notes its begin and its end, is compared with the pool.
+Pilots are killed, stopped and replaced at random, their connections are cut, and their server is restarted; tasks hang,
+fork and fail. When the time is up the chaos ends, and the pilots finish the remaining tokens. Then the pool is compared
+with the ledger, in which each task notes its begin and its end.
 """
 
 from __future__ import annotations
@@ -46,18 +46,18 @@ SETTINGS = {
     "PICAS_GRACE": "0.5",
     "PICAS_MAX_OUTAGE": "120",
 }
-"""What lets pilots notice within seconds what takes minutes otherwise."""
+"""Short times, so that pilots notice failures within seconds instead of minutes."""
 MARK = "PICAS_CHAOS"
-"""The variable in the environment of all pilots and tasks of a run."""
+"""The environment variable that marks all pilots and tasks of a run."""
 PATIENCE = 180.0
-"""Seconds that the pilots may take for what is left at the end of the chaos."""
+"""Seconds that the pilots may take to finish the remaining tokens after the chaos."""
 STOP_PATIENCE = 30.0
-"""Seconds that pilots may take to stop, and tasks to be gone."""
+"""Seconds that pilots may take to stop, including their tasks."""
 
 
 @dataclass
 class Report:
-    """What happened, and what came of it."""
+    """The events of a run, and its result."""
 
     tokens: int = 0
     pilots: int = 0
@@ -68,35 +68,36 @@ class Report:
     done: int = 0
     failed: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
-    """How many attempts ended in which way."""
+    """Number of attempts by outcome."""
     recovered: int = 0
-    """Results that were kept in files, and brought in at the end."""
+    """Results that were kept in files and saved at the end."""
     kept: int = 0
-    """Results in files whose tokens were another pilot's by then."""
+    """Results in files whose tokens belonged to another pilot by then."""
     duplicates: list[str] = field(default_factory=list)
     """Tokens that were done more than once."""
     lost: list[str] = field(default_factory=list)
-    """Tokens that are not in the state that they should be in, with the reason."""
+    """Tokens that are in a wrong state, with the reason."""
     conflicts: list[str] = field(default_factory=list)
-    """Tokens that a cluster has kept in more than one revision."""
+    """Tokens with conflicting revisions on a cluster."""
     processes: list[str] = field(default_factory=list)
-    """Processes that were left."""
+    """Processes that were left running."""
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was lost, done twice, or left."""
+        """Whether nothing was lost, done twice, or left running."""
         return not (self.duplicates or self.lost or self.conflicts or self.processes)
 
 
 class Chaos:
     """One run.
 
-    :param client: the pool, straight
-    :param gates: the ways to it that the pilots take: one to each node, in turns
-    :param folder: for the ledger and all that pilots leave
-    :param restart: starts the server anew; None leaves it alone
-    :param seed: for the choice of what breaks
-    :param spares_pilots: whether only the server and the ways to it break
+    :param client: the pool, without a gate
+    :param gates: gates to the nodes of the server; the pilots use them in turn
+    :param credentials: name and password of the pilots
+    :param folder: for the ledger and the files of the pilots
+    :param restart: restarts the server; None never restarts it
+    :param seed: seed of the random choices
+    :param spares_pilots: whether only the server and the connections break
     """
 
     def __init__(
@@ -133,7 +134,7 @@ class Chaos:
         }
 
     def run(self, pilots: int, tokens: int, seconds: float) -> Report:
-        """Push tokens, let pilots work on them while things break, and return what came of it."""
+        """Push tokens, process them while everything breaks, and return the report."""
         create_views(self._client)
         self._push(tokens)
         try:
@@ -205,7 +206,9 @@ class Chaos:
         give_up = time.monotonic() + PATIENCE
         while time.monotonic() < give_up:
             self._replace_ended()
-            counts = wait_out(lambda: count_states(self._client), PATIENCE, lambda: False)  # the server may be late
+            counts = wait_out(
+                lambda: count_states(self._client), PATIENCE, lambda: False
+            )  # the server may still be starting
             if not counts["todo"] + counts["locked"]:
                 return
             time.sleep(0.5)
@@ -229,7 +232,7 @@ class Chaos:
                 os.kill(pid, signal.SIGKILL)
 
     def _left(self) -> list[tuple[int, str]]:
-        """Return the processes of this run that are alive."""
+        """Return the id and the command of each process of this run that is still alive."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -239,7 +242,7 @@ class Chaos:
         return found
 
     def _compare(self) -> None:
-        """Compare the pool with what the tasks have noted."""
+        """Compare the pool with the ledger."""
         attempts: Counter[str] = Counter()
         for number in range(self.report.tokens):
             token_id = f"token_{number}"
@@ -259,7 +262,7 @@ class Chaos:
         self.report.attempts = dict(attempts)
 
     def _fault(self, token: dict[str, Any], state: str) -> str | None:
-        """Return what is wrong with a token, None if nothing is."""
+        """Return what is wrong with a token, or None."""
         done = [attempt["claim"] for attempt in token["attempts"] if attempt["outcome"] == "done"]
         if len(done) > 1:
             self.report.duplicates.append(token["_id"])
@@ -267,7 +270,7 @@ class Chaos:
         if any(count > 1 for count in lines.values()):
             return "one attempt was made twice"
         if any(lines[f"begin {claim}"] != 1 or lines[f"end {claim}"] != 1 for claim in done):
-            return "it counts as done, and has not come to its end"
+            return "it is done, but its work did not reach the end"
         if token["input"] not in DOOMED:
             return None if state == "done" and len(done) == 1 else f"it is in {state} instead of done"
         if state != "error":
@@ -285,9 +288,9 @@ class Chaos:
 
 @contextlib.contextmanager
 def _embedded(folder: Path) -> Iterator[tuple[list[str], Callable[[], None]]]:
-    """Run the embedded server; yield its address and what starts it anew."""
+    """Run the embedded server; yield its URL and a function that restarts it."""
     with Server(folder / "server") as server:
-        server._asked_port = server.port  # the pilots know this one
+        server._asked_port = server.port  # the pilots keep using this one
         parts = urlsplit(server.url)
 
         def restart() -> None:
@@ -307,20 +310,24 @@ def _run(command: str) -> None:
 
 
 def main() -> None:
-    """Make a run as the command line says, print what came of it, and end with 1 if anything is wrong."""
+    """Make the run that the command line describes, print the report, and exit with 1 if anything is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--pilots", type=int, default=6, help="at a time (default: 6)")
-    parser.add_argument("--tokens", type=int, default=140, help="in the pool (default: 140)")
-    parser.add_argument("--seconds", type=float, default=45.0, help="of chaos (default: 45)")
+    parser.add_argument("--pilots", type=int, default=6, help="pilots at a time (default: 6)")
+    parser.add_argument("--tokens", type=int, default=140, help="tokens in the pool (default: 140)")
+    parser.add_argument("--seconds", type=float, default=45.0, help="duration of the chaos (default: 45)")
     parser.add_argument(
         "--url",
         action="append",
-        help="a CouchDB, with name and password in it (default: an embedded server); once for each node of a cluster",
+        help="CouchDB with name and password (default: an embedded server); repeat it for each node of a cluster",
     )
-    parser.add_argument("--restart", metavar="COMMAND", help="a shell command that starts that server, or a node, anew")
-    parser.add_argument("--spare-pilots", action="store_true", help="break only the server and the ways to it")
-    parser.add_argument("--seed", type=int, default=random.randrange(10**6), help="for the choice of what breaks")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report to this file as well")
+    parser.add_argument(
+        "--restart", metavar="COMMAND", help="shell command that restarts that server, or one of its nodes"
+    )
+    parser.add_argument("--spare-pilots", action="store_true", help="break only the server and the connections")
+    parser.add_argument(
+        "--seed", type=int, default=random.randrange(10**6), help="seed of the random choices (default: random)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the report to this file")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="picas-chaos-", ignore_cleanup_errors=True) as name:
         folder = Path(name)

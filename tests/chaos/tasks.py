@@ -1,6 +1,6 @@
-"""What the tasks of a chaos run do, and the pilot that does them: `python tasks.py LEDGER_FOLDER SLOTS`.
+"""The pilot of a chaos run and its tasks: `python tasks.py LEDGER_FOLDER SLOTS`.
 
-The settings come from the environment. A task's kind is the first part of its token's input.
+The settings come from the environment. The input of a token is the kind of its task.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from picas.executers import execute
 
 KINDS = ("python", "command", "flaky", "forks", "fails", "hangs", "swarms")
 DOOMED = ("fails", "hangs", "swarms")
-"""The kinds that never end well."""
+"""The kinds that always fail."""
 
 MAX_TOKEN_TIME = 3.0
 MAX_SCRUB = 1
@@ -29,12 +29,12 @@ COMMANDS = {
 
 
 class ChaosPilot(RunActor):
-    """Notes in a ledger, a file for each token, which attempts have begun, and which have come to their end."""
+    """Notes in a ledger, one file per token, which attempts have begun and which have reached their end."""
 
     ledger = Path()
 
     def process_task(self, token: Any) -> None:
-        """Do what the token says; what reports success has been noted before that."""
+        """Do the task of the token; note its success before reporting it."""
         claim = token["claim"]["id"]
         self._note(token, f"begin {claim}")
         kind = token["input"]
@@ -53,11 +53,11 @@ class ChaosPilot(RunActor):
 
 
 def main() -> None:
-    """Work until somebody says stop."""
+    """Work until stopped."""
     console.log_to_stderr(0)
     ChaosPilot.ledger = Path(sys.argv[1])
     client = console.connect()
-    # Kills are many here, and no task is to blame.
+    # Pilots are killed often here, and no task is to blame.
     pilot = ChaosPilot(client, EndlessViewIterator(TaskViewIterator(client, "todo")), max_lost=10**6)
     pilot.run(max_token_time=MAX_TOKEN_TIME, max_scrub=MAX_SCRUB, slots=int(sys.argv[2]))
 

@@ -1,1 +1,1 @@
-"""What tests share: servers that misbehave, pilots as processes, a Slurm and a DIRAC of their own."""
+"""Helpers of the tests: faulty servers, pilot processes, a Slurm cluster and a DIRAC site."""

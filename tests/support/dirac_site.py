@@ -1,6 +1,6 @@
-"""A real DIRAC on this machine, for the tests: a Grid whose services, user and worker nodes are all on 127.0.0.1.
+"""A real DIRAC site on this machine: a Grid with services, a user and worker nodes, all on 127.0.0.1.
 
-As root on Debian, `python3 tests/support/dirac_site.py install` installs what it needs. It runs without root and
+Root on Debian installs what it needs with `python3 tests/support/dirac_site.py install`. It runs without root and
 without systemd.
 """
 
@@ -22,21 +22,21 @@ from typing import Any
 
 VENV = Path(__file__).resolve().parents[2] / ".venv" / "dirac"
 DIRAC = "DIRAC==8.0.86"
-"""Of the last series that needs nothing but a database beside it."""
+"""The last series whose only requirement is a database."""
 PACKAGES = (
     "cachetools", "diraccfg==1.*", "importlib_metadata", "importlib_resources", "packaging", "prompt_toolkit==3.*",
     "psutil==7.*", "pyasn1==0.*", "pyasn1_modules==0.*", "pyparsing==3.*", "requests==2.*", "typing_extensions==4.*",
 )  # fmt: skip
-"""What the parts of DIRAC that run here import: far from all that it asks for."""
+"""What the parts of DIRAC that run here import, which is far less than its declared dependencies."""
 DEBIAN = (
     "mariadb-server-core", "mariadb-client-core", "openssl", "python3-venv", "python3-m2crypto", "python3-mysqldb"
 )  # fmt: skip
-"""MariaDB's programs without its service; and what DIRAC imports that pip would have to compile."""
+"""MariaDB's programs without its service, and modules that pip would have to compile."""
 
 PATIENCE = 60.0
-"""Seconds that a process gets to be ready, and a command to end."""
+"""Seconds that a process may take to be ready, and a command to end."""
 LINES = 20
-"""Lines of a log that tell why a process did not get ready."""
+"""Number of log lines in the error message about a process that is not ready."""
 SITE = "DIRAC.Lab.nl"
 MIND = "WorkloadManagement/OptimizationMind"
 _OTHERS = ("JobManager", "JobMonitoring", "JobStateUpdate", "Matcher", "SandboxStore", "WMSAdministrator")
@@ -60,12 +60,12 @@ Systems/WorkloadManagement/Lab/Agents/JobAgent: StopOnApplicationFailure = False
 Systems/WorkloadManagement/Lab/JobWrapper: PollingTime = 1; CheckingTime = 1; MinCheckingTime = 1
 LocalSite: Site = {site}; LocalCE = InProcess; CPUTime = 500000; CPUNormalizationFactor = 10; DisableAccounting = True
 """
-"""A section, and settings in it, in each line."""
+"""Each line is a section and settings in it."""
 _FOLDERS = os.pathsep.join([str(VENV / "bin"), os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
 _MADE = VENV / "made"
 
-# No setting tells a service on which address to listen: it asks for all. And of the callers that come at the same time
-# to several services in one process, DIRAC forgets all but one, unless it hears of one at a time.
+# DIRAC has no setting for the address on which a service listens; the default is all addresses. If several services in
+# one process get callers at the same time, DIRAC loses all but one, so the selector returns one caller at a time.
 SERVICE = """
 import os, selectors, types
 from DIRAC.Core.DISET import ServiceReactor
@@ -82,7 +82,7 @@ transport = gProtocolDict["dips"]["transport"]
 gProtocolDict["dips"]["transport"] = lambda pair, **options: transport((pair[0] or address, pair[1]), **options)
 """
 
-# A job that is to run again waits for a minute first. There is a setting for that, but setting it is an error.
+# A rescheduled job waits for a minute first. There is a setting for that, but DIRAC fails if it is set.
 EXECUTOR = """
 from DIRAC.Core.scripts.dirac_executor import main
 from DIRAC.WorkloadManagementSystem.Executor.JobScheduling import JobScheduling
@@ -93,7 +93,7 @@ JobScheduling.ex_getOption = staticmethod(lambda name, *rest: [0] if name == "Re
 
 PROXY = "from DIRAC.FrameworkSystem.scripts.dirac_proxy_init import main"
 
-# Whatever its settings, an agent looks for jobs every 10 seconds at most, and the longer it finds none, the less often.
+# Whatever its settings, an agent asks for jobs at most every 10 seconds, and less often while it finds none.
 AGENT = """
 from DIRAC.Core.Base import AgentReactor
 from DIRAC.Core.Utilities import ThreadScheduler
@@ -110,25 +110,21 @@ JobAgent.matchFailedCount = property(lambda self: -1, lambda self, count: None)
 
 
 def missing() -> str | None:
-    """Return why there can be no DIRAC here, None if there can."""
+    """Return why DIRAC is not available, or None if it is."""
     lacks = [program for program in ("mariadbd", "mariadb", "openssl") if not shutil.which(program, path=_FOLDERS)]
     if not _is_made():
         lacks.append(f"{DIRAC} in {VENV}")
-    return (
-        f"there is no {' and no '.join(lacks)} (root on Debian: python3 tests/support/dirac_site.py install)"
-        if lacks
-        else None
-    )
+    return f"not installed: {', '.join(lacks)} (root on Debian: tests/run.sh --install)" if lacks else None
 
 
 class Dirac:
-    """The services, and a user with a proxy. Use it as a context manager.
+    """The services and a user with a proxy, as a context manager.
 
     Jobs run on worker nodes: see `start_agent`.
     """
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="picas-dirac-", dir="/tmp"))  # short: there is a socket in it
+        self.folder = Path(tempfile.mkdtemp(prefix="picas-dirac-", dir="/tmp"))  # short, because it contains a socket
         self.environment = self._environment(self.folder, PATH=_FOLDERS, MYSQL_UNIX_PORT=f"{self.folder}/socket")
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -144,7 +140,7 @@ class Dirac:
             self._start_database()
             self._make_certificates()
             self._fill_database()
-            # One by one: each makes those tables that are not there.
+            # One by one, because each creates the tables that do not exist yet.
             self._let_go("mind", "Listening at")
             self._let_go("services", "Listening at", len(SERVICES))
             self._let_go("proxy")
@@ -159,14 +155,14 @@ class Dirac:
         self.close()
 
     def close(self) -> None:
-        """End all jobs, worker nodes and services, and leave nothing behind."""
+        """End all jobs, worker nodes and services, and remove the folder."""
         self._kill(self.folder)
         for process in self._processes.values():
             process.communicate()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def run(self, *command: str | Path, **options: Any) -> str:
-        """Run a command of DIRAC's as the user and return its output.
+        """Run a DIRAC command as the user and return its output.
 
         :raises AssertionError: if it fails
         """
@@ -178,36 +174,38 @@ class Dirac:
     def submit(self, jdl: str | Path, cwd: str | Path | None = None, **environment: str) -> list[int]:
         """Submit the jobs of a JDL file and return their ids.
 
-        :param cwd: the folder from which the file and its input sandbox are named
+        :param jdl: path of the file, relative to cwd
+        :param cwd: the folder to which the paths in the input sandbox are relative
+        :param environment: further environment variables
         """
         said = self.run("dirac-wms-job-submit", jdl, cwd=cwd, env={**self.environment, **environment})
         return [int(number) for number in re.findall(r"\d+", said.partition("JobID = ")[2])]
 
     def status(self, *jobs: int) -> dict[int, str]:
-        """Return the status of each job, as the database has it: DIRAC's command takes a second to tell."""
+        """Return the status of each job from the database, because DIRAC's command takes a second."""
         rows = self._query(f"SELECT JobID, Status FROM JobDB.Jobs WHERE JobID IN ({','.join(map(str, jobs))})")
         return {int(job): status for job, status in (row.split("\t") for row in rows)}
 
     def reschedulings(self, job: int) -> int:
-        """Return how often a job was sent back to begin anew."""
+        """Return how often a job was rescheduled."""
         return int(self._query(f"SELECT RescheduleCounter FROM JobDB.Jobs WHERE JobID = {job}")[0])
 
     def kill(self, job: int) -> None:
-        """Kill a job, as its user may."""
+        """Kill a job as its user."""
         self.run("dirac-wms-job-kill", str(job))
 
     def output(self, job: int, folder: str | Path) -> Path:
-        """Fetch the output sandbox of a job into a folder of its own in this one, and return that."""
+        """Fetch the output sandbox of a job into a subfolder of `folder`, and return the subfolder."""
         self.run("dirac-wms-job-get-output", "-D", folder, str(job))
         return Path(folder) / str(job)
 
     def start_agent(self, seconds_left: int | None = None, **environment: str) -> Path:
-        """Start a worker node and return its folder, in which each job has one named by its id.
+        """Start a worker node and return its folder, which contains a folder for each job, named by the job's id.
 
-        It runs one job at a time, and looks for the next one each second.
+        It runs one job at a time, and asks for the next one every second.
 
-        :param seconds_left: after how many seconds its time is up, as its site tells; None for a site that doesn't
-        :param environment: all that its jobs find in their environment beside what DIRAC needs or puts there
+        :param seconds_left: seconds until its time is up, as the site publishes it; None if the site does not
+        :param environment: environment variables of its jobs, besides those that DIRAC needs or sets
         """
         root = self.folder / f"agent{sum(name.startswith('agent') for name in self._processes)}"
         (root / "etc").mkdir(parents=True)
@@ -225,12 +223,12 @@ class Dirac:
         return root
 
     def stop_agent(self, root: Path) -> None:
-        """Let a worker node die at once, with all that runs on it."""
+        """Kill a worker node and all processes on it."""
         self._kill(root)
         self._processes[root.name].communicate()
 
     def _environment(self, root: Path, **environment: str) -> dict[str, str]:
-        """Return the environment of those whose configuration is in this folder."""
+        """Return the environment of processes whose configuration is in this folder."""
         return {
             "DIRAC_ROOT_PATH": str(root),
             "X509_CERT_DIR": str(self.folder / "certificates"),
@@ -241,9 +239,9 @@ class Dirac:
         }
 
     def _start_database(self) -> None:
-        """Start a server that asks nobody who he is, but has no other door than a socket in this folder.
+        """Start a database server without authentication, reachable only through a socket in this folder.
 
-        So it needs no tables of its own. What it writes need not outlive it, and is not forced to the disk.
+        So it needs no system tables. Its data is temporary and is not flushed to disk.
         """
         options = {
             "user": pwd.getpwuid(os.geteuid()).pw_name, "datadir": self.folder / "database",
@@ -266,7 +264,7 @@ class Dirac:
         return self.run("mariadb", "--no-defaults", "-N", "-B", "-S", self.folder / "socket", input=sql).splitlines()
 
     def _make_certificates(self) -> None:
-        """Make an authority, and let it sign for the services and for the user. One key will do for all three."""
+        """Create a certificate authority, and certificates of the services and the user. All share one key."""
         ca, key = self.folder / "certificates" / "ca.pem", self.folder / "key.pem"
         new = "openssl req -x509 -days 7 -subj /O=Lab/CN="
         self.run(*f"{new}CA -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -keyout {key} -out {ca}".split())
@@ -299,7 +297,7 @@ class Dirac:
         (self.folder / "etc" / "dirac.cfg").write_text(_text(tree), encoding="ascii")
 
     def _start_dirac(self, name: str, code: str, *arguments: str, **options: Any) -> None:
-        """Start a process of DIRAC's. Its imports take the most time; then it waits, see `_let_go`."""
+        """Start a DIRAC process, which imports its modules, the slowest part, and then waits for `_let_go`."""
         code = f"{code}\nimport sys\nsys.stdin.read()\nmain()"
         self._start(name, str(VENV / "bin" / "python"), "-c", code, *arguments, **options)
 
@@ -309,7 +307,7 @@ class Dirac:
             self._processes[name] = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, **options)
 
     def _let_go(self, name: str, words: str = "", times: int = 1) -> None:
-        """Let a process do its work; return once it has so often logged the words that tell that it is ready."""
+        """Let a process continue, and return when it is ready: when its log contains the words this many times."""
         process = self._processes[name]
         assert process.stdin is not None
         process.stdin.close()
@@ -318,33 +316,33 @@ class Dirac:
         while self._log(name).count(words) < times:
             if ended or time.monotonic() > give_up:
                 raise AssertionError(f"{name} is not ready:\n{self._log(name, LINES)}")
-            ended = process.poll() is not None  # then its log is complete, and looked at once more
+            ended = process.poll() is not None  # then its log is complete and is read once more
             time.sleep(0.02)
 
     def _log(self, name: str, lines: int = 0) -> str:
-        """Return the log of a process, or the last lines of it."""
+        """Return the log of a process, or its last lines."""
         text = (self.folder / "log" / name).read_text(encoding="utf-8", errors="replace")
         return "\n".join(text.splitlines()[-lines:])
 
     def _left(self, root: Path) -> list[int]:
-        """Return the processes that live and whose configuration is in this folder, or in one in it."""
+        """Return the running processes whose configuration is in this folder or below it."""
         mark = b"\0DIRAC_ROOT_PATH=" + bytes(root)
         pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]
         return [pid for pid in pids if mark + b"\0" in _environ(pid) or mark + b"/" in _environ(pid)]
 
     def _kill(self, root: Path) -> None:
-        """Kill such processes, and what they start while they are killed."""
+        """Kill these processes, including those that they start meanwhile."""
         give_up = time.monotonic() + PATIENCE
         while pids := self._left(root):
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            assert time.monotonic() < give_up, f"processes {pids} do not end"
+            assert time.monotonic() < give_up, f"processes {pids} did not end"
             time.sleep(0.02)
 
 
 def _text(section: dict[str, Any]) -> str:
-    """Return a section of the configuration as DIRAC reads it."""
+    """Return a section of the configuration in DIRAC's format."""
     return "\n".join(
         f"{name}\n{{\n{_text(value)}\n}}" if isinstance(value, dict) else f"{name} = {value}"
         for name, value in section.items()
@@ -352,7 +350,7 @@ def _text(section: dict[str, Any]) -> str:
 
 
 def _environ(pid: int) -> bytes:
-    """Return the environment of a process, with a NUL before and after each variable; nothing of one that has ended."""
+    """Return the environment of a process with a NUL before and after each variable; b"" if the process has ended."""
     try:
         return b"\0" + Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
@@ -366,24 +364,24 @@ def _free_ports(count: int) -> list[int]:
 
 
 def _is_made() -> bool:
-    """Tell whether the Python environment is there, made for what is asked for now."""
+    """Return whether the Python environment exists with the current requirements."""
     return _MADE.is_file() and _MADE.read_text(encoding="ascii").split() == [DIRAC, *PACKAGES]
 
 
 def install() -> None:
     """Install what is missing.
 
-    :raises SystemExit: if that fails, with a line that tells why
+    :raises SystemExit: if that fails, with a line that says why
     """
     if shutil.which("dpkg-query") is None:
-        raise SystemExit("dirac_site.py: this is no Debian")
+        raise SystemExit("dirac_site.py: DIRAC can only be installed on Debian")
     command = ("dpkg-query", "-W", "-f", "${Status}\\n", *DEBIAN)
     states = subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines()
     if states != ["install ok installed"] * len(DEBIAN):
         _install("apt-get", "update", "-q")
         _install("apt-get", "install", "-yq", "--no-install-recommends", *DEBIAN)
     if not _is_made():
-        # The system's Python, for it has Debian's modules; and a copy, for what runs a job follows links to the end.
+        # The system's Python, because Debian's modules belong to it; a copy, because the job wrapper resolves links.
         _install("/usr/bin/python3", "-m", "venv", "--clear", "--copies", "--system-site-packages", str(VENV))
         pip = (str(VENV / "bin" / "pip"), "install", "--quiet", "--disable-pip-version-check", "--ignore-installed")
         _install(*pip, *PACKAGES)

@@ -1,4 +1,4 @@
-"""Servers that misbehave on purpose: one that answers as it is told, and a proxy before the real one that fails."""
+"""Servers that misbehave on purpose: a double with programmed answers, and a faulty proxy for the real server."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from urllib.parse import urlsplit
 
 CUT = "close the connection without an answer"
 RESET = "reset the connection without an answer"
-HANG = "say nothing"
+HANG = "never answer"
 
 
 @dataclass(frozen=True)
 class Request:
-    """A request as it arrived."""
+    """A request as the server received it."""
 
     method: str
     path: str
@@ -37,21 +37,21 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What is answered; `cut_after` bytes of the body the connection breaks."""
+    """An answer; the connection breaks after `cut_after` bytes of the body."""
 
     status: int = 200
     body: bytes = b'{"ok":true}'
     headers: Mapping[str, str] = field(default_factory=dict)
     cut_after: int | None = None
     close: bool = False
-    """Whether the connection is closed afterwards without a word about it."""
+    """Whether the connection is closed afterwards, without a header that announces it."""
 
 
 Answer = Union[Reply, str]
 
 
 class Double:
-    """A server on 127.0.0.1 that answers what a function says, and remembers what it was asked."""
+    """A server on 127.0.0.1 that answers with the result of a function and records the requests."""
 
     def __init__(self, answer: Callable[[Request], Answer], tls: ssl.SSLContext | None = None) -> None:
         self.answer = answer
@@ -88,7 +88,7 @@ class Double:
             daemon_threads = True
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                pass  # a client that goes away is what the tests are about
+                pass  # tests disconnect on purpose
 
             def finish_request(self, request: Any, client_address: Any) -> None:
                 if tls is not None:
@@ -104,7 +104,7 @@ class Double:
             handler.close_connection = True
             if answer == HANG:
                 self.stopped.wait()
-            if answer == RESET:  # lingering for no time makes closing a reset
+            if answer == RESET:  # with a linger time of 0, closing resets the connection
                 handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             return
         handler.send_response(answer.status)
@@ -129,7 +129,7 @@ class Double:
 
 
 def read_body(stream: Any, headers: Mapping[str, str]) -> bytes:
-    """Return the body of a request; chunks are put together."""
+    """Return the body of a request, also of a chunked one."""
     if headers.get("transfer-encoding") != "chunked":
         return bytes(stream.read(int(headers.get("content-length", 0))))
     parts = []
@@ -145,7 +145,7 @@ def read_body(stream: Any, headers: Mapping[str, str]) -> bytes:
 class Fault:
     """What goes wrong with the next requests of one kind.
 
-    `after` tells whether the real server has applied the request by then; `meanwhile` is called in between.
+    With `after`, the real server applies the request first; `meanwhile` is called before the answer.
     """
 
     method: str
@@ -157,7 +157,7 @@ class Fault:
 
 
 class FaultProxy(Double):
-    """A proxy before the real server. `fail` says what goes wrong; all else is passed on."""
+    """A proxy for the real server. It forwards every request for which `fail` has set up no fault."""
 
     def __init__(self, url: str) -> None:
         super().__init__(self._pass_on)
@@ -174,15 +174,21 @@ class FaultProxy(Double):
         times: int = 1,
         meanwhile: Callable[[], Any] = lambda: None,
     ) -> None:
-        """Answer the next requests whose path has `path` in it wrongly, before or after the server applied them."""
+        """Give a wrong answer to the next requests whose path contains `path`.
+
+        :param answer: a reply, CUT, RESET or HANG
+        :param after: whether the real server applies the request first
+        :param times: number of requests that fail
+        :param meanwhile: is called before the answer
+        """
         self._faults.append(Fault(method, path, answer, after, times, meanwhile))
 
     def forget(self) -> None:
-        """Forget the requests that came so far."""
+        """Forget the recorded requests."""
         self.requests.clear()
 
     def count(self, method: str, path: str = "") -> int:
-        """Return how many requests of one kind came."""
+        """Return the number of recorded requests of one kind."""
         return sum(request.method == method and path in request.path for request in self.requests)
 
     def _pass_on(self, request: Request) -> Answer:

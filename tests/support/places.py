@@ -1,4 +1,4 @@
-"""Where things are: the project, and the server that the tests talk to."""
+"""The folders of the project, the server of the tests, and software that tests require."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ EXAMPLES = ROOT / "examples"
 
 @dataclass(frozen=True)
 class Location:
-    """Where the server is and who we are there."""
+    """URL and credentials of the server."""
 
     url: str
     username: str
     password: str
 
     def environment(self, database: str) -> dict[str, str]:
+        """Return the environment variables that name a database on this server."""
         return {
             "PICAS_HOST_URL": self.url,
             "PICAS_DATABASE": database,
@@ -30,10 +31,10 @@ class Location:
 
 
 def require(name: str, missing: str | None) -> None:
-    """Skip the test if something is missing, or fail if $PICAS_TEST_REQUIRE says that it must be there.
+    """Skip the test if software is missing, or fail it if $PICAS_TEST_REQUIRE names that software.
 
-    :param name: what that is called in $PICAS_TEST_REQUIRE
-    :param missing: why there is none, None if there is
+    :param name: name of the software in $PICAS_TEST_REQUIRE
+    :param missing: why it is not available, or None if it is
     """
     if missing and name in os.environ.get("PICAS_TEST_REQUIRE", "").split():
         pytest.fail(missing)

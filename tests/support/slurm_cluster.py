@@ -1,4 +1,4 @@
-"""A real Slurm of two nodes on this machine, for the tests: without systemd, root or a key, and all on 127.0.0.1."""
+"""A real Slurm cluster with two nodes on this machine. It needs no systemd, root or keys, and listens on 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ from support.workers import is_alive, wait_for
 
 NODES = ("n1", "n2")
 CORES = 4
-"""Processors of each node."""
+"""Cores of each node."""
 MEMORY = 1000
 """Megabytes of each node."""
-_FOLDERS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])  # daemons are not on all paths
+_FOLDERS = os.pathsep.join(
+    [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
+)  # not every PATH contains the daemons
 
 CONFIGURATION = """
 ClusterName=lab
@@ -57,17 +59,17 @@ PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 
 
 def missing() -> str | None:
-    """Return why there can be no Slurm here, None if there can."""
+    """Return why Slurm is not available, or None if it is."""
     for program in ("slurmctld", "slurmd", "sbatch"):
         if shutil.which(program, path=_FOLDERS) is None:
-            return f"{program} is not installed (Debian: apt-get install slurm-wlm)"
+            return f"not installed: {program} (root on Debian: tests/run.sh --install)"
     return None
 
 
 class Slurm:
-    """The cluster. Use it as a context manager.
+    """The cluster, as a context manager.
 
-    Its folder has a short name: the daemons make sockets in it.
+    Its folder has a short name, because the paths of the daemons' sockets have a maximum length.
     """
 
     def __init__(self) -> None:
@@ -100,10 +102,10 @@ class Slurm:
         self.close()
 
     def close(self) -> None:
-        """End all jobs and daemons, and leave nothing behind."""
+        """End all jobs and daemons, and remove the folder."""
         with contextlib.suppress(AssertionError, subprocess.SubprocessError):
             self.cancel_all()
-        for name in sorted(self._daemons):  # the nodes first; "slurmctld" comes after their names
+        for name in sorted(self._daemons):  # nodes first: "slurmctld" sorts after their names
             self._daemons[name].terminate()
         for daemon in self._daemons.values():
             try:
@@ -121,7 +123,7 @@ class Slurm:
         self._start(node, "slurmd", "-D", "-N", node)
 
     def kill_node(self, node: str) -> None:
-        """Let a node die: its daemon and all that runs on it."""
+        """Kill a node: its daemon and all processes on it."""
         self._daemons[node].kill()
         self._daemons[node].wait()
         for pid in self._left():
@@ -130,7 +132,7 @@ class Slurm:
                     os.kill(pid, signal.SIGKILL)
 
     def kill_daemons(self, node: str) -> None:
-        """Let Slurm lose a node: its daemon and those that watch its jobs die, while what runs on it lives on."""
+        """Kill the daemon of a node and the step daemons of its jobs, while the jobs themselves live on."""
         self._daemons[node].kill()
         self._daemons[node].wait()
         for pid in self._left():
@@ -138,15 +140,15 @@ class Slurm:
                 os.kill(pid, signal.SIGKILL)
 
     def pilots(self) -> list[int]:
-        """Return the pilots that live."""
+        """Return the process ids of the running pilots."""
         return [pid for pid in self._left() if b"local-example.py" in _read(pid, "cmdline")]
 
     def wait_for_nodes(self) -> None:
-        """Return once both nodes are ready for jobs."""
+        """Return when both nodes are ready for jobs."""
         wait_for(lambda: set(self._try("sinfo", "-h", "-N", "-t", "idle,alloc,mix", "-o", "%N").split()) == set(NODES))
 
     def run(self, *command: str | Path, **options: Any) -> str:
-        """Run a command of Slurm's and return its output.
+        """Run a Slurm command and return its output.
 
         :raises AssertionError: if it fails
         """
@@ -156,16 +158,16 @@ class Slurm:
         return str(ran.stdout).strip()
 
     def submit(self, script: str | Path, *arguments: str, options: tuple[str, ...] = (), **run_options: Any) -> str:
-        """Submit a batch script and return the id of the job."""
+        """Submit a batch script and return the job id."""
         return self.run("sbatch", "--parsable", *options, script, *arguments, **run_options)
 
     def states(self, job: str) -> dict[str, str]:
-        """Return the states of the jobs that Slurm still knows under this id: by "A_T" for a task of an array."""
+        """Return the states of the jobs that Slurm still knows under this id; a task of an array has the key "A_T"."""
         lines = self._try("squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%i %T").splitlines()
         return dict(line.split(None, 1) for line in lines)
 
     def wait_for_end(self, job: str, seconds: float = 60.0) -> dict[str, str]:
-        """Return the state in which each job of this id has ended."""
+        """Wait until all jobs with this id have ended, and return their final states."""
         ends = {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"}
 
         def ended() -> dict[str, str] | None:
@@ -176,9 +178,9 @@ class Slurm:
         return found
 
     def cancel_all(self) -> None:
-        """Cancel all jobs and return once they have left.
+        """Cancel all jobs and return when they have left the queue.
 
-        A node that never says that it is done with a job is told to forget it, as an administrator would.
+        If a node never reports the end of a job, make it forget the job, as an administrator would.
         """
         self.run("scancel", "-u", getpass.getuser())
         try:
@@ -188,7 +190,7 @@ class Slurm:
             wait_for(self._is_empty, 40)
 
     def forget_jobs(self) -> None:
-        """Let both nodes lose what they run, and be ready for jobs again."""
+        """Make both nodes forget their jobs, and return when they are ready for new ones."""
         for node in NODES:
             self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=stuck")
             self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
@@ -198,7 +200,7 @@ class Slurm:
         return not self.run("squeue", "-h")
 
     def _try(self, *command: str) -> str:
-        """Return the output of a command, nothing if it fails: the controller is not up yet, or forgets old jobs."""
+        """Return the output of a command, or "" if it fails because the controller is not up yet or forgot the job."""
         try:
             return self.run(*command)
         except (AssertionError, subprocess.SubprocessError):
@@ -212,7 +214,7 @@ class Slurm:
             )
 
     def _left(self) -> list[int]:
-        """Return the processes that this cluster has started and that live."""
+        """Return the running processes that this cluster has started."""
         daemons = {daemon.pid for daemon in self._daemons.values()}
         mark = f"SLURM_CONF={self.folder}/slurm.conf".encode()
         pids = [int(path.name) for path in Path("/proc").glob("[0-9]*")]

@@ -1,4 +1,4 @@
-"""What tests of pilots share: pilots as processes, waiting for what they do, and a server that goes away."""
+"""Helpers for tests of pilots: pilot processes, waiting for conditions, and a server that becomes unreachable."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from urllib.parse import urlsplit, urlunsplit
 from picas import CouchDB, RunActor
 
 PATIENCE = 30.0
-"""Seconds after which a test gives up waiting; a condition that comes true ends the wait at once."""
+"""Seconds until a test stops waiting for a condition."""
 
 PRELUDE = """
 import logging, os, signal, subprocess, sys, threading, time
@@ -48,9 +48,12 @@ class Noting(RunActor):
 
 
 class PilotProcess:
-    """A script that runs a pilot in a folder of its own, and notes what it does in the file `journal` there.
+    """A script that runs a pilot in its own folder and notes its steps in the file `journal` there.
 
-    :param body: what the script does; see PRELUDE for what it can use
+    :param folder: is created if it does not exist
+    :param environment: environment variables of the process
+    :param body: the script, which can use everything in PRELUDE
+    :param options: further arguments of `Popen`
     """
 
     def __init__(self, folder: Path, environment: dict[str, str], body: str, **options: Any) -> None:
@@ -66,11 +69,12 @@ class PilotProcess:
 
     @property
     def journal(self) -> list[str]:
+        """The lines that the script has noted so far."""
         file = self.folder / "journal"
         return file.read_text().splitlines() if file.exists() else []
 
     def wait_for(self, start: str) -> str:
-        """Return the first line of the journal that starts so, once it is there."""
+        """Wait for a line of the journal with this start, and return it."""
         found: list[str] = []
 
         def look() -> bool:
@@ -82,28 +86,31 @@ class PilotProcess:
         return found[0]
 
     def number(self, start: str) -> int:
-        """Return the number at the end of such a line."""
+        """Wait for a line of the journal with this start, and return the number at its end."""
         return int(self.wait_for(start).split()[-1])
 
     def send(self, signum: int) -> None:
+        """Send the pilot a signal."""
         self.process.send_signal(signum)
 
     def end(self) -> int:
-        """Wait for the pilot's end and return its exit code."""
+        """Wait until the pilot ends and return its exit code."""
         return self.process.wait(PATIENCE)
 
     def stop(self, signum: int = signal.SIGTERM) -> int:
+        """Send the pilot a signal, wait until it ends, and return its exit code."""
         self.send(signum)
         return self.end()
 
     def close(self) -> None:
+        """Kill the pilot if it is still running."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
 
 
 class Worker(RunActor):
-    """Does with each token what it is told, and notes which it was."""
+    """Calls a function with each token, and notes the ids of the tokens."""
 
     def __init__(self, db: CouchDB, work: Callable[[Any], Any] = lambda task: None, **options: Any) -> None:
         super().__init__(db, **options)
@@ -116,24 +123,27 @@ class Worker(RunActor):
 
 
 def _heed_signals() -> None:
-    """Undo what the tests themselves may have been started with: nohup, or in the background of a script."""
+    """Reset signals that the tests may have inherited as ignored, from nohup or from a shell's background job."""
     for signum in (signal.SIGHUP, signal.SIGINT):
         signal.signal(signum, signal.SIG_DFL)
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Return what the condition returns, once that is true."""
+    """Wait until the condition returns something true, and return that.
+
+    :raises AssertionError: if that takes longer than `seconds`
+    """
     give_up = time.monotonic() + seconds
     while True:
         result = condition()
         if result:
             return result
-        assert time.monotonic() < give_up, "waited in vain"
+        assert time.monotonic() < give_up, "the condition did not become true"
         time.sleep(0.01)
 
 
 def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; a zombie does not."""
+    """Return whether a process is running; a zombie is not."""
     try:
         status = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
@@ -142,14 +152,14 @@ def is_alive(pid: int) -> bool:
 
 
 def pid_in(name: str | Path) -> int:
-    """Return the process id that a script writes into a file, once it is there."""
+    """Wait until a script has written its process id into a file, and return the id."""
     return int(wait_for(lambda: Path(name).exists() and Path(name).read_text().strip()))
 
 
 def hopper(pause: float) -> str:
-    """Return a script that ignores SIGTERM and goes on in a child of its own, in another session, again and again.
+    """Return a script that ignores SIGTERM and continues in a new child, in another session, again and again.
 
-    It ends by itself after a while: one that a failed test leaves is hard to catch, and keeps a machine busy.
+    It ends by itself after a while, because one that a failed test leaves behind is hard to catch.
 
     :param pause: seconds between two hops
     """
@@ -168,7 +178,7 @@ while time.monotonic() < end:
 
 @contextlib.contextmanager
 def signal_after(seconds: float, signum: int, condition: Callable[[], Any] = lambda: True) -> Iterator[None]:
-    """Send this process a signal some seconds after a condition has come true."""
+    """Send this process a signal some seconds after a condition has become true."""
 
     def send() -> None:
         wait_for(condition)
@@ -185,10 +195,10 @@ def signal_after(seconds: float, signum: int, condition: Callable[[], Any] = lam
 
 @contextlib.contextmanager
 def untraced_threads() -> Iterator[None]:
-    """Let threads that are started in the block run without a measurement of coverage in Python 3.11.
+    """On Python 3.11, do not measure the coverage of threads that are started in the block.
 
-    There, while an exception is on its way to a thread that waits in a system call, all traced threads wait too, among
-    them the one that would end what it waits for.
+    There, while an exception is pending for a thread that blocks in a system call, all traced threads block as well,
+    including the one that would end the system call.
     """
     if sys.version_info[:2] != (3, 11):
         yield
@@ -202,7 +212,10 @@ def untraced_threads() -> Iterator[None]:
 
 
 class Gate:
-    """A way to a server that can be closed: connections break and new ones are refused, until it is opened again."""
+    """A TCP relay to a server. While it is closed, connections break and new ones are refused.
+
+    :param url: the server; `Gate.url` is the URL of the relay
+    """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -214,7 +227,8 @@ class Gate:
         self._serve()
 
     def close(self) -> None:
-        # A socket that is only closed goes on accepting for the thread that waits for it.
+        """Break all connections and refuse new ones."""
+        # Closing alone is not enough: a thread that blocks in accept() would still get a connection.
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -226,6 +240,7 @@ class Gate:
         self._pairs = []
 
     def open(self) -> None:
+        """Accept connections again, on the same port."""
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._serve()
 
@@ -241,7 +256,7 @@ class Gate:
                 return
             try:
                 far = socket.create_connection(self._target)
-            except OSError:  # the server itself is away
+            except OSError:  # the server itself is unreachable
                 near.close()
                 continue
             self._pairs.append((near, far))
@@ -257,7 +272,7 @@ class Gate:
 
 
 def _pass_on(near: socket.socket, far: socket.socket) -> None:
-    """Carry bytes both ways until one side ends."""
+    """Relay bytes in both directions until one side closes its connection."""
     with near, far, contextlib.suppress(OSError):
         while True:
             for end in select.select([near, far], [], [])[0]:
