@@ -1,9 +1,9 @@
-"""Fill the pool: one token for each line of a file, with ids that are never given twice.
+"""Filling the pool: one token for each line of a file, with ids that are used once.
 
-The ids are token_0, token_1 and so on. The next free number, and which pushes were not finished, stand in one document
-of the database. A push takes all its numbers at once by changing that document; CouchDB's revision check gives each
-number to one push only. So a push that was broken off can be repeated: line and number belong together, and the tokens
-that are there already (or were, and have been deleted) are left alone.
+The ids are token_0, token_1 and so on. One document of the database holds the next free number and the latest pushes. A
+push takes all its numbers at once by changing that document; CouchDB's revision check gives each number to one push
+only. So a push that was interrupted can be repeated: each line has its number, and tokens that exist already (or did,
+and were deleted) are left alone.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from .generators import TokenGenerator
 from .util import seconds
 
 COUNTER_ID = "token_counter"
-"""The document that knows the next number."""
+"""The document with the next free number."""
 CHUNK = 1000
-"""Tokens that are sent at once."""
+"""The number of tokens to send at once."""
 MAX_PUSHES = 100
-"""Pushes that the counter remembers; the oldest go first."""
+"""The number of pushes that the counter remembers. The oldest are dropped first."""
 
 OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
-"""The fields that make a token one, or say where it stands: a push sets them itself. So are those of CouchDB, whose
+"""The fields of a token that a push sets itself, so that they can't be given. Neither can CouchDB's own fields, whose
 names begin with an underscore."""
 
 _MAX_REFUSALS = 5
-_SCAN = 10_000  # ids that are read at once
+_SCAN = 10_000  # ids to read at once
 
 Progress = Callable[[int, int], None]
 
 
 class PushError(PicasError):
-    """The push was broken off."""
+    """The push was not finished."""
 
 
 class InputError(PushError):
-    """The input can't be read, or there is none; nothing was pushed."""
+    """The input can't be read, or is empty, or does not match; nothing was pushed."""
 
 
 @dataclass
@@ -53,14 +53,14 @@ class Pushed:
     """What a push has done."""
 
     pushed: int = 0
-    """Tokens that this call has made."""
+    """The number of tokens that this call has created."""
     existing: int = 0
-    """Tokens that an earlier, broken-off call had made."""
+    """The number of tokens that an earlier, interrupted call had created."""
     ranges: list[tuple[int, int]] = field(default_factory=list)
-    """The first and the last number of the tokens of all lines, mostly one pair."""
+    """The first and the last number of the tokens of all lines, usually one pair."""
 
     def ids(self) -> str:
-        """Return the ids as people write them: "token_0 to token_2"."""
+        """Return the ids for people: "token_0 to token_2"."""
         texts = [f"token_{first}" if first == last else f"token_{first} to token_{last}" for first, last in self.ranges]
         return ", ".join(texts)
 
@@ -72,7 +72,7 @@ class Pushed:
 
 
 def read_inputs(path: Path) -> Iterator[str]:
-    """Yield the lines of a file that are inputs: not blank, and no comment (first character `#`).
+    """Yield the lines of a file that are inputs: neither blank nor a comment (first character `#`).
 
     :raises InputError: if the file can't be read or is not UTF-8 text
     """
@@ -96,20 +96,20 @@ def push_file(
     progress: Progress | None = None,
     fields: Mapping[str, Any] | None = None,
 ) -> Pushed:
-    """Make a token for each input in a file and return what was done.
+    """Create a token for each input in a file and return what was done.
 
-    Memory use does not grow with the file. The file is read twice: to count, and to send.
+    The file is read twice, to count the inputs and to send them, and is not held in memory.
 
     :param client: the pool
     :param path: the file, see `read_inputs`
-    :param resume: finish an earlier push of the same content that was broken off; one that was finished is left as it
-        is, and if there was none the file is pushed
-    :param progress: is called with the number of inputs handled, and of all
-    :param fields: what each token holds besides its input, e.g. what it needs of a pilot (see `resources.needs_of`);
-        an earlier push is finished with those that it had
-    :raises InputError: if the file can't be read or has no inputs, if a field is one that PiCaS writes itself, or if
-        the earlier push had other fields than these
-    :raises PushError: if it changes meanwhile, or if the server refuses tokens
+    :param resume: finish an earlier push of the same content that was interrupted. If that push was finished, nothing
+        is done; if there was none, the file is pushed.
+    :param progress: called with the number of inputs handled so far, and the number of all inputs
+    :param fields: further fields of each token, for example its needs (see `resources.needs_of`). An earlier push is
+        finished with its own fields.
+    :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, or if the
+        earlier push had other fields
+    :raises PushError: if the file changes meanwhile, or if the server refuses tokens
     """
     _check_fields(fields or {})
     count, digest = _survey(path)
@@ -147,13 +147,13 @@ def push_file(
 
 
 def was_broken_off(client: CouchDB, path: Path) -> bool:
-    """Tell whether an earlier push of this content was not finished (or still goes on)."""
+    """Return whether an earlier push of this content is not finished. It may be going on now."""
     push = _Counter(client).find(_survey(path)[1])
     return push is not None and not push["done"]
 
 
 def _survey(path: Path) -> tuple[int, str]:
-    """Return how many inputs a file has, and a digest of them."""
+    """Return the number of inputs in a file, and their digest."""
     count = 0
     digest = hashlib.sha256()
     for text in read_inputs(path):
@@ -180,7 +180,7 @@ def _push_chunk(
     is_repeated: bool,
     result: Pushed,
 ) -> None:
-    """Make the tokens of one chunk of (number, input), under other numbers where a number is taken."""
+    """Create the tokens of one chunk of (number, input). Where a number is taken, the token gets another one."""
     moved: dict[str, int] = push["moved"]
     left = chunk
     for _ in range(_MAX_REFUSALS):
@@ -199,13 +199,13 @@ def _push_chunk(
         left = [entry for entry, number in zip(left, numbers) if number in refused | foreign]
         if not left:
             return
-        # An older client gives numbers without asking the counter.
+        # Older clients take numbers without using the counter.
         counter.move(push, [number for number, _ in left])
     raise PushError(f"the server refuses new tokens, e.g. token_{left[0][0]}; may this user write documents?")
 
 
 def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tuple[set[int], set[int]]:
-    """Return the numbers that have our token (or had, before it was deleted), and those that have another's."""
+    """Return the numbers whose token is ours (or was, and is deleted), and those whose token is another push's."""
     keys = [f"token_{number}" for number in numbers]
     rows = client.all_docs(keys=keys, include_docs=True)
     ours: set[int] = set()
@@ -225,13 +225,13 @@ def _token(number: int, text: str, fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Counter:
-    """The document with the next number and the latest pushes."""
+    """The document with the next free number and the latest pushes."""
 
     def __init__(self, client: CouchDB) -> None:
         self._client = client
 
     def find(self, digest: str) -> dict[str, Any] | None:
-        """Return the push of this content that was not finished, else the latest that was, else None."""
+        """Return the push of this content that is not finished, or the latest that is, or None."""
         try:
             known = self._client.get(COUNTER_ID)["pushes"]
         except ValueError:
@@ -242,7 +242,7 @@ class _Counter:
         return found[-1] if found else None
 
     def begin(self, digest: str, count: int, fields: dict[str, Any]) -> dict[str, Any]:
-        """Take numbers for a new push and return what is remembered of it."""
+        """Take numbers for a new push and return its entry."""
         push: dict[str, Any] = {"sha256": digest, "count": count, "time": seconds(), "done": False, "moved": {}}
         if fields:
             push["fields"] = fields
@@ -259,7 +259,7 @@ class _Counter:
         return push
 
     def move(self, push: dict[str, Any], numbers: list[int]) -> None:
-        """Give some lines of a push new numbers, since theirs are taken."""
+        """Give new numbers to lines of a push whose numbers are taken."""
 
         def move(content: dict[str, Any]) -> None:
             for number in numbers:
@@ -270,7 +270,7 @@ class _Counter:
         self._edit(move)
 
     def finish(self, push: dict[str, Any]) -> None:
-        """Note that a push is finished."""
+        """Mark a push as finished."""
         push["done"] = True
         self._edit(lambda content: self._replace(content, push))
 
@@ -279,7 +279,7 @@ class _Counter:
         content["pushes"] = [push if old["first"] == push["first"] else old for old in content["pushes"]]
 
     def _edit(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the document in place, also while others do; make it if there is none."""
+        """Change the document, while others may change it too; create it if there is none."""
 
         def edited(stored: dict[str, Any]) -> dict[str, Any]:
             content = copy.deepcopy(stored)
@@ -291,7 +291,7 @@ class _Counter:
         self._client.edit(COUNTER_ID, edited)
 
     def _first_free(self) -> int:
-        """Return the number after the highest that a token in the database has."""
+        """Return the number after the highest number of a token in the database."""
         highest = -1
         start = "token_"
         while True:

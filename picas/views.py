@@ -1,4 +1,4 @@
-"""The states of a token as CouchDB views: how they are created, and how many tokens are in each."""
+"""The views that PiCaS uses: the states of tokens, and what pilots read."""
 
 from __future__ import annotations
 
@@ -15,26 +15,25 @@ DESIGN_DOC = "Monitor"
 OVERVIEW = "overview_total"
 FREE_VIEW = "todo"
 QUEUE = "queue"
-"""The view that pilots read free tokens from: those of `todo`, each at its place in the order and at a random place.
-
-The random places are there to choose a token from, all with the same chance."""
+"""The view that pilots read free tokens from. Each token of `todo` has two rows: one in the order of the tokens, and
+one at a random place, which makes it possible to choose a token with the same chance for all."""
 ROWS_PER_TOKEN = 2
-"""How many rows of the queue each token has."""
+"""The number of rows that a token has in the queue."""
 RANDOM_PLACES = 2**32
-"""The random places of the queue are whole numbers below this."""
+"""The random places in the queue are whole numbers below this."""
 CLAIMS = "claims"
-"""The view of the locked tokens by the pilot that holds them."""
+"""The view of the locked tokens; its keys are the pilots that hold them."""
 NEEDS = "needs"
-"""The view of the free tokens that say what they need, by that: the values of `NEEDS_FIELDS`, with how many there are.
-"""
+"""The view that counts the free tokens by what they need: its keys are lists of the values of `NEEDS_FIELDS`. Tokens
+without any of these fields are not in it."""
 NEEDS_FIELDS = (*FIELDS, "walltime")
 
 _EMIT = "emit(doc._id, doc._id);"
 _QUEUE_EMITS = (
     "var number = /^token_([0-9]+)$/.exec(doc._id), place = 0, i; "
     "emit(number ? Number(number[1]) : doc._id, null); "
-    # Four zeros more: the last character has to reach the highest digits, else neighbours stay neighbours. The factor
-    # keeps all products below 2^53, where JavaScript is exact.
+    # Four zeros follow the id, so that its last character changes the highest digits too: otherwise neighbours would
+    # stay neighbours. With this factor all products are below 2^53, where JavaScript is exact.
     "for (i = 0; i < doc._id.length + 4; i++) "
     "{ place = ((place ^ (doc._id.charCodeAt(i) || 0)) >>> 0) * 65599 % 4294967296; } "
     "emit([place], null);"
@@ -42,14 +41,14 @@ _QUEUE_EMITS = (
 
 
 def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str | None = None) -> bool:
-    """Create the views of the states in one design document, and return whether that changed anything.
+    """Create the views in a design document, and return whether that changed anything.
 
-    The document is written only if something is new, since each change makes CouchDB index all tokens again. Other
-    views in it stay. A condition of an earlier call is replaced.
+    The document is written only if something is new, since each change makes CouchDB index all tokens again. Its other
+    views stay. The condition of an earlier call is replaced.
 
     :param client: the pool
     :param design_doc: the name of the design document
-    :param condition: a JavaScript expression on `doc` that tokens must meet as well, e.g. "doc.cores == 1"
+    :param condition: a JavaScript expression on `doc` that tokens must meet too, for example "doc.cores == 1"
     :raises couchdb.http.ServerError: if the server can't compile the condition
     :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not change design documents
     """
@@ -71,9 +70,9 @@ def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int
 
 
 def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
-    """Tell whether a design document has a queue that holds the very tokens of its view `todo`.
+    """Return whether a design document has a queue with the same tokens as its view `todo`.
 
-    It has none if the views were created by an older release, or if somebody has changed `todo` since.
+    It has none if an older release has created the views, or if somebody has changed `todo` since.
     """
     try:
         views = client.get(f"_design/{design_doc}")["views"]
@@ -84,7 +83,7 @@ def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
 
 
 def key_in_queue(id: str) -> int | str | None:
-    """Return the key that puts a token into the order of the queue, None if JavaScript does not hold it exactly."""
+    """Return the key of a token in the order of the queue, None if it is a number that JavaScript can't represent."""
     number = re.fullmatch("token_([0-9]+)", id)
     if number is None:
         return id
@@ -92,7 +91,7 @@ def key_in_queue(id: str) -> int | str | None:
 
 
 def _queue_map(todo_map: str) -> str:
-    """Return the map function of the queue that belongs to one of `todo`."""
+    """Return the map function of the queue for a map function of `todo`."""
     return todo_map.replace(_EMIT, _QUEUE_EMITS)
 
 

@@ -1,1 +1,25 @@
-"""How bytes reach the server: connections, requests, writes whose outcome is known, attachments, outages."""
+"""How bytes reach the server: connections, HTTP, writes with a known outcome, attachments, feeds, clusters, outages.
+
+Only the client sends requests with these modules. The floors above use what is exported here: whether an error may
+pass, waiting for that, explaining errors to people, and merging documents.
+"""
+
+from __future__ import annotations
+
+from .connections import explain, server_of
+from .outages import MAX_OUTAGE, is_outage, wait_out
+from .revisions import Revision, deletion_of
+from .writes import doc_path, is_passing, merge
+
+__all__ = [
+    "MAX_OUTAGE",
+    "Revision",
+    "deletion_of",
+    "doc_path",
+    "explain",
+    "is_outage",
+    "is_passing",
+    "merge",
+    "server_of",
+    "wait_out",
+]

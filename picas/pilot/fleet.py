@@ -1,4 +1,4 @@
-"""The pilots that run, and the tokens that none of them can take."""
+"""The pilots that are running, and the free tokens that none of them can take."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from typing import Any
 
 from ..clients import CouchDB
 from ..tokens.resources import Resources, needs_of, walltime_of
+from ..util import is_number
 from ..views import DESIGN_DOC, NEEDS, NEEDS_FIELDS
 from .identity import RUNNING, TYPE, pilot_rows
 
 MAX_KINDS = 10_000
-"""How many different needs are looked at; a pool in which each token has its own may have more."""
+"""The most different needs to look at. A pool in which each token has its own may have more."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """Free tokens that need the same."""
+    """Free tokens with the same needs."""
 
     count: int
     needs: Resources
     walltime: float | None
-    """Seconds that the work on one may take, None if it does not say."""
+    """Seconds that the work on each may take, None if the tokens do not say."""
 
     def __str__(self) -> str:
-        """Return it as people read it: "3 need 4 cores, 1 GPU"."""
+        """Return a text for people: "3 need 4 cores, 1 GPU"."""
         time = "" if self.walltime is None else f", {self.walltime:.0f} s of walltime"
         return f"{self.count} need{'s' if self.count == 1 else ''} {self.needs}{time}"
 
 
 def running_pilots(client: CouchDB) -> Iterator[dict[str, Any]]:
-    """Yield the documents of the pilots that are not known to be dead."""
-    rows = pilot_rows(client, include_docs=True)
-    for row in rows:
+    """Yield the documents of the pilots that are not marked as dead."""
+    for row in pilot_rows(client, include_docs=True):
         document = row.get("doc")
         if document is not None and document.get("type") == TYPE and document.get("state") == RUNNING:
             yield dict(document)
 
 
 def without_pilot(client: CouchDB, design_doc: str = DESIGN_DOC) -> list[Kind]:
-    """Return the free tokens that say what they need, and that no pilot which runs can take, the most first.
+    """Return the free tokens with needs that no running pilot meets, the most frequent needs first.
 
-    A pilot counts with what it has, whether it is at work or not, and with the time that it had left when it was last
-    heard of. Pilots of other programs and of older releases do not tell.
+    A pilot counts with all its resources, whether they are in use or not, and with the time that it had left at its
+    last heartbeat. Pilots of other programs and of older releases are unknown.
 
     :raises couchdb.ResourceNotFound: if there is no such view, as in a database of an older release
     """
@@ -70,4 +70,4 @@ def _resources_of(pilot: Mapping[str, Any]) -> Resources:
 
 def _time_left(pilot: Mapping[str, Any]) -> float:
     left = pilot.get("time_left")
-    return float(left) if isinstance(left, (int, float)) else math.inf
+    return left if is_number(left) else math.inf

@@ -1,8 +1,8 @@
-"""A pilot's heartbeat: a document of its own, saved again and again while the pilot lives.
+"""A pilot's heartbeat: a document of its own that is saved again and again while the pilot is alive.
 
-Each save gives the document a new revision. Other pilots see by that alone that this one lives (see `leases`), so that
-no clocks are compared. The document is there before the first token is locked, and goes when the pilot ends, unless
-something of the pilot's was left behind.
+Each save gives the document a new revision. That alone shows other pilots that this one is alive (see `leases`), so no
+clocks are compared. The document is saved before the first token is locked. It is deleted when the pilot ends, unless
+the pilot has left a token locked.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from couchdb.http import HTTPError, ResourceConflict
 
 from ..clients import CouchDB
 from ..config import duration
-from ..couch.connections import explain
+from ..couch import explain
 from ..exceptions import PicasError, SettingsError
 from .identity import DEAD, RUNNING, TYPE, Pilot
 from .leases import LEASE, Watch
@@ -27,25 +27,26 @@ from .leases import LEASE, Watch
 log = logging.getLogger(__name__)
 
 HEARTBEAT = 60.0
-"""Seconds between two saves of a pilot's document at the most."""
+"""The longest time between two saves of a pilot's document, in seconds."""
 LEAST_LEASE = 0.1
+"""The shortest lease, in seconds."""
 BEATS_PER_LEASE = 3
-"""What a lease lasts at the least: in seconds, and in heartbeats, since some may meet a bad network."""
+"""The fewest heartbeats in a lease: some may fail in a bad network."""
 RETRY = 10.0
-"""Seconds until a save that failed is tried again."""
+"""Seconds after which a save that failed is tried again."""
 CHECKS = 3
-"""After how many saves a pilot that was taken for dead looks whether its tokens are still its own: those who put them
-back may be at it just then."""
+"""A pilot that was marked as dead checks its tokens after each of this many saves: other pilots may be putting them
+back just then."""
 PATIENCE = 2.0
-"""Seconds that the end of a run waits for a save that is under way."""
+"""Seconds that the end of a run waits for a save in progress."""
 
 
 def lifetimes(heartbeat: float | None, lease: float | None) -> tuple[float, float]:
     """Return the seconds between two heartbeats, and the lease.
 
-    :param heartbeat: the first, None for what the environment says, or a default
-    :param lease: the second, likewise
-    :raises SettingsError: if they make no sense, alone or together
+    :param heartbeat: seconds between two heartbeats, None for the value in the environment or the default
+    :param lease: seconds without a heartbeat after which a pilot counts as dead, None likewise
+    :raises SettingsError: if one of them is invalid, or if they do not go together
     """
     interval = duration(heartbeat, "PICAS_HEARTBEAT", HEARTBEAT, least=LEAST_LEASE / BEATS_PER_LEASE)
     period = duration(lease, "PICAS_LEASE", max(LEASE, BEATS_PER_LEASE * interval), least=LEAST_LEASE)
@@ -60,14 +61,14 @@ def lifetimes(heartbeat: float | None, lease: float | None) -> tuple[float, floa
 
 
 class Heartbeat:
-    """Keeps a pilot's document up to date, and looks after the tokens of pilots that do so no more.
+    """Saves a pilot's document at intervals, and looks at the other pilots, in a thread of its own.
 
-    :param client: the pool; nobody else uses this client, and what fails is not tried again by it
+    :param client: the pool; a client that only this uses, and that does not repeat requests
     :param pilot: the pilot
     :param interval: seconds between two saves
-    :param watch: what looks at the other pilots
-    :param work: returns what the pilot works on, as fields for the document
-    :param on_return: is called when the pilot was taken for dead, so that its tokens may be another's
+    :param watch: looks at the other pilots
+    :param work: returns what the pilot works on, as fields for its document
+    :param on_return: called when the pilot was marked as dead, so that its tokens may belong to other pilots
     """
 
     def __init__(
@@ -87,10 +88,10 @@ class Heartbeat:
         self._on_return = on_return
         self._rev: str | None = None
         self._beats = 0
-        self._checks = 0  # still to be made
+        self._checks = 0  # that are left to do
         self._is_troubled = False
         self._next_beat = self._next_look = 0.0  # on the clock of time.monotonic
-        self._has_ended = threading.Event()  # no signal handler touches it
+        self._has_ended = threading.Event()  # no signal handler uses it, since it has a lock
         self._thread: threading.Thread | None = None
 
     def save_first(self) -> None:
@@ -103,21 +104,26 @@ class Heartbeat:
         self._next_look = time.monotonic() + random.uniform(0.2, 1) * self._watch.interval
 
     def begin(self) -> None:
-        """Go on in a thread of its own."""
+        """Start the thread."""
         self._thread = threading.Thread(target=self._run, name="picas-heartbeat", daemon=True)
         self._thread.start()
 
     def end(self, is_clean: bool) -> None:
-        """End. The document is deleted, unless the pilot has left something behind: then others are to see it dead."""
+        """End the thread.
+
+        :param is_clean: whether the pilot has left no token locked. Then its document is deleted; otherwise other
+            pilots will find it dead.
+        """
         self._has_ended.set()
         if self._thread is not None:
             self._thread.join(PATIENCE)
         if is_clean and self._rev is not None:
-            with contextlib.suppress(PicasError, HTTPError):  # others will take care of it
+            with contextlib.suppress(PicasError, HTTPError):  # other pilots will deal with it
                 self._delete()
 
     def step(self) -> float:
-        """Do what is due, and return the seconds until something is due again."""
+        """Save the document and look at the other pilots if it is time, and return the seconds until it is time
+        again."""
         now = time.monotonic()
         if now >= self._next_beat:
             self._next_beat = now + (self._pause() if self._beat() else min(RETRY, self._interval))
@@ -130,17 +136,17 @@ class Heartbeat:
             try:
                 pause = self.step()
             except (PicasError, HTTPError) as error:
-                log.info("The other pilots could not be looked at: %s", explain(error))
+                log.info("Could not look at the other pilots: %s", explain(error))
                 self._next_look = time.monotonic() + self._watch.interval
                 pause = RETRY
-            except Exception:  # of whatever kind: without its heartbeat the pilot would lose its tokens
-                log.exception("The heartbeat met an error of its own")
+            except Exception:  # whatever it is: without its heartbeat the pilot would lose its tokens
+                log.exception("An error in the heartbeat")
                 pause = RETRY
             if self._has_ended.wait(min(pause, self._interval)):
                 return
 
     def _pause(self) -> float:
-        return self._interval * random.uniform(0.9, 1)  # pilots that started together are not to save in step
+        return self._interval * random.uniform(0.9, 1)  # pilots that started together should not save in step
 
     def _beat(self) -> bool:
         """Save the document and return whether that worked."""
@@ -179,15 +185,15 @@ class Heartbeat:
         self._rev = self._client.save({**content, **known})["_rev"]
 
     def _find_own(self) -> None:
-        """Find out what others have made of the document."""
+        """Find out how others have changed the document."""
         try:
             stored = self._client.get(self._pilot.id).value
         except ValueError:
-            stored = {"_rev": None, "state": DEAD}  # deleted, so it was taken for dead
+            stored = {"_rev": None, "state": DEAD}  # deleted, so it was marked as dead
         self._rev = stored["_rev"]
         if stored.get("state") == DEAD:
             log.warning(
-                "This pilot, %s, was taken for dead: looking whether its tokens are still its own", self._pilot.id
+                "This pilot, %s, was marked as dead: checking that its tokens are still its own", self._pilot.id
             )
             self._checks = CHECKS
 

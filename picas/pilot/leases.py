@@ -1,14 +1,14 @@
-"""What becomes of the tokens of a pilot that died without a word.
+"""Leases: finding dead pilots, and putting back their tokens.
 
-Each pilot saves a document of its own again and again (see `heartbeats`). Others look at the revisions of all these
-documents now and then. A document whose revision has not changed for the lease, on the clock of the pilot that looks,
-is that of a dead pilot. Whoever finds it
+Each pilot saves a document of its own again and again (see `heartbeat`). The other pilots read the revisions of all
+these documents now and then. If a revision has not changed for the lease, on the clock of the pilot that reads it, its
+pilot counts as dead. The pilot that finds this
 
-1. marks it as dead: a pilot that was only cut off learns from that, when it comes back, to check its tokens;
-2. puts back the tokens whose claims name that pilot. So does everybody else who finds the mark, as whoever made it may
-   have died since; a token that is put back already is left alone.
+1. marks the document as dead. If the pilot was only cut off, it sees the mark when it returns, and checks its tokens;
+2. puts back the tokens whose claims name the dead pilot. All pilots that see the mark do the same, since the one that
+   made it may have died. A token that was put back already is left alone.
 
-On a cluster both count only if a majority of the copies has taken them, see `strays`.
+On a cluster both count only if a majority of the copies took the write (see `quorum`).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from couchdb.http import ResourceNotFound
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
-from ..pool.quorum import Stray, drop_beside_others, withdraw
+from ..pool import Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
@@ -35,28 +35,28 @@ log = logging.getLogger(__name__)
 LEASE = 600.0
 """Seconds without a heartbeat after which a pilot counts as dead."""
 MAX_LOST = 3
-"""How often a token may lose its pilot before it counts as failed: it may be what kills them."""
+"""How often a token may lose its pilot. After that it counts as failed: it may be what kills the pilots."""
 KEPT = 7 * 86400
-"""Seconds that the document of a dead pilot is kept for people to look at, by the clocks of whoever looks."""
+"""Seconds that the document of a dead pilot is kept for people to see, by the clock of the pilot that deletes it."""
 SECONDS_PER_PILOT = 0.6
-"""Seconds between two looks at the least for each pilot that there is: 1,000 look 1.7 times a second together."""
+"""The shortest time between two looks, in seconds for each pilot: 1,000 pilots look 1.7 times a second together."""
 MAX_PILOTS = 10_000
-"""Pilots that are looked at at the most; more share a pool hardly ever."""
+"""The most pilots that a pilot looks at. A pool hardly ever has more."""
 PAGE = 200
-"""Tokens that are put back with one request."""
+"""The most tokens to put back with one request."""
 
 
 @dataclass
 class _Sighting:
-    """A pilot's document as it was first seen with this revision."""
+    """A revision of a pilot's document, as this pilot has seen it."""
 
     rev: str
     since: float
-    """On the clock of `time.monotonic`."""
+    """When it was first seen, on the clock of `time.monotonic`."""
     lease: float
-    """Seconds that it must stay the same."""
+    """Seconds without a change after which the pilot counts as dead."""
     is_settled: bool = False
-    """Whether nothing is to be found out about it any more."""
+    """Whether there is nothing more to find out about it."""
 
 
 class Watch:
@@ -64,9 +64,9 @@ class Watch:
 
     :param client: the pool
     :param pilot: the id of the pilot that looks, '' for none
-    :param lease: seconds without a heartbeat after which a pilot counts as dead. One that allows itself more in its
-        document has more.
-    :param max_lost: how often a token may lose its pilot before it counts as failed
+    :param lease: seconds without a heartbeat after which a pilot counts as dead. A pilot has more if its document says
+        so.
+    :param max_lost: how often a token may lose its pilot; after that it counts as failed
     :param design_doc: the design document with the view of the claims
     """
 
@@ -88,13 +88,13 @@ class Watch:
         self._max_lost = max_lost
         self._design_doc = design_doc
         self._seen: dict[str, _Sighting] = {}
-        self._dead: dict[str, float] = {}  # pilots whose tokens are to be put back, and until when they are looked for
+        self._dead: dict[str, float] = {}  # dead pilots, and the times until which to look for their tokens
         self._strays: list[Stray] = []  # writes of ours that no majority has taken
 
     def look(self) -> float:
-        """Look at all pilots once, put back the tokens of the dead, and return the seconds until the next look.
+        """Look at all pilots once, put back the tokens of dead pilots, and return the seconds until the next look.
 
-        :raises PicasError, couchdb.http.HTTPError: if the database is away; it may be called again then
+        :raises PicasError, couchdb.http.HTTPError: if the database is away; call this again then
         """
         self.put_back = []
         while self._strays:
@@ -110,7 +110,7 @@ class Watch:
         return self.interval
 
     def _note_revisions(self) -> int:
-        """Note which documents have changed, and return how many pilots there are."""
+        """Note which documents have changed, and return the number of pilots."""
         now = time.monotonic()
         rows = pilot_rows(self.client, limit=MAX_PILOTS)
         seen = {row.id: row.value["rev"] for row in rows if row.id != self._pilot}
@@ -118,7 +118,7 @@ class Watch:
             known = self._seen.get(id)
             if known is None or known.rev != rev:
                 self._seen[id] = _Sighting(rev, now, self.lease)
-                self._dead.pop(id, None)  # it is back
+                self._dead.pop(id, None)  # the pilot has returned
         self._seen = {id: sighting for id, sighting in self._seen.items() if id in seen}
         return len(rows)
 
@@ -126,14 +126,14 @@ class Watch:
         return not sighting.is_settled and time.monotonic() - sighting.since >= sighting.lease
 
     def _examine(self, id: str) -> None:
-        """Find out what it means that a pilot's document has not changed for the lease."""
+        """Find out why a pilot's document has not changed for the lease."""
         sighting = self._seen[id]
         try:
             document = self.client.get(id)
         except ValueError:
-            return  # it has ended just now
+            return  # the pilot has just ended
         if document.rev != sighting.rev:
-            return  # the next look notes that
+            return  # the next look will note the change
         if document.get("type") != TYPE:
             sighting.is_settled = True
         elif document.get("state") == DEAD:
@@ -144,34 +144,34 @@ class Watch:
             if lease > sighting.lease:
                 sighting.lease = lease
             elif self._mark(document):
-                log.warning("Pilot %s has not been heard of for %.0f s: its tokens are put back", id, sighting.lease)
+                log.warning("Pilot %s has had no heartbeat for %.0f s: its tokens are put back", id, sighting.lease)
                 self._dead[id] = time.monotonic() + self.lease
 
     def _bury(self, document: Document) -> None:
-        """See to the tokens of a pilot that others have found dead."""
+        """Look for the tokens of a pilot that others have marked as dead, and delete its document if it is old."""
         self._dead[document.id] = time.monotonic() + self.lease
         end = document.get("end")
-        if isinstance(end, (int, float)) and end + KEPT < seconds():
+        if is_number(end) and end + KEPT < seconds():
             self.client.delete_documents([document])
 
     def _mark(self, document: Document) -> bool:
-        """Mark a pilot as dead and return whether that worked: if not, it lives, or another pilot has done it."""
+        """Mark a pilot as dead and return whether that worked. If not, it is alive, or another pilot has marked it."""
         base = dict(document.value)
         document.update({"state": DEAD, "end": seconds()})
         if not self._write([document], [base])[0]:
             return False
         self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
         ids = [str(id) for id in list_in(document, "holds")]
-        if ids:  # for a pool without the view of the claims
+        if ids:  # for a pool that has no view of the claims
             self._put_back_tokens(self.client.get_documents(ids), [document.id])
         return True
 
     def _put_back(self, pilots: Sequence[str]) -> None:
-        """Put back the tokens that these pilots have locked."""
+        """Put back the tokens that these pilots hold."""
         try:
             rows = self.client.view(CLAIMS, design_doc=self._design_doc, keys=list(pilots), include_docs=True).rows
         except ResourceNotFound:
-            log.info("There is no view %s/%s: run createViews.py to have it", self._design_doc, CLAIMS)
+            log.info("There is no view %s/%s: create it with createViews.py", self._design_doc, CLAIMS)
             return
         self._put_back_tokens([Document(dict(row.doc)) for row in rows if row.doc is not None], pilots)
 
@@ -181,7 +181,7 @@ class Watch:
             for token in tokens
             if is_in_state(token, "locked") and modifiers.claim_of(token).get("pilot") in pilots
         ]
-        if self.client.copies > 1:  # it may have died before it could take back what no majority has accepted
+        if self.client.copies > 1:  # a pilot may have died before it could withdraw a lock without a majority
             lost = [token for token in lost if not drop_beside_others(self.client, token)]
         for first in range(0, len(lost), PAGE):
             page = lost[first : first + PAGE]
@@ -191,11 +191,11 @@ class Watch:
             is_written = self._write(page, bases)
             done = [token for token, worked in zip(page, is_written) if worked]
             for token in done:
-                log.warning("Token %s has lost its pilot for the %s. time", token.id, token["lost_count"])
+                log.warning("Token %s has lost its pilot (%s times so far)", token.id, token["lost_count"])
             self.put_back += [token.id for token in done]
 
     def _write(self, documents: Sequence[Document], bases: Sequence[dict[str, Any]]) -> list[bool]:
-        """Save documents and return for each whether it is saved now, so that nobody else has changed it."""
+        """Save documents and return for each whether that worked: nobody else has changed it, and a majority has it."""
         written = self.client.write_documents(documents)
         is_written = []
         for document, base, rev, has_quorum in zip(documents, bases, written.revs, written.has_quorum):
@@ -207,6 +207,6 @@ class Watch:
 
 
 def _own_lease(document: Document) -> float:
-    """Return the lease that a pilot asks for, 0 if it asks for none that is a number."""
+    """Return the lease in a pilot's document, 0 if it has none that is a number."""
     lease = document.get("lease")
-    return lease if is_number(lease) else 0.0  # not as a float: a whole number can be longer than any
+    return lease if is_number(lease) else 0.0  # not converted: a whole number can be larger than any float

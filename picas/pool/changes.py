@@ -1,9 +1,9 @@
-"""Wait until tokens become free, at little cost: on CouchDB's feed of changes, or by looking now and then.
+"""Waiting until tokens become free, at little cost: with CouchDB's feed of changes, or by looking now and then.
 
-The feed is a long poll: the server answers a request once a document that `FREE` describes has changed. Each answer
-wakes all pilots that wait. So none of them reaches for the token at once: each waits for a random moment and asks the
-feed again from where it stood. If one of the others has locked the token meanwhile, the feed has nothing to tell, and
-goes on waiting; what it tells later is another token, for which the same is done.
+The feed is a long poll: the server answers a request when a document that `FREE` describes has changed. Each answer
+wakes all pilots that wait. So no pilot tries to lock the token at once: each waits for a random time, and reads the
+feed again from the same place. If another pilot has locked the token meanwhile, the feed no longer has it, and the
+pilot goes on waiting.
 """
 
 from __future__ import annotations
@@ -19,23 +19,24 @@ from couchdb.http import HTTPError
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
+from ..util import After, always
 
 log = logging.getLogger(__name__)
 
-_ZERO = {"$in": [0, False, "", "0"]}  # what JavaScript takes for 0 in a view, as far as scripts write it
+_ZERO = {"$in": [0, False, "", "0"]}  # what scripts write that equals 0 in the JavaScript of a view
 FREE = {"lock": _ZERO, "done": _ZERO}
-"""What the feed tells of: the documents that can be locked, whatever view they are in."""
+"""The documents that the feed reports: those that can be locked, whatever view they are in."""
 NEWS = 1000
-"""Changes that one look at the pool takes care of at the most."""
+"""The most changes that the feed reports at once."""
 SPREAD = 0.7
 """Seconds within which pilots that were woken together look again."""
 FIRST_PAUSE = 0.5
-"""Seconds until the pool is looked at again where the feed does not work; the pauses grow."""
+"""Seconds until a pilot looks at the pool again if the feed does not work. The pauses double."""
 FEED_RETRY = 300.0
 """Seconds after which a feed that did not work is tried again."""
 
 _NO_FEED = (PicasError, HTTPError, LookupError, TypeError, ValueError)
-"""What tells that the feed does not work; some of it if something else answers in the database's stead."""
+"""The errors of a feed that does not work. Some of them come up if something other than the database answers."""
 
 
 class Feed:
@@ -46,9 +47,9 @@ class Feed:
 
     def __init__(self, client: CouchDB) -> None:
         self.has_news = False
-        """Whether a token has become free and was still free a moment later."""
+        """Whether a token has become free, and was still free a moment later."""
         self.bell = threading.Event()
-        """Rings when there is news, or will never be. No signal handler touches it."""
+        """Set when there is news, or will never be any. No signal handler uses it, since it has a lock."""
         self.is_broken = False
         """Whether the feed has failed."""
         self._changes = client.changes_feed()
@@ -57,7 +58,7 @@ class Feed:
         self._thread: threading.Thread | None = None
 
     def arm(self) -> None:
-        """Begin here: whatever becomes free from now on is news.
+        """Begin now: tokens that become free from now on are news.
 
         :raises PicasError, couchdb.http.HTTPError: if the feed does not work
         """
@@ -66,7 +67,7 @@ class Feed:
     def listen(self) -> None:
         """Listen until there is news."""
         if self._thread is not None and self.has_news:
-            self._thread.join()  # it has told its news and is about to end
+            self._thread.join()  # it has reported its news and is about to end
         self.has_news = False
         self.bell.clear()
         if self._thread is None or not self._thread.is_alive():
@@ -74,11 +75,11 @@ class Feed:
             self._thread.start()
 
     def calls(self) -> bool:
-        """Tell whether it is time to look at the pool: there is news, or there will never be."""
+        """Return whether it is time to look at the pool: there is news, or there will never be any."""
         return self.has_news or self.is_broken or self._is_closed
 
     def close(self) -> None:
-        """Listen no more."""
+        """Stop listening."""
         self._is_closed = True
         self._changes.break_off()
 
@@ -94,7 +95,7 @@ class Feed:
             self.bell.set()
 
     def _listen(self) -> None:
-        freed: set[Any] = set()  # what has become free, and may have been taken since
+        freed: set[Any] = set()  # tokens that have become free, and may have been locked since
         while not self._is_closed:
             is_free, last_seq = self._changes.poll(self._since, FREE, NEWS)
             if freed & is_free:
@@ -103,16 +104,16 @@ class Feed:
                 return
             freed = is_free
             if freed:
-                # Rather late than early: of many pilots one comes early enough, and the others are to find it done.
+                # Late rather than early: of many pilots one comes early enough, and the others find the token locked.
                 time.sleep(SPREAD * math.sqrt(random.random()))
             else:
                 self._since = last_seq
 
 
 class Waiter:
-    """Tells a pilot that has found no token when to ask again.
+    """Decides when a pilot that has found no token asks again.
 
-    :param longest_pause: seconds between two looks at the pool where the feed does not work
+    :param longest_pause: the longest time between two looks at the pool if the feed does not work, in seconds
     """
 
     def __init__(self, longest_pause: float) -> None:
@@ -122,19 +123,19 @@ class Waiter:
         self._pause = FIRST_PAUSE
 
     def nap(self, seconds: float) -> None:
-        """Sleep, but wake up at once if there is news."""
-        feed = self._feed  # a signal handler may end the wait meanwhile
+        """Sleep until the time is up or there is news."""
+        feed = self._feed  # a signal handler may call `end` meanwhile
         if feed is None:
             time.sleep(seconds)
         else:
             feed.bell.wait(seconds)
 
     def begin(self, client: CouchDB | None) -> Callable[[], bool]:
-        """Return a function that tells whether it is time to ask again.
+        """Begin to wait, and return a function that returns whether it is time to ask again.
 
-        :param client: the pool, None if it is not known
+        :param client: the pool, None if it is unknown
         """
-        feed = self._feed  # a signal handler may end the wait meanwhile
+        feed = self._feed  # a signal handler may call `end` meanwhile
         if feed is not None and not feed.is_broken:
             feed.listen()
             return feed.calls
@@ -149,11 +150,11 @@ class Waiter:
                 self._give_up_feed()
             else:
                 self._feed = feed
-                return lambda: True  # a token may have become free just before the feed began
+                return always  # a token may have become free just before the feed began
         return self._after_pause()
 
     def end(self) -> None:
-        """Wait no more: there was a token, or the iteration has ended."""
+        """Stop waiting: there was a token, or the iteration has ended."""
         self._pause = FIRST_PAUSE
         self._close_feed()
 
@@ -169,8 +170,7 @@ class Waiter:
         if feed is not None:
             feed.close()
 
-    def _after_pause(self) -> Callable[[], bool]:
+    def _after_pause(self) -> After:
         pause = min(self._pause, self.longest_pause)
         self._pause *= 2
-        again = time.monotonic() + pause * random.uniform(0.75, 1)
-        return lambda: time.monotonic() >= again
+        return After(pause * random.uniform(0.75, 1))

@@ -1,7 +1,8 @@
-"""What people do with all tokens of a view: delete them, or put them back."""
+"""What people do with all tokens of a view: delete, reset or count them."""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,10 +12,11 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..tokens.states import STATES, is_in_state
+from ..util import is_number
 from ..views import DESIGN_DOC
 
 PAGE = 1000
-"""Tokens that are read and written at once."""
+"""The number of tokens to read and write at once."""
 
 SECONDS_PER_HOUR = 3600
 
@@ -25,11 +27,11 @@ class Change:
 
     changed: int = 0
     kept: int = 0
-    """Tokens that somebody else changed meanwhile, and that were therefore left alone."""
+    """The number of tokens that were left alone because somebody else changed them meanwhile."""
 
 
 def delete_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> Change:
-    """Delete all tokens of a view, but for those that change meanwhile.
+    """Delete all tokens of a view, except those that change meanwhile.
 
     :raises couchdb.ResourceNotFound: if there is no such view
     """
@@ -37,26 +39,26 @@ def delete_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> C
 
 
 def reset_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Change:
-    """Put all tokens of a view back to todo, but for those that change meanwhile. Logs and history stay.
+    """Put all tokens of a view back to todo, except those that change meanwhile. Logs and history stay.
 
-    That counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
-    was to wait for its next try may be taken at once, also if it was in `todo` already.
+    This counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
+    waits for its next try may be taken at once; that goes for tokens in `todo` too.
 
-    :param hours: only tokens that were locked longer ago than this, by the clocks of this machine and of the pilot's
+    :param hours: reset only tokens that were locked longer ago than this, by the clocks of this machine and the pilot's
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     before = time.time() - hours * SECONDS_PER_HOUR
 
-    def reset(documents: list[Document]) -> list[bool]:
-        for document in documents:
-            if modifiers.claim_of(document):
-                modifiers.end_attempt(document, "stopped")
-            modifiers.reset(document)
-            if "lost_count" in document:
-                del document["lost_count"]  # a person has seen to it
-        return client.save_documents(documents)
+    def reset(tokens: list[Document]) -> list[bool]:
+        for token in tokens:
+            if modifiers.claim_of(token):
+                modifiers.end_attempt(token, "stopped")
+            modifiers.reset(token)
+            if "lost_count" in token:
+                del token["lost_count"]  # a person has dealt with the cause
+        return client.save_documents(tokens)
 
-    return _for_each_page(client, view, design_doc, reset, lambda document: _locked_at(document) <= before)
+    return _for_each_page(client, view, design_doc, reset, before)
 
 
 def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> int:
@@ -68,10 +70,10 @@ def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> in
     return int(result.total_rows)
 
 
-def _locked_at(document: Document) -> float:
-    """Return when a token was locked, in seconds since the epoch; 0 if nobody knows, as after an error."""
-    lock = document.get("lock")
-    return lock if isinstance(lock, (int, float)) else 0
+def _locked_at(token: Document) -> float:
+    """Return when a token was locked, in seconds since the epoch; 0 if that is unknown, as after an error."""
+    lock = token.get("lock")
+    return lock if is_number(lock) else 0
 
 
 def _for_each_page(
@@ -79,13 +81,14 @@ def _for_each_page(
     view: str,
     design_doc: str,
     change: Callable[[list[Document]], list[bool]],
-    applies_to: Callable[[Document], bool] = lambda document: True,
+    before: float = math.inf,
 ) -> Change:
+    """Change the tokens of a view that were locked before a time."""
     changed = kept = 0
     for page in _pages(client, view, design_doc):
-        # Read with the row, but later than the row: the token may be in another state by now.
-        current = [document for document in page if view not in STATES or is_in_state(document, view)]
-        wanted = [document for document in current if applies_to(document)]
+        # The server reads the token later than the row: it may be in another state by now.
+        current = [token for token in page if view not in STATES or is_in_state(token, view)]
+        wanted = [token for token in current if _locked_at(token) <= before]
         succeeded = sum(change(wanted))
         changed += succeeded
         kept += len(page) - len(current) + len(wanted) - succeeded
@@ -93,10 +96,10 @@ def _for_each_page(
 
 
 def _pages(client: CouchDB, view: str, design_doc: str) -> Iterator[list[Document]]:
-    """Yield the documents of a view page by page, also if they are changed or deleted in between.
+    """Yield the tokens of a view page by page. They may be changed or deleted in between.
 
-    A page begins at the last key of the one before. That key's rows that were seen already are skipped here, since not
-    every server can begin at a row.
+    A page begins at the last key of the page before. Rows with this key that were seen already are skipped here, since
+    not every server can begin at a row.
     """
     start: dict[str, Any] = {}
     seen: set[str] = set()

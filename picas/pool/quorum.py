@@ -1,19 +1,17 @@
-"""Take back locks that a cluster accepted without a majority.
+"""Withdrawing locks that a cluster accepted without a majority.
 
-On a cluster each copy of a document checks revisions by itself. So several writers can be told that the same revision
-was replaced by theirs: one at the most that a majority of the copies took it, all others that it was accepted. Each of
-those has left a branch in the document's history, a stray. Whoever has made one
+On a cluster each copy of a document checks revisions by itself. So several writers can be told that they have replaced
+the same revision: at most one that a majority of the copies took its write, the others that it was accepted. Each of
+the others has left a branch in the document's history, a stray. The pilot that made a stray
 
-1. sends it to all copies as replication would, so that each of them knows it, and looks whether there is another living
-   branch: the owner's, or a stray whose pilot comes here as well;
-2. if there is none, makes the stray itself a free token again. At no time the token is gone then, also if this pilot
-   dies here: the lock that it leaves is like that of any dead pilot;
-3. if there is another one, deletes the stray, and looks once more. If no living branch is left, since the others did
-   the same, it puts the token back as it was before. Everybody makes that revision in the same way, so that doing it
-   twice is harmless.
+1. stores it on all copies as replication does, so that each copy knows it, and looks for another living branch: the
+   owner's, or a stray whose pilot does the same;
+2. if there is none, turns the stray into a free token again. The token exists at all times, even if this pilot dies in
+   between: the lock that it leaves is that of a dead pilot;
+3. if there is one, deletes the stray and looks again. If no living branch is left, because the others did the same, it
+   puts the token back as it was before. All pilots make the same revision for that, so doing it twice is harmless.
 
-While no majority of the copies can be reached nobody knows who else has written what, so that nothing is put back
-before.
+Nothing is put back while no majority of the copies can be reached: until then it is unknown what others have written.
 """
 
 from __future__ import annotations
@@ -27,28 +25,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..clients import CouchDB
-from ..couch.revisions import Revision, deletion_of
+from ..couch import Revision, deletion_of
 from ..documents import Document
 from ..exceptions import NoQuorum
 
 log = logging.getLogger(__name__)
 
 MARK = "picas_withdrawn"
-"""The field of a deleted branch that tells a lock that was taken back from a person's deletion."""
+"""The field of a deleted branch that was a withdrawn lock; a branch that a person has deleted does not have it."""
 LOOK_PAUSE = 0.3
-"""Seconds until the branches are looked at once more before a token is put back: a write may be on its way."""
+"""Seconds before the branches are read once more and the token is put back: another write may be on its way."""
 
 
 @dataclass
 class Stray:
     """A lock that no majority has accepted."""
 
-    content: Mapping[str, Any]
-    """The token as it was locked, with the `_rev` of that."""
+    token: Mapping[str, Any]
+    """The token as it was locked, with the `_rev` of the lock."""
     base: Mapping[str, Any]
-    """The token before that, with its `_rev`."""
+    """The token before the lock, with its `_rev`."""
     is_deleted: bool = False
-    """Whether its deletion was sent."""
+    """Whether the deletion of the stray was sent."""
 
     @property
     def id(self) -> str:
@@ -57,67 +55,69 @@ class Stray:
 
 
 def withdraw(client: CouchDB, stray: Stray) -> None:
-    """Take a lock back, and see to it that the token stays.
+    """Withdraw a lock, so that the token is free again or remains its owner's.
 
     :param client: the pool
-    :raises PicasError, couchdb.http.HTTPError: if the database is away, or no majority of the copies can be reached; to
-        be repeated then
+    :param stray: the lock
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or no majority of the copies can be reached;
+        call this again then
     """
+    rev = stray.token["_rev"]
     if stray.is_deleted:
         _probe(client)
     else:
-        log.info("Token %s: the lock had no majority and is taken back", stray.id)
-        client.store_revision(stray.content, stray.base["_rev"])
-        if not _has_rivals(client, stray.id, stray.content["_rev"]):
+        log.info("Token %s: the lock had no majority and is withdrawn", stray.id)
+        client.store_revision(stray.token, stray.base["_rev"])
+        if not _has_rivals(client, stray.id, rev):
             _probe(client)
             _pause()
-            if not _has_rivals(client, stray.id, stray.content["_rev"]):
-                # Refused if somebody has changed or deleted the stray meanwhile, which settles it.
-                client.write_documents([{**stray.base, "_rev": stray.content["_rev"]}])
+            if not _has_rivals(client, stray.id, rev):
+                # If somebody has changed or deleted the stray meanwhile, this is refused, and there is nothing to do.
+                client.write_documents([{**stray.base, "_rev": rev}])
                 return
-        written = client.write_documents([deletion_of(stray.content, **{MARK: True})])
+        written = client.write_documents([deletion_of(stray.token, **{MARK: True})])
         stray.is_deleted = True
         if written.revs[0] is not None and not written.has_quorum[0]:
             raise _no_quorum()
     if _has_vanished(client, stray):
         _pause()
         if _has_vanished(client, stray):
-            log.info("Token %s was locked by nobody after all and is put back", stray.id)
+            log.info("Token %s: no pilot has locked it after all, so it is put back", stray.id)
             base_rev = stray.base["_rev"]
             digest = hashlib.md5(f"put back {base_rev}".encode(), usedforsecurity=False).hexdigest()
-            rev = Revision(Revision.parse(base_rev).generation + 1, digest)
-            client.store_revision({**stray.base, "_rev": str(rev)}, base_rev)
+            free_rev = Revision(Revision.parse(base_rev).generation + 1, digest)
+            client.store_revision({**stray.base, "_rev": str(free_rev)}, base_rev)
 
 
-def drop_beside_others(client: CouchDB, document: Document) -> bool:
-    """Delete a dead pilot's lock if it is a stray that hides another branch, maybe the owner's; return whether it was.
+def drop_beside_others(client: CouchDB, token: Document) -> bool:
+    """Delete a dead pilot's lock if it is a stray that hides another branch, and return whether it was.
 
     :param client: the pool
-    :param document: the token with that lock
+    :param token: the token with that lock
     :raises PicasError, couchdb.http.HTTPError: if the database is away
     """
-    if not _has_rivals(client, document.id, document["_rev"]):
+    if not _has_rivals(client, token.id, token["_rev"]):
         return False
-    client.write_documents([deletion_of(document, **{MARK: True})])
+    client.write_documents([deletion_of(token, **{MARK: True})])
     return True
 
 
 def _has_rivals(client: CouchDB, id: str, rev: str) -> bool:
-    """Tell whether a token has another branch than that: a living one, or one that a person has deleted."""
+    """Return whether a token has another branch than that of a revision: a living one, or one that a person deleted."""
     others = [branch for branch in _branches_beside(client, id, rev) if branch["_rev"] != rev]
     return not all(_is_withdrawn(branch) for branch in others)
 
 
 def _has_vanished(client: CouchDB, stray: Stray) -> bool:
-    """Tell whether locks that were taken back are all that is left of a token."""
-    branches = _branches_beside(client, stray.id, stray.content["_rev"])
+    """Return whether withdrawn locks are all that is left of a token."""
+    branches = _branches_beside(client, stray.id, stray.token["_rev"])
     return bool(branches) and all(_is_withdrawn(branch) for branch in branches)
 
 
 def _branches_beside(client: CouchDB, id: str, rev: str) -> list[dict[str, Any]]:
-    """Return the branches of a token that may have begun where that of a revision did, itself included.
+    """Return the branches of a token that may have begun at the same revision as that of a lock, itself included.
 
-    A shorter one was left behind long ago, by a pilot that died; the token has gone on without it.
+    A shorter branch was left by a pilot that died long ago. The token has gone on without it.
     """
     generation = Revision.parse(rev).generation
     return [branch for branch in client.read_branches(id) if Revision.parse(branch["_rev"]).generation >= generation]
@@ -132,7 +132,7 @@ def _pause() -> None:
 
 
 def _probe(client: CouchDB) -> None:
-    """Do nothing if a majority of the copies can be reached.
+    """Check that a majority of the copies can be reached.
 
     :raises NoQuorum: if not
     """

@@ -1,9 +1,9 @@
-"""Bring results into the database that pilots had to keep in files.
+"""Recovering results: bringing those into the database that pilots had to spool to files.
 
-No file is taken for that, and none is locked: whatever is done here may be done twice, by two pilots at once, or after
-one that died in the middle. A token whose lock is still the result's own takes it by its revision, so once; a result
-that is in already is known by its attempt; and a file goes only when its result is in. A token that has come into other
-hands is left as it is.
+No file is moved or locked for that. Everything here may be done twice: by two pilots at once, or after a pilot that
+died in the middle. The revision check lets a result be saved once, and only if the token still has the lock of its
+attempt. A result that is in the database already is known by its attempt. A file is deleted only when its result is in
+the database. A token that belongs to another pilot or a person by now is left as it is.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from typing import Any, Callable
 from couchdb.http import ResourceConflict, ResourceNotFound
 
 from ..clients import CouchDB
-from ..couch.connections import explain
-from ..couch.writes import merge
+from ..couch import explain, merge
 from ..documents import Document
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..util import list_in, never, one_line
@@ -29,21 +28,21 @@ from .results import REFUSAL, ClaimedToken, reason_of
 log = logging.getLogger(__name__)
 
 TRIES = 3
-"""How often a token is looked at that others change at the same time."""
+"""How often a token is read that others change at the same time."""
 
 
 @dataclass
 class Recovered:
-    """What became of the results that were kept in a folder."""
+    """What became of the results in a folder."""
 
     saved: list[str] = field(default_factory=list)
     """The ids of the tokens whose results are in the database now."""
     kept_aside: list[Path] = field(default_factory=list)
-    """The files with results whose tokens are somebody else's by now, where they are now."""
+    """The files, in their new place, with results whose tokens belong to somebody else by now."""
     unreadable: list[Path] = field(default_factory=list)
-    """The files that hold no result, or not one of this user's."""
+    """The files that hold no result, or that belong to another user."""
     left: list[Path] = field(default_factory=list)
-    """The files that are to be tried again."""
+    """The files to try again later."""
 
     @property
     def is_complete(self) -> bool:
@@ -52,7 +51,7 @@ class Recovered:
 
 
 class _NotOurs(Exception):
-    """The token is somebody else's by now; the text says why."""
+    """The token belongs to somebody else by now; the text says why."""
 
 
 def _warn(line: str) -> None:
@@ -66,18 +65,18 @@ def recover(
     tell: Callable[[str], None] = _warn,
     is_stopped: Callable[[], bool] = never,
 ) -> Recovered:
-    """Save the results that are kept in a folder, each if its token is still locked as it was then.
+    """Save the results that are spooled in a folder, each if its token still has the same lock.
 
-    What others have changed in a token meanwhile stays, as it does when a pilot saves its result. A file whose token is
-    somebody else's by now goes into the folder `not-ours` beside it. Files that are no results, that belong to another
-    database, or whose results the server refuses stay as they are.
+    Other changes to a token since then stay, as they do when a pilot saves a result. If a token belongs to somebody
+    else by now, its file is moved to the folder `not-ours` beside it. Files that are not results, files for another
+    database, and files with results that the server refuses stay where they are.
 
     :param client: the pool
-    :param folder: the folder; the default folder if left out. It need not be there.
-    :param tell: gets a line for each file that was not brought in; by default that goes to the log
-    :param is_stopped: true ends it after the current file
+    :param folder: the folder, by default the default folder. It need not exist.
+    :param tell: gets a line for each file that was not recovered; by default the line is logged
+    :param is_stopped: ends the recovery after the current file when it returns true
     :raises OSError: if the folder can't be read
-    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses all; it may be repeated then
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses everything; call this again then
     """
     return _recover(client, spool.files(folder or spool.default_folder()), tell, is_stopped)
 
@@ -88,17 +87,17 @@ def recover_quietly(
     *,
     is_stopped: Callable[[], bool] = never,
 ) -> Recovered:
-    """Do what `recover` does, for a pilot that begins: a folder that can't be read is a line in the log too.
+    """Do what `recover` does, for a pilot that starts: if the folder can't be read, that is only logged.
 
-    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses all; it may be repeated then
+    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses everything; call this again then
     """
     folder = folder or spool.default_folder()
     try:
         files = spool.files(folder)
     except OSError as error:
-        _warn(f"Results that may be kept in {folder} are not recovered: {explain(error)}")
+        _warn(f"Results that may be in {folder} were not recovered: {explain(error)}")
         return Recovered()
-    random.shuffle(files)  # pilots that begin together are not to save the same results in step
+    random.shuffle(files)  # pilots that start together should not save the same results in step
     return _recover(client, files, _warn, is_stopped)
 
 
@@ -113,19 +112,19 @@ def _recover(
         try:
             kept = spool.read(path)
         except FileNotFoundError:
-            continue  # somebody else has just brought it in
+            continue  # another pilot has just recovered it
         except (OSError, ValueError) as error:
             recovered.unreadable.append(path)
             lines.append(f"{path} was not recovered: {explain(error)}")
         else:
             _bring_in(client, kept, recovered, tell)
-    for line in lines:  # last, so that whoever repeats this while the database is away hears them once
+    for line in lines:  # at the end, so that they are told once, even if this is repeated during an outage
         tell(one_line(line))
     return recovered
 
 
 def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Callable[[str], None]) -> None:
-    """Save one result, and do with its file what is due then."""
+    """Save one result, and delete or move its file."""
     path = kept.path
     line = f"The result of token {kept.id} was not recovered"
     if kept.database not in (None, client.database_name):
@@ -144,9 +143,9 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
         line = f"The result of token {kept.id} is saved, but its file stays"
         path.unlink(missing_ok=True)
     except FileNotFoundError:
-        return  # somebody else has put it aside
-    except Exception as error:  # whatever it is, the other results do not wait for this one
-        client.doc_count()  # raises if it is the database that is away: then all else stays as it is
+        return  # another pilot has moved it
+    except Exception as error:  # whatever it is, the other results must not wait for this one
+        client.doc_count()  # raises an error if the database is away: then everything stays as it is
         log.debug("Not recovered: %s", path, exc_info=True)
         recovered.left.append(path)
         tell(one_line(f"{line}: {reason_of(error)}. It is kept in {path}"))
@@ -158,11 +157,11 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
 def _save(client: CouchDB, kept: spool.Kept) -> None:
     """Save a result, unless it is in the database already.
 
-    :raises _NotOurs: if the token is somebody else's by now
+    :raises _NotOurs: if the token belongs to somebody else by now
     :raises ResourceConflict: if others have changed the token each time
     :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses the result
     """
-    result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision it would revive a deleted token
+    result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision this would create a deleted token again
     for _ in range(TRIES):
         stored = _find(client, kept.id)
         newer = _before_refusal(stored, kept.claimed) or _before_loss(stored, kept.claimed, result)
@@ -178,20 +177,20 @@ def _save(client: CouchDB, kept: spool.Kept) -> None:
         try:
             held.save_merged(client)
         except ResourceConflict:
-            continue  # also if another recovery was faster
+            continue  # another pilot may have recovered it meanwhile
         return
     raise ResourceConflict(("conflict", "the token was changed again and again"))
 
 
 def _find(client: CouchDB, id: str) -> dict[str, Any]:
-    """Return the token as it is stored.
+    """Return the token as it is in the database.
 
     :raises _NotOurs: if it was deleted
     """
     try:
         stored = dict(client[id])
     except ResourceNotFound as error:
-        # Only CouchDB's own word counts: there may be no such database, or something else that answers for a while.
+        # Only these answers of CouchDB count: the database may be missing, or something other than CouchDB may answer.
         if error.args[0] in (("not_found", "missing"), ("not_found", "deleted")):
             raise _NotOurs("the token was deleted") from None
         raise
@@ -199,15 +198,15 @@ def _find(client: CouchDB, id: str) -> dict[str, Any]:
 
 
 def _is_in(stored: Mapping[str, Any], result: Mapping[str, Any]) -> bool:
-    """Tell whether a stored token has had this result, whatever has become of it since."""
+    """Return whether a stored token has had this result, even if its state has changed since."""
     attempts = list_in(result, "attempts")
     return bool(attempts) and attempts[-1] in list_in(stored, "attempts")
 
 
 def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return a stored token without the pilot's note that the server did not take its result.
+    """Return a stored token without the pilot's note that the server refused its result.
 
-    :returns: None if there is no such note, or if anybody has changed the token's state since
+    :returns: None if there is no such note, or if somebody has changed the token's state since
     """
     attempts, errors = list_in(stored, "attempts"), list_in(stored, "error")
     others = [error for error in errors if not _is_refusal(error)]
@@ -220,9 +219,9 @@ def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> di
 def _before_loss(
     stored: Mapping[str, Any], claimed: Mapping[str, Any], result: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """Return a stored token as it was before it was put back because its pilot seemed dead.
+    """Return a stored token as it was before it was put back because its pilot seemed to be dead.
 
-    :returns: None if that was not so, if it was taken since, or if the work itself did not come to its end
+    :returns: None if it was not put back for that reason, if it was locked since, or if the work was not completed
     """
     is_whole = _last_outcome(result, claimed) not in ("", "lost", "stopped")
     if not (is_whole and is_free(stored) and _last_outcome(stored, claimed) == "lost"):
@@ -233,7 +232,7 @@ def _before_loss(
 
 
 def _last_outcome(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> str:
-    """Return how a token's last attempt ended if it was that of a claim, '' if it was not."""
+    """Return the outcome of a token's last attempt if that belongs to a claim, else ''."""
     attempts, claim = list_in(token, "attempts"), claim_of(claimed).get("id")
     is_last = bool(claim and attempts) and isinstance(attempts[-1], dict) and attempts[-1].get("claim") == claim
     return str(attempts[-1].get("outcome")) if is_last else ""

@@ -1,4 +1,4 @@
-"""Results that could not be saved, kept in files beside the pilot so that none is ever dropped."""
+"""Spooling: results that could not be saved are kept in files, so that none is ever lost."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ..couch.writes import doc_path
+from ..couch import doc_path
 from ..documents import Document
 from ..exceptions import SettingsError
 from ..modifiers import claim_of
@@ -22,14 +22,14 @@ from ..util import seconds
 
 FOLDER_VARIABLE = "PICAS_SPOOL"
 FOLDER = "picas-spool"
-"""Where results are kept, below the working directory, unless the environment names another folder."""
+"""The default folder, in the working directory. The environment variable names another one."""
 NOT_OURS = "not-ours"
-"""The folder in there for results whose tokens are somebody else's by now."""
+"""The folder in the spool folder for results whose tokens belong to somebody else by now."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A result that was kept in a file."""
+    """A result in a file."""
 
     path: Path
     """The file."""
@@ -38,9 +38,9 @@ class Kept:
     claimed: dict[str, Any]
     """Its content when it was locked."""
     database: str | None
-    """The name of the database that it belongs to, None if an older release has written the file."""
+    """The name of the database that it is for, None if an older release has written the file."""
     server: str | None
-    """The address of the server that it was to be saved on."""
+    """The address of the server that it is for."""
 
     @property
     def id(self) -> str:
@@ -49,15 +49,15 @@ class Kept:
 
 
 def default_folder() -> Path:
-    """Return the folder in which results are kept."""
+    """Return the folder in which results are kept by default."""
     return Path(os.environ.get(FOLDER_VARIABLE) or FOLDER).absolute()
 
 
 def check_folder(folder: Path | None = None) -> None:
-    """See that results can be kept in a folder, as far as can be told before there are any.
+    """Check that a path can be a folder for results.
 
-    :param folder: the default folder if left out
-    :raises SettingsError: if it is a file
+    :param folder: the path, by default the default folder
+    :raises SettingsError: if there is a file at that path
     """
     path = folder or default_folder()
     if path.exists() and not path.is_dir():
@@ -73,18 +73,18 @@ def keep(
     database: str | None = None,
     server: str | None = None,
 ) -> Path:
-    """Write a token with all that was to be saved, its attachments included, to a file of its own.
+    """Write a token with everything that was to be saved, attachments included, to a file of its own.
 
-    The file is readable by its owner only, and so is a folder that is made for it. It is a JSON object: `reason`,
+    Only its owner can read the file, and a folder that is created for it. The file holds a JSON object: `reason`,
     `time` (seconds since the epoch), `database`, `server`, `claimed` (the token as it was when it was locked) and
     `token`.
 
     :param token: the token as it was to be saved
     :param claimed: its content when it was locked
     :param reason: why it could not be saved
-    :param folder: where to keep it; the default folder if left out. If nothing can be written there, the file goes to
-        a new folder for temporary files.
-    :param database: the name of the database that the token belongs to
+    :param folder: the folder for the file, by default the default folder. If the file can't be written there, it goes
+        to a new temporary folder.
+    :param database: the name of the token's database
     :param server: the address of its server, without user and password
     :returns: the file
     :raises OSError: if the file can't be written
@@ -104,7 +104,7 @@ def keep(
 
 
 def files(folder: Path) -> list[Path]:
-    """Return the files in which results are kept, in the order of their names; none if there is no such folder.
+    """Return the files with results in a folder, in the order of their names; none if there is no such folder.
 
     :raises OSError: if the folder can't be read
     """
@@ -115,25 +115,25 @@ def files(folder: Path) -> list[Path]:
 
 
 def read(path: Path) -> Kept:
-    """Return the result that was kept in a file.
+    """Return the result in a file.
 
     :raises FileNotFoundError: if the file is gone
-    :raises ValueError: if there is no such result in it, or if it is another user's; the text says which
+    :raises ValueError: if the file holds no result, or belongs to another user; the text says which
     :raises OSError: if the file can't be read
     """
     try:
         content = json.loads(_read_own(path))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError):
-        raise ValueError("it is no JSON, or only half of it") from None
+        raise ValueError("it is not JSON, or only half of it") from None
     token, claimed = (content.get(name) if isinstance(content, dict) else None for name in ("token", "claimed"))
     if not (isinstance(token, dict) and isinstance(claimed, dict) and isinstance(claimed.get("_rev"), str)):
         raise ValueError("it holds no token")
-    doc_path(claimed.get("_id"))  # type: ignore[arg-type]  # it says so if that is no id
+    doc_path(claimed.get("_id"))  # type: ignore[arg-type]  # raises a ValueError if it is no id
     return Kept(path, token, claimed, content.get("database"), content.get("server"))
 
 
 def put_aside(path: Path) -> Path:
-    """Move a file into the folder for results whose tokens are somebody else's by now, and return its new place.
+    """Move a file to the folder for results whose tokens belong to somebody else by now, and return its new path.
 
     :raises FileNotFoundError: if the file is gone
     :raises OSError: if it can't be moved
@@ -143,23 +143,25 @@ def put_aside(path: Path) -> Path:
     folder = path.parent / NOT_OURS
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / path.name
-    if target.exists():  # never in place of another
+    if target.exists():  # never replace another result
         target = folder / f"{path.stem}.{uuid4().hex}.json"
     return path.rename(target)
 
 
 def _read_own(path: Path) -> bytes:
-    """Return what is in a file of this user's: on a shared disk others may have put something there."""
+    """Return the content of a file of this user: on a shared disk, others may have put files there."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would wait for its writer
+        descriptor = os.open(
+            path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
+        )  # opening a pipe would wait for its writer
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ValueError("it is no regular file") from None
+            raise ValueError("it is not a regular file") from None
         raise
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is no regular file")
+            raise ValueError("it is not a regular file")
         if status.st_uid != os.geteuid():
             raise ValueError("it belongs to another user")
         with os.fdopen(descriptor, "rb", closefd=False) as file:
@@ -171,7 +173,7 @@ def _read_own(path: Path) -> bytes:
 def _write(folder: Path, content: dict[str, Any]) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     token, claimed = content["token"], content["claimed"]
-    # Without a claim, nothing else would tell this result from that of another attempt.
+    # Without a claim, nothing else distinguishes this result from that of another attempt.
     claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}-{uuid4().hex}"
     path = folder / f"{_safe(token.get('_id', 'token'))}-{_safe(claim)}.json"
     partial = path.with_suffix(f".{os.getpid()}.part")
@@ -185,18 +187,18 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    for written in (folder, folder.parent):  # so that a machine that goes down now does not forget the names
+    for written in (folder, folder.parent):  # so that the names survive if the machine goes down now
         _sync(written)
     return path
 
 
 def _safe(name: object) -> str:
-    """Return a part of a file's name that is fit for any disk."""
+    """Return a part of a file's name that any file system accepts."""
     return re.sub(r"[^A-Za-z0-9._-]", "_", str(name))[:100]
 
 
 def _sync(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # not every disk can do that; the file itself is written
+    with contextlib.suppress(OSError):  # not every file system can do that; the file itself is written
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

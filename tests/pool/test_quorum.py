@@ -268,13 +268,13 @@ class TestWithdrawing:
         owner = make_stray(client, base, "a")  # it hides behind the other: "b" is the greater
         stray = make_stray(client, base, "b")
         withdraw(through, stray)
-        assert living(client, "token_0") == [owner.content["_rev"]]
+        assert living(client, "token_0") == [owner.token["_rev"]]
         assert client.get("token_0")["claim"]["pilot"] == "pilot a"
         assert conflicts(client, "token_0") == []
 
     def test_leaves_an_owner_alone_who_is_done(self, through, client, base):
         owner = make_stray(client, base, "a")
-        client.save(Task(dict(owner.content)).done())
+        client.save(Task(dict(owner.token)).done())
         withdraw(through, make_stray(client, base, "b"))
         assert state_of({**client.get("token_0").value, "exit_code": 0}) == "done"
         assert len(living(client, "token_0")) == 1
@@ -282,7 +282,7 @@ class TestWithdrawing:
     def test_puts_the_token_back_after_the_last_only(self, through, client, base):
         first, second = (make_stray(client, base, letter) for letter in "ab")
         withdraw(through, first)
-        assert living(client, "token_0") == [second.content["_rev"]]
+        assert living(client, "token_0") == [second.token["_rev"]]
         assert leaves(client, "token_0")[deleted_rev(client)][MARK] is True
         withdraw(through, second)
         (rev,) = living(client, "token_0")
@@ -331,7 +331,7 @@ class TestWithdrawing:
         withdraw(through, stray)
         before = leaves(client, "token_0")
         withdraw(through, stray)
-        withdraw(through, Stray(stray.content, base))
+        withdraw(through, Stray(stray.token, base))
         assert leaves(client, "token_0") == before
 
     def test_looks_twice_before_it_puts_anything_back(self, through, client, base, monkeypatch):
@@ -340,7 +340,7 @@ class TestWithdrawing:
         owner = []
         monkeypatch.setattr(quorum.time, "sleep", lambda seconds: owner.append(make_stray(client, base, "a")))
         withdraw(through, stray)
-        assert living(client, "token_0") == [owner[0].content["_rev"]]
+        assert living(client, "token_0") == [owner[0].token["_rev"]]
 
     def test_does_not_undo_a_person_s_deletion(self, through, client, base):
         """Of the token as it was, on a branch of its own."""
@@ -353,13 +353,13 @@ class TestWithdrawing:
 
     def test_does_not_undo_the_deletion_of_the_stray_by_a_person(self, through, client, base):
         stray = make_stray(client, base, "a")
-        client.delete(dict(stray.content))
+        client.delete(dict(stray.token))
         withdraw(through, stray)
         assert living(client, "token_0") == []
 
     def test_keeps_what_a_person_has_written_over_the_stray(self, through, client, base):
         stray = make_stray(client, base, "a")
-        client.save({**stray.content, "note": "a person's", "lock": 0})
+        client.save({**stray.token, "note": "a person's", "lock": 0})
         withdraw(through, stray)
         assert client.get("token_0")["note"] == "a person's"
         assert len(living(client, "token_0")) == 1
@@ -460,7 +460,7 @@ class TestOfADeadPilot:
         )
         assert client.get("token_0")["claim"]["pilot"] == "picas_pilot_f"
         assert look() == []
-        assert living(client, "token_0") == [owner.content["_rev"]]
+        assert living(client, "token_0") == [owner.token["_rev"]]
 
     def test_it_is_all_that_there_is_and_is_put_back_as_any_other_lock(self, client, base, look):
         make_stray(client, base, "f", "picas_pilot_f")
@@ -480,7 +480,7 @@ class TestWithoutAQuorum:
         for _ in range(2):
             with pytest.raises(NoQuorum):
                 withdraw(through, stray)
-        assert living(client, "token_0") == [stray.content["_rev"]]
+        assert living(client, "token_0") == [stray.token["_rev"]]
         assert cluster.count("PUT", "_local/") == 2
         cluster.has_quorum = True
         withdraw(through, stray)

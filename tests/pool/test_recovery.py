@@ -595,7 +595,7 @@ class TestBadFiles:
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b"nonsense\n"])
     def test_no_json(self, client, folder, path, content):
         path.write_bytes(content)
-        self.assert_unreadable(client, folder, path, "no JSON")
+        self.assert_unreadable(client, folder, path, "not JSON")
 
     @pytest.mark.parametrize(
         "content",
@@ -631,15 +631,15 @@ class TestBadFiles:
         (path,) = spool.files(folder)
         path.rename(tmp_path / "elsewhere.json")
         path.symlink_to(tmp_path / "elsewhere.json")
-        self.assert_unreadable(client, folder, path, "no regular file")
+        self.assert_unreadable(client, folder, path, "not a regular file")
 
     def test_a_folder(self, client, folder, path):
         path.mkdir()
-        self.assert_unreadable(client, folder, path, "no regular file")
+        self.assert_unreadable(client, folder, path, "not a regular file")
 
     def test_a_pipe_is_not_waited_for(self, client, folder, path):
         os.mkfifo(path)
-        self.assert_unreadable(client, folder, path, "no regular file")
+        self.assert_unreadable(client, folder, path, "not a regular file")
 
     def test_a_socket(self, client, folder, path, monkeypatch):
         monkeypatch.chdir(folder)  # the path of a socket must be short
