@@ -1,4 +1,4 @@
-"""The first command of the README, and an installed package, as a newcomer has them: on a clone of its own."""
+"""The first command of the README, and `pip install .`, as a newcomer runs them: in a fresh clone."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OVERVIEW = "todo 0\nlocked 0\ndone 3\nerror 0\n"
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory):
-    """The files that git knows, as they are in the working tree."""
+    """Copy the files that git knows, as they are in the working tree."""
     folder = tmp_path_factory.mktemp("clone")
     files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     for name in filter(None, files.split("\0")):
@@ -32,7 +32,7 @@ def clone(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def env():
-    """This user's environment without settings, and outside of the environment that the tests run in."""
+    """Return the environment without any settings of PiCaS."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
     return {**kept, "PYTHON": sys.executable}
 
@@ -49,7 +49,7 @@ def snapshot(folder):
 
 
 def children_of(clone):
-    """The processes that run from the clone."""
+    """Return the processes that run from the clone."""
     processes = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in processes.splitlines() if str(clone) in line and " ps " not in line]
 
@@ -69,7 +69,7 @@ def test_on_a_fresh_clone_three_tokens_are_done(clone, env):
 
 
 @pytest.mark.timing
-def test_a_second_run_takes_seconds_and_another_server_is_used_if_the_environment_names_one(clone, env, environment):
+def test_a_second_run_is_quick_and_uses_the_server_in_the_environment(clone, env, environment):
     began = time.monotonic()
     result = quickstart(clone, {**env, **{k: v for k, v in environment.items() if k.startswith("PICAS_")}})
     assert result.returncode == 0, result.stderr
@@ -103,7 +103,7 @@ def test_an_unknown_option_is_refused(clone, env):
     assert (result.returncode, result.stderr.count("\n")) == (2, 1)
 
 
-def test_help_tells_what_it_does(clone, env):
+def test_help_describes_the_option(clone, env):
     assert "--keep" in quickstart(clone, env, "--help").stdout
 
 
