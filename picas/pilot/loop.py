@@ -34,7 +34,7 @@ from .work import Work
 log = logging.getLogger(__name__)
 
 LOOK = 10.0
-"""Seconds after which a run that waits for its tokens checks its conditions again at the latest."""
+"""The longest pause between two checks of the conditions while tokens are at work, in seconds."""
 
 
 class Loop:
@@ -128,7 +128,7 @@ class Loop:
     # --- what is asked of the iterator
 
     def _introduce(self) -> None:
-        """Tell the iterator for whom it locks tokens."""
+        """Set the pilot for which the iterator locks tokens, and what fits it."""
         tokens, matcher = self._tokens, self.context.matcher
         if isinstance(tokens, EndlessViewIterator):
             tokens.deadline = None if matcher.last_start == math.inf else matcher.last_start

@@ -15,7 +15,7 @@ T = TypeVar("T")
 LINGER = 0.005
 """Seconds to wait for further tokens after one has ended: what ends together is saved together."""
 NAP = 0.2
-"""Seconds after which a wait checks its condition again at the latest."""
+"""The longest pause between two checks of what is waited for, in seconds."""
 
 
 class Slots(Generic[T]):
