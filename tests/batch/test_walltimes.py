@@ -86,14 +86,15 @@ class TestAPilot:
         worker.iterator.reset()
         assert next(worker.iterator).id == "token_0"
 
-    def test_takes_in_the_next_run_what_it_left_in_this_one(self, client, push, slots):
+    def test_leaves_its_iterator_to_a_run_that_has_more_time(self, client, push, slots):
         push(2, walltime=100)
         worker = Worker(client, walltime=50)
         worker.run(slots=slots)
-        worker.walltime = 500
-        worker.iterator.reset()
-        worker.run(slots=slots)
-        assert sorted(worker.processed) == ["token_0", "token_1"]
+        longer = Worker(client, walltime=500)
+        longer.iterator = worker.iterator
+        longer.iterator.reset()
+        longer.run(slots=slots)
+        assert (worker.processed, sorted(longer.processed)) == ([], ["token_0", "token_1"])
 
     @pytest.mark.parametrize("walltime", [None, "1:00:00", -5, 0, True, [9], 10**13, {"of": 9}], ids=repr)
     def test_ignores_an_invalid_walltime_of_a_token(self, client, push, slots, walltime):

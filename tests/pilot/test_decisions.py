@@ -274,6 +274,6 @@ def test_12_an_empty_view_is_asked_once_more_before_it_is_the_end(client, monkey
         client.save(make_token(0))
         return lambda: True
 
-    monkeypatch.setattr(claims, "_after", fill_meanwhile)
+    monkeypatch.setattr(claims, "After", fill_meanwhile)
     assert next(TaskViewIterator(client, "todo")).id == "token_0"
     assert pauses == [claims.EMPTY_PAUSE]
