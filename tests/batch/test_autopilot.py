@@ -1,4 +1,4 @@
-"""The autopilot submits as many pilots as are missing, and not more."""
+"""The autopilot submits exactly as many pilots as are missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def ids(count, start=0):
 
 
 class Queue(Scheduler):
-    """A batch system in which jobs change only if the test changes them."""
+    """A batch system whose jobs change only when the test changes them."""
 
     def __init__(self):
         self.pending = set()
@@ -76,28 +76,28 @@ class TestHowManyAreMissing:
             (50, 0, 0, 0, 10),  # never more than the maximum
             (50, 4, 5, 0, 1),
             (50, 6, 5, 0, 0),
-            (3, 2, 0, 0, 1),  # those in the queue will take some
-            (1, 0, 6, 6, 0),  # nor because one token waits while six pilots are idle
+            (3, 2, 0, 0, 1),  # the queued pilots will take two
+            (1, 0, 6, 6, 0),  # six idle pilots are enough for one token
             (7, 0, 6, 6, 1),
             (7, 0, 6, 0, 4),
         ],
     )
-    def test_for_a_token_each(self, waiting, pending, running, free, missing):
+    def test_with_one_token_for_each_pilot(self, waiting, pending, running, free, missing):
         kind = JobClass("all", "job.sh", max_pilots=10)
         assert Finding(waiting, 0, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
 
     @pytest.mark.parametrize(("waiting", "missing"), [(1, 1), (20, 1), (21, 2), (400, 10)])
-    def test_for_pilots_with_slots_that_are_to_have_several_tokens_each(self, waiting, missing):
+    def test_with_slots_and_several_tokens_for_each_pilot(self, waiting, missing):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
         assert Finding(waiting, 0, Jobs(NONE, NONE), 0).missing(kind) == missing
 
-    def test_what_is_queued_counts_with_all_of_its_slots(self):
+    def test_queued_jobs_count_with_all_their_slots(self):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
         assert Finding(61, 0, Jobs(ids(2), NONE), 4).missing(kind) == 1
 
 
-class TestLooking:
-    def test_submits_what_is_missing_once(self, pilot, queue, push, lines):
+class TestOneRound:
+    def test_submits_the_missing_pilots_once(self, pilot, queue, push, lines):
         push(3)
         autopilot = pilot()
         assert autopilot.look()
@@ -108,13 +108,13 @@ class TestLooking:
             "all: 3 tokens wait, 3 jobs are queued and 0 run, with 0 free slots: that is enough",
         ]
 
-    def test_says_what_it_would_do(self, pilot, queue, push, lines):
+    def test_a_dry_run_only_prints_what_it_would_submit(self, pilot, queue, push, lines):
         push(1)
         pilot(is_dry=True).look()
         assert queue.submitted == []
         assert lines[0].endswith("1 pilot would be submitted")
 
-    def test_asks_pilots_that_live_for_their_free_slots(self, pilot, queue, push, client):
+    def test_counts_the_free_slots_of_living_pilots(self, pilot, queue, push, client):
         push(5)
         state = {"type": "pilot", "state": "running", "slots": 4}
         client.save({"_id": "picas_pilot_a", **state, "slurm_job_id": "9_1", "free": 3})
@@ -129,19 +129,19 @@ class TestLooking:
         pilot().look()
         assert queue.submitted == [3]
 
-    def test_takes_a_job_that_has_no_pilot_yet_for_one_with_free_slots(self, pilot, queue, push):
+    def test_counts_all_slots_of_a_job_without_a_pilot_document_as_free(self, pilot, queue, push):
         push(4)
         queue.running = {"9_1"}
         pilot(slots=4).look()
         assert queue.submitted == []
 
-    def test_counts_the_tokens_of_the_view_of_the_class(self, pilot, queue, client):
+    def test_counts_the_tokens_in_the_view_of_the_class(self, pilot, queue, client):
         create_views(client, "FourCores", "doc.cores == 4")
         client.save_documents([make_token(0), make_token(1, cores=4), make_token(2, cores=4)])
         pilot(design_doc="FourCores").look()
         assert queue.submitted == [2]
 
-    def test_says_which_views_are_missing_and_goes_on_with_other_classes(self, client, queue, push, lines):
+    def test_reports_missing_views_and_continues_with_the_other_classes(self, client, queue, push, lines):
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
         assert not Autopilot(client, kinds, queue, tell=lines.append).look()
@@ -152,12 +152,12 @@ class TestLooking:
 class TestFailures:
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch):
-        """Seconds that have passed for the autopilot."""
+        """The seconds that the autopilot believes to have passed."""
         began, passed = time.monotonic(), [0.0]
         monkeypatch.setattr(module, "monotonic", lambda: began + passed[0])
         return passed
 
-    def test_of_submissions_are_said_and_not_repeated_at_once(self, pilot, queue, push, lines, clock):
+    def test_of_submissions_are_reported_and_not_retried_at_once(self, pilot, queue, push, lines, clock):
         push(1)
         queue.error = SchedulerError("sbatch: error: no such partition")
         autopilot = pilot()
@@ -170,7 +170,7 @@ class TestFailures:
         autopilot.look()
         assert queue.submitted == [1]
 
-    def test_make_it_wait_longer_each_time_but_at_most_an_hour(self, pilot, queue, push, lines, clock):
+    def test_double_the_wait_up_to_an_hour(self, pilot, queue, push, lines, clock):
         push(1)
         queue.error = SchedulerError("no")
         autopilot = pilot()
@@ -180,8 +180,8 @@ class TestFailures:
         waits = [int(line.split("next try is in ")[1].split()[0]) for line in lines]
         assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
-    def test_are_jobs_too_that_end_without_having_taken_a_token(self, pilot, queue, push, lines, clock, caplog):
-        """A script with a fault would be submitted for ever."""
+    def test_include_jobs_that_end_without_taking_a_token(self, pilot, queue, push, lines, clock, caplog):
+        """Otherwise a faulty script would be submitted for ever."""
         push(2)
         autopilot = pilot()
         autopilot.look()
@@ -193,7 +193,7 @@ class TestFailures:
         autopilot.look()
         assert queue.submitted == [2, 2]
 
-    def test_are_not_jobs_that_have_worked(self, pilot, queue, push, client):
+    def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, client):
         push(2)
         autopilot = pilot()
         autopilot.look()
@@ -204,7 +204,7 @@ class TestFailures:
         autopilot.look()
         assert queue.submitted == [2, 1, 1]
 
-    def test_are_not_jobs_that_have_worked_while_more_tokens_came(self, pilot, queue, push, client, caplog):
+    def test_do_not_include_jobs_that_processed_tokens_while_more_were_pushed(self, pilot, queue, push, client, caplog):
         push(2)
         autopilot = pilot()
         autopilot.look()
@@ -215,7 +215,7 @@ class TestFailures:
         assert queue.submitted == [2, 5]
         assert "without taking a token" not in caplog.text
 
-    def test_of_one_class_do_not_concern_the_others(self, client, push, queue, lines):
+    def test_of_one_class_do_not_affect_the_others(self, client, push, queue, lines):
         push(1)
 
         class Odd(Queue):
@@ -230,7 +230,7 @@ class TestFailures:
         assert odd.submitted == [1]
         assert "slurm_load_jobs" in lines[0]
 
-    def test_of_the_database_do_not_end_one_that_stays(self, far, gate, push, queue, lines, caplog):
+    def test_of_the_database_do_not_end_a_permanent_autopilot(self, far, gate, push, queue, lines, caplog):
         push(1)
         autopilot = Autopilot(far, [JobClass("all", "job.sh")], queue, tell=lines.append)
         pauses = []
@@ -273,7 +273,7 @@ class TestTheTable:
             "picas-gpu",
         )
 
-    def test_of_the_example_is_one(self):
+    def test_of_the_example_is_valid(self):
         assert [kind.name for kind in read_table(EXAMPLES / "autopilot.ini")] == ["all"]
 
     @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ class TestTheTable:
             ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
         ],
     )
-    def test_that_is_invalid_is_refused_with_the_place(self, table, text, complaint):
+    def test_with_an_error_is_refused_and_the_place_is_named(self, table, text, complaint):
         with pytest.raises(SettingsError, match=complaint):
             read_table(table(text))
 

@@ -1,4 +1,4 @@
-"""Pilots on a real DIRAC, submitted by the example as its users do: the worker nodes have nothing of ours."""
+"""Pilots on a real DIRAC, submitted with the example as users do it, to worker nodes without picas."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from support.workers import is_alive, pid_in, wait_for
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("dirac")]  # one site serves all
+pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("dirac")]  # all tests share one site
 
 SECONDS = 90.0
-"""Until a job that is submitted has ended."""
+"""Limit for a submitted job to end, in seconds."""
 QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4"}
-"""Times that let pilots notice within seconds what takes minutes otherwise."""
+"""Settings that let pilots react within seconds, not minutes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    """DIRAC itself."""
+    """Skip the tests if DIRAC is not installed."""
     require("dirac", missing())
 
 
@@ -41,7 +41,7 @@ def dirac(installed):
 
 @pytest.fixture(scope="module")
 def built(project):
-    """The examples with the sandbox built, as the page says."""
+    """The examples, with the sandbox built as the page explains."""
     examples = project / "examples"
     env = {**os.environ, "PYTHON": sys.executable}
     subprocess.run(["grid-sandbox/build.sh"], cwd=examples, env=env, check=True, timeout=120)
@@ -50,14 +50,14 @@ def built(project):
 
 @pytest.fixture
 def examples(built, environment, tmp_path):
-    """The examples with the settings filled in."""
+    """The examples, with the settings filled in."""
     examples = Path(shutil.copytree(built, tmp_path / "examples"))
     set_up(examples, environment)
     return examples
 
 
 def set_up(examples, environment, **changes):
-    """Write the settings into picasconfig.py, where jobs find them."""
+    """Write the settings to picasconfig.py, where jobs find them."""
     settings = {name: value for name, value in {**environment, **changes}.items() if name.startswith("PICAS_")}
     names = ("PICAS_HOST_URL", "PICAS_DATABASE", "PICAS_USERNAME", "PICAS_PASSWORD")
     (examples / "picasconfig.py").write_text("".join(f"{name} = {settings[name]!r}\n" for name in names))
@@ -79,7 +79,7 @@ def submit(dirac, examples):
 
 @pytest.fixture
 def nodes(dirac):
-    """Start worker nodes; they are gone after the test."""
+    """Return a function that starts worker nodes; they are stopped after the test."""
     started = []
 
     def nodes(count=1, **options):
@@ -92,7 +92,7 @@ def nodes(dirac):
 
 
 def wait_for_status(dirac, jobs, *ends):
-    """Return once each of the jobs is in one of these states, and fail if one has ended in another."""
+    """Return once all jobs are in one of these states; fail if a job ends in another state."""
     give_up = time.monotonic() + SECONDS
     while not (found := set(dirac.status(*jobs).values())) <= set(ends):
         assert not found & ({"Done", "Failed", "Killed"} - set(ends)), found
@@ -109,8 +109,8 @@ def outcomes(client, token_id="token_0"):
 
 
 class TestJobs:
-    def test_two_at_once_drain_the_pool_and_one_token_fails(self, dirac, submit, nodes, client, tmp_path):
-        """Each of the first two tokens waits for the other to begin."""
+    def test_two_concurrent_jobs_drain_the_pool_and_one_token_fails(self, dirac, submit, nodes, client, tmp_path):
+        """Each of the first two tokens waits until the other has started."""
         meet = "touch {0}/{1}; while [ ! -e {0}/{2} ]; do sleep 0.1; done; echo met"
         inputs = [meet.format(tmp_path, 0, 1), meet.format(tmp_path, 1, 0), "echo out; echo err >&2", "exit 3"]
         client.save_documents([make_token(number, input=text) for number, text in enumerate(inputs)])
@@ -132,8 +132,8 @@ class TestJobs:
         processed = [int(text.rpartition("Processed ")[2].split()[0]) for text in said]
         assert (sum(processed), min(processed) >= 1) == (4, True)
 
-    def test_a_shared_folder_instead_of_the_sandbox(self, dirac, submit, nodes, client, examples, tmp_path):
-        """By one line of the JDL, as the page says."""
+    def test_the_software_can_be_in_a_shared_folder(self, dirac, submit, nodes, client, examples, tmp_path):
+        """One line of the JDL is changed, as the page explains."""
         with tarfile.open(examples / "grid-sandbox" / "picas.tar") as archive:
             archive.extractall(tmp_path / "shared")
         (examples / "grid-sandbox" / "picas.tar").unlink()
@@ -149,8 +149,8 @@ class TestJobs:
 
 
 class TestFailures:
-    def test_the_token_of_a_killed_job_goes_to_another(self, dirac, submit, nodes, client, tmp_path):
-        """DIRAC 8 kills without a warning: what tells the other pilots is silence."""
+    def test_another_job_takes_the_token_of_a_killed_one(self, dirac, submit, nodes, client, tmp_path):
+        """DIRAC 8 kills without warning; other pilots notice that the heartbeat stops."""
         note = tmp_path / "pids"
         client.save(make_token(input=f"echo $$ >> {note}; [ $(wc -l < {note}) -gt 1 ] || sleep 600"))
         (first,) = submit()
@@ -160,7 +160,7 @@ class TestFailures:
         dirac.kill(first)
         wait_for(lambda: not is_alive(pid), SECONDS)
         assert state_of(client.get("token_0")) == "locked"
-        # A pilot with work sees to what others have left.
+        # A busy pilot puts back the tokens of dead ones.
         client.save(make_token(1, input=f"while [ ! -e {tmp_path}/back ]; do sleep 0.1; done"))
         (second,) = submit()
         wait_for(lambda: state_of(client.get("token_0")) == "todo", SECONDS)
@@ -169,10 +169,10 @@ class TestFailures:
         assert outcomes(client) == ["lost", "done"]
         assert client.get("token_0")["dirac_job_id"] == str(second)
 
-    def test_a_job_whose_time_is_up_puts_its_token_back(self, dirac, submit, nodes, client, examples, tmp_path):
-        """As far as its site tells DIRAC when that will be."""
+    def test_a_job_at_its_time_limit_puts_its_token_back(self, dirac, submit, nodes, client, examples, tmp_path):
+        """This needs a site that reports the time limit to DIRAC."""
         jdl = examples / "grid-example.jdl"
-        jdl.write_text(jdl.read_text() + "StopSigStartSeconds = 0;\n")  # else it lets a job have half an hour first
+        jdl.write_text(jdl.read_text() + "StopSigStartSeconds = 0;\n")  # otherwise every job gets 30 minutes first
         note = tmp_path / "pid"
         client.save(make_token(input=f"echo $$ > {note}; sleep 600"))
         jobs = submit()
@@ -183,9 +183,7 @@ class TestFailures:
         assert outcomes(client) == ["stopped"]
         assert count_states(client)["todo"] == 1
 
-    def test_without_the_database_the_job_is_tried_again(
-        self, dirac, submit, nodes, client, gate, examples, environment
-    ):
+    def test_a_job_without_the_database_is_rescheduled(self, dirac, submit, nodes, client, gate, examples, environment):
         set_up(examples, environment, PICAS_HOST_URL=gate.url)
         client.save(make_token(input="echo from the grid"))
         gate.close()
@@ -197,7 +195,7 @@ class TestFailures:
         assert client.get("token_0")["dirac_job_id"] == str(job)
         assert outcomes(client) == ["done"]
 
-    def test_a_result_that_can_t_be_saved_comes_back_with_the_output(
+    def test_a_result_that_cannot_be_saved_is_in_the_output_of_the_job(
         self, dirac, submit, nodes, client, gate, examples, environment, tmp_path
     ):
         set_up(examples, environment, PICAS_HOST_URL=gate.url)

@@ -1,4 +1,4 @@
-"""The Grid example, as far as that goes without a Grid: the JDL is sound; the sandbox holds all that a pilot needs."""
+"""The Grid example without a Grid: the JDL is valid, and the sandbox holds all that a pilot needs."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ def listed(attribute):
 
 
 class TestJdl:
-    def test_names_attributes_as_dirac_does(self):
+    def test_uses_attribute_names_that_dirac_knows(self):
         assert set(attributes()) == KNOWN
 
-    def test_all_files_of_the_input_sandbox_are_there(self):
+    def test_all_files_of_the_input_sandbox_exist(self):
         files = listed("InputSandbox")
         made = "grid-sandbox/picas.tar"
         assert made in files
         assert [name for name in files if name != made and not (EXAMPLES / name).is_file()] == []
         assert attributes()["Arguments"].strip('"').split()[0] in {name.rpartition("/")[2] for name in files}
 
-    def test_dirac_s_own_parsers_read_it_and_make_two_jobs_of_it(self):
+    def test_dirac_s_parsers_accept_it_and_make_two_jobs(self):
         pytest.importorskip("DIRACCommon", reason="DIRACCommon needs Python 3.11")
         from DIRACCommon.Core.Utilities.ClassAd.ClassAdLight import ClassAd
         from DIRACCommon.Core.Utilities.JDL import loadJDLAsCFG
         from DIRACCommon.WorkloadManagementSystem.Utilities.ParametricJob import generateParametricJobs
 
-        # As dirac-wms-job-submit sends it: in brackets, without the lines that are comments.
+        # In the form that dirac-wms-job-submit sends: in brackets, without comment lines.
         described = ClassAd(f"[{''.join(line for line in JDL.splitlines(True) if not line.startswith('#'))}]")
         assert described.isOK()
         assert set(described.getAttributes()) == KNOWN
@@ -69,8 +69,8 @@ class TestJdl:
             assert content["Arguments"] == attributes()["Arguments"].strip('"')
             assert sorted(re.split(r"[,\s]+", content["InputSandbox"])) == sorted(listed("InputSandbox"))
 
-    def test_the_software_is_taken_from_elsewhere_by_one_line(self):
-        """As the page says."""
+    def test_one_line_selects_where_the_software_comes_from(self):
+        """The page explains how."""
         page = (EXAMPLES / "grid.md").read_text(encoding="utf-8")
         assert '`"grid-sandbox/picas.tar"`' in page
         assert '`"grid-sandbox/software.txt"`' in page
@@ -86,7 +86,7 @@ def build(examples, *arguments, python=sys.executable, **changes):
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """A folder with the packages that the archive was made of."""
+    """A folder with the packages that the archive was made from."""
     return tmp_path_factory.mktemp("kept") / "packages"
 
 
@@ -106,7 +106,7 @@ def names(archive):
 
 
 class TestBuild:
-    def test_the_requirements_are_those_of_the_package(self):
+    def test_the_requirements_match_those_of_the_package(self):
         assert f"install_requires={list(REQUIREMENTS)}".replace("'", '"') in (ROOT / "setup.py").read_text()
 
     def test_the_archive_is_small_and_pure_python(self, sandbox):
@@ -114,20 +114,20 @@ class TestBuild:
         assert [name for name in names(sandbox) if name.endswith((".so", ".pyd", ".pyc"))] == []
         assert {name.partition("/")[0] for name in names(sandbox)} >= {"picas", "couchdb", "requests", "certifi"}
 
-    def test_all_folders_of_picas_are_in_the_archive_but_the_embedded_server(self, project, sandbox):
+    def test_the_archive_holds_all_of_picas_except_the_embedded_server(self, project, sandbox):
         modules = {path.relative_to(project).as_posix() for path in (project / "picas").rglob("*.py")}
         embedded = {name for name in modules if name.startswith("picas/embedded/")}
         assert {name for name in names(sandbox) if name.startswith("picas/")} == modules - embedded
         assert {"picas/__init__.py", "picas/batch/__init__.py", "picas/pilot/__init__.py"} <= modules - embedded
 
-    def test_the_same_again_gives_the_same_bytes(self, project, sandbox):
+    def test_a_second_build_gives_the_same_bytes(self, project, sandbox):
         before = sandbox.read_bytes()
         (project / "picas" / "actors.py").touch()
         assert build(project / "examples").returncode == 0
         assert sandbox.read_bytes() == before
 
     def test_from_an_installed_package(self, tmp_path, sandbox):
-        """The examples alone, with a Python that has picas."""
+        """Only the examples, and a Python with picas installed."""
         examples = Path(shutil.copytree(EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("*.tar")))
         assert build(examples).returncode == 0
         assert (examples / "grid-sandbox" / "picas.tar").read_bytes() == sandbox.read_bytes()
@@ -140,7 +140,7 @@ class TestBuild:
         assert sandbox.read_bytes() == before
 
     def test_with_the_source_release_of_couchdb(self, tmp_path, project, sandbox, packages):
-        """Which an older page told people to get."""
+        """An older page told users to download it."""
         folder = tmp_path / "packages"
         folder.mkdir()
         for wheel in packages.glob("*.whl"):
@@ -154,7 +154,7 @@ class TestBuild:
         assert not any(name.startswith("CouchDB-1.2") or name.endswith(".rst") for name in names(sandbox))
         sandbox.write_bytes(before)
 
-    def test_what_pip_can_t_get_is_said_in_a_line_and_the_last_archive_stays(self, tmp_path, project, sandbox):
+    def test_an_error_of_pip_is_one_line_and_leaves_the_last_archive(self, tmp_path, project, sandbox):
         before = sandbox.read_bytes()
         result = build(project / "examples", "--find-links", str(tmp_path))
         assert result.returncode == 1
@@ -164,7 +164,7 @@ class TestBuild:
 
 
 def make_source_release(folder, sandbox):
-    """Write CouchDB-1.2.tar.gz as far as it matters: the package in a folder, with other files beside it."""
+    """Write a minimal CouchDB-1.2.tar.gz: the package in a folder, next to other files."""
     tree = folder / "tree" / "CouchDB-1.2"
     tree.mkdir(parents=True)
     with tarfile.open(sandbox) as archive:
@@ -178,7 +178,7 @@ def make_source_release(folder, sandbox):
 
 
 class Node:
-    """A worker node with a bare Python, and a job's folder on it."""
+    """A worker node with a bare Python and the folder of a job."""
 
     def __init__(self, folder, settings):
         self.job = folder / "job"
@@ -192,7 +192,7 @@ class Node:
 
     def install_python(self, name="python3"):
         bare = getattr(sys, "_base_executable", sys.executable)
-        (self.binaries / name).write_text(f'#!/bin/sh\nexec "{bare}" -S "$@"\n')  # -S: nothing that was installed
+        (self.binaries / name).write_text(f'#!/bin/sh\nexec "{bare}" -S "$@"\n')  # -S: without installed packages
         (self.binaries / name).chmod(0o755)
 
     def unpack(self, archive, folder=None):
@@ -202,7 +202,7 @@ class Node:
             opened.extractall(folder)
 
     def start(self, **changes):
-        """Start the pilot as DIRAC does."""
+        """Start the pilot the way DIRAC does."""
         executable, arguments = (attributes()[name].strip('"') for name in ("Executable", "Arguments"))
         return subprocess.run(
             [executable, *arguments.split()],
@@ -213,7 +213,7 @@ class Node:
 
 @pytest.fixture
 def node(tmp_path, environment):
-    """A node with the files of the input sandbox but for the software."""
+    """A node with the files of the input sandbox except the software."""
     node = Node(tmp_path, {name: value for name, value in environment.items() if name.startswith("PICAS_")})
     for name in listed("InputSandbox"):
         if not name.endswith(".tar"):
@@ -237,7 +237,7 @@ class TestStartPilot:
 
     @pytest.mark.parametrize("way", ["as it is", "unpacked", "unpacked beside itself"])
     def test_from_the_archive(self, node, client, sandbox, way):
-        """DIRAC unpacks archives itself."""
+        """DIRAC unpacks archives itself, or does not."""
         if way != "unpacked":
             shutil.copy(sandbox, node.job)
         if way != "as it is":
@@ -245,7 +245,7 @@ class TestStartPilot:
         assert_done(node.start(), client)
 
     def test_from_the_two_archives_of_an_older_page(self, node, client, sandbox, tmp_path):
-        """The requests package was on the node then."""
+        """At that time the node had to provide the requests package."""
         node.unpack(sandbox, tmp_path / "site")
         with tarfile.open(node.job / "picas.tar", "w") as archive:
             archive.add(tmp_path / "site" / "picas", "picas")
@@ -260,7 +260,7 @@ class TestStartPilot:
         assert_done(node.start(), client)
 
     def test_from_a_virtual_environment(self, node, client, sandbox, tmp_path):
-        """Its Python comes before the node's."""
+        """The Python of the environment is used rather than the node's."""
         environment = tmp_path / "shared"
         node.unpack(sandbox, environment / "site")
         (node.binaries / "python3").rename(environment / "python3")
@@ -268,10 +268,10 @@ class TestStartPilot:
         program = f'#!/bin/sh\nPYTHONPATH={environment}/site exec "{environment}/python3" "$@"\n'
         (environment / "bin" / "python3").write_text(program)
         (environment / "bin" / "python3").chmod(0o755)
-        (node.job / "software.txt").write_text(str(environment))  # without an end of line
+        (node.job / "software.txt").write_text(str(environment))  # without a line end
         assert_done(node.start(), client)
 
-    def test_without_the_shared_folder_the_job_is_tried_again(self, node, client):
+    def test_without_the_shared_folder_the_job_is_rescheduled(self, node, client):
         (node.job / "software.txt").write_text("/nowhere at all\n")
         result = node.start()
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
@@ -280,7 +280,7 @@ class TestStartPilot:
         )
 
     @pytest.mark.parametrize("name", ["python", "python3.11", "python3.9"])
-    def test_with_a_python_of_another_name(self, node, client, sandbox, name):
+    def test_with_a_python_under_another_name(self, node, client, sandbox, name):
         node.unpack(sandbox)
         (node.binaries / "python3").write_text("#!/bin/sh\nexit 1\n")  # too old
         node.install_python(name)
@@ -298,28 +298,28 @@ class TestStartPilot:
         assert result.returncode == 1
         assert result.stderr.endswith("startpilot.sh: picas can't be imported: build picas.tar with build.sh\n")
 
-    def test_without_the_database_the_job_is_tried_again(self, node, client, sandbox):
+    def test_without_the_database_the_job_is_rescheduled(self, node, client, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_HOST_URL=UNREACHABLE)
         assert (result.returncode, result.stdout) == (RESCHEDULE, "")
         assert result.stderr.endswith("startpilot.sh: DIRAC should run this job again\n")
         assert count_states(client)["todo"] == 1
 
-    def test_with_wrong_settings_the_job_is_not_tried_again(self, node, sandbox):
+    def test_with_wrong_settings_the_job_is_not_rescheduled(self, node, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_DATABASE="nothing_there")
         assert (result.returncode, result.stdout) == (1, "")
         assert "there is no database nothing_there" in result.stderr
         assert result.stderr.endswith("startpilot.sh: no pilot was started\n")
 
-    def test_without_run_bits(self, node, client, sandbox):
-        """As if the job's folder allowed no programs."""
+    def test_without_executable_files(self, node, client, sandbox):
+        """No file in the job's folder may be executed."""
         node.unpack(sandbox)
         for path in node.job.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         assert_done(node.start(), client)
 
-    def test_dirac_s_watchdog_is_told_not_to_look_at_the_processor_time(self, node, client, sandbox):
+    def test_dirac_s_check_of_the_cpu_time_is_disabled(self, node, client, sandbox):
         node.unpack(sandbox)
         token = client.get("token_0")
         token["input"] = f"cd {node.job}; echo *; echo from the grid"

@@ -1,4 +1,4 @@
-"""Pilots on a real Slurm, started by the example script as its users do."""
+"""Pilots on a real Slurm, started with the example script as users do it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from support.workers import is_alive, wait_for
 
 from picas.views import count_states
 
-pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("slurm")]  # one cluster serves all
+pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("slurm")]  # all tests share one cluster
 
 QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
-"""Times that let pilots notice within seconds what takes minutes otherwise."""
+"""Settings that let pilots react within seconds, not minutes."""
 
 
 @pytest.fixture(scope="module", autouse=True)
 def installed():
-    """Slurm itself."""
+    """Skip the tests if Slurm is not installed."""
     require("slurm", missing())
 
 
@@ -38,7 +38,7 @@ def cluster(installed):
 
 @pytest.fixture
 def slurm(cluster):
-    """The cluster, with no jobs and both of its nodes, before the test and after it."""
+    """The cluster, without jobs and with both of its nodes, before and after the test."""
     yield cluster
     cluster.cancel_all()
 
@@ -69,7 +69,7 @@ def submit(slurm, examples, settings):
 
 @pytest.fixture
 def push(client):
-    """Save tokens, each with the command that it stands for."""
+    """Save one token for each command."""
 
     def push(*commands, **fields):
         tokens = [make_token(number, input=command, **fields) for number, command in enumerate(commands)]
@@ -80,12 +80,12 @@ def push(client):
 
 @pytest.fixture
 def started(tmp_path):
-    """The file in which tasks note that they began, most of them their process ids."""
+    """The file in which tasks record that they started, most of them with their process id."""
     return tmp_path / "started"
 
 
 def wait_for_states(client, seconds=30.0, **states):
-    """Return once so many tokens are in these states."""
+    """Return once these numbers of tokens are in these states."""
     wait_for(lambda: states.items() <= count_states(client).items(), seconds)
 
 
@@ -98,7 +98,7 @@ def outcomes(client, token_id="token_0"):
 
 
 def pids(file):
-    """Return the process ids that tasks have noted in a file, one a line."""
+    """Return the process ids that tasks have written to a file, one per line."""
     return [int(line) for line in file.read_text().split()] if file.exists() else []
 
 
@@ -113,7 +113,7 @@ class TestArray:
         assert slurm.wait_for_end(job) == {f"{job}_{task}": "COMPLETED" for task in (1, 2, 3)}
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 12, "error": 1}
 
-    def test_tokens_say_which_job_had_them(self, slurm, submit, push, client):
+    def test_tokens_record_the_job_that_processed_them(self, slurm, submit, push, client):
         push(*["sleep 1"] * 4)
         job = submit()
         slurm.wait_for_end(job)
@@ -123,7 +123,7 @@ class TestArray:
         assert attempt["host"] == client.get("token_0")["hostname"]
 
     def test_from_any_folder_with_options_on_the_command_line(self, slurm, submit, push, client, examples, tmp_path):
-        """The tokens of a view of its own, each in a folder of its own below $TMPDIR."""
+        """The tokens come from a custom view, and each has its own folder below $TMPDIR."""
         scratch, elsewhere = tmp_path / "scratch", tmp_path / "else where"
         scratch.mkdir()
         elsewhere.mkdir()
@@ -148,7 +148,7 @@ class TestArray:
 
 
 class TestEnds:
-    """What is at work when a pilot is ended goes back into the pool, and does not count as a failure."""
+    """The token of a pilot that is ended goes back into the pool, and does not count as a failure."""
 
     TASK = "echo $$ >> {file}; sleep 60"
 
@@ -167,7 +167,7 @@ class TestEnds:
         assert outcomes(client) == ["stopped"]
         assert attempts(client)[0]["job_id"] == f"{job}_1"
 
-    def test_another_pilot_takes_what_a_cancelled_one_has_put_back(self, slurm, submit, push, client, started):
+    def test_another_pilot_takes_the_token_of_a_cancelled_one(self, slurm, submit, push, client, started):
         push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 2 ] || sleep 60", self.TASK.format(file=started))
         job = submit(options=("--array=1-2",))
         wait_for(lambda: len(pids(started)) == 2)
@@ -180,8 +180,8 @@ class TestEnds:
         assert outcomes(client) == ["stopped", "done"]
         assert attempts(client)[1]["job_id"] == f"{second}_7"
 
-    def test_the_end_of_its_time(self, slurm, submit, push, client, started):
-        """Slurm looks at its limits every half a minute."""
+    def test_the_time_limit(self, slurm, submit, push, client, started):
+        """Slurm checks its limits every 30 seconds."""
         push(self.TASK.format(file=started))
         job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@30"))
         wait_for(lambda: pids(started))
@@ -196,16 +196,16 @@ class TestEnds:
         slurm.run("scontrol", "requeue", job)
         wait_for_states(client, 15, todo=1)
         assert not any(is_alive(pid) for pid in pids(started))
-        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # it would wait for two minutes
+        slurm.run("scontrol", "update", f"JobId={job}", "StartTime=now")  # otherwise it waits for two minutes
         assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
         assert outcomes(client) == ["stopped", "done"]
         assert count_states(client)["done"] == 1
 
 
-class TestItsTime:
+class TestWalltime:
     """Slurm tells a pilot when its job must end."""
 
-    def test_no_token_is_taken_that_could_not_end_before(self, slurm, submit, client, examples):
+    def test_a_token_that_cannot_end_in_time_is_not_taken(self, slurm, submit, client, examples):
         walltimes = {0: 3600, 1: 1, 2: 3600, 3: 1}
         tokens = [make_token(number, input="true", walltime=seconds) for number, seconds in walltimes.items()]
         assert all(client.save_documents(tokens))
@@ -215,8 +215,8 @@ class TestItsTime:
         assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
         assert "Processed 2 tokens" in output(examples)
 
-    def test_a_task_of_an_array_asks_for_its_own_time(self, slurm, tmp_path):
-        """It is the one that has the id of the whole array, and others wait that may run longer."""
+    def test_a_task_of_an_array_asks_for_its_own_end(self, slurm, tmp_path):
+        """This task has the job id of the whole array, while tasks with a longer limit are pending."""
         script = tmp_path / "job.sh"
         told = "import picas.batch; print(picas.batch.job_end().seconds)"
         script.write_text(f"#!/bin/bash\n{sys.executable} -c '{told}' > {tmp_path}/$SLURM_JOB_ID\n")
@@ -232,7 +232,7 @@ class TestItsTime:
 class TestResources:
     """Slurm tells a pilot what its job was granted."""
 
-    def test_slots_are_filled_with_what_fits(self, slurm, submit, client, examples, started):
+    def test_slots_take_the_tokens_that_fit(self, slurm, submit, client, examples, started):
         needs = [{"cores": 3}, {}, {}, {"cores": 4}, {"memory": 501}, {"memory": 500}, {"gpus": 1}]
         command = f"echo begin $PICAS_TOKEN_ID >> {started}; sleep 1; echo end >> {started}"
         assert all(
@@ -245,12 +245,12 @@ class TestResources:
         assert "needs more than this pilot has (3 cores, 500 MB)" in output(examples)
         events = started.read_text().splitlines()
         alone = events.index("begin token_0")
-        assert events[alone + 1] == "end"  # nothing beside it
+        assert events[alone + 1] == "end"  # nothing runs next to it
         assert any(one.startswith("begin") and two.startswith("begin") for one, two in zip(events, events[1:]))
 
 
 class TestAutopilot:
-    """It starts pilots by itself: run_autopilot.py as a person or cron runs it."""
+    """run_autopilot.py starts pilots, as a person or cron runs it."""
 
     @pytest.fixture
     def autopilot(self, settings, examples):
@@ -263,7 +263,7 @@ class TestAutopilot:
 
         return autopilot
 
-    def test_pilots_come_and_drain_the_pool(self, slurm, autopilot, push, client):
+    def test_submits_pilots_that_drain_the_pool(self, slurm, autopilot, push, client):
         push(*["sleep 2"] * 5)
         table = "[quick]\nscript = slurm-example.sh\nmax_pilots = 2\ntokens = 2\noptions = --time=5\n"
         said = autopilot("--dry-run", table=table)
@@ -279,15 +279,15 @@ class TestAutopilot:
         assert count_states(client)["done"] == 5
         assert "0 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: that is enough" in autopilot().stdout
 
-    def test_what_slurm_refuses_is_said_in_a_line(self, slurm, autopilot, push):
+    def test_prints_the_error_of_slurm_in_one_line(self, slurm, autopilot, push):
         push("true")
         said = autopilot(table="[a]\nscript = slurm-example.sh\noptions = --partition=none\n")
         assert said.returncode == 1
         assert said.stdout.count("\n") == 1
         assert "invalid partition specified: none" in said.stdout
 
-    def test_pilots_that_have_nothing_to_do_are_enough(self, slurm, autopilot, push, client, settings, examples):
-        """One token waits, since it may be taken later only, and a pilot waits for it."""
+    def test_submits_nothing_while_a_pilot_is_idle(self, slurm, autopilot, push, client, settings, examples):
+        """The only token is postponed, and a pilot waits for it."""
         push("true", not_before=time.time() + 600)
         slurm.submit(
             "slurm-example.sh",
@@ -301,14 +301,14 @@ class TestAutopilot:
 
 
 class TestDeadNodes:
-    """Slurm starts the job anew on the other node."""
+    """Slurm requeues the job, which then starts on the other node."""
 
     @pytest.fixture
     def slurm(self):
         with Slurm() as slurm:
             yield slurm
 
-    def test_the_next_pilot_takes_what_a_dead_node_had(self, slurm, submit, push, client, started):
+    def test_another_pilot_takes_the_token_of_a_dead_node(self, slurm, submit, push, client, started):
         push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 1 ] || sleep 60", *["sleep 5"] * 3)
         job = submit(options=("--array=1", "--nodelist=n1"))
         wait_for(lambda: pids(started))
@@ -320,8 +320,8 @@ class TestDeadNodes:
         assert count_states(client)["done"] == 4
         assert job != other
 
-    def test_two_copies_of_a_job_have_no_token_in_common(self, slurm, submit, push, client, started):
-        """A node that Slurm takes for dead, while its pilot lives on."""
+    def test_two_copies_of_a_job_never_share_a_token(self, slurm, submit, push, client, started):
+        """Slurm takes a node for dead whose pilot is still alive."""
         tasks = 6
         push(*[f"echo $PICAS_TOKEN_ID >> {started}; sleep 6"] * tasks)
         job = submit(options=("--array=1", "--nodelist=n1"))

@@ -1,4 +1,4 @@
-"""The pilot's loop: what is called when, what becomes of tokens, and what a pilot survives."""
+"""The pilot's loop: the order of calls, the outcomes of tokens, and the faults that a pilot survives."""
 
 import subprocess
 import threading
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 
 class Recorder(RunActor):
-    """Notes the order of the calls; `work` is what it does with each token."""
+    """An actor that records the order of its calls and passes each token to `work`."""
 
     def __init__(self, db, work=lambda task: None, **options):
         super().__init__(db, **{"grace": 0.5, **options})
@@ -70,20 +70,20 @@ ONE_TOKEN = ["prepare_run", "process_task", "cleanup_run"]
 
 
 def calls_of(tokens):
-    """Return the calls of a run that processed so many tokens."""
+    """Return the calls of a run that processed this number of tokens."""
     one = [name for name in ONE_TOKEN if name in vars(Recorder)]
     return ["prepare_env", *one * tokens, "cleanup_env"]
 
 
 @pytest.fixture(params=["saved alone", "saved with the next lock"])
 def both_ways(request, monkeypatch):
-    """A token is saved by itself if the actor has a `cleanup_run`, else in the request that locks the next one."""
+    """Save tokens in both ways: alone if the actor has a `cleanup_run`, else with the lock of the next one."""
     if request.param == "saved with the next lock":
         monkeypatch.delattr(Recorder, "cleanup_run")
 
 
 class TestHooks:
-    def test_are_called_in_order_and_as_often_as_they_should(self, client, push):
+    def test_are_called_in_order_and_the_right_number_of_times(self, client, push):
         push(3)
         actor = work_on(client, lambda task: None)
         assert actor.calls == ["prepare_env", *ONE_TOKEN * 3, "cleanup_env"]
@@ -107,7 +107,7 @@ class TestHooks:
         assert seen == [("prepare", "locked"), ("cleanup", "error")]
         assert state_of(client.get("token_0")) == "todo"
 
-    def test_prepare_run_that_raises_counts_against_the_token(self, client, push):
+    def test_an_error_in_prepare_run_counts_against_the_token(self, client, push):
         push(2)
         actor = Recorder(client)
         actor.raising["prepare_run"] = OSError("no disk")
@@ -116,7 +116,7 @@ class TestHooks:
         assert count_states(client)["error"] == 2
         assert "OSError: no disk" in client.get("token_0")["error"][0]["message"]
 
-    def test_cleanup_run_that_raises_leaves_the_result_and_is_noted(self, client, push):
+    def test_an_error_in_cleanup_run_is_noted_and_leaves_the_result(self, client, push):
         push(2)
         actor = Recorder(client)
         actor.raising["cleanup_run"] = OSError("no disk")
@@ -133,7 +133,7 @@ class TestHooks:
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"], len(token["error"])) == ("todo", 1, 1)
 
-    def test_prepare_env_that_raises_ends_the_run_without_more(self, client, push):
+    def test_an_error_in_prepare_env_ends_the_run_at_once(self, client, push):
         push(1)
         actor = Recorder(client)
         actor.raising["prepare_env"] = OSError("no disk")
@@ -142,14 +142,14 @@ class TestHooks:
         assert actor.calls == ["prepare_env"]
         assert count_states(client)["todo"] == 1
 
-    def test_cleanup_env_that_raises_is_told_once(self, client):
+    def test_an_error_in_cleanup_env_is_raised_once(self, client):
         actor = Recorder(client)
         actor.raising["cleanup_env"] = OSError("no disk")
         with pytest.raises(OSError, match="no disk"):
             actor.run()
         assert actor.calls == ["prepare_env", "cleanup_env"]
 
-    def test_cleanup_env_that_raises_does_not_hide_why_the_run_ended(self, client, push, caplog):
+    def test_an_error_in_cleanup_env_does_not_hide_why_the_run_ended(self, client, push, caplog):
         push(1)
         actor = Recorder(client)
         actor.raising["cleanup_env"] = OSError("no disk")
@@ -158,18 +158,18 @@ class TestHooks:
         assert actor.calls[-1] == "cleanup_env"
         assert "no disk" in caplog.text
 
-    def test_a_stop_function_that_raises_ends_the_run_and_leaves_no_token_locked(self, client, push):
+    def test_an_error_in_the_stop_function_ends_the_run_and_leaves_no_token_locked(self, client, push):
         push(2)
         with pytest.raises(ZeroDivisionError):
             work_on(client, lambda task: None, stop_function=lambda: 1 // 0)
         assert count_states(client) == {"todo": 1, "locked": 0, "done": 1, "error": 0}
 
-    def test_process_task_has_to_be_written(self, client, push):
+    def test_process_task_must_be_implemented(self, client, push):
         push(1)
         Actor(client).run()
         assert "NotImplementedError" in client.get("token_0")["error"][0]["message"]
 
-    def test_current_task_is_the_token_at_work_and_none_at_the_end(self, client, push):
+    def test_current_task_is_the_token_at_work_and_none_after_the_run(self, client, push):
         push(2)
         seen = []
 
@@ -185,13 +185,13 @@ class TestHooks:
 
 
 class TestSaving:
-    """A token is saved in the request that locks the next one, unless somebody is to see it saved first."""
+    """A token is saved in the request that locks the next one, unless user code must see it saved first."""
 
     ONE_BY_ONE = (["token_0"], "token_0", ["token_1"], "token_1", ["token_2"], "token_2")
 
     @pytest.fixture
     def sent(self, client, push, monkeypatch):
-        """What a pilot sends while it works on three tokens: the ids in each request, in a list if it may hold more."""
+        """The ids in each request of a pilot that works on three tokens; a bulk request is a list."""
         push(3)
         sent = []
         write, save = client.write_documents, client.save
@@ -213,22 +213,22 @@ class TestSaving:
         monkeypatch.delattr(Recorder, "cleanup_run")
         return Recorder(client)
 
-    def test_with_the_lock_of_the_next(self, client, sent, plain):
+    def test_together_with_the_lock_of_the_next_token(self, client, sent, plain):
         plain.run()
         assert sent == [["token_0"], ["token_0", "token_1"], ["token_1", "token_2"], ["token_2"]]
         assert count_states(client)["done"] == 3
 
-    def test_a_failed_one_is_free_again_by_then(self, client, sent, plain):
+    def test_a_failed_token_is_freed_in_the_same_request(self, client, sent, plain):
         plain.raising["process_task"] = OSError("no disk")
         plain.run(max_scrub=1, max_tasks=4)
         assert sent == [["token_0"], ["token_0", "token_1"], ["token_1", "token_2"], ["token_2", "token_0"], "token_0"]
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 1}
 
-    def test_alone_if_none_is_to_come(self, sent, plain):
+    def test_alone_if_no_token_follows(self, sent, plain):
         plain.run(max_tasks=2)
         assert sent == [["token_0"], ["token_0", "token_1"], "token_1"]
 
-    def test_alone_before_a_cleanup_run_of_the_user_s_own(self, client, sent):
+    def test_alone_before_a_custom_cleanup_run(self, client, sent):
         Recorder(client).run()
         assert tuple(sent) == self.ONE_BY_ONE
 
@@ -238,7 +238,7 @@ class TestSaving:
         assert seen == ["done"] * 3
         assert tuple(sent) == self.ONE_BY_ONE
 
-    def test_alone_with_an_iterator_that_claims_in_its_own_way(self, client, sent, plain):
+    def test_alone_with_an_iterator_that_overrides_claim_task(self, client, sent, plain):
         class Own(TaskViewIterator):
             def claim_task(self):
                 return super().claim_task()
@@ -247,7 +247,7 @@ class TestSaving:
         plain.run()
         assert tuple(sent) == self.ONE_BY_ONE
 
-    def test_alone_in_another_pool_than_that_of_the_iterator(self, client, sent, plain):
+    def test_alone_if_the_iterator_uses_another_pool(self, client, sent, plain):
         plain.iterator = TaskViewIterator(client.copy(), "todo")
         plain.run()
         assert sent == ["token_0", "token_1", "token_2"]
@@ -255,7 +255,7 @@ class TestSaving:
 
 @pytest.mark.usefixtures("both_ways")
 class TestOutcome:
-    def test_done_and_what_is_noted_of_the_attempt(self, client, push):
+    def test_done_with_a_record_of_the_attempt(self, client, push):
         push(1)
         actor = work_on(client, lambda task: task.update({"output": "x"}))
         token = client.get("token_0")
@@ -288,7 +288,7 @@ class TestOutcome:
         "error",
         [SystemExit(0), SystemExit("bye"), GeneratorExit(), BaseException("odd"), RecursionError(), MemoryError()],
     )
-    def test_whatever_is_raised_counts_against_the_token_and_the_pilot_goes_on(self, client, push, error):
+    def test_any_exception_counts_against_the_token_and_the_pilot_goes_on(self, client, push, error):
         push(2)
         actor = Recorder(client)
         actor.raising["process_task"] = error
@@ -309,7 +309,7 @@ class TestOutcome:
         assert state_of(client.get("token_0")) == "error"
 
     def test_keyboard_interrupt_ends_the_run_and_puts_the_token_back(self, client, push):
-        """Raised by the code itself: the signal has a handler of its own."""
+        """The user's code raises it; the signal has its own handler."""
         push(2)
         actor = Recorder(client)
         actor.raising["process_task"] = KeyboardInterrupt()
@@ -319,7 +319,7 @@ class TestOutcome:
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
 
     def test_the_exit_code_of_an_earlier_attempt_does_not_count(self, client, push):
-        """Older clients leave it when they put a token back."""
+        """Older clients leave it on the token when they put it back."""
         push(1, exit_code=3)
         work_on(client, lambda task: None)
         assert client.get("token_0")["exit_code"] == 0
@@ -340,7 +340,7 @@ class TestAutoClose:
         Recorder(client, lambda task: 1 // 0, auto_close=False).run()
         assert state_of(client.get("token_0")) == "error"
 
-    def test_on_leaves_a_token_alone_that_the_code_closed(self, client, push):
+    def test_on_does_not_change_a_token_that_the_code_closed(self, client, push):
         push(1)
 
         def work(task):
@@ -358,7 +358,7 @@ class TestAutoClose:
 
 @pytest.mark.usefixtures("both_ways")
 class TestTokensOfAllKinds:
-    def test_fields_that_are_missing_or_odd_end_no_pilot(self, client):
+    def test_missing_and_odd_fields_do_not_end_the_pilot(self, client):
         odd = [
             {"scrub_count": None},
             {"scrub_count": "two"},
@@ -374,31 +374,31 @@ class TestTokensOfAllKinds:
         client.save({"_id": "bare", "type": "token", "lock": 0, "done": 0})
         actor = Recorder(client, lambda task: 1 // 0)
         actor.run(max_scrub=1, max_tasks=20)
-        # Each fails, and each is tried again as often as its scrub_count allows.
+        # Each token fails, and is retried as often as its scrub_count allows.
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 0, "error": 10}
         assert actor.calls.count("process_task") == 20
         assert client.get("token_1")["scrub_count"] == 1
 
-    def test_odd_ones_can_be_done_too(self, client):
+    def test_tokens_with_odd_fields_can_be_done(self, client):
         odd = [{"lock": "0", "done": "0"}, {"lock": False, "done": ""}, {"exit_code": None}]
         client.save_documents([make_token(number, **fields) for number, fields in enumerate(odd)])
         work_on(client, lambda task: None, max_token_time=NEVER)
         assert count_states(client)["done"] == 3
 
     @pytest.mark.parametrize("fields", [{"done": "gone"}, {"_id": "other"}, {"lock": None}, {"attempts": 7}], ids=str)
-    def test_code_that_spoils_its_token_ends_no_pilot(self, client, push, fields):
+    def test_code_that_corrupts_its_token_does_not_end_the_pilot(self, client, push, fields):
         push(2)
         actor = work_on(client, lambda task: task.update(fields))
         assert actor.calls == calls_of(2)
         assert client.get("token_0")["attempts"]
 
-    def test_code_that_empties_its_token_ends_no_pilot(self, client, push):
+    def test_code_that_empties_its_token_does_not_end_the_pilot(self, client, push):
         push(2)
         actor = work_on(client, lambda task: task.value.clear())
         assert actor.calls == calls_of(2)
-        assert client.doc_count() == 3  # nothing was saved under an id of its own
+        assert client.doc_count() == 3  # nothing was saved under a new id
 
-    def test_values_that_json_cannot_hold_are_described(self, client, push):
+    def test_values_that_json_cannot_hold_are_saved_as_text(self, client, push):
         push(1)
         work_on(client, lambda task: task.update({"output": {"raw": b"\xff"}}))
         token = client.get("token_0")
@@ -407,8 +407,8 @@ class TestTokensOfAllKinds:
 
 
 @pytest.mark.usefixtures("both_ways")
-class TestOthersMeanwhile:
-    def test_a_person_s_edit_stays(self, client, push):
+class TestChangesByOthers:
+    def test_a_person_s_edit_is_kept(self, client, push):
         push(1)
         rival = client.copy()
 
@@ -422,14 +422,14 @@ class TestOthersMeanwhile:
         token = client.get("token_0")
         assert (token["comment"], token["output"], state_of(token)) == ("important", "ours", "done")
 
-    def test_a_token_that_was_deleted_does_not_come_back_and_its_result_is_kept(self, client, push, spool):
+    def test_a_deleted_token_stays_deleted_and_its_result_is_kept(self, client, push, spool):
         push(2)
         actor = work_on(client, lambda task: client.copy().delete(client.get(task.id)))
         assert client.doc_count() == 1
         assert len(spool()) == 2
         assert actor.calls == calls_of(2)
 
-    def test_a_lock_that_was_lost_overwrites_nothing_and_the_run_goes_on(self, client, push, spool):
+    def test_a_pilot_that_lost_its_lock_overwrites_nothing_and_goes_on(self, client, push, spool):
         push(2)
 
         def work(task):
@@ -452,7 +452,7 @@ class TestOthersMeanwhile:
         work_on(client, work, max_scrub=3, max_tasks=1)
         assert client.get("token_0")["claim"]["pilot"] == "another pilot"
 
-    def test_a_token_that_was_reset_right_after_it_failed_is_not_scrubbed_as_well(self, client, push, spool):
+    def test_a_token_that_was_reset_after_it_failed_is_not_scrubbed_too(self, client, push, spool):
         push(1)
 
         class Rival(Recorder):
@@ -462,12 +462,12 @@ class TestOthersMeanwhile:
         Rival(client, lambda task: 1 // 0).run(max_scrub=3, max_tasks=1)
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"]) == ("todo", 0)
-        assert spool() == []  # the result was saved: there is nothing to keep
+        assert spool() == []  # the result was saved, so there is nothing to keep
 
 
 @pytest.mark.usefixtures("both_ways")
-class TestCodeThatSavesItself:
-    def test_closed_and_saved(self, client, push, spool):
+class TestCodeThatSavesItsToken:
+    def test_after_closing_it(self, client, push, spool):
         push(1)
 
         def work(task):
@@ -478,7 +478,7 @@ class TestCodeThatSavesItself:
         assert state_of(client.get("token_0")) == "done"
         assert spool() == []
 
-    def test_saved_on_the_way(self, client, push, spool):
+    def test_while_it_works(self, client, push, spool):
         push(1)
 
         def work(task):
@@ -491,7 +491,7 @@ class TestCodeThatSavesItself:
         assert (token["progress"], state_of(token)) == (100, "done")
         assert spool() == []
 
-    def test_saved_through_a_copy_of_its_own(self, client, push, spool):
+    def test_through_a_second_copy(self, client, push, spool):
         push(1)
 
         def work(task):
@@ -505,7 +505,7 @@ class TestCodeThatSavesItself:
         assert spool() == []
 
     @pytest.mark.parametrize("save", [True, False])
-    def test_scrubbed_to_be_tried_again(self, client, push, save):
+    def test_after_scrubbing_it(self, client, push, save):
         push(1)
 
         def work(task):
@@ -518,14 +518,14 @@ class TestCodeThatSavesItself:
         assert (state_of(token), token["scrub_count"]) == ("todo", 1)
         assert token["attempts"][0]["outcome"] == "failed"
 
-    def test_marked_as_an_error(self, client, push):
+    def test_after_marking_it_as_an_error(self, client, push):
         push(1)
         work_on(client, lambda task: task.error("it is too hot"))
         token = client.get("token_0")
         assert state_of(token) == "error"
         assert token["error"][0]["message"] == "it is too hot"
 
-    def test_attachments_travel_with_the_token(self, client, push):
+    def test_attachments_are_saved_with_the_token(self, client, push):
         push(1)
         work_on(client, lambda task: task.put_attachment("logs_token_0.out", b"\xff\x00"))
         assert client.get("token_0").get_attachment("logs_token_0.out", client)["data"] == b"\xff\x00"
@@ -533,7 +533,7 @@ class TestCodeThatSavesItself:
 
 @pytest.mark.usefixtures("both_ways")
 class TestScrubbing:
-    def test_a_token_that_fails_is_tried_as_often_as_allowed(self, client, push):
+    def test_a_token_that_fails_is_retried_max_scrub_times(self, client, push):
         push(1)
         actor = work_on(client, lambda task: 1 // 0, max_scrub=2)
         token = client.get("token_0")
@@ -545,14 +545,14 @@ class TestScrubbing:
         push(1, scrub_count=2)
         assert work_on(client, lambda task: 1 // 0, max_scrub=2).calls.count("process_task") == 1
 
-    def test_one_that_goes_well_in_the_end_is_done(self, client, push):
+    def test_a_token_that_succeeds_on_a_retry_is_done(self, client, push):
         push(1)
         tries = []
         work_on(client, lambda task: tries.append(1) or task.update({"exit_code": 3 - len(tries)}), max_scrub=5)
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"], token["exit_code"]) == ("done", 2, 0)
 
-    def test_without_max_scrub_a_failed_one_stays_in_error(self, client, push):
+    def test_without_max_scrub_a_failed_token_stays_in_error(self, client, push):
         push(1)
         work_on(client, lambda task: 1 // 0)
         assert client.get("token_0")["scrub_count"] == 0
@@ -560,7 +560,7 @@ class TestScrubbing:
 
 @pytest.mark.usefixtures("both_ways")
 class TestStopConditions:
-    def test_max_tasks_counts_this_call(self, client, push):
+    def test_max_tasks_counts_the_tokens_of_this_call(self, client, push):
         push(5)
         actor = Recorder(client)
         actor.run(max_tasks=2)
@@ -568,7 +568,7 @@ class TestStopConditions:
         assert count_states(client)["done"] == 4
         assert actor.tasks_processed == 4
 
-    def test_max_tasks_counts_failed_ones_too(self, client, push):
+    def test_max_tasks_counts_failed_tokens_too(self, client, push):
         push(3)
         work_on(client, lambda task: 1 // 0, max_tasks=2)
         assert count_states(client)["error"] == 2
@@ -602,7 +602,7 @@ class TestStopConditions:
         assert 0.3 <= time.monotonic() - began < 10
         assert actor.calls == ["prepare_env", "cleanup_env"]
 
-    def test_an_endless_iterator_is_idle_again_after_a_run_with_a_time(self, client, push):
+    def test_an_endless_iterator_waits_again_after_a_run_with_max_total_time(self, client, push):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=0.01)
         actor = Recorder(client, iterator=iterator)
         actor.run(max_total_time=0.05)
@@ -611,7 +611,7 @@ class TestStopConditions:
         actor.run(max_tasks=1)
         assert count_states(client)["done"] == 1
 
-    def test_no_token_is_started_that_cannot_end_in_time(self, client, push):
+    def test_a_token_that_cannot_end_in_time_is_not_started(self, client, push):
         push(2)
         actor = work_on(client, lambda task: None, max_token_time=100, max_total_time=50)
         assert actor.calls == ["prepare_env", "cleanup_env"]
@@ -634,7 +634,7 @@ class TestStopConditions:
         assert (state_of(token), token["scrub_count"]) == ("todo", 0)
         assert token["attempts"][0]["outcome"] == "stopped"
 
-    def test_an_iterator_of_the_user_s_own_may_be_any(self, client, push):
+    def test_any_iterable_can_be_the_iterator(self, client, push):
         tokens = push(2)
         actor = Recorder(client, iterator=[client.save(token.lock()) for token in tokens])
         actor.run()
@@ -643,7 +643,7 @@ class TestStopConditions:
 
 @pytest.mark.timing
 class TestTimeOut:
-    """Each works in the main thread and outside it."""
+    """Each test runs in the main thread and in another thread."""
 
     @pytest.fixture(params=["main thread", "other thread"])
     def run(self, request):
@@ -667,7 +667,7 @@ class TestTimeOut:
         assert "time-out" in token["error"][-1]["message"]
         return token
 
-    def test_a_child_is_ended_with_all_its_group(self, client, push, run, tmp_path):
+    def test_a_child_is_ended_with_its_whole_group(self, client, push, run, tmp_path):
         push(2)
 
         def work(task):
@@ -689,7 +689,7 @@ class TestTimeOut:
         assert (tmp_path / "saved").exists()
         assert self.assert_timed_out(client)["exit_code"] == 7
 
-    def test_a_child_that_ends_well_because_it_was_told_to_is_a_time_out_all_the_same(self, client, push, run):
+    def test_a_child_that_exits_with_0_when_it_is_terminated_is_still_a_time_out(self, client, push, run):
         push(1)
         script = "trap 'exit 0' TERM; while true; do sleep 0.05; done"
         run(
@@ -698,7 +698,7 @@ class TestTimeOut:
         )
         assert self.assert_timed_out(client)["exit_code"] == 99
 
-    def test_a_popen_of_the_user_s_own_is_ended(self, client, push, run):
+    def test_a_popen_in_self_subprocess_is_ended(self, client, push, run):
         push(1)
 
         def work(task):
@@ -734,7 +734,7 @@ class TestTimeOut:
         run(Recorder(client, work), max_token_time=0.2)
         self.assert_timed_out(client)
 
-    def test_python_code_that_swallows_everything_once(self, client, push, run):
+    def test_python_code_that_swallows_the_first_interruption(self, client, push, run):
         push(1)
 
         def work(task):
@@ -748,7 +748,7 @@ class TestTimeOut:
         run(Recorder(client, work), max_token_time=0.2)
         assert self.assert_timed_out(client)["exit_code"] == 99
 
-    def test_code_that_goes_on_with_another_child_is_ended_all_the_same(self, client, push, run, monkeypatch):
+    def test_code_that_starts_another_child_is_ended_too(self, client, push, run, monkeypatch):
         monkeypatch.setattr(interrupts, "SETTLE", 0.1)
         push(1)
 
@@ -768,7 +768,7 @@ class TestTimeOut:
         assert (token["scrub_count"], len(token["attempts"])) == (1, 2)
 
     @pytest.mark.parametrize("auto_close", [True, False])
-    def test_finished_work_is_no_error_even_if_the_time_is_up_meanwhile(self, client, push, run, auto_close):
+    def test_work_that_was_closed_before_the_time_out_is_done(self, client, push, run, auto_close):
         push(1)
 
         def work(task):
@@ -779,7 +779,7 @@ class TestTimeOut:
         run(Recorder(client, work, grace=20, auto_close=auto_close), max_token_time=0.1)
         assert state_of(client.get("token_0")) == "done"
 
-    def test_a_result_stands_even_if_its_code_goes_on_without_end(self, client, push, run):
+    def test_a_result_is_kept_even_if_the_code_never_ends(self, client, push, run):
         push(1)
 
         def work(task):
@@ -798,7 +798,7 @@ class TestTimeOut:
         run(Recorder(client, lambda task: task.update({"exit_code": execute(["true"])[1]})), max_token_time=NEVER)
         assert count_states(client)["done"] == 5
 
-    def test_work_that_ends_just_about_in_time_is_either_done_or_timed_out(self, client, push, run):
+    def test_work_that_ends_close_to_the_limit_is_either_done_or_timed_out(self, client, push, run):
         push(12)
 
         def work(task):
@@ -814,7 +814,7 @@ class TestTimeOut:
             token = client.get(f"token_{number}")
             assert (token["attempts"][0]["outcome"] == "time-out") == (state_of(token) == "error")
 
-    def test_the_children_of_another_actor_live_on(self, client, push, tmp_path):
+    def test_the_children_of_another_actor_are_not_ended(self, client, push, tmp_path):
         """Two actors in two threads of one process."""
         push(1)
         client.save(make_token(7, _id="other"))
@@ -866,7 +866,7 @@ class TestOutages:
         Closing(far).run()
         assert count_states(client)["done"] == 3
 
-    def test_one_that_lasts_while_claiming_ends_the_run(self, client, far, gate, push):
+    def test_a_long_one_while_claiming_ends_the_run(self, client, far, gate, push):
         push(1)
         actor = Recorder(far, max_outage=0.2)
         gate.close()
@@ -876,7 +876,7 @@ class TestOutages:
         assert actor.calls == ["prepare_env", "cleanup_env"]
         assert count_states(client)["todo"] == 1
 
-    def test_one_that_lasts_while_saving_costs_no_result(self, client, far, gate, push, spool, caplog):
+    def test_a_long_one_while_saving_loses_no_result(self, client, far, gate, push, spool, caplog):
         push(1)
         actor = Recorder(far, lambda task: gate.close(), max_outage=0.2)
         with pytest.raises(PicasError):
@@ -887,30 +887,28 @@ class TestOutages:
         assert sum(record.levelname == "ERROR" for record in caplog.records) == 1
         assert state_of(client.get("token_0")) == "locked"
 
-    def test_the_folder_for_such_results_can_be_given(self, far, gate, push, tmp_path):
+    def test_the_folder_for_such_results_can_be_chosen(self, far, gate, push, tmp_path):
         push(1)
         with pytest.raises(PicasError):
             Recorder(far, lambda task: gate.close(), max_outage=0.1, spool_folder=tmp_path / "mine").run()
         gate.open()
         assert len(list((tmp_path / "mine").glob("*.json"))) == 1
 
-    def test_while_claiming_max_total_time_ends_the_run_without_an_error(self, far, gate):
+    def test_while_claiming_ends_without_an_error_at_max_total_time(self, far, gate):
         gate.close()
         actor = Recorder(far)
         actor.run(max_total_time=0.2)
         gate.open()
         assert actor.calls == ["prepare_env", "cleanup_env"]
 
-    def test_a_lock_whose_answer_was_lost_at_the_very_end_of_the_run_is_taken_back(
-        self, client, location, push, monkeypatch
-    ):
+    def test_a_lock_whose_response_is_lost_at_the_end_of_the_run_is_released(self, client, location, push, monkeypatch):
         push(1)
         monkeypatch.setattr(outages, "FIRST_PAUSE", NEVER)
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             far.server.resource.session.retry_pauses = ()
             proxy.fail("POST", "_bulk_docs", CUT, after=True)
-            proxy.fail("GET", "token_0", CUT, times=2)  # by the look-up at once, and by that when the time is over
+            proxy.fail("GET", "token_0", CUT, times=2)  # the immediate look-up, and the one at the end
             actor = Recorder(far)
             actor.run(max_total_time=0.3)
             assert (proxy.count("POST", "_bulk_docs"), proxy.count("PUT", "token_0")) == (1, 1)  # locked, and put back
@@ -918,8 +916,8 @@ class TestOutages:
         token = client.get("token_0")
         assert (state_of(token), token["attempts"][0]["outcome"]) == ("todo", "stopped")
 
-    def test_one_that_was_locked_so_beside_the_token_at_work_is_taken_back_as_well(self, client, push):
-        """A run with several slots can leave more such locks to the next run than that wants at a time."""
+    def test_other_such_locks_are_released_with_the_token_at_work(self, client, push):
+        """A run with several slots can leave more such locks than the next run claims at a time."""
         push(2)
         actor = Recorder(client)
         theirs = [Task(client.get(f"token_{number}")).lock(actor._picas.pilot.id) for number in range(2)]
@@ -930,7 +928,7 @@ class TestOutages:
             actor.run()
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
 
-    def test_if_that_cannot_be_told_any_more_the_pilot_says_so(self, client, location, push, monkeypatch, caplog):
+    def test_a_lock_that_cannot_be_looked_up_is_logged(self, client, location, push, monkeypatch, caplog):
         push(1)
         monkeypatch.setattr(outages, "FIRST_PAUSE", NEVER)
         with FaultProxy(location.url) as proxy:
@@ -942,7 +940,7 @@ class TestOutages:
             actor.run(max_total_time=0.3)
         assert f"may have stayed locked by this pilot, {actor._picas.pilot.id}" in caplog.text
 
-    def test_reconnect_goes_on_with_new_connections(self, client, push):
+    def test_reconnect_continues_with_new_connections(self, client, push):
         push(2)
         actor = Recorder(client, lambda task: actor.reconnect())
         actor.run()
@@ -951,20 +949,20 @@ class TestOutages:
         assert count_states(client)["done"] == 2
 
 
-class TestRefusals:
-    def test_a_missing_view_is_told(self, client):
+class TestErrors:
+    def test_a_missing_view_is_an_error(self, client):
         with pytest.raises(ResourceNotFound):
             Recorder(client, view="nope").run()
 
-    def test_a_wrong_password_is_told_after_a_while(self, client, push):
+    def test_a_wrong_password_is_an_error_after_max_outage(self, client, push):
         push(1)
         other = client.copy()
-        # A name of its own: CouchDB locks an account out after some wrong passwords.
+        # A unique name, since CouchDB locks an account out after a few wrong passwords.
         other.db.resource.credentials = (f"user_{uuid4().hex}", "wrong")
         with pytest.raises(Unauthorized):
             Recorder(other, max_outage=0.1).run()
 
-    def test_no_database_is_told_at_once(self):
+    def test_a_missing_database_is_an_error_at_once(self):
         with pytest.raises(ValueError, match="database"):
             RunActor(None)
 
@@ -986,7 +984,7 @@ class TestConstruction:
         Actor(client).token_reset_values.append(1)
         assert Actor(client).token_reset_values == [0, 0]
 
-    def test_a_pilot_tells_of_itself(self, client, push, monkeypatch):
+    def test_a_pilot_describes_itself(self, client, push, monkeypatch):
         monkeypatch.setenv("SLURM_JOB_ID", "77")
         push(1)
         actor = work_on(client, lambda task: None)
@@ -995,7 +993,7 @@ class TestConstruction:
         assert description["slurm_job_id"] == "77"
         assert description["id"] == actor._picas.pilot.id
 
-    def test_every_run_is_a_pilot_of_its_own(self, client):
+    def test_every_run_is_a_new_pilot(self, client):
         assert Pilot().id != Pilot().id
         actor = Recorder(client)
         actor.run()
@@ -1010,7 +1008,7 @@ def test_the_library_prints_nothing(client, push, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_eight_pilots_process_each_of_sixty_tokens_once_and_end_normally(client, push, environment, tmp_path):
+def test_eight_pilots_process_sixty_tokens_once_each_and_end_normally(client, push, environment, tmp_path):
     push(60)
     body = "Noting(connect()).run()"
     pilots = [PilotProcess(tmp_path / f"pilot_{number}", environment, body) for number in range(8)]

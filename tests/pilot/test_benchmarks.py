@@ -1,4 +1,4 @@
-"""The benchmarks work; how fast anything is, is not tested."""
+"""The benchmarks run; their results are not tested."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_claiming_a_share_of_a_larger_pool(measure):
     assert (row["processed"], row["distinct"]) == (10, 10)
 
 
-def test_the_bound(measure):
+def test_the_upper_bound(measure):
     (row,) = measure("bound.py", "--connections", "2", "--tokens", "20", "--repeat", "1")
     assert row["tokens/s"] > 0
 
@@ -57,8 +57,8 @@ def test_pushing(measure):
     assert all(row["tokens/s"] > 0 for row in rows)
 
 
-def test_waiting_tells_its_options():
-    """It takes a minute, for its pilots have to come to rest."""
+def test_waiting_prints_its_options():
+    """Only `--help`: a run takes a minute, since its pilots must become idle first."""
     ran = subprocess.run(
         [sys.executable, BENCHMARKS / "idle.py", "--help"], capture_output=True, text=True, timeout=60, check=False
     )

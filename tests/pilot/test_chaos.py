@@ -1,4 +1,4 @@
-"""A short chaos run: nothing is lost, nothing is done twice, nothing is left. A long one is made by hand."""
+"""A short chaos run: nothing is lost, done twice or left over. Long runs are started by hand."""
 
 from __future__ import annotations
 

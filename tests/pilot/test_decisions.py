@@ -1,6 +1,6 @@
-"""The twelve decisions of the public API: where being right wins over being as in picas 1.1. One test each.
+"""The twelve decisions of the public API: where it is corrected rather than kept as in picas 1.1. One test each.
 
-The files named beside them have the details.
+The docstrings name the files that test the details.
 """
 
 import os
@@ -29,7 +29,7 @@ def own_folder(tmp_path, monkeypatch):
 
 
 class Worker(RunActor):
-    """Does with each token what it is told."""
+    """Calls `work` for each token."""
 
     def __init__(self, db, work=lambda task: None, **options):
         super().__init__(db, **options)
@@ -39,7 +39,7 @@ class Worker(RunActor):
         self.work(task)
 
 
-def test_01_only_a_token_that_is_free_when_it_is_read_is_locked(client, push):
+def test_01_a_token_is_locked_only_if_it_is_free_when_it_is_read(client, push):
     """test_iterators.py"""
     push(2)
     client.add_view("all", "function(doc) { if (doc.type == 'token') emit(doc._id, doc._id); }")
@@ -49,7 +49,7 @@ def test_01_only_a_token_that_is_free_when_it_is_read_is_locked(client, push):
 
 
 @pytest.mark.timing
-def test_02_contention_never_raises_and_empty_answers_after_conflicts_are_asked_for_again(client, push, monkeypatch):
+def test_02_contention_never_raises_and_an_empty_view_after_conflicts_is_read_again(client, push, monkeypatch):
     """test_iterators.py"""
     push(8)
     rival, write = client.copy(), client.write_documents
@@ -70,7 +70,7 @@ def test_02_contention_never_raises_and_empty_answers_after_conflicts_are_asked_
     assert len(taken) == 8
 
 
-def test_03_a_conflict_while_saving_is_merged_or_kept_aside_and_run_goes_on(client, push, tmp_path):
+def test_03_a_conflict_while_saving_is_merged_or_spooled_and_the_run_goes_on(client, push, tmp_path):
     """test_results.py"""
     push(3)
     rival = client.copy()
@@ -79,7 +79,7 @@ def test_03_a_conflict_while_saving_is_merged_or_kept_aside_and_run_goes_on(clie
         task["output"] = "ours"
         if task.id == "token_0":  # a person edits it
             rival.save(Task({**rival.get(task.id).value, "comment": "theirs"}))
-        if task.id == "token_1":  # another pilot has it by now
+        if task.id == "token_1":  # another pilot locks it
             rival.save(Task(rival.get(task.id)).scrub().lock("another pilot"))
 
     Worker(client, work).run()
@@ -90,7 +90,7 @@ def test_03_a_conflict_while_saving_is_merged_or_kept_aside_and_run_goes_on(clie
     assert state_of(client.get("token_2")) == "done"
 
 
-def test_04_a_normal_return_is_exit_code_0_and_closed_and_whatever_is_raised_is_an_error(client, push):
+def test_04_a_normal_return_closes_with_exit_code_0_and_any_exception_is_an_error(client, push):
     """test_actors.py"""
     push(4)
 
@@ -136,9 +136,7 @@ def test_05_both_scrubs_reset_lock_done_and_exit_code_and_keep_logs(client, push
     assert token.get_attachment("logs_token_0.out", client)["data"] == b"first"
 
 
-def test_06_a_token_of_a_pilot_that_was_told_to_stop_does_not_count_against_max_scrub(
-    client, push, environment, tmp_path
-):
+def test_06_a_stop_of_the_pilot_does_not_count_against_max_scrub(client, push, environment, tmp_path):
     """test_signals.py"""
     push(1)
     pilot = PilotProcess(
@@ -161,7 +159,7 @@ Running(connect()).run(max_scrub=3)
 
 
 @pytest.mark.timing
-def test_07_max_token_time_ends_the_child_with_its_group_and_python_code_too(client, push, tmp_path):
+def test_07_max_token_time_ends_the_child_with_its_group_and_python_code(client, push, tmp_path):
     """test_actors.py, test_interrupts.py"""
     push(2)
 
@@ -194,7 +192,7 @@ def test_07_finished_work_is_never_turned_into_an_error(client, push):
     assert state_of(client.get("token_0")) == "done"
 
 
-def test_08_max_tasks_counts_this_call(client, push):
+def test_08_max_tasks_counts_the_tokens_of_this_call(client, push):
     """test_actors.py"""
     push(5)
     actor = Worker(client)
@@ -204,7 +202,7 @@ def test_08_max_tasks_counts_this_call(client, push):
 
 
 @pytest.mark.timing
-def test_08_max_total_time_wakes_an_idle_pilot_and_starts_nothing_that_cannot_end(client, push):
+def test_08_max_total_time_wakes_an_idle_pilot_and_starts_no_token_that_cannot_end(client, push):
     """test_actors.py"""
     began = time.monotonic()
     Worker(client, iterator=EndlessViewIterator(TaskViewIterator(client, "todo"), 60)).run(max_total_time=0.3)
@@ -214,7 +212,7 @@ def test_08_max_total_time_wakes_an_idle_pilot_and_starts_nothing_that_cannot_en
     assert count_states(client)["todo"] == 1
 
 
-def test_09_run_works_outside_the_main_thread_and_leaves_signals_alone(client, push):
+def test_09_run_works_outside_the_main_thread_and_does_not_touch_signals(client, push):
     """test_signals.py"""
     push(2)
     before = signal.getsignal(signal.SIGTERM)
@@ -233,7 +231,7 @@ def test_09_the_handler_ends_with_exit_code_0_or_the_chosen_one(client, options,
     assert caught.value.code == code
 
 
-def test_10_many_documents_are_saved_and_deleted_in_chunks_of_one_request(client, monkeypatch):
+def test_10_many_documents_are_saved_and_deleted_with_one_request_for_each_chunk(client, monkeypatch):
     """test_clients.py"""
     monkeypatch.setattr(writes, "BULK_DOCS", 10)
     requests = []
@@ -251,7 +249,7 @@ def test_10_many_documents_are_saved_and_deleted_in_chunks_of_one_request(client
     assert requests == [("POST", "_bulk_docs")] * 6
 
 
-def test_11_more_batch_systems_are_known_and_a_half_set_environment_does_no_harm(monkeypatch):
+def test_11_more_batch_systems_are_known_and_an_incomplete_environment_is_no_error(monkeypatch):
     """test_jobid.py"""
     for name in list(os.environ):
         if "JOB" in name or "SLURM" in name or name.startswith(("DIRAC", "LSB", "PBS", "_CONDOR")):
@@ -265,7 +263,7 @@ def test_11_more_batch_systems_are_known_and_a_half_set_environment_does_no_harm
     assert token == {"lsf_job_id": "77"}
 
 
-def test_12_an_empty_view_is_asked_once_more_before_it_is_the_end(client, monkeypatch):
+def test_12_an_empty_view_is_read_once_more_before_the_end(client, monkeypatch):
     """test_iterators.py"""
     pauses = []
 

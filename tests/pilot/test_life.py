@@ -1,4 +1,4 @@
-"""The life of a token under whatever happens to it in whatever order: it is in one state, and has one owner."""
+"""The life of a token under random events in random order: it always has one state and at most one owner."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ ANSWERS = (CUT, RESET, Reply(500, b'{"error":"unknown","reason":"a defect"}'), R
 
 
 def _revision(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the revision of a document as a field, nothing if it is new: CouchDB takes no empty one."""
+    """Return the revision of a document as a field, or no field if it is new: CouchDB refuses an empty one."""
     return {"_rev": document["_rev"]} if "_rev" in document else {}
 
 
 class TokenLife(RuleBasedStateMachine):
-    """Pilots, people and a bad network around two tokens.
+    """Pilots, people and a bad network that act on two tokens.
 
-    :param client: the pool, straight; people use this
+    :param client: a direct connection to the pool, as people use
     :param ways: a client for each pilot, through the proxy
-    :param proxy: where answers get lost
+    :param proxy: the proxy, which loses responses
     """
 
     def __init__(self, client: CouchDB, ways: list[CouchDB], proxy: FaultProxy) -> None:
@@ -56,7 +56,7 @@ class TokenLife(RuleBasedStateMachine):
     # --- what pilots do
 
     def _owns(self, pilot: int) -> bool:
-        """Tell whether the pool says that this pilot holds its token."""
+        """Return whether this pilot's token is locked by this pilot in the pool."""
         held = self.held[pilot]
         return claim_of(self.client.get(held.id)).get("id") == claim_of(held.claimed)["id"]
 
@@ -79,7 +79,7 @@ class TokenLife(RuleBasedStateMachine):
             try:
                 exchange = self.claimers[pilot].exchange(self.ways[pilot], f"pilot {pilot}", [], 1)
             except Exception:
-                return  # the network was too bad, or the server refused; it asks again
+                return  # the network failed too often, or the server refused; the pilot asks again
             self._take(pilot, exchange.locked)
 
     @rule(pilot=st.sampled_from(PILOTS), code=st.sampled_from([0, 1, ""]))
@@ -117,7 +117,7 @@ class TokenLife(RuleBasedStateMachine):
 
     @rule(pilot=st.sampled_from(PILOTS))
     def die(self, pilot: int) -> None:
-        """Without a word; others put the token back."""
+        """Kill the pilot without warning, and let others put its token back."""
         if pilot in self.held:
             held = self.held.pop(pilot)
             token = Document(self.client.get(held.id).value)
@@ -126,7 +126,7 @@ class TokenLife(RuleBasedStateMachine):
 
     @rule(pilot=st.sampled_from(PILOTS))
     def be_taken_for_dead(self, pilot: int) -> None:
-        """Others put the token back while the pilot goes on."""
+        """Let others put the token back while the pilot goes on."""
         if pilot in self.held and self._owns(pilot):
             self.client.save(modifiers.lose(self.client.get(self.held[pilot].id), max_lost=2))
 
@@ -146,7 +146,7 @@ class TokenLife(RuleBasedStateMachine):
     def lose_an_answer(self, method: str, answer: Any, after: bool) -> None:
         self.proxy.fail(method, "", answer, after=after)
 
-    # --- what holds
+    # --- invariants
 
     @invariant()
     def each_token_is_in_one_view(self) -> None:
@@ -172,7 +172,7 @@ class TokenLife(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_token_is_in_one_state_and_has_one_owner_whatever_happens(client, location, through):
+def test_a_token_always_has_one_state_and_at_most_one_owner(client, location, through):
     with FaultProxy(location.url) as proxy:
         ways = [through(proxy) for _ in PILOTS]
         run_state_machine_as_test(
@@ -180,7 +180,7 @@ def test_a_token_is_in_one_state_and_has_one_owner_whatever_happens(client, loca
             settings=settings(
                 max_examples=8,
                 stateful_step_count=25,
-                # A new machine is to see the same, and to say at once what it sees; by hand one lets it look further.
+                # The same examples on each machine, without shrinking; start longer searches by hand.
                 derandomize=True,
                 phases=[Phase.generate],
                 deadline=None,

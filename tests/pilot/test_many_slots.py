@@ -1,4 +1,4 @@
-"""Runs with several slots: what holds for one token at a time holds for each of many."""
+"""Runs with several slots: each of many tokens is treated like a single one."""
 
 import signal
 import subprocess
@@ -47,9 +47,9 @@ def slot_threads():
 
 
 class Pilot(RunActor):
-    """Does `work` with each token, and notes the calls with the token and the thread.
+    """Calls `work` for each token, and records the calls with the token and the thread.
 
-    It has no hook that is to see a token saved, so tokens are saved together with the locks of others.
+    It has no hook that must see a token saved, so tokens are saved together with the locks of others.
     """
 
     def __init__(self, db, work=lambda task: None, **options):
@@ -83,7 +83,7 @@ class Pilot(RunActor):
 
 
 class SeeingPilot(Pilot):
-    """Has a hook that is to see each token saved, so that each is saved by itself."""
+    """Has a `cleanup_run`, which must see its token saved, so that each token is saved alone."""
 
     def cleanup_run(self):
         self.note("cleanup_run")
@@ -95,14 +95,14 @@ def kind(request):
 
 
 def nap(seconds):
-    """Sleep in short steps, between which code in a slot can be interrupted."""
+    """Sleep in short steps, so that code in a slot can be interrupted."""
     give_up = time.monotonic() + seconds
     while time.monotonic() < give_up:
         time.sleep(0.01)
 
 
 def wait_in_slot(event):
-    """Wait for an event in a way that can be interrupted; give up before the test does."""
+    """Wait for an event in short steps, which can be interrupted; give up before the test does."""
     give_up = time.monotonic() + NEVER / 2
     while not event.is_set():
         assert time.monotonic() < give_up, "waited in vain"
@@ -118,7 +118,7 @@ def outcomes(client, count):
 
 
 class TestSideBySide:
-    def test_as_many_tokens_as_slots_are_at_work_at_the_same_time_and_never_more(self, client, push, kind):
+    def test_exactly_as_many_tokens_as_slots_are_at_work_at_once(self, client, push, kind):
         push(12)
         together = threading.Barrier(4, timeout=20)
         at_work = []
@@ -127,7 +127,7 @@ class TestSideBySide:
         def work(task):
             at_work.append(task.id)
             counts.append(len(at_work))
-            together.wait()  # nobody passes before four are here
+            together.wait()  # none goes on before four are here
             at_work.remove(task.id)
 
         kind(client, work).run(slots=4)
@@ -144,7 +144,7 @@ class TestSideBySide:
         assert actor.tasks_processed == 60
         assert actor._picas.pilot.outcomes == {"done": 60}
 
-    def test_a_slot_that_is_free_takes_the_next_token_while_another_is_busy(self, client, push, kind):
+    def test_a_free_slot_takes_the_next_token_while_another_is_busy(self, client, push, kind):
         push(10)
         others_done = threading.Event()
 
@@ -158,7 +158,7 @@ class TestSideBySide:
         actor.run(slots=2)
         assert count_states(client)["done"] == 10
 
-    def test_what_is_finished_is_saved_while_another_is_still_busy(self, client, push, kind):
+    def test_a_finished_token_is_saved_while_another_slot_is_busy(self, client, push, kind):
         push(2)
 
         def work(task):
@@ -168,7 +168,7 @@ class TestSideBySide:
         kind(client, work).run(slots=2)
         assert count_states(client)["done"] == 2
 
-    def test_more_slots_than_tokens_do_no_harm(self, client, push, kind):
+    def test_there_may_be_more_slots_than_tokens(self, client, push, kind):
         push(2)
         kind(client).run(slots=20)
         assert count_states(client)["done"] == 2
@@ -189,7 +189,7 @@ class TestSideBySide:
         assert outcomes(client, 40) == [["done"]] * 40
         assert sum(actor.tasks_processed for actor in actors) == 40
 
-    def test_outside_the_main_thread_it_works_too(self, client, push, kind):
+    def test_a_run_works_outside_the_main_thread_too(self, client, push, kind):
         push(8)
         thread = threading.Thread(target=kind(client).run, kwargs={"slots": 3})
         thread.start()
@@ -214,7 +214,7 @@ class TestSideBySide:
 
 
 class TestHooks:
-    def test_are_called_in_order_for_each_token_in_the_thread_of_its_slot(self, client, push):
+    def test_are_called_in_order_and_in_the_thread_of_the_token_s_slot(self, client, push):
         push(6)
         actor = SeeingPilot(client, lambda task: nap(0.02))
         actor.run(slots=3)
@@ -233,7 +233,7 @@ class TestHooks:
         assert actor.calls[-1] == ("cleanup_env", None, here)
         assert (actor.count("prepare_env"), actor.count("cleanup_env")) == (1, 1)
 
-    def test_cleanup_run_sees_its_token_saved_and_a_retry_comes_after_it(self, client, push):
+    def test_cleanup_run_sees_its_token_saved_before_the_retry(self, client, push):
         push(4)
         seen = []
 
@@ -245,7 +245,7 @@ class TestHooks:
         assert seen == ["error"] * 4
         assert count_states(client)["todo"] == 4
 
-    def test_the_stop_function_sees_the_token_that_has_ended_saved_and_as_the_current_task(self, client, push):
+    def test_the_stop_function_sees_the_ended_token_saved_and_as_current_task(self, client, push):
         push(6)
         seen = []
 
@@ -256,7 +256,7 @@ class TestHooks:
         actor.run(slots=3, stop_function=stop, unit="x")
         assert sorted(seen) == [(f"token_{number}", "done", "x") for number in range(6)]
 
-    def test_the_stop_function_ends_the_run_once_the_running_tokens_have_ended(self, client, push):
+    def test_the_stop_function_ends_the_run_after_the_running_tokens(self, client, push):
         push(20)
         actor = Pilot(client, lambda task: nap(0.05))
         actor.run(slots=3, stop_function=lambda: actor.tasks_processed >= 4)
@@ -264,7 +264,7 @@ class TestHooks:
         assert 4 <= states["done"] <= 6
         assert states["locked"] == 0
 
-    def test_prepare_run_that_raises_counts_against_its_token(self, client, push, kind):
+    def test_an_error_in_prepare_run_counts_against_its_token(self, client, push, kind):
         push(4)
         actor = kind(client)
         actor.raising["prepare_run"] = OSError("no disk")
@@ -273,7 +273,7 @@ class TestHooks:
         assert actor.count("process_task") == 0
         assert "OSError: no disk" in client.get("token_0")["error"][0]["message"]
 
-    def test_cleanup_run_that_raises_leaves_the_result_and_is_noted(self, client, push):
+    def test_an_error_in_cleanup_run_is_noted_and_leaves_the_result(self, client, push):
         push(4)
         actor = SeeingPilot(client)
         actor.raising["cleanup_run"] = OSError("no disk")
@@ -282,7 +282,7 @@ class TestHooks:
         assert all("no disk" in token["error"][0]["message"] for token in all_tokens(client, 4))
 
     @pytest.mark.parametrize("slots", [1, 2])
-    def test_cleanup_run_that_ends_the_run_leaves_the_result_as_it_was_saved(self, client, push, spool, slots):
+    def test_a_keyboard_interrupt_in_cleanup_run_leaves_the_saved_result(self, client, push, spool, slots):
         push(1)
         actor = SeeingPilot(client, lambda task: task.update({"exit_code": 1}))
         actor.raising["cleanup_run"] = KeyboardInterrupt()
@@ -290,10 +290,10 @@ class TestHooks:
             actor.run(slots=slots, max_scrub=1, max_tasks=1)
         assert outcomes(client, 1) == [["failed"]]
         assert actor.tasks_processed == 1
-        assert state_of(client.get("token_0")) == "todo"  # it had failed before, and is tried again
+        assert state_of(client.get("token_0")) == "todo"  # it failed before the interrupt, so it is retried
         assert spool() == []
 
-    def test_prepare_env_that_raises_starts_no_slot(self, client, push, kind):
+    def test_an_error_in_prepare_env_starts_no_slot(self, client, push, kind):
         push(1)
         actor = kind(client)
         actor.raising["prepare_env"] = OSError("no disk")
@@ -303,14 +303,14 @@ class TestHooks:
         assert count_states(client)["todo"] == 1
 
 
-class TestWhatBelongsToASlot:
-    def test_the_current_task_is_the_slot_s_own(self, client, push, kind):
+class TestStateOfASlot:
+    def test_each_slot_has_its_own_current_task(self, client, push, kind):
         push(6)
         together = threading.Barrier(3, timeout=20)
         wrong = []
 
         def work(task):
-            together.wait()  # by now the others have theirs
+            together.wait()  # by now the other slots have their tokens
             if actor.current_task is not task:
                 wrong.append(task.id)
 
@@ -319,7 +319,7 @@ class TestWhatBelongsToASlot:
         assert wrong == []
         assert count_states(client)["done"] == 6
 
-    def test_the_subprocess_is_the_slot_s_own_and_the_next_token_begins_without(self, client, push, kind):
+    def test_each_slot_has_its_own_subprocess_which_is_none_for_the_next_token(self, client, push, kind):
         push(6)
         together = threading.Barrier(3, timeout=20)
         seen = []
@@ -342,17 +342,17 @@ class TestRequests:
         with FaultProxy(location.url) as proxy:
             yield proxy, CouchDB(proxy.url, client.db.name, location.username, location.password)
 
-    def test_locks_and_releases_travel_together(self, client, push, proxied):
+    def test_locks_and_releases_share_requests(self, client, push, proxied):
         proxy, far = proxied
         push(40)
         together = threading.Barrier(8, timeout=20)
         Pilot(far, lambda task: together.wait()).run(slots=8)
         assert count_states(client)["done"] == 40
-        # The first locks, four that release and lock, the last releases; tokens do not end all at once, so give room.
+        # At best six: one that locks, four that release and lock, one that releases. Tokens do not all end at once.
         assert proxy.count("POST", "_bulk_docs") <= 20
         assert proxy.count("PUT", "token_") == 0
 
-    def test_tokens_are_locked_together_even_if_each_is_to_be_seen_saved(self, client, push, proxied):
+    def test_tokens_are_locked_together_even_if_they_are_saved_alone(self, client, push, proxied):
         proxy, far = proxied
         push(8)
         SeeingPilot(far, lambda task: nap(0.2)).run(slots=8)
@@ -361,7 +361,7 @@ class TestRequests:
         assert locks <= 4
 
     @pytest.mark.timing
-    def test_an_idle_endless_run_asks_seldom(self, client, push, proxied):
+    def test_an_idle_endless_run_makes_few_requests(self, client, push, proxied):
         proxy, far = proxied
         push(1)
         iterator = EndlessViewIterator(TaskViewIterator(far, "todo"), sleep_sec=NEVER)
@@ -370,7 +370,7 @@ class TestRequests:
 
 
 class TestOutcome:
-    def test_each_token_gets_its_own(self, client, push, kind):
+    def test_each_token_has_its_own(self, client, push, kind):
         push(6)
 
         def work(task):
@@ -435,7 +435,7 @@ class TestOutcome:
         assert count_states(client)["locked"] == 3
         assert outcomes(client, 3) == [["left open"]] * 3
 
-    def test_values_that_json_cannot_hold_are_described_and_hurt_no_other_token(self, client, push, kind):
+    def test_values_that_json_cannot_hold_are_saved_as_text_and_affect_no_other_token(self, client, push, kind):
         push(4)
         kind(client, lambda task: task.update({"output": {"raw": b"\xff"} if task.id == "token_1" else "x"})).run(
             slots=4
@@ -444,16 +444,16 @@ class TestOutcome:
         assert [token["output"] for token in all_tokens(client, 4)] == ["x", "{'raw': b'\\xff'}", "x", "x"]
 
     @pytest.mark.parametrize("spoil", [lambda task: task.value.clear(), lambda task: task.update({"_id": "other"})])
-    def test_code_that_spoils_its_token_hurts_no_other(self, client, push, kind, spoil):
+    def test_code_that_corrupts_its_token_affects_no_other(self, client, push, kind, spoil):
         push(4)
         kind(client, lambda task: spoil(task) if task.id == "token_1" else None).run(slots=4, max_tasks=8)
         states = [state_of(client.get(f"token_{number}")) for number in (0, 2, 3)]
         assert states == ["done"] * 3
-        assert client.doc_count() == 5  # with the design document: nothing was saved under an id of its own
+        assert client.doc_count() == 5  # with the design document; nothing was saved under a new id
 
 
 class TestScrubbing:
-    def test_tokens_that_fail_are_tried_as_often_as_allowed(self, client, push, kind):
+    def test_tokens_that_fail_are_retried_max_scrub_times(self, client, push, kind):
         push(4)
         actor = kind(client, lambda task: 1 // 0)
         actor.run(slots=3, max_scrub=2)
@@ -462,19 +462,17 @@ class TestScrubbing:
         assert count_states(client)["error"] == 4
 
     @pytest.mark.parametrize("own_iterator", [False, True])
-    def test_the_last_token_is_tried_again_though_other_slots_have_found_the_pool_empty(
-        self, client, push, kind, own_iterator
-    ):
+    def test_the_last_token_is_retried_even_if_other_slots_found_the_pool_empty(self, client, push, kind, own_iterator):
         push(1)
 
         def work(task):
-            nap(0.2)  # meanwhile the other slot finds nothing
+            nap(0.2)  # meanwhile the other slot finds no token
             raise OSError
 
         kind(client, work, iterator=Foreign(client) if own_iterator else None).run(slots=2, max_scrub=1)
         assert outcomes(client, 1) == [["failed", "failed"]]
 
-    def test_one_that_goes_well_in_the_end_is_done(self, client, push, kind):
+    def test_a_token_that_succeeds_on_a_retry_is_done(self, client, push, kind):
         push(3)
         kind(client, lambda task: task.update({"exit_code": 2 - task["scrub_count"]})).run(slots=3, max_scrub=5)
         assert count_states(client)["done"] == 3
@@ -483,21 +481,21 @@ class TestScrubbing:
 
 class TestStopConditions:
     @pytest.mark.parametrize("slots", [2, 3, 8])
-    def test_max_tasks_is_never_overshot(self, client, push, kind, slots):
+    def test_max_tasks_is_never_exceeded(self, client, push, kind, slots):
         push(12)
         actor = kind(client)
         actor.run(slots=slots, max_tasks=5)
         assert actor.count("process_task") == 5
         assert count_states(client) == {"todo": 7, "locked": 0, "done": 5, "error": 0}
 
-    def test_max_tasks_counts_failed_ones_and_retries_too(self, client, push, kind):
+    def test_max_tasks_counts_failed_tokens_and_retries_too(self, client, push, kind):
         push(2)
         actor = kind(client, lambda task: 1 // 0)
         actor.run(slots=2, max_tasks=5, max_scrub=9)
         assert actor.count("process_task") == 5
 
     @pytest.mark.timing
-    def test_max_total_time_starts_no_more_tokens_but_lets_the_running_ones_end(self, client, push, kind):
+    def test_after_max_total_time_no_token_is_started_and_the_running_ones_end(self, client, push, kind):
         push(40)
         actor = kind(client, lambda task: nap(0.15))
         actor.run(slots=2, max_total_time=0.4)
@@ -506,14 +504,14 @@ class TestStopConditions:
         assert 2 <= states["done"] <= 8
         assert states["done"] == actor.count("process_task")
 
-    def test_no_token_is_started_that_cannot_end_in_time(self, client, push, kind):
+    def test_a_token_that_cannot_end_in_time_is_not_started(self, client, push, kind):
         push(2)
         actor = kind(client)
         actor.run(slots=2, max_token_time=100, max_total_time=50)
         assert actor.count("process_task") == 0
         assert count_states(client)["todo"] == 2
 
-    def test_a_stop_function_that_raises_ends_the_run_and_leaves_no_token_locked(self, client, push, kind):
+    def test_an_error_in_the_stop_function_ends_the_run_and_leaves_no_token_locked(self, client, push, kind):
         push(5)
 
         def work(task):
@@ -527,7 +525,7 @@ class TestStopConditions:
         assert actor.count("cleanup_env") == 1
 
     @pytest.mark.parametrize("slots", [1, 3])
-    def test_an_iterator_that_the_code_has_stopped_gives_no_more(self, client, push, kind, slots):
+    def test_an_iterator_that_the_code_has_stopped_returns_no_more_tokens(self, client, push, kind, slots):
         push(9)
         actor = kind(client, lambda task: actor.iterator.stop())
         actor.run(slots=slots)
@@ -539,7 +537,7 @@ class TestStopConditions:
 class TestTimeOut:
     @pytest.fixture
     def late(self):
-        """Let the time of token_0 begin when half of the others' is over, so that it is at work when that ends."""
+        """Start the time limit of token_0 later, so that it is still at work when the others time out."""
 
         def late(actor):
             actor.prepare_run = lambda: actor.current_task.id == "token_0" and nap(1.2)
@@ -547,7 +545,7 @@ class TestTimeOut:
 
         return late
 
-    def test_ends_only_the_child_of_its_own_slot(self, client, push, kind, late):
+    def test_ends_only_the_child_of_that_slot(self, client, push, kind, late):
         push(3)
 
         def work(task):
@@ -564,14 +562,14 @@ class TestTimeOut:
         assert outcomes(client, 3) == [["done"], ["time-out"], ["time-out"]]
         assert "time-out" in client.get("token_1")["error"][0]["message"]
 
-    def test_interrupts_only_the_python_code_of_its_own_slot(self, client, push, kind):
+    def test_interrupts_only_the_python_code_of_that_slot(self, client, push, kind):
         push(4)
         kind(client, lambda task: nap(NEVER) if task.id in ("token_1", "token_2") else None).run(
             slots=2, max_token_time=0.4
         )
         assert outcomes(client, 4) == [["done"], ["time-out"], ["time-out"], ["done"]]
 
-    def test_ends_a_popen_of_the_slot_s_own(self, client, push, kind, late):
+    def test_ends_the_popen_in_the_slot_s_subprocess(self, client, push, kind, late):
         push(2)
         codes = {}
 
@@ -586,7 +584,7 @@ class TestTimeOut:
         assert codes == {"token_0": 0, "token_1": -15}
         assert outcomes(client, 2) == [["done"], ["time-out"]]
 
-    def test_code_that_swallows_everything_once_is_a_time_out_all_the_same(self, client, push, kind):
+    def test_code_that_swallows_the_first_interruption_is_still_a_time_out(self, client, push, kind):
         push(2)
 
         def work(task):
@@ -599,7 +597,7 @@ class TestTimeOut:
         assert outcomes(client, 2) == [["time-out"]] * 2
         assert count_states(client)["error"] == 2
 
-    def test_finished_work_is_no_error_even_if_the_time_is_up_meanwhile(self, client, push, kind):
+    def test_work_that_set_its_exit_code_before_the_time_out_is_done(self, client, push, kind):
         push(2)
 
         def work(task):
@@ -617,8 +615,8 @@ class TestTimeOut:
         assert outcomes(client, 6) == [["time-out"]] * 2 + [["done"]] * 4
 
 
-class TestOthersMeanwhile:
-    def test_a_person_s_edit_stays(self, client, push, kind):
+class TestChangesByOthers:
+    def test_a_person_s_edit_is_kept(self, client, push, kind):
         push(4)
 
         def work(task):
@@ -631,9 +629,7 @@ class TestOthersMeanwhile:
             ("mine", "ours", "done")
         ] * 4
 
-    def test_tokens_that_were_deleted_or_taken_keep_their_results_aside_and_the_run_goes_on(
-        self, client, push, kind, spool
-    ):
+    def test_results_of_deleted_or_taken_tokens_are_spooled_and_the_run_goes_on(self, client, push, kind, spool):
         push(6)
 
         def work(task):
@@ -652,7 +648,7 @@ class TestOthersMeanwhile:
         assert sorted(file.name[:7] for file in spool()) == ["token_0", "token_1"]
         assert all("of token_" in file.read_text() for file in spool())
 
-    def test_code_that_saves_its_token_itself_is_no_conflict(self, client, push, kind, spool):
+    def test_code_that_saves_its_own_token_causes_no_conflict(self, client, push, kind, spool):
         push(4)
 
         def work(task):
@@ -665,7 +661,7 @@ class TestOthersMeanwhile:
         assert count_states(client)["done"] == 4
         assert spool() == []
 
-    def test_reconnect_goes_on_with_new_connections(self, client, push, kind):
+    def test_reconnect_continues_with_new_connections(self, client, push, kind):
         push(6)
         actor = kind(client, lambda task: actor.reconnect())
         actor.run(slots=3)
@@ -675,7 +671,7 @@ class TestOthersMeanwhile:
 
 @pytest.mark.timing
 class TestOutages:
-    def test_while_slots_work_nothing_is_lost_and_the_run_goes_on(self, client, far, gate, push, spool, kind):
+    def test_while_slots_are_busy_loses_nothing_and_the_run_goes_on(self, client, far, gate, push, spool, kind):
         push(8)
 
         def work(task):
@@ -689,10 +685,10 @@ class TestOutages:
         assert all(token["output"] == "kept" for token in all_tokens(client, 8))
         assert spool() == []
 
-    def test_a_token_that_ends_while_a_free_slot_waits_for_the_database_is_taken_out(
+    def test_a_token_that_ends_while_a_free_slot_waits_for_the_database_is_saved(
         self, client, location, push, monkeypatch
     ):
-        """A view can fail for minutes, while it is indexed anew, though documents are read and written as ever."""
+        """While it is rebuilt, a view can fail for minutes, although documents can be read and written."""
         monkeypatch.setattr("picas.pool.windows.WINDOW", 1)
         monkeypatch.setattr("picas.pool.windows.WINDOWS_PER_WANTED", 1)
         push(3)
@@ -712,9 +708,9 @@ class TestOutages:
 
             Pilot(far, work).run(slots=2)
             assert count_states(client)["done"] == 3
-            assert proxy.count("GET", "_view") < 40  # no storm on a server that has a bad hour
+            assert proxy.count("GET", "_view") < 40  # few requests to a server in trouble
 
-    def test_one_that_lasts_while_claiming_ends_the_run_after_the_running_tokens(self, client, far, gate, push, kind):
+    def test_a_long_one_while_claiming_ends_the_run_after_the_running_tokens(self, client, far, gate, push, kind):
         push(6)
         actor = kind(far, max_outage=0.3)
         over = threading.Event()
@@ -733,7 +729,7 @@ class TestOutages:
         assert state_of(client.get("token_1")) == "done"
         assert actor.count("cleanup_env") == 1
 
-    def test_one_that_lasts_while_saving_costs_no_result(self, client, far, gate, push, spool, kind):
+    def test_a_long_one_while_saving_loses_no_result(self, client, far, gate, push, spool, kind):
         push(3)
         together = threading.Barrier(3, timeout=20)
 
@@ -749,7 +745,7 @@ class TestOutages:
         assert len(spool()) == 3
         assert all('"kept"' in file.read_text() for file in spool())
 
-    def test_a_result_that_waits_to_be_saved_is_kept_when_another_slot_ends_the_run(
+    def test_a_result_that_waits_to_be_saved_is_spooled_when_another_slot_ends_the_run(
         self, far, gate, push, spool, monkeypatch
     ):
         monkeypatch.setattr("picas.pilot.breakoff.SETTLE", 1.0)
@@ -765,12 +761,12 @@ class TestOutages:
             nap(0.3)
             raise KeyboardInterrupt
 
-        with pytest.raises(KeyboardInterrupt):  # token_1 is left as it is, so that nothing else waits for the database
+        with pytest.raises(KeyboardInterrupt):  # token_1 is not changed, so nothing else waits for the database
             SeeingPilot(far, work, token_reset_values=None, max_outage=NEVER).run(slots=2, max_tasks=2)
         assert [file.name[:7] for file in spool()] == ["token_0"]
         gate.open()
 
-    def test_while_claiming_max_total_time_ends_the_run_without_an_error(self, far, gate, kind):
+    def test_while_claiming_ends_without_an_error_at_max_total_time(self, far, gate, kind):
         gate.close()
         actor = kind(far)
         actor.run(slots=2, max_total_time=0.2)
@@ -779,7 +775,7 @@ class TestOutages:
 
 
 class Foreign(ViewIterator):
-    """A script's own iterator: locks what it likes as it likes."""
+    """An iterator of the user's script, which locks tokens by itself."""
 
     def __init__(self, database):
         super().__init__()
@@ -800,7 +796,7 @@ class TestIterators:
         actor.run(slots=3)
         assert outcomes(client, 6) == [["done"]] * 6
 
-    def test_a_generator_is_asked_for_no_more_than_max_tasks(self, client, push, kind):
+    def test_at_most_max_tasks_tokens_are_taken_from_a_generator(self, client, push, kind):
         tokens = push(6)
         kind(client, iterator=(client.save(token.lock()) for token in tokens)).run(slots=4, max_tasks=3)
         assert count_states(client) == {"todo": 3, "locked": 0, "done": 3, "error": 0}
@@ -810,12 +806,12 @@ class TestIterators:
         kind(client, iterator=[client.save(token.lock()) for token in tokens]).run(slots=2)
         assert count_states(client)["done"] == 3
 
-    def test_one_with_a_claim_task_of_its_own_works_in_slots(self, client, push, kind):
+    def test_a_custom_claim_task_works_in_slots(self, client, push, kind):
         push(6)
         kind(client, iterator=Foreign(client)).run(slots=3)
         assert outcomes(client, 6) == [["done"]] * 6
 
-    def test_a_subclass_that_refines_claim_task_is_heeded(self, client, push, kind):
+    def test_an_overridden_claim_task_is_called(self, client, push, kind):
         push(6)
         seen = []
 
@@ -829,7 +825,7 @@ class TestIterators:
         assert sorted(seen) == [f"token_{number}" for number in range(6)]
         assert count_states(client)["done"] == 6
 
-    def test_an_endless_one_around_a_foreign_one_ends_on_time(self, client, push, kind):
+    def test_an_endless_iterator_around_a_custom_one_ends_on_time(self, client, push, kind):
         push(6)
         actor = kind(client, iterator=EndlessViewIterator(Foreign(client), sleep_sec=0.05))
         actor.run(slots=3, max_total_time=1.0)
@@ -837,8 +833,8 @@ class TestIterators:
 
     @pytest.mark.timing
     @pytest.mark.parametrize("inner", [Foreign, lambda client: TaskViewIterator(client, "todo")], ids=["own", "ours"])
-    def test_a_slot_that_waits_for_tokens_does_not_keep_the_run_from_its_end(self, client, push, kind, inner):
-        """One token, two slots: the stop function is asked when it has ended, not when the next one comes."""
+    def test_a_slot_that_waits_for_tokens_does_not_delay_the_end_of_the_run(self, client, push, kind, inner):
+        """The stop function is called when the only token has ended, not when the next one arrives."""
         push(1)
         actor = kind(client, lambda task: nap(0.2), iterator=EndlessViewIterator(inner(client), sleep_sec=NEVER))
         began = time.monotonic()
@@ -847,7 +843,7 @@ class TestIterators:
         assert count_states(client)["done"] == 1
 
     @pytest.mark.timing
-    def test_a_slot_that_waits_for_tokens_does_not_hold_up_a_keyboard_interrupt(self, client, push, kind):
+    def test_a_slot_that_waits_for_tokens_does_not_delay_a_keyboard_interrupt(self, client, push, kind):
         push(1)
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER)
 
@@ -860,13 +856,13 @@ class TestIterators:
             kind(client, work, iterator=iterator).run(slots=2, max_total_time=10)
         assert time.monotonic() - began < 8
 
-    def test_an_endless_one_takes_new_tokens(self, client, push, kind):
+    def test_an_endless_iterator_takes_new_tokens(self, client, push, kind):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=0.1)
         threading.Timer(0.3, lambda: push(4)).start()
         kind(client, iterator=iterator).run(slots=2, max_tasks=4, max_total_time=NEVER)
         assert outcomes(client, 4) == [["done"]] * 4
 
-    def test_an_endless_one_fills_a_free_slot_while_another_is_busy(self, client, push, kind):
+    def test_an_endless_iterator_fills_a_free_slot_while_another_is_busy(self, client, push, kind):
         push(1)
         late = threading.Event()
 
@@ -881,7 +877,7 @@ class TestIterators:
         kind(client, work, iterator=iterator).run(slots=2, max_tasks=2)
         assert count_states(client)["done"] == 2
 
-    def test_an_endless_one_ends_when_its_callback_says_so(self, client, push, kind):
+    def test_an_endless_iterator_ends_when_its_callback_returns_true(self, client, push, kind):
         push(3)
         actor = kind(client)
         actor.iterator = EndlessViewIterator(
@@ -891,13 +887,13 @@ class TestIterators:
         assert count_states(client)["done"] == 3
 
     @pytest.mark.timing
-    def test_an_idle_endless_one_ends_on_time_and_leaves_no_thread_behind(self, client, kind):
+    def test_an_idle_endless_iterator_ends_on_time_and_leaves_no_thread(self, client, kind):
         actor = kind(client, iterator=EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER))
         actor.run(slots=2, max_total_time=0.5)
-        # Here, and not later: the feed ends with the test's database too.
+        # Checked here, since the feed ends in any case when the test's database is deleted.
         wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "picas-feed"], 5)
 
-    def test_prioritised_views_come_in_their_order(self, client, push, kind):
+    def test_prioritized_views_are_read_in_order(self, client, push, kind):
         client.add_view("urgent", "function(doc) { if (doc.urgent && doc.lock == 0) emit(doc._id, null); }")
         client.save_documents([make_token(number, urgent=number >= 4) for number in range(8)])
         actor = kind(client, lambda task: nap(0.02))
@@ -910,13 +906,13 @@ class TestIterators:
 
 class TestTheNumberOfSlots:
     @pytest.mark.parametrize("slots", [0, -1, 1.5, True, "many", "2", None])
-    def test_must_be_a_number_above_0(self, client, kind, slots):
+    def test_must_be_a_positive_integer(self, client, kind, slots):
         actor = kind(client)
         with pytest.raises(ValueError, match="slots"):
             actor.run(slots=slots)
         assert actor.calls == []
 
-    def test_auto_is_what_the_batch_system_has_granted(self, client, push, kind, monkeypatch):
+    def test_auto_is_the_number_that_the_batch_system_granted(self, client, push, kind, monkeypatch):
         for name in ("DIRAC_JOB_PROCESSORS", "PBS_JOBID"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("SLURM_JOB_ID", "7")
@@ -932,7 +928,7 @@ class TestTheNumberOfSlots:
         kind(client, work).run(slots="auto")
         assert len(set(names)) == 3
 
-    def test_an_actor_that_is_no_run_actor_takes_it_too(self, client, push):
+    def test_is_accepted_by_an_actor_that_is_not_a_run_actor(self, client, push):
         class Quiet(Actor):
             def process_task(self, task):
                 pass
@@ -944,7 +940,7 @@ class TestTheNumberOfSlots:
 
 @pytest.fixture
 def pilot(environment, tmp_path):
-    """Start a pilot as a process of its own; it is gone after the test."""
+    """Return a function that starts a pilot in its own process; the process is ended after the test."""
     started = []
 
     def start(body, **options):
@@ -979,7 +975,7 @@ def wait_for_lines(process, start, count):
 
 
 def assert_all_put_back(client, process, count):
-    """All tokens are back in the pool, not counted as failures, and no child was alive by then."""
+    """Assert that all tokens are free again and not counted as failures, and that no child was alive then."""
     assert count_states(client) == {"todo": count, "locked": 0, "done": 0, "error": 0}
     assert outcomes(client, count) == [["stopped"]] * count
     assert all((token["scrub_count"], token["exit_code"]) == (0, "") for token in all_tokens(client, count))
@@ -1023,7 +1019,7 @@ Running(watched(), grace=1).run(slots=4)
         assert time.monotonic() - began < 10
         assert_all_put_back(client, process, 4)
 
-    def test_python_code_is_interrupted_even_if_it_swallows_that_once(self, client, push, pilot):
+    def test_python_code_that_swallows_the_first_interruption_is_interrupted_again(self, client, push, pilot):
         push(3)
         process = pilot("""
 class Sleeping(Noting):
@@ -1042,7 +1038,7 @@ Sleeping(watched(), grace=0.2).run(slots=3)
         assert_all_put_back(client, process, 3)
         assert "interrupted by PilotStopped" in process.journal
 
-    def test_a_child_that_is_started_after_the_signal_is_ended_too(self, client, push, pilot):
+    def test_a_child_that_starts_after_the_signal_is_ended_too(self, client, push, pilot):
         push(2)
         process = pilot("""
 class Persistent(Noting):
@@ -1058,7 +1054,7 @@ Persistent(watched(), grace=1).run(slots=2)
         assert process.stop() == 0
         assert_all_put_back(client, process, 2)
 
-    def test_children_of_threads_that_the_code_has_started_are_ended_too(self, client, push, pilot):
+    def test_children_of_the_code_s_own_threads_are_ended_too(self, client, push, pilot):
         push(2)
         process = pilot("""
 class Threading(Noting):
@@ -1074,8 +1070,8 @@ Threading(watched(), grace=1).run(slots=2)
         assert_all_put_back(client, process, 2)
 
     @pytest.mark.timing
-    def test_code_in_a_long_system_call_holds_up_neither_its_token_nor_the_end(self, client, push, pilot):
-        """A batch system kills the pilot soon after it has said stop."""
+    def test_code_in_a_long_system_call_delays_neither_its_token_nor_the_end(self, client, push, pilot):
+        """A batch system kills the pilot soon after its first signal."""
         push(2)
         body = """
 class Sleeping(Noting):
@@ -1091,7 +1087,7 @@ Sleeping(watched()).run(slots=2)
         assert time.monotonic() - began < 20
         assert_all_put_back(client, process, 2)
 
-    def test_what_is_finished_stays_finished(self, client, push, pilot):
+    def test_finished_tokens_stay_done(self, client, push, pilot):
         push(6)
         process = pilot("""
 class Mixed(Noting):
@@ -1110,7 +1106,7 @@ Mixed(watched()).run(slots=3)
         assert outcomes(client, 6) == [["done"]] * 4 + [["stopped"]] * 2
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 4, "error": 0}
 
-    def test_a_clean_up_of_a_run_is_broken_off_and_its_token_keeps_its_result(self, client, push, pilot):
+    def test_cleanup_run_is_interrupted_and_its_token_keeps_its_result(self, client, push, pilot):
         push(2)
         process = pilot("""
 class Cleaning(Noting):
@@ -1155,7 +1151,7 @@ Running(watched()).run(slots=2)
 
     @pytest.mark.timing
     def test_while_children_are_being_started(self, client, push, pilot):
-        """They are ended as any others are; the code that waits for them is left alone."""
+        """They are ended like any other child; the code that waits for them is not interrupted."""
         push(2)
         process = pilot("""
 from picas.processes import children
@@ -1180,8 +1176,8 @@ Running(watched()).run(slots=2)
         assert [line for line in process.journal if line.startswith("left by")] == ["left by itself"] * 2
         assert_all_put_back(client, process, 2)
 
-    def test_code_is_interrupted_whose_child_has_ended(self, client, push, pilot):
-        """Scripts for the older client keep what `execute` has returned in `self.subprocess`."""
+    def test_code_whose_child_has_ended_is_interrupted(self, client, push, pilot):
+        """Scripts for the older client keep the return value of `execute` in `self.subprocess`."""
         push(2)
         body = """
 class Computing(Noting):
@@ -1199,8 +1195,8 @@ Computing(watched()).run(slots=2)
         assert "their code has not ended" not in process.errors.read_text()
 
     @pytest.mark.timing
-    def test_while_tokens_are_locked_and_slots_are_about_to_begin(self, client, push, pilot):
-        """No interruption is left over for the thread of a slot that has noticed the end of the run by itself."""
+    def test_while_tokens_are_being_locked_and_slots_are_about_to_start(self, client, push, pilot):
+        """A slot whose thread has noticed the end of the run is not interrupted later."""
         push(6)
         process = pilot("""
 from picas.pilot import run
@@ -1257,7 +1253,7 @@ Sleeping(client, EndlessViewIterator(TaskViewIterator(client, "todo"), 60)).run(
         assert process.stop() == 0
         assert_all_put_back(client, process, 1)
 
-    def test_no_reset_values_leave_the_tokens_as_they_are(self, client, push, kind):
+    def test_without_reset_values_the_tokens_are_not_changed(self, client, push, kind):
         push(2)
         at_work = threading.Barrier(3, timeout=20)
 
@@ -1273,7 +1269,7 @@ Sleeping(client, EndlessViewIterator(TaskViewIterator(client, "todo"), 60)).run(
         assert client.get("token_0")["claim"]["pilot"] == actor._picas.pilot.id
         assert client.get("token_0")["output"] != "half"
 
-    def test_a_stopped_run_in_another_thread_puts_its_tokens_back(self, client, push, kind):
+    def test_a_run_that_is_stopped_in_another_thread_puts_its_tokens_back(self, client, push, kind):
         push(3)
         actor = kind(client, lambda task: task.update({"exit_code": execute(["sleep", str(NEVER)])[1]}))
         ends = []
@@ -1312,8 +1308,8 @@ Sleeping(client, EndlessViewIterator(TaskViewIterator(client, "todo"), 60)).run(
         assert outcomes(client, 2) == [["stopped", "done"]] * 2
 
 
-def test_the_children_of_another_actor_with_slots_live_on(client, push, tmp_path):
-    """Two actors in two threads of one process: a token of one runs out of time, and its run is broken off."""
+def test_the_children_of_another_actor_are_not_ended(client, push, tmp_path):
+    """Two actors run in two threads of one process, and one of the runs is interrupted."""
     push(2)
     client.save(make_token(7, _id="other"))
     codes = []

@@ -1,4 +1,4 @@
-"""Runs over tokens that need different things of their pilot."""
+"""Runs with tokens that have different needs (cores, memory, GPUs)."""
 
 import logging
 import threading
@@ -19,7 +19,7 @@ MUCH = {"cores": 4, "memory": 1000, "gpus": 0, "tags": ""}
 
 
 class Pilot(RunActor):
-    """Does `work` with each token, and notes which tokens are at work side by side."""
+    """Calls `work` for each token, and records which tokens are at work at the same time."""
 
     def __init__(self, db, work=lambda task: None, **options):
         super().__init__(db, **{**MUCH, **options})
@@ -39,12 +39,12 @@ class Pilot(RunActor):
             del self._at[task.id]
 
     def most(self, field):
-        """Return how much of something the tokens that were at work side by side needed at the most."""
+        """Return the most that tokens at work at the same time needed of a resource."""
         return max(sum(task.value.get(field, 1) for task in tokens) for tokens in self.together)
 
 
 class Foreign(ViewIterator):
-    """A script's own iterator: locks what it likes as it likes, the first first."""
+    """An iterator of the user's script, which locks tokens by itself, in order."""
 
     def __init__(self, database):
         super().__init__()
@@ -76,14 +76,14 @@ def nap(seconds=0.05):
     time.sleep(seconds)
 
 
-class TestWhatAPilotTakes:
+class TestWhichTokensAPilotTakes:
     @pytest.mark.parametrize("slots", [1, 3])
     @pytest.mark.parametrize(
         "needs",
         [{"cores": 5}, {"memory": "1001"}, {"gpus": 1}, {"tags": ["avx2"]}],
         ids=lambda needs: next(iter(needs)),
     )
-    def test_what_needs_more_than_it_has_is_left_as_it_was(self, client, put, caplog, needs, slots):
+    def test_a_token_that_needs_more_than_the_pilot_has_is_not_touched(self, client, put, caplog, needs, slots):
         put(needs, {}, {}, needs, {})
         before = client.get("token_0").rev
         with caplog.at_level(logging.WARNING, "picas"):
@@ -101,19 +101,19 @@ class TestWhatAPilotTakes:
         assert told[0].startswith("token_0 needs more than this pilot has (4 cores, 1000 MB): ")
 
     @pytest.mark.parametrize("slots", [1, 3])
-    def test_what_needs_all_that_it_has_is_taken(self, client, put, slots):
+    def test_a_token_that_needs_all_that_the_pilot_has_is_taken(self, client, put, slots):
         needs = {"cores": 4, "memory": "1000M", "gpus": 2, "tags": ["avx2"]}
         put(needs, {}, needs)
         Pilot(client, gpus=2, tags="avx2,fast").run(slots=slots)
         assert count_states(client)["done"] == 3
 
-    def test_slots_that_were_asked_for_are_cores(self, client, put):
-        """Whoever runs five tokens at a time says that five can run."""
+    def test_an_explicit_number_of_slots_counts_as_cores(self, client, put):
+        """A user who asks for five slots says that five tokens can run at once."""
         put({"cores": 5}, {"cores": 6})
         Pilot(client, cores=2).run(slots=5)
         assert states(client) == {"token_0": "done", "token_1": "todo"}
 
-    def test_another_pilot_takes_what_one_has_left_alone(self, client, put):
+    def test_a_larger_pilot_takes_the_tokens_that_a_smaller_one_left(self, client, put):
         put({"gpus": 1}, {})
         iterator = TaskViewIterator(client, "todo")
         Pilot(client, iterator=iterator).run(max_tasks=1)
@@ -122,15 +122,15 @@ class TestWhatAPilotTakes:
         assert count_states(client)["done"] == 2
 
     @pytest.mark.parametrize("slots", [1, 3])
-    def test_an_iterator_that_does_not_ask_ends_the_run_and_loses_nothing(self, client, put, slots):
-        """It would give the same token again and again."""
+    def test_an_iterator_that_ignores_needs_ends_the_run_and_loses_nothing(self, client, put, slots):
+        """Otherwise it would return the same token again and again."""
         put({}, {}, {"gpus": 1}, {})
         Pilot(client, iterator=Foreign(client)).run(slots=slots)
         assert (states(client)["token_2"], count_states(client)["locked"]) == ("todo", 0)
         assert count_states(client)["done"] >= 2
 
     @pytest.mark.timing
-    def test_what_a_token_needs_can_be_changed_while_a_pilot_waits(self, client, put):
+    def test_the_needs_of_a_token_can_be_changed_while_a_pilot_waits(self, client, put):
         put({"cores": 50})
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=30)
 
@@ -146,7 +146,7 @@ class TestWhatAPilotTakes:
         assert states(client) == {"token_0": "done"}
 
 
-class TestRoom:
+class TestFreeResources:
     def test_a_token_takes_as_many_slots_as_it_needs_cores(self, client, put):
         put(*[{}] * 6, {"cores": 4}, {"cores": 2}, {}, {"cores": 3}, {"cores": 2}, {"cores": 2}, {})
         pilot = Pilot(client, lambda task: nap())
@@ -155,8 +155,8 @@ class TestRoom:
         assert pilot.most("cores") == 4
         assert sorted(pilot.started) == sorted(states(client))  # none twice, and none was put back
 
-    def test_cores_that_are_no_slots_are_not_needed(self, client, put):
-        """A pilot with many cores and few slots: a large token has all slots, which is all that it can have."""
+    def test_a_pilot_may_have_more_cores_than_slots(self, client, put):
+        """With many cores and few slots, a large token takes all slots and no more."""
         put(*[{"cores": 3}] * 3)
         pilot = Pilot(client, lambda task: nap(), cores=4)
         pilot.run(slots=2)
@@ -164,7 +164,7 @@ class TestRoom:
         assert max(map(len, pilot.together)) == 1
 
     @pytest.mark.parametrize("field", ["memory", "gpus"])
-    def test_the_memory_and_the_gpus_are_shared_out(self, client, put, field):
+    def test_memory_and_gpus_are_divided_among_tokens(self, client, put, field):
         has = {"memory": 1000, "gpus": 5}[field]
         needs = {"memory": 400, "gpus": 2}[field]
         put(*[{field: needs}] * 6)
@@ -173,7 +173,7 @@ class TestRoom:
         assert count_states(client)["done"] == 6
         assert pilot.most(field) == 2 * needs
 
-    def test_smaller_tokens_pass_one_that_there_is_no_room_for(self, client, put):
+    def test_smaller_tokens_overtake_one_that_does_not_fit(self, client, put):
         put({}, {"cores": 4}, {}, {}, {})
         passed = threading.Event()
 
@@ -189,8 +189,8 @@ class TestRoom:
         assert count_states(client)["done"] == 5
 
     @pytest.mark.timing
-    def test_but_not_for_ever(self, client, put):
-        """At each moment a small token is at work, until no further one begins."""
+    def test_a_large_token_is_not_overtaken_for_ever(self, client, put):
+        """A small token is always at work, until the pilot starts no more of them."""
         put({}, {"cores": 2}, *[{}] * 60)
 
         def work(task):
@@ -201,11 +201,13 @@ class TestRoom:
 
         pilot = Pilot(client, work, cores=2)
         pilot.run(slots=2)
-        assert 3 <= pilot.started.index("token_1") <= 12  # one to four times two slots, and what was locked already
+        assert (
+            3 <= pilot.started.index("token_1") <= 12
+        )  # 1-4 times the two slots, and the tokens that were already locked
         assert count_states(client)["done"] == 62
 
     @pytest.mark.timing
-    def test_a_pilot_that_waits_for_tokens_takes_the_larger_one_when_there_is_room(self, client, put):
+    def test_a_waiting_pilot_takes_the_larger_token_when_it_fits(self, client, put):
         put({}, {"cores": 2})
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         began = time.monotonic()
@@ -213,14 +215,14 @@ class TestRoom:
         assert count_states(client)["done"] == 2
         assert time.monotonic() - began < 15
 
-    def test_an_iterator_that_does_not_ask_gives_the_larger_one_when_there_is_room(self, client, put):
+    def test_a_larger_token_from_an_iterator_that_ignores_needs_starts_when_it_fits(self, client, put):
         put({}, {"cores": 3}, {}, {"cores": 2}, {})
         pilot = Pilot(client, lambda task: nap(), iterator=Foreign(client))
         pilot.run(slots=3)
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 5, "error": 0}
         assert pilot.most("cores") <= 3
 
-    def test_a_token_that_says_more_while_it_is_worked_on_keeps_what_it_has(self, client, put):
+    def test_a_token_whose_needs_grow_while_it_runs_keeps_its_share(self, client, put):
         put(*[{}] * 6)
 
         def work(task):
@@ -239,7 +241,7 @@ class TestGpus:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-ab,5")
 
     @pytest.mark.parametrize("way", ["execute", "run_command"])
-    def test_each_token_has_its_own(self, client, put, way):
+    def test_each_token_has_its_own_gpus(self, client, put, way):
         put({"gpus": 1}, {"gpus": 2}, *[{"gpus": 1}] * 6, {"gpus": 3})
         command = ["sh", "-c", 'printf %s "$CUDA_VISIBLE_DEVICES"']
         lock, in_use, seen = threading.Lock(), set(), {}
@@ -265,7 +267,7 @@ class TestGpus:
         assert {len(names) == client.get(id)["gpus"] for id, names in seen.items()} == {True}
         assert set().union(*seen.values()) == {"3", "GPU-ab", "5"}
 
-    def test_an_environment_of_the_child_s_own_is_left_alone(self, client, put):
+    def test_an_environment_that_the_user_sets_for_a_child_is_not_changed(self, client, put):
         put({"gpus": 1})
         seen = []
         command = ["sh", "-c", 'printf %s "$CUDA_VISIBLE_DEVICES"']

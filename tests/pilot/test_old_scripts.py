@@ -223,7 +223,7 @@ def test_a_run_actor_with_its_own_init_execute_modifier_and_attachments(client, 
     assert (tmp_path / "logs_token_0.out").exists()
 
 
-def test_the_same_one_puts_its_token_back_when_it_is_told_to_stop(client, script, tmp_path):
+def test_the_same_script_puts_its_token_back_on_a_signal(client, script, tmp_path):
     client.save(make_token(0, input="sleep 60"))
     process = subprocess.Popen(**script(RUN_ACTOR), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:

@@ -1,4 +1,4 @@
-"""A token that has failed is tried again, after a wait if that is wanted, and nobody takes it before."""
+"""Retries of failed tokens: after a delay, if one is set, during which no pilot takes the token."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from picas.views import count_states
 pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 DELAY = 0.3
-"""Seconds that a failed token waits here."""
+"""Delay of a retry in these tests, in seconds."""
 SOON = 10.0
-"""Seconds for what takes a fraction of one on a machine that has nothing else to do."""
+"""Limit, in seconds, for what takes a fraction of a second on an idle machine."""
 
 Push = Callable[..., list[Task]]
 
@@ -40,9 +40,9 @@ def slots(request: pytest.FixtureRequest) -> int:
 
 
 class Failing(Worker):
-    """Fails each token so many times, and notes when it had it.
+    """Fails each token a number of times, and records when it started each attempt.
 
-    :param failures: how often
+    :param failures: how many attempts at each token fail
     """
 
     def __init__(self, db: CouchDB, failures: float = math.inf, **options: Any) -> None:
@@ -57,17 +57,17 @@ class Failing(Worker):
         task["exit_code"] = 3 if len(self.begun[task.id]) <= self.failures else 0
 
     def pauses(self, token: str) -> list[float]:
-        """Return the seconds between the tries of a token."""
+        """Return the seconds between the attempts at a token."""
         return [later - earlier for earlier, later in zip(self.begun[token], self.begun[token][1:])]
 
 
 def writes_tokens(request: Any) -> bool:
-    """Return whether a request writes tokens: several, or a single one."""
+    """Return whether a request writes one or several tokens."""
     return "_bulk_docs" in request.path or (request.method == "PUT" and "/token_" in request.path)
 
 
 def wait_later(client: CouchDB, token: str, seconds: float) -> None:
-    """Put a token off."""
+    """Postpone a token."""
     client.edit(token, lambda content: {**content, "not_before": time.time() + seconds})
 
 
@@ -80,15 +80,15 @@ class TestTheDelay:
     def test_doubles_with_each_failure(self) -> None:
         assert [retries.next_try(5, failures) - 1000 for failures in (1, 2, 3, 4)] == [5, 10, 20, 40]
 
-    def test_is_an_hour_at_the_most(self) -> None:
+    def test_is_at_most_an_hour(self) -> None:
         assert retries.next_try(5, 50) - 1000 == retries.LONGEST_DELAY == 3600
         assert retries.next_try(99999, 1) - 1000 == 3600
         assert retries.next_try(1, 10**400) - 1000 == 3600
 
-    def test_is_the_first_one_where_a_person_has_written_an_odd_count(self) -> None:
+    def test_is_the_shortest_one_if_a_person_has_written_an_odd_count(self) -> None:
         assert retries.next_try(5, -7) - 1000 == 5
 
-    def test_has_a_jitter_so_that_tokens_do_not_come_back_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_has_jitter_so_that_tokens_do_not_return_together(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         before = time.time()
         times = [retries.next_try(100, 1) for _ in range(100)]
@@ -99,16 +99,16 @@ class TestTheDelay:
 @pytest.mark.parametrize(
     "odd", [None, "9999999999", "", float("nan"), float("inf"), -5, True, [9], {"of": 9}, 10**400], ids=str
 )
-def test_a_time_that_makes_no_sense_is_none(odd: Any) -> None:
+def test_an_invalid_time_is_ignored(odd: Any) -> None:
     assert retries.not_before({"not_before": odd}) <= 0
 
 
-def test_a_whole_number_is_a_time_and_so_is_a_fraction() -> None:
+def test_a_time_may_be_an_integer_or_a_fraction() -> None:
     assert [retries.not_before({"not_before": when}) for when in (5, 5.5)] == [5, 5.5]
 
 
 @pytest.mark.parametrize("odd", [-1, float("nan"), float("inf"), "5", None])
-def test_a_delay_that_is_no_time_is_refused_before_any_token_is_taken(client: CouchDB, push: Push, odd: Any) -> None:
+def test_an_invalid_delay_is_refused_before_any_token_is_taken(client: CouchDB, push: Push, odd: Any) -> None:
     push(1)
     with pytest.raises(ValueError, match="retry_delay"):
         Worker(client).run(max_scrub=1, retry_delay=odd)
@@ -116,7 +116,7 @@ def test_a_delay_that_is_no_time_is_refused_before_any_token_is_taken(client: Co
 
 
 class TestARetry:
-    def test_waits_and_waits_longer_the_next_time(self, client: CouchDB, push: Push, slots: int) -> None:
+    def test_is_delayed_and_the_next_one_longer(self, client: CouchDB, push: Push, slots: int) -> None:
         push(3)
         worker = Failing(client, failures=2)
         worker.run(max_scrub=2, retry_delay=DELAY, slots=slots)
@@ -129,7 +129,9 @@ class TestARetry:
             assert [attempt["outcome"] for attempt in stored["attempts"]] == ["failed", "failed", "done"]
         assert len(worker.begun) == 3
 
-    def test_that_is_the_last_leaves_the_token_in_error(self, client: CouchDB, push: Push, slots: int) -> None:
+    def test_that_fails_and_is_the_last_leaves_the_token_in_error(
+        self, client: CouchDB, push: Push, slots: int
+    ) -> None:
         push(2)
         worker = Failing(client)
         worker.run(max_scrub=1, retry_delay=DELAY, slots=slots)
@@ -137,14 +139,14 @@ class TestARetry:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 0, "error": 2}
         assert "not_before" not in client.get("token_0")
 
-    def test_leaves_the_pilot_time_for_other_tokens(self, client: CouchDB, push: Push) -> None:
+    def test_lets_the_pilot_work_on_other_tokens_meanwhile(self, client: CouchDB, push: Push) -> None:
         push(3)
         worker = Failing(client, failures=1)
         worker.run(max_scrub=1, retry_delay=DELAY)
         assert worker.processed[:3] == ["token_0", "token_1", "token_2"]
         assert sorted(worker.processed[3:]) == ["token_0", "token_1", "token_2"]
 
-    def test_is_written_with_its_time_by_the_very_request_that_puts_the_token_back(
+    def test_is_postponed_by_the_request_that_puts_the_token_back(
         self, client: CouchDB, location: Any, through: Callable[..., CouchDB], push: Push, slots: int
     ) -> None:
         push(1)
@@ -159,7 +161,7 @@ class TestARetry:
         assert all("not_before" not in doc for doc in (locked, again, failed))
 
     @pytest.mark.parametrize("is_seen", [False, True], ids=["saved with others", "saved alone"])
-    def test_of_a_token_that_is_saved_alone_waits_too(
+    def test_of_a_token_that_is_saved_alone_is_delayed_too(
         self, client: CouchDB, push: Push, slots: int, is_seen: bool
     ) -> None:
         push(1)
@@ -173,7 +175,7 @@ class TestARetry:
         assert worker.pauses("token_0")[0] >= DELAY
         assert state_of(client.get("token_0")) == "done"
 
-    def test_is_left_alone_by_other_pilots_as_well(self, client: CouchDB, push: Push, slots: int) -> None:
+    def test_is_not_started_early_by_other_pilots(self, client: CouchDB, push: Push, slots: int) -> None:
         push(1)
         Failing(client).run(max_scrub=1, retry_delay=DELAY, max_tasks=1)
         until = client.get("token_0")["not_before"]
@@ -181,7 +183,7 @@ class TestARetry:
         other.run(slots=slots)
         assert other.begun["token_0"][0] >= until
 
-    def test_is_not_lost_if_the_pilot_is_stopped_when_the_work_has_failed(
+    def test_is_not_lost_if_the_pilot_is_stopped_after_the_failure(
         self, client: CouchDB, push: Push, slots: int
     ) -> None:
         push(1)
@@ -198,10 +200,10 @@ class TestARetry:
         self.assert_has_another_try(client)
 
     @pytest.mark.parametrize("is_seen", [False, True], ids=["saved with others", "saved alone"])
-    def test_is_not_lost_if_the_database_is_away_when_the_work_has_failed(
+    def test_is_not_lost_if_the_database_is_away_after_the_failure(
         self, client: CouchDB, far: CouchDB, gate: Gate, push: Push, slots: int, is_seen: bool
     ) -> None:
-        """The next pilot brings the failure in, and with it what is due after that."""
+        """The next pilot recovers the failure, and with it the retry."""
         push(1)
         seen = []
 
@@ -214,7 +216,7 @@ class TestARetry:
                 seen.append((state_of(self.current_task), self.current_task["exit_code"]))
 
         worker = (Cleaning if is_seen else Worker)(far, fail, max_outage=0)
-        with contextlib.suppress(OSError):  # the end of the pool can't be seen either
+        with contextlib.suppress(OSError):  # the check for the end of the pool fails too
             worker.run(max_scrub=1, retry_delay=600, slots=slots, max_tasks=1)
         assert state_of(client.get("token_0")) == "locked"
         assert recover(client).saved == ["token_0"]
@@ -227,7 +229,7 @@ class TestARetry:
         assert (state_of(token), token["scrub_count"], token["not_before"] > time.time()) == ("todo", 1, True)
         assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed"]
 
-    def test_of_the_last_token_costs_no_request_of_its_own(
+    def test_of_the_last_token_costs_no_extra_request(
         self, client: CouchDB, through: Callable[..., CouchDB], location: Any, slots: int, push: Push
     ) -> None:
         push(1)
@@ -237,13 +239,13 @@ class TestARetry:
         assert state_of(client.get("token_0")) == "todo"
         assert writes == 2
 
-    def test_without_a_delay_comes_at_once_and_writes_no_time(self, client: CouchDB, push: Push, slots: int) -> None:
+    def test_without_a_delay_is_immediate_and_writes_no_time(self, client: CouchDB, push: Push, slots: int) -> None:
         push(1)
         Failing(client).run(max_scrub=1, max_tasks=1, slots=slots)
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"], "not_before" in token) == ("todo", 1, False)
 
-    def test_goes_to_one_of_many_pilots(self, client: CouchDB, push: Push) -> None:
+    def test_is_taken_by_one_of_many_pilots(self, client: CouchDB, push: Push) -> None:
         push(10)
         workers = [Failing(client.copy(), failures=0) for _ in range(5)]
         Failing(client).run(max_scrub=1, retry_delay=5 * DELAY, max_tasks=10)
@@ -269,12 +271,12 @@ class TestTokensThatWait:
         assert sorted(worker.processed) == ["token_0", "token_1"]
         assert worker.begun["token_0"][0] >= until
 
-    def test_are_not_the_end_of_an_iteration_without_an_actor_either(self, client: CouchDB, push: Push) -> None:
+    def test_are_not_the_end_of_an_iteration_without_an_actor(self, client: CouchDB, push: Push) -> None:
         push(2)
         wait_later(client, "token_0", 1)
         assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_1", "token_0"]
 
-    def test_are_not_there_yet_for_the_view_of_lower_priority(self, client: CouchDB, slots: int) -> None:
+    def test_do_not_hold_up_the_view_of_lower_priority(self, client: CouchDB, slots: int) -> None:
         client.save_documents([make_token(number, urgent=number % 2) for number in range(4)])
         for name, urgent in (("high", 1), ("low", 0)):
             condition = f"doc.lock == 0 && doc.urgent == {urgent}"
@@ -286,7 +288,7 @@ class TestTokensThatWait:
         assert set(worker.processed[:3]) == {"token_0", "token_2", "token_3"}
         assert worker.processed[3:] == ["token_1"]
 
-    def test_are_no_reason_to_overlook_others_that_come_meanwhile(
+    def test_do_not_hide_new_tokens(
         self, client: CouchDB, push: Push, slots: int, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(claims, "LOOK", 0.1)
@@ -302,8 +304,10 @@ class TestTokensThatWait:
         assert worker.processed == ["token_7"]
         assert time.monotonic() - began < SOON
 
-    def test_are_waited_for_no_longer_than_any_retry_takes(self, client: CouchDB, push: Push, slots: int) -> None:
-        """A person has put them off, and a pilot does not stay for days."""
+    def test_are_not_waited_for_longer_than_the_longest_retry_delay(
+        self, client: CouchDB, push: Push, slots: int
+    ) -> None:
+        """A person has postponed them, and a pilot does not wait for days."""
         push(2)
         wait_later(client, "token_0", 2 * retries.LONGEST_WAIT)
         worker = Failing(client, failures=0)
@@ -311,14 +315,14 @@ class TestTokensThatWait:
         assert worker.processed == ["token_1"]
         assert state_of(client.get("token_0")) == "todo"
 
-    def test_may_have_any_nonsense_for_a_time(self, client: CouchDB) -> None:
+    def test_with_an_invalid_time_do_not_wait(self, client: CouchDB) -> None:
         odd = [None, "9999999999", -5, True, [9], {"of": 9}]
         client.save_documents([make_token(number, not_before=when) for number, when in enumerate(odd)])
         worker = Failing(client, failures=0)
         worker.run()
         assert len(worker.processed) == len(odd)
 
-    def test_are_waited_for_where_the_process_task_itself_has_put_them_off(self, client: CouchDB, push: Push) -> None:
+    def test_are_waited_for_if_process_task_itself_postponed_them(self, client: CouchDB, push: Push) -> None:
         push(1)
 
         def put_off(task: Any) -> None:
@@ -343,10 +347,10 @@ class TestTokensThatWait:
 
 
 @pytest.mark.timing
-class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
-    """By itself, without an actor."""
+class TestAnEndlessIteratorWithAPostponedToken:
+    """The iterator is used without an actor."""
 
-    def test_takes_it_when_its_time_comes(self, client: CouchDB, push: Push) -> None:
+    def test_takes_it_when_it_is_due(self, client: CouchDB, push: Push) -> None:
         push(1)
         wait_later(client, "token_0", 1.5)
         until = client.get("token_0")["not_before"]
@@ -355,7 +359,7 @@ class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
         assert until <= time.time() < until + SOON
         iterator.stop()
 
-    def test_takes_a_new_one_as_soon_as_ever(self, client: CouchDB, push: Push) -> None:
+    def test_takes_a_new_token_without_delay(self, client: CouchDB, push: Push) -> None:
         push(1)
         wait_later(client, "token_0", 600)
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
@@ -367,7 +371,7 @@ class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
         timer.join()
         iterator.stop()
 
-    def test_asks_its_callback_meanwhile_and_heeds_its_deadline(self, client: CouchDB, push: Push) -> None:
+    def test_calls_its_callback_meanwhile_and_keeps_its_deadline(self, client: CouchDB, push: Push) -> None:
         push(1)
         wait_later(client, "token_0", 600)
         calls: list[int] = []
@@ -380,7 +384,7 @@ class TestAnEndlessIteratorThatKnowsOfATokenThatWaits:
 
 @pytest.mark.timing
 class TestTheEndOfARun:
-    """While all tokens that are left wait."""
+    """A run ends while all remaining tokens are postponed."""
 
     @pytest.fixture(params=["its own", "endless"])
     def waiting(self, request: pytest.FixtureRequest, client: CouchDB, push: Push) -> Failing:
@@ -391,14 +395,14 @@ class TestTheEndOfARun:
             worker.iterator = EndlessViewIterator(TaskViewIterator(client, "todo"))
         return worker
 
-    def test_comes_when_its_time_is_over(self, client: CouchDB, waiting: Failing, slots: int) -> None:
+    def test_comes_at_max_total_time(self, client: CouchDB, waiting: Failing, slots: int) -> None:
         began = time.monotonic()
         waiting.run(slots=slots, max_total_time=0.5)
         assert time.monotonic() - began < SOON
         assert waiting.processed == []
         assert state_of(client.get("token_0")) == "todo"
 
-    def test_comes_at_once_if_it_has_no_time_for_them(self, client: CouchDB, push: Push, slots: int) -> None:
+    def test_comes_at_once_if_there_is_no_time_left_for_them(self, client: CouchDB, push: Push, slots: int) -> None:
         push(3)
         wait_later(client, "token_0", 600)
         worker = Failing(client, failures=0)
@@ -425,7 +429,7 @@ class TestTheEndOfARun:
         assert time.monotonic() - began < SOON
 
     def test_is_not_the_end_of_the_iterator(self, client: CouchDB, push: Push, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Another run goes on with it."""
+        """Another run can use the iterator again."""
         monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
         monkeypatch.setattr("picas.pool.claims.LOOK", 0.1)
         push(1)
@@ -437,8 +441,8 @@ class TestTheEndOfARun:
         assert worker.processed == ["token_0"]
 
 
-class TestATokenThatIsPutBackByHand:
-    def test_is_to_be_had_at_once(self, client: CouchDB, push: Push) -> None:
+class TestATokenThatIsResetByHand:
+    def test_is_free_at_once(self, client: CouchDB, push: Push) -> None:
         push(1)
         Failing(client).run(max_scrub=1, retry_delay=600, max_tasks=1)
         assert client.get("token_0")["not_before"] > time.time() + 599
@@ -446,7 +450,7 @@ class TestATokenThatIsPutBackByHand:
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"], "not_before" in token) == ("todo", 1, False)
 
-    def test_waits_for_nothing_if_a_pilot_was_stopped_that_worked_on_it(self, client: CouchDB, push: Push) -> None:
+    def test_is_not_delayed_if_its_pilot_was_stopped(self, client: CouchDB, push: Push) -> None:
         push(1)
         Failing(client).run(max_scrub=1, retry_delay=DELAY, max_tasks=1)
 
@@ -464,8 +468,8 @@ class TestATokenThatIsPutBackByHand:
         assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed", "stopped"]
 
 
-class TestWhatAPilotRemembers:
-    def test_is_what_came_first_first(self) -> None:
+class TestThePostponedTokensThatAPilotRemembers:
+    def test_are_in_the_order_of_their_times(self) -> None:
         postponed = waiting.Postponed()
         for id, ago in (("a", 5), ("b", 9), ("c", -60)):
             postponed.add({"_id": id, "_rev": "1-" + id}, time.time() - ago)
@@ -477,7 +481,7 @@ class TestWhatAPilotRemembers:
         postponed.clear()
         assert (bool(postponed), postponed.seconds_left()) == (False, math.inf)
 
-    def test_has_a_bound(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_are_limited_in_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(waiting, "MAX_REMEMBERED", 3)
         postponed = waiting.Postponed()
         for number in range(9):
@@ -485,7 +489,7 @@ class TestWhatAPilotRemembers:
         assert list(postponed.due()) == ["0", "1", "2"]
 
 
-def test_the_example_has_an_option_for_it(environment: dict[str, str], client: CouchDB, tmp_path: Any) -> None:
+def test_the_example_has_an_option_for_the_delay(environment: dict[str, str], client: CouchDB, tmp_path: Any) -> None:
     import subprocess
     import sys
 

@@ -1,4 +1,4 @@
-"""Pilots that are told to stop, by real signals, in every phase of their work."""
+"""Pilots that are stopped by real signals, in every phase of their work."""
 
 import os
 import signal
@@ -39,7 +39,7 @@ def handlers_stay():
 
 @pytest.fixture
 def pilot(environment, tmp_path):
-    """Start a pilot as a process of its own; it is gone after the test."""
+    """Return a function that starts a pilot in its own process; the process is ended after the test."""
     started = []
 
     def start(body, **options):
@@ -52,7 +52,7 @@ def pilot(environment, tmp_path):
 
 
 def assert_put_back(client, token_id="token_0"):
-    """Back in the pool, not counted as a failure, and without a trace of its owner."""
+    """Assert that the token is free again, not counted as a failure, and without a trace of its owner."""
     token = client.get(token_id)
     assert state_of(token) == "todo"
     assert (token["scrub_count"], token["exit_code"]) == (0, "")
@@ -63,7 +63,7 @@ def assert_put_back(client, token_id="token_0"):
 
 class TestPhases:
     @pytest.mark.parametrize("signum", SIGNALS)
-    def test_while_a_child_works(self, client, push, pilot, signum):
+    def test_while_a_child_runs(self, client, push, pilot, signum):
         push(2)
         process = pilot("""
 class Running(Noting):
@@ -82,7 +82,7 @@ Running(connect()).run()
         assert process.journal.count("cleanup_env") == 1
 
     @pytest.mark.timing
-    def test_while_a_child_works_that_run_command_started_and_that_ignores_the_signal(self, client, push, pilot):
+    def test_while_a_child_of_run_command_ignores_the_signal(self, client, push, pilot):
         push(1)
         process = pilot("""
 class Running(Noting):
@@ -98,7 +98,7 @@ Running(connect(), grace=0.3).run()
         assert not is_alive(child)
         assert_put_back(client)
 
-    def test_the_token_is_put_back_only_when_the_child_is_gone(self, client, push, pilot):
+    def test_the_token_is_put_back_only_after_the_child_has_ended(self, client, push, pilot):
         push(1)
         process = pilot('''
 class Running(Noting):
@@ -118,7 +118,7 @@ Running(client).run()
         assert process.stop() == 0
         assert process.journal[-3:] == ["ended", "save", "todo"]
 
-    def test_while_python_code_works(self, client, push, pilot):
+    def test_while_python_code_runs(self, client, push, pilot):
         push(1)
         process = pilot("""
 class Sleeping(Noting):
@@ -247,10 +247,10 @@ Cleaning(connect()).run(max_scrub=1)
         assert process.stop() == 0
         assert process.journal[-1] == "cleanup_env"
         token = client.get("token_0")
-        assert (state_of(token), token["scrub_count"]) == ("todo", 1)  # it had failed before, and is tried again
+        assert (state_of(token), token["scrub_count"]) == ("todo", 1)  # it failed before the signal, so it is retried
         assert count_states(client)["todo"] == 2
 
-    def test_while_the_stop_function_is_asked(self, client, push, pilot):
+    def test_while_the_stop_function_runs(self, client, push, pilot):
         push(1)
         process = pilot("""
 Noting(connect()).run(stop_function=lambda: note("asked") or time.sleep(60))
@@ -296,7 +296,7 @@ Away(client).run()
 
     @pytest.mark.timing
     def test_while_the_environment_is_cleaned_up(self, client, push, pilot):
-        """The clean-up is not broken off, its children are not ended, and it is not done twice."""
+        """The clean-up is not interrupted, its children are not ended, and it is not done twice."""
         push(1)
         process = pilot("""
 class Cleaning(Noting):
@@ -352,7 +352,7 @@ Sleeping(connect(), stop_exit_code=3).run()
         assert process.stop() == 3
         assert "Traceback" not in process.errors.read_text()
 
-    def test_a_pilot_that_was_started_with_nohup_survives_the_end_of_its_terminal(self, client, push, pilot):
+    def test_a_pilot_under_nohup_survives_the_end_of_its_terminal(self, client, push, pilot):
         push(1)
         process = pilot(
             """
@@ -372,8 +372,8 @@ Waiting(connect()).run()
         assert process.end() == 0
         assert count_states(client)["done"] == 1
 
-    def test_a_signal_to_the_whole_job_step_stops_child_and_pilot_alike(self, client, push, pilot):
-        """A batch system signals the processes one by one: the child's end is seen before the pilot's own signal."""
+    def test_a_signal_to_the_whole_job_step_stops_both_child_and_pilot(self, client, push, pilot):
+        """A batch system signals the processes in turn; the pilot may see its child end before its own signal."""
         push(1)
         process = pilot("""
 class Running(Noting):
@@ -395,7 +395,7 @@ def stop_soon(condition=lambda: True, signum=signal.SIGTERM):
 
 
 class Working(RunActor):
-    """Does `work` with each token, in the process of the test."""
+    """Calls `work` for each token, in the process of the test."""
 
     def __init__(self, db, work, **options):
         super().__init__(db, **{"grace": 1, **options})
@@ -416,9 +416,9 @@ def sleep_long(task):
 
 
 class TestStoppedTokens:
-    """Here the pilot is the test's own process, which gets real signals too."""
+    """Here the pilot runs in the test's own process, which gets real signals too."""
 
-    def test_run_ends_with_an_exit_that_says_so(self, client, push):
+    def test_run_raises_pilot_stopped(self, client, push):
         push(1)
         actor = Working(client, sleep_long)
         with stop_soon(actor.working.is_set), pytest.raises(PilotStopped) as caught:
@@ -428,7 +428,7 @@ class TestStoppedTokens:
         assert_put_back(client)
         assert actor.cleaned == 1
 
-    def test_is_no_failure_for_max_scrub(self, client, push):
+    def test_a_stop_does_not_count_for_max_scrub(self, client, push):
         push(1)
         actor = Working(client, sleep_long)
         with stop_soon(actor.working.is_set), pytest.raises(PilotStopped):
@@ -438,7 +438,7 @@ class TestStoppedTokens:
     @pytest.mark.parametrize(
         ("values", "state"), [([0, 0], "todo"), ([5, 0], "locked"), ([7, 8], "error"), ((0, 0), "todo")]
     )
-    def test_the_reset_values_say_what_becomes_of_the_token(self, client, push, values, state):
+    def test_the_reset_values_set_lock_and_done_of_the_token(self, client, push, values, state):
         push(1)
         actor = Working(client, sleep_long, token_reset_values=values)
         with stop_soon(actor.working.is_set), pytest.raises(PilotStopped):
@@ -447,7 +447,7 @@ class TestStoppedTokens:
         assert [token["lock"], token["done"]] == list(values)
         assert state_of(token) == state
 
-    def test_no_reset_values_leave_it_as_it_is(self, client, push):
+    def test_without_reset_values_the_token_is_not_changed(self, client, push):
         push(1)
 
         def work(task):
@@ -462,7 +462,7 @@ class TestStoppedTokens:
         assert token["claim"]["pilot"] == actor._picas.pilot.id
         assert token["output"] != "half"
 
-    def test_without_reset_values_the_next_run_leaves_it_alone_too(self, client, push):
+    def test_without_reset_values_the_next_run_does_not_change_it_either(self, client, push):
         push(1)
         actor = Working(client, sleep_long, token_reset_values=None)
         with stop_soon(actor.working.is_set), pytest.raises(PilotStopped):
@@ -471,7 +471,7 @@ class TestStoppedTokens:
         actor.run()
         assert state_of(client.get("token_0")) == "locked"
 
-    def test_what_the_code_wrote_stays_for_the_next_try(self, client, push):
+    def test_fields_that_the_code_wrote_are_kept_for_the_next_attempt(self, client, push):
         push(1)
 
         def work(task):
@@ -483,7 +483,7 @@ class TestStoppedTokens:
             actor.run()
         assert assert_put_back(client)["checkpoint"] == 17
 
-    def test_a_person_s_edit_stays(self, client, push):
+    def test_a_person_s_edit_is_kept(self, client, push):
         push(1)
 
         def work(task):
@@ -496,7 +496,7 @@ class TestStoppedTokens:
             actor.run()
         assert assert_put_back(client)["comment"] == "mine"
 
-    def test_a_token_that_another_pilot_took_meanwhile_is_left_to_it(self, client, push):
+    def test_a_token_that_another_pilot_has_taken_is_not_changed(self, client, push):
         push(1)
         taken = threading.Event()
 
@@ -528,7 +528,7 @@ class TestStoppedTokens:
         assert state_of(token) == "done"
         assert token["attempts"][0]["outcome"] == "done"
 
-    def test_finished_work_is_saved_if_the_signal_comes_right_after_it(self, client, push, monkeypatch):
+    def test_finished_work_is_saved_if_the_signal_arrives_right_after_it(self, client, push, monkeypatch):
         push(2)
 
         class Late(TimeLimit):
@@ -537,7 +537,7 @@ class TestStoppedTokens:
             def close(self):
                 super().close()
                 Late.closed += 1
-                if Late.closed == 2:  # once in leaving the block, and once more to be sure
+                if Late.closed == 2:  # once when the block is left, and once more to be safe
                     os.kill(os.getpid(), signal.SIGTERM)
 
         monkeypatch.setattr(work, "TimeLimit", Late)
@@ -547,7 +547,7 @@ class TestStoppedTokens:
         assert (state_of(token), token["output"]) == ("done", "finished")
         assert count_states(client)["todo"] == 1
 
-    def test_work_that_failed_by_itself_is_saved_as_failed(self, client, push):
+    def test_work_that_failed_before_the_stop_is_saved_as_failed(self, client, push):
         push(1)
         noted = threading.Event()
 
@@ -562,7 +562,7 @@ class TestStoppedTokens:
         assert state_of(client.get("token_0")) == "error"
 
     @pytest.mark.parametrize("exit_code", [-15, 143, 130, -9, "143"])
-    def test_an_exit_code_of_a_child_that_was_told_to_stop_is_no_result(self, client, push, exit_code):
+    def test_the_exit_code_of_a_child_that_the_pilot_ended_is_not_a_result(self, client, push, exit_code):
         push(1)
         noted = threading.Event()
 
@@ -577,7 +577,7 @@ class TestStoppedTokens:
         assert_put_back(client)
 
     @pytest.mark.timing
-    def test_an_exception_that_tells_of_such_a_child_is_no_failure(self, client, push):
+    def test_an_exception_about_such_a_child_is_not_a_failure(self, client, push):
         push(1)
         noted = threading.Event()
 
@@ -591,14 +591,14 @@ class TestStoppedTokens:
             actor.run()
         assert_put_back(client)
 
-    def test_a_child_that_a_signal_ends_while_the_pilot_is_not_stopped_is_a_failure(self, client, push, monkeypatch):
+    def test_a_child_that_dies_by_a_signal_is_a_failure_if_the_pilot_is_not_stopped(self, client, push, monkeypatch):
         push(1)
         monkeypatch.setattr(work, "STOP_LAG", 0.05)
         Working(client, lambda task: task.update({"exit_code": execute(["sh", "-c", "kill -9 $$"])[1]})).run()
         token = client.get("token_0")
         assert (state_of(token), token["exit_code"]) == ("error", -9)
 
-    def test_code_that_swallows_the_stop_cannot_make_its_token_done(self, client, push):
+    def test_code_that_swallows_the_stop_cannot_set_its_token_to_done(self, client, push):
         push(2)
 
         def work(task):
@@ -613,7 +613,7 @@ class TestStoppedTokens:
         assert_put_back(client)
         assert "attempts" not in client.get("token_1")
 
-    def test_a_cleanup_env_that_raises_does_not_change_how_the_pilot_ends(self, client, push, caplog):
+    def test_an_error_in_cleanup_env_does_not_change_how_the_pilot_ends(self, client, push, caplog):
         push(1)
 
         class Messy(Working):
@@ -638,7 +638,7 @@ class TestStoppedTokens:
 
 
 class TestHandlers:
-    def test_are_put_back_after_a_run(self, client):
+    def test_are_restored_after_a_run(self, client):
         def mine(signum, frame):
             raise AssertionError
 
@@ -650,7 +650,7 @@ class TestHandlers:
             for signum, handler in previous.items():
                 signal.signal(signum, handler)
 
-    def test_are_put_back_after_a_run_that_raised(self, client):
+    def test_are_restored_after_a_run_that_raised(self, client):
         class Failing(Actor):
             def prepare_env(self):
                 assert signal.getsignal(signal.SIGTERM) == self.handler
@@ -671,7 +671,7 @@ class TestHandlers:
         finally:
             signal.signal(signal.SIGHUP, previous)
 
-    def test_outside_the_main_thread_a_run_does_without(self, client, push):
+    def test_are_not_installed_outside_the_main_thread(self, client, push):
         push(2)
         errors = []
 
@@ -686,7 +686,7 @@ class TestHandlers:
         assert errors == []
         assert count_states(client)["done"] == 2
 
-    def test_a_signal_of_the_user_s_choice_can_stop_it_too(self, client, push):
+    def test_can_be_set_for_another_signal(self, client, push):
         push(1)
         actor = Working(client, sleep_long, stop_signals=(signal.SIGTERM, signal.SIGUSR1))
         before = signal.getsignal(signal.SIGUSR1)
@@ -695,7 +695,7 @@ class TestHandlers:
         assert signal.getsignal(signal.SIGUSR1) == before
         assert_put_back(client)
 
-    def test_an_actor_in_another_thread_can_be_stopped_by_the_main_thread_s_handler(self, client, push):
+    def test_in_the_main_thread_can_stop_an_actor_in_another_thread(self, client, push):
         push(2)
         actor = Working(client, lambda task: task.update({"exit_code": execute(["sleep", "60"])[1]}))
 
@@ -715,7 +715,7 @@ class TestHandlers:
 
 
 class TestHandlerWithoutARun:
-    """Scripts call it themselves, or set it up and do the loop on their own."""
+    """Scripts call the handler themselves, or install it and write their own loop."""
 
     def test_puts_the_current_task_back_cleans_up_and_exits(self, client, push):
         push(1)
@@ -745,7 +745,7 @@ class TestHandlerWithoutARun:
         assert "attempts" not in client.get("token_0")
         assert actor.cleaned == 1
 
-    def test_leaves_a_token_alone_that_is_done(self, client, push):
+    def test_does_not_change_a_token_that_is_done(self, client, push):
         push(1)
         actor = Working(client, lambda task: None)
         actor.run(stop_function=lambda: True)
@@ -754,7 +754,7 @@ class TestHandlerWithoutARun:
             actor.handler(signal.SIGTERM, None)
         assert state_of(client.get("token_0")) == "done"
 
-    def test_leaves_the_token_as_it_is_without_reset_values(self, client, push):
+    def test_does_not_change_the_token_without_reset_values(self, client, push):
         push(1)
         actor = Working(client, sleep_long, token_reset_values=None)
         actor.current_task = next(actor.iterator)
@@ -769,7 +769,7 @@ class TestHandlerWithoutARun:
                 actor.handler(signal.SIGTERM, None)
         assert actor.cleaned == 2
 
-    def test_serves_a_script_with_a_loop_of_its_own(self, client, push):
+    def test_works_in_a_script_with_its_own_loop(self, client, push):
         push(1)
         actor = Working(client, sleep_long)
         previous = {signum: signal.getsignal(signum) for signum in SIGNALS}

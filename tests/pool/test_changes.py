@@ -1,4 +1,4 @@
-"""An idle pilot listens to the feed of changes: it costs nearly nothing, and takes a new token within a second."""
+"""An idle pilot listens to the changes feed: it costs almost nothing, and takes a new token within a second."""
 
 import threading
 import time
@@ -18,7 +18,7 @@ SOON = 5.0
 
 
 class Recording(FaultProxy):
-    """A proxy that knows when each request came, and does something after it has passed one on."""
+    """A proxy that records the time of each request, and can call a function after it has forwarded one."""
 
     def __init__(self, url):
         super().__init__(url)
@@ -26,7 +26,7 @@ class Recording(FaultProxy):
         self._afterwards = []
 
     def after_next(self, path, action):
-        """Call an action once the server has answered the next request of that path, before the client knows."""
+        """Call an action when the server has answered the next request for a path, before the client sees it."""
         self._afterwards.append((path, action))
 
     def forget(self):
@@ -34,7 +34,7 @@ class Recording(FaultProxy):
         self.times.clear()
 
     def reads(self):
-        """Return when views were read."""
+        """Return the times at which views were read."""
         return [when for when, request in self.times if "/_view/" in request.path]
 
     def polls(self):
@@ -82,7 +82,7 @@ def endless(client, sleep_sec=PATIENCE, **options):
 
 
 class Consumer:
-    """Takes tokens in a thread of its own, and notes when it got each."""
+    """Takes tokens in its own thread, and records when it got each of them."""
 
     def __init__(self, iterator):
         self.iterator = iterator
@@ -119,7 +119,7 @@ class Worker(RunActor):
 
 
 def is_idle(proxy):
-    """Tell whether a pilot behind a proxy listens to the feed."""
+    """Return whether a pilot behind a proxy listens to the feed."""
     return proxy.polls() > 0
 
 
@@ -130,16 +130,16 @@ class TestAnIdlePilot:
         waits = []
         with Consumer(endless(far)) as pilot:
             for number in range(3):
-                # Each token takes two: one that tells of it, and one to see whether it is still free.
+                # Two polls for each token: one that reports it, and one that checks that it is still free.
                 wait_for(lambda number=number: proxy.polls() > 2 * number)
                 saved = time.monotonic()
                 client.save(make_token(number))
                 wait_for(lambda number=number: f"token_{number}" in pilot.got)
                 waits.append(pilot.got[f"token_{number}"] - saved)
         assert max(waits) < SOON
-        assert min(waits) < 1  # all are, on a machine that has nothing else to do
+        assert min(waits) < 1  # on an idle machine all of them are
 
-    def test_takes_one_that_was_put_back_too(self, client, far, proxy, push):
+    def test_takes_a_token_that_was_put_back(self, client, far, proxy, push):
         push(1)
         client.save(Task(client.get("token_0")).lock("another pilot"))
         with Consumer(endless(far)) as pilot:
@@ -147,14 +147,14 @@ class TestAnIdlePilot:
             client.save(Task(client.get("token_0")).scrub())
             wait_for(lambda: "token_0" in pilot.got, SOON)
 
-    def test_takes_one_whose_fields_are_odd_but_free(self, client, far, proxy):
-        """Scripts that read a table of tokens write numbers as text."""
+    def test_takes_a_free_token_with_odd_fields(self, client, far, proxy):
+        """Scripts that read tokens from a table may write numbers as text."""
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: is_idle(proxy))
             client.save_documents([make_token(0, lock="0", done="0"), make_token(1, lock=False, done="")])
             wait_for(lambda: len(pilot.got) == 2, 1.5)
 
-    def test_takes_one_of_a_view_of_the_user_s_own(self, client, far, proxy):
+    def test_takes_a_token_of_a_custom_view(self, client, far, proxy):
         client.add_view("mine", "function(doc) { if (doc.mine && doc.lock == 0) { emit(doc._id, null); } }")
         with Consumer(EndlessViewIterator(TaskViewIterator(far, "mine"), PATIENCE)) as pilot:
             wait_for(lambda: is_idle(proxy))
@@ -162,8 +162,8 @@ class TestAnIdlePilot:
             wait_for(lambda: pilot.got, SOON)
             assert list(pilot.got) == ["token_1"]
 
-    def test_asks_for_nothing_while_nothing_happens(self, far, proxy, push, client):
-        """Neither does what other pilots do with tokens wake it."""
+    def test_makes_no_requests_while_nothing_happens(self, far, proxy, push, client):
+        """The work of other pilots on their tokens does not wake it either."""
         push(1)
         client.save(Task(client.get("token_0")).lock("another pilot"))
         with Consumer(endless(far)):
@@ -176,7 +176,7 @@ class TestAnIdlePilot:
         assert len(proxy.reads()) == 2
         assert proxy.count("GET", "_changes") == 1
 
-    def test_that_is_an_actor_takes_it_within_a_second_as_well(self, client, far, proxy, push):
+    def test_that_is_an_actor_takes_a_new_token_within_a_second_too(self, client, far, proxy, push):
         push(1)
         iterator = endless(far)
         worker = Worker(far, iterator=iterator)
@@ -197,7 +197,7 @@ class TestAnIdlePilot:
             run.join(PATIENCE)
         assert not run.is_alive()
 
-    def test_that_is_an_actor_works_through_many_without_the_feed(self, client, far, proxy, push):
+    def test_that_is_an_actor_does_not_use_the_feed_while_it_is_busy(self, client, far, proxy, push):
         push(20)
         iterator = endless(far)
         worker = Worker(far, iterator=iterator)
@@ -211,7 +211,7 @@ class TestAnIdlePilot:
             run.join(PATIENCE)
         assert count_states(client)["done"] == 20
 
-    def test_leaves_tokens_alone_that_its_view_does_not_hold(self, client, far, proxy):
+    def test_ignores_tokens_outside_its_view(self, client, far, proxy):
         create_views(client, "Big", "doc.cores == 4")
         iterator = EndlessViewIterator(TaskViewIterator(far, "todo", design_doc="Big"), PATIENCE)
         with Consumer(iterator) as pilot:
@@ -222,7 +222,7 @@ class TestAnIdlePilot:
             wait_for(lambda: pilot.got)
         assert list(pilot.got) == ["token_1"]
 
-    def test_is_woken_by_many_such_tokens_a_few_times_only(self, client, far, proxy):
+    def test_is_woken_only_a_few_times_by_many_such_tokens(self, client, far, proxy):
         create_views(client, "Big", "doc.cores == 4")
         iterator = EndlessViewIterator(TaskViewIterator(far, "todo", design_doc="Big"), PATIENCE)
         with Consumer(iterator) as pilot:
@@ -235,15 +235,17 @@ class TestAnIdlePilot:
 
 
 @pytest.mark.timing
-def test_of_ten_idle_pilots_one_takes_a_new_token_and_the_others_hardly_notice(location, client, through, monkeypatch):
-    monkeypatch.setattr(changes, "SPREAD", 2.0)  # so that the winner has locked it before most of the others look
+def test_one_of_ten_idle_pilots_takes_a_new_token_and_the_others_make_few_requests(
+    location, client, through, monkeypatch
+):
+    monkeypatch.setattr(changes, "SPREAD", 2.0)  # so that the token is locked before most of the others look
     proxies = [Recording(location.url) for _ in range(10)]
     pilots = [Consumer(endless(through(proxy.__enter__(), retry_pauses=()))) for proxy in proxies]
     try:
         for pilot in pilots:
             pilot.__enter__()
         wait_for(lambda: all(is_idle(proxy) for proxy in proxies))
-        for number in range(3):  # what the first teaches them, the next must not find forgotten
+        for number in range(3):  # what pilots learn from the first token must last for the next ones
             for proxy in proxies:
                 proxy.forget()
             before = [len(pilot.got) for pilot in pilots]
@@ -266,8 +268,8 @@ def test_of_ten_idle_pilots_one_takes_a_new_token_and_the_others_hardly_notice(l
 
 
 @pytest.mark.timing
-class TestTokensThatBecomeFreeJustNow:
-    """Between the look that found none and the moment when the pilot listens."""
+class TestTokensThatBecomeFreeMeanwhile:
+    """They become free after the pilot found none and before it listens."""
 
     def test_before_the_feed_begins(self, client, far, proxy):
         proxy.after_next("/_view/", lambda: client.save(make_token(0)))
@@ -284,7 +286,7 @@ class TestTokensThatBecomeFreeJustNow:
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: pilot.got, SOON)
 
-    def test_while_the_pilot_looks_after_news(self, client, far, proxy):
+    def test_while_the_pilot_reads_the_view_after_a_change(self, client, far, proxy):
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: is_idle(proxy))
             proxy.after_next("/_view/", lambda: client.save(make_token(1)))
@@ -292,8 +294,8 @@ class TestTokensThatBecomeFreeJustNow:
             wait_for(lambda: pilot.got, SOON)
             assert list(pilot.got) == ["token_1"]
 
-    def test_while_the_last_news_is_still_being_told(self, client, far, proxy, monkeypatch):
-        """The thread that listened takes its time to end: the machine is busy."""
+    def test_while_the_last_poll_is_still_ending(self, client, far, proxy, monkeypatch):
+        """The thread that listened ends slowly, since the machine is busy."""
         close = feeds.OneConnection.close
         monkeypatch.setattr(feeds.OneConnection, "close", lambda self: time.sleep(0.5) or close(self))
         with Consumer(endless(far)) as pilot:
@@ -320,10 +322,10 @@ NO_FEEDS = {
 
 
 @pytest.mark.timing
-class TestAFeedThatDoesNotWork:
+class TestABrokenFeed:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("answer", BROKEN_FEEDS)
-    def test_makes_the_pilot_look_now_and_then(self, client, far, proxy, method, answer):
+    def test_makes_the_pilot_poll_the_view(self, client, far, proxy, method, answer):
         proxy.fail(method, "_changes", BROKEN_FEEDS[answer], times=99)
         with Consumer(endless(far, 0.1)) as pilot:
             wait_for(lambda: len(proxy.reads()) >= 5)
@@ -339,13 +341,13 @@ class TestAFeedThatDoesNotWork:
             "POST",
         ],
     )
-    def test_since_something_else_answers_ends_no_pilot(self, client, far, proxy, method, answer):
-        """A portal that wants a password, for example."""
+    def test_answered_by_something_else_does_not_end_the_pilot(self, client, far, proxy, method, answer):
+        """For example, a portal that asks for a password."""
         proxy.fail(method, "_changes", NO_FEEDS[answer], times=99)
         with Consumer(endless(far, 0.1)) as pilot:
             wait_for(lambda: len(proxy.reads()) >= 5 or pilot.error)
 
-    def test_makes_the_pauses_grow_up_to_the_longest(self, far, proxy, monkeypatch):
+    def test_makes_the_pauses_grow_up_to_a_limit(self, far, proxy, monkeypatch):
         monkeypatch.setattr(changes, "FIRST_PAUSE", 0.05)
         proxy.fail("GET", "_changes", CUT, times=99)
         with Consumer(endless(far, 0.4)):
@@ -355,14 +357,14 @@ class TestAFeedThatDoesNotWork:
         assert all(pause >= 0.75 * least for pause, least in zip(pauses, [0.05, 0.1, 0.2, 0.4, 0.4, 0.4, 0.4]))
         assert min(pauses[4:]) < 0.4 + 0.3
 
-    def test_is_tried_again_after_a_while(self, client, far, proxy, monkeypatch):
+    def test_is_retried_after_a_while(self, client, far, proxy, monkeypatch):
         monkeypatch.setattr(changes, "FEED_RETRY", 0.3)
         proxy.fail("GET", "_changes", CUT, times=2)
         with Consumer(endless(far, 0.1)):
             wait_for(lambda: is_idle(proxy))
         assert proxy.count("GET", "_changes") == 3
 
-    def test_that_breaks_later_is_no_loss(self, client, far, proxy):
+    def test_that_breaks_later_loses_no_token(self, client, far, proxy):
         proxy.fail("POST", "_changes", CUT, meanwhile=lambda: client.save(make_token(0)))
         with Consumer(endless(far, 0.2)) as pilot:
             wait_for(lambda: pilot.got, SOON)
@@ -372,13 +374,13 @@ class TestAFeedThatDoesNotWork:
 class TestTheEndOfAnIdleIteration:
     @pytest.fixture(params=["feed", "no feed"])
     def idle(self, request, far, proxy):
-        """Return a function that tells whether a pilot has begun to wait."""
+        """Return a function that returns whether a pilot has started to wait."""
         if request.param == "feed":
             return lambda: is_idle(proxy)
         proxy.fail("GET", "_changes", CUT, times=99)
         return lambda: proxy.count("GET", "_changes") > 0
 
-    def test_comes_with_its_deadline(self, far, idle):
+    def test_comes_at_its_deadline(self, far, idle):
         iterator = endless(far)
         began = time.monotonic()
         iterator.deadline = began + 0.8
@@ -394,7 +396,7 @@ class TestTheEndOfAnIdleIteration:
             pilot.thread.join(PATIENCE)
             assert time.monotonic() - stopped < SOON
 
-    def test_comes_when_the_stop_callback_says_so(self, far, idle):
+    def test_comes_when_the_stop_callback_returns_true(self, far, idle):
         stop = threading.Event()
         with Consumer(endless(far, 0.2, stop_callback=stop.is_set)) as pilot:
             wait_for(idle)
@@ -402,7 +404,7 @@ class TestTheEndOfAnIdleIteration:
             pilot.thread.join(SOON)
             assert not pilot.thread.is_alive()
 
-    def test_the_stop_callback_is_asked_again_and_again(self, far, idle):
+    def test_the_stop_callback_is_called_repeatedly(self, far, idle):
         calls = []
 
         def note(word):
@@ -412,27 +414,27 @@ class TestTheEndOfAnIdleIteration:
             wait_for(lambda: idle() and len(calls) >= 6, SOON)
         assert set(calls) == {"now"}
 
-    def test_comes_to_a_run_in_time(self, far, idle):
+    def test_comes_at_the_max_total_time_of_a_run(self, far, idle):
         worker = Worker(far, iterator=endless(far))
         began = time.monotonic()
         worker.run(max_total_time=0.8)
         assert 0.7 < time.monotonic() - began < 0.8 + SOON
 
-    def test_ends_the_feed_as_well(self, far, proxy):
+    def test_ends_the_feed_too(self, far, proxy):
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: is_idle(proxy))
             assert len(listeners()) == 1
             pilot.iterator.stop()
             wait_for(lambda: not listeners(), SOON)
 
-    def test_ends_the_feed_even_if_that_is_just_about_to_ask(self, far, monkeypatch):
+    def test_ends_the_feed_even_if_it_is_about_to_poll(self, far, monkeypatch):
         iterator = endless(far)
         get = feeds.OneConnection.get
         connections = []
 
         def get_late(self, url):
             connections.append(self)
-            if len(connections) == 2:  # the first has armed the feed
+            if len(connections) == 2:  # the first one started the feed
                 iterator.stop()
             return get(self, url)
 
@@ -451,7 +453,7 @@ class TestTheEndOfAnIdleIteration:
         wait_for(lambda: not listeners(), SOON)
         timer.join()
 
-    def test_a_reconnected_iterator_listens_anew(self, client, far, proxy):
+    def test_a_reconnected_iterator_listens_again(self, client, far, proxy):
         with Consumer(endless(far)) as pilot:
             wait_for(lambda: is_idle(proxy))
             pilot.iterator.reconnect(client)
@@ -459,8 +461,8 @@ class TestTheEndOfAnIdleIteration:
             wait_for(lambda: pilot.got, 1.5)
 
 
-def test_an_iterator_of_the_user_s_own_is_asked_now_and_then():
-    """It has no database whose feed one could listen to."""
+def test_a_custom_iterator_is_polled():
+    """It has no database with a feed."""
 
     class Now(ViewIterator):
         asked = 0

@@ -1,4 +1,4 @@
-"""Which token comes next, and that nobody else gets it."""
+"""Iterators: which token comes next, and that each token has one owner."""
 
 import random
 import threading
@@ -25,7 +25,7 @@ def short_pauses(monkeypatch):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that claims wait; here they take no time."""
+    """The seconds that claims would wait; here they do not wait."""
     waits = []
     monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
     return waits
@@ -33,7 +33,7 @@ def waits(monkeypatch):
 
 @pytest.fixture
 def queries(client, monkeypatch):
-    """The parameters with which the client reads views."""
+    """The parameters of the client's reads of views."""
     queries = []
     view = client.view
     monkeypatch.setattr(client, "view", lambda *args, **params: queries.append(params) or view(*args, **params))
@@ -46,7 +46,7 @@ def other_pilot(client, token_id):
 
 
 class Intruder:
-    """Does something just before the first so many locks of a client are sent."""
+    """Calls an action just before each of the first `times` locks of a client is sent."""
 
     def __init__(self, monkeypatch, client, action, times=1):
         self.left = times
@@ -54,7 +54,7 @@ class Intruder:
         original = client.write_documents
 
         def write(docs):
-            (doc,) = docs  # an iterator by itself locks one token at a time
+            (doc,) = docs  # an iterator without an actor locks one token at a time
             self.locks += 1
             if self.left > 0:
                 self.left -= 1
@@ -65,7 +65,7 @@ class Intruder:
 
 
 class TestTaskViewIterator:
-    def test_gives_every_token_of_the_view_once_and_locked_in_the_database(self, client, push):
+    def test_returns_every_token_of_the_view_once_and_locked(self, client, push):
         push(5)
         tokens = list(TaskViewIterator(client, "todo"))
         assert [token.id for token in tokens] == [f"token_{number}" for number in range(5)]
@@ -92,7 +92,7 @@ class TestTaskViewIterator:
         iterator = TaskViewIterator(client, "todo", startkey="token_3", descending=True)
         assert [token.id for token in iterator] == ["token_3", "token_2", "token_1", "token_0"]
 
-    def test_the_view_can_be_changed_on_the_way(self, client, push):
+    def test_the_view_can_be_changed_meanwhile(self, client, push):
         push(2)
         client.save(make_token(7, lock=0, urgent=1))
         client.add_view("urgent", "function(doc) { if (doc.urgent && doc.lock == 0) { emit(doc._id, null); } }")
@@ -105,7 +105,7 @@ class TestTaskViewIterator:
         with pytest.raises(ResourceNotFound):
             next(TaskViewIterator(client, "nope"))
 
-    def test_a_claim_says_for_which_pilot(self, client, push):
+    def test_a_claim_names_its_pilot(self, client, push):
         push(1)
         iterator = TaskViewIterator(client, "todo")
         iterator.pilot = "pilot_7"
@@ -114,16 +114,16 @@ class TestTaskViewIterator:
     def test_tokens_are_read_in_windows(self, client, push, queries):
         push(windows.WINDOW + 5)
         assert len(list(TaskViewIterator(client, "todo"))) == windows.WINDOW + 5
-        # What comes after the first window is read as it is indexed; that there is nothing left is made sure of twice.
+        # After the first window the index is read as it is; the end is checked twice with an updated index.
         assert [params.get("update", True) for params in queries] == [True, False, False, True, True]
 
-    def test_tokens_of_a_view_of_the_users_own_too(self, client, push, queries):
+    def test_tokens_of_a_custom_view_are_read_in_windows_too(self, client, push, queries):
         push(windows.WINDOW + 5)
         client.add_view("mine", MINE)
         assert len(list(TaskViewIterator(client, "mine"))) == windows.WINDOW + 5
         assert len(queries) == 4
 
-    def test_a_lone_pilot_reads_on_and_looks_at_the_beginning_again_after_a_while(self, client, monkeypatch):
+    def test_a_lone_pilot_reads_on_and_returns_to_the_start_after_a_while(self, client, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 4)
         client.save_documents([make_token(number) for number in range(1, 20)])
         iterator = TaskViewIterator(client, "todo")
@@ -141,7 +141,7 @@ class TestTaskViewIterator:
         client.save(make_token(0))
         assert next(iterator).id == "token_0"
 
-    def test_a_token_that_was_deleted_after_it_was_read_is_passed_over(self, client, push):
+    def test_a_token_that_was_deleted_after_it_was_read_is_skipped(self, client, push):
         tokens = push(3)
         iterator = TaskViewIterator(client, "todo")
         next(iterator)
@@ -150,7 +150,7 @@ class TestTaskViewIterator:
 
 
 class TestOneOwner:
-    def test_a_token_that_another_pilot_took_after_it_was_read_is_left_to_it(self, client, push):
+    def test_a_token_that_another_pilot_locked_after_it_was_read_is_skipped(self, client, push):
         push(3)
         iterator = TaskViewIterator(client, "todo")
         next(iterator)
@@ -158,7 +158,7 @@ class TestOneOwner:
         assert [token.id for token in iterator] == ["token_2"]
         assert client.get("token_1").value == theirs.value
 
-    def test_a_token_that_another_pilot_takes_in_the_very_moment_is_left_to_it(self, client, push, monkeypatch):
+    def test_a_token_that_another_pilot_locks_at_the_same_moment_is_skipped(self, client, push, monkeypatch):
         push(2)
         rival = client.copy()
         Intruder(monkeypatch, client, lambda doc: other_pilot(rival, doc.id))
@@ -173,25 +173,25 @@ class TestOneOwner:
         assert ids == {"token_0", "token_2", "token_3"}
         assert client.get("token_1")["claim"]["pilot"] == "another pilot"
 
-    def test_free_tokens_behind_many_rows_that_are_not_free_are_found(self, client, monkeypatch):
+    def test_free_tokens_after_many_rows_that_are_not_free_are_found(self, client, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 4)
         monkeypatch.setattr(windows, "PAGE", 8)
         client.save_documents([make_token(number, lock=1 if number < 30 else 0) for number in range(10, 32)])
         client.add_view("all", EVERYTHING)
         assert {token.id for token in TaskViewIterator(client, "all")} == {"token_30", "token_31"}
 
-    def test_a_limit_of_the_user_s_own_is_obeyed(self, client, monkeypatch):
+    def test_the_user_s_limit_is_respected(self, client, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 2)
         client.save_documents([make_token(number, lock=1 if number < 12 else 0) for number in range(10, 14)])
         client.add_view("all", EVERYTHING)
         assert list(TaskViewIterator(client, "all", limit=2)) == []
 
-    def test_a_view_that_lags_offers_nothing_twice(self, client, push, monkeypatch):
-        """Rows of an index that is behind name tokens that are done."""
+    def test_an_outdated_view_returns_no_token_twice(self, client, push, monkeypatch):
+        """An outdated index has rows of tokens that are done."""
         push(2)
         view = client.view
         stale = view("queue", endkey=[], include_docs=True)
-        assert len(stale.rows) == 2  # they are read only now
+        assert len(stale.rows) == 2  # rows are read only here
         tokens = TaskViewIterator(client, "todo")
         monkeypatch.setattr(client, "view", lambda *args, **params: stale)
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
@@ -215,7 +215,7 @@ class TestContention:
         assert max(waits) <= claims.MAX_BACKOFF
         assert len(set(waits)) > 40  # jitter
 
-    def test_whoever_met_others_reads_the_queue_from_random_places(self, client, monkeypatch, waits):
+    def test_after_a_conflict_the_queue_is_read_from_random_places(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(200)])
         rival = client.copy()
         monkeypatch.setattr(windows, "WINDOW", 5)
@@ -227,7 +227,7 @@ class TestContention:
         assert max(taken) > 20
         assert len(set(taken)) == 15
 
-    def test_in_order_again_once_it_has_met_nobody_for_a_while(self, client, monkeypatch, waits):
+    def test_in_order_again_after_a_while_without_conflicts(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(20)])
         rival = client.copy()
         monkeypatch.setattr(windows, "WINDOW", 5)
@@ -238,7 +238,7 @@ class TestContention:
         monkeypatch.setattr(windows, "CROWD_MEMORY", 0.0)
         assert [next(iterator).id for _ in range(15)] == [f"token_{number}" for number in range(5, 20)]
 
-    def test_where_there_is_no_queue_it_reads_wider_windows_in_random_order(self, client, monkeypatch, waits):
+    def test_without_a_queue_wider_windows_are_read_in_random_order(self, client, monkeypatch, waits):
         client.save_documents([make_token(number) for number in range(10, 40)])
         client.add_view("mine", MINE)
         rival = client.copy()
@@ -251,7 +251,7 @@ class TestContention:
         assert set(second_window) == set(range(15, 25))
         assert second_window != sorted(second_window)
 
-    def test_conflicts_in_a_row_mean_that_the_candidates_are_read_again(self, client, push, monkeypatch, waits):
+    def test_after_successive_conflicts_the_candidates_are_read_again(self, client, push, monkeypatch, waits):
         push(10)
         rival = client.copy()
         monkeypatch.setattr(windows, "WINDOW", 6)
@@ -262,11 +262,11 @@ class TestContention:
 
         intruder = Intruder(monkeypatch, client, take_all_but_the_last)
         assert [token.id for token in TaskViewIterator(client, "todo")] == ["token_9"]
-        assert intruder.locks == 3  # the second failure tells that somebody takes them all
+        assert intruder.locks == 3  # the second conflict shows that another pilot takes them all
 
     @pytest.mark.parametrize(("tokens", "longest"), [(10, "SCARCE_BACKOFF"), (310, "FIRST_BACKOFF")])
-    def test_waits_longer_where_few_tokens_are_left(self, client, push, monkeypatch, waits, tokens, longest):
-        """Those that do not wait take the last ones meanwhile."""
+    def test_waits_longer_if_few_tokens_are_left(self, client, push, monkeypatch, waits, tokens, longest):
+        """Pilots that did not meet others take the last tokens meanwhile."""
         push(tokens)
         rival = client.copy()
         monkeypatch.setattr(random, "uniform", lambda least, most: most)
@@ -275,7 +275,7 @@ class TestContention:
         assert waits == [getattr(claims, longest)]
 
     @pytest.mark.timing
-    def test_an_empty_answer_right_after_conflicts_is_asked_for_again(self, client, push, monkeypatch):
+    def test_a_view_that_is_empty_right_after_conflicts_is_read_again(self, client, push, monkeypatch):
         push(1)
         rival = client.copy()
 
@@ -287,7 +287,7 @@ class TestContention:
         assert next(iterator).id == "token_0"
         timer.join()
 
-    def test_even_if_it_was_asked_for_again_before_the_conflicts(self, client, monkeypatch):
+    def test_even_if_it_was_read_again_before_the_conflicts(self, client, monkeypatch):
         rival = client.copy()
         iterator = TaskViewIterator(client, "todo")
         steps = [
@@ -305,7 +305,7 @@ class TestContention:
         assert next(iterator).id == "token_0"
         assert steps == []
 
-    def test_a_stop_ends_a_claim_that_meets_only_conflicts(self, client, push, monkeypatch):
+    def test_a_stop_ends_a_claim_that_has_only_conflicts(self, client, push, monkeypatch):
         push(40)
         rival = client.copy()
         iterator = TaskViewIterator(client, "todo")
@@ -320,7 +320,7 @@ class TestContention:
 
 
 class TestEmptyView:
-    def test_is_asked_once_more_before_that_is_the_end(self, client, monkeypatch):
+    def test_is_read_once_more_before_the_end(self, client, monkeypatch):
         waits = []
 
         def fill_meanwhile(seconds):
@@ -332,13 +332,13 @@ class TestEmptyView:
         assert next(TaskViewIterator(client, "todo")).id == "token_0"
         assert waits == [claims.EMPTY_PAUSE]
 
-    def test_is_the_end_the_second_time(self, client, waits):
+    def test_is_the_end_after_the_second_read(self, client, waits):
         iterator = TaskViewIterator(client, "todo")
         assert list(iterator) == []
         assert waits == [claims.EMPTY_PAUSE]
         assert iterator.is_stopped()
 
-    def test_can_be_read_on_after_a_reset(self, client, push):
+    def test_can_be_read_again_after_a_reset(self, client, push):
         iterator = TaskViewIterator(client, "todo")
         assert list(iterator) == []
         push(1)
@@ -352,7 +352,7 @@ class TestEmptyView:
 
 
 class TestLostAnswers:
-    """The server applies the lock, and its answer never comes."""
+    """The server applies the lock, but its response never arrives."""
 
     @pytest.fixture
     def proxy(self, location):
@@ -367,12 +367,12 @@ class TestLostAnswers:
         fragile.server.resource.session.retry_pauses = (0.0,)
         return fragile
 
-    def test_a_lock_whose_answer_is_lost_is_looked_up(self, proxy, fragile, push):
+    def test_a_lock_whose_response_is_lost_is_looked_up(self, proxy, fragile, push):
         push(2)
         proxy.fail("POST", "_bulk_docs", CUT, after=True)
         assert [token.id for token in TaskViewIterator(fragile, "todo")] == ["token_0", "token_1"]
 
-    def test_if_it_cannot_be_looked_up_either_it_is_before_the_next_claim(self, proxy, fragile, client, push):
+    def test_a_lock_that_cannot_be_looked_up_is_looked_up_before_the_next_claim(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
         proxy.fail("POST", "_bulk_docs", CUT, after=True)
@@ -383,7 +383,7 @@ class TestLostAnswers:
         proxy._faults.clear()
         assert [token.id for token in iterator] == ["token_0", "token_1"]
 
-    def test_one_that_did_not_land_is_claimed_by_whoever_comes(self, proxy, fragile, client, push):
+    def test_a_lock_that_was_not_applied_is_forgotten(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
         proxy.fail("POST", "_bulk_docs", CUT, times=50)
@@ -393,7 +393,7 @@ class TestLostAnswers:
         proxy._faults.clear()
         assert [token.id for token in iterator] == ["token_1"]
 
-    def test_one_that_was_deleted_meanwhile_is_forgotten(self, proxy, fragile, client, push):
+    def test_a_lock_on_a_deleted_token_is_forgotten(self, proxy, fragile, client, push):
         push(2)
         iterator = TaskViewIterator(fragile, "todo")
         proxy.fail("POST", "_bulk_docs", CUT, times=50)
@@ -414,18 +414,18 @@ class TestPrioritizedViewIterator:
             )
         return PrioritizedViewIterator(client, "high", "low")
 
-    def test_gives_the_tokens_of_the_second_view_only_while_the_first_is_empty(self, client, iterator):
+    def test_returns_tokens_of_the_second_view_only_while_the_first_is_empty(self, client, iterator):
         client.save_documents([make_token(number, urgent=number % 2) for number in range(4)])
         assert [next(iterator).id for _ in range(3)] == ["token_1", "token_3", "token_0"]
         client.save(make_token(9, urgent=1))
         assert [token.id for token in iterator] == ["token_9", "token_2"]
 
-    def test_is_at_its_end_when_both_are_empty(self, iterator):
+    def test_ends_when_both_views_are_empty(self, iterator):
         with pytest.raises(IndexError):
             iterator.claim_task()
         assert list(iterator) == []
 
-    def test_view_params_count_for_both(self, client):
+    def test_view_params_apply_to_both_views(self, client):
         create_views(client, "Big", "doc.cores == 4")
         client.save(make_token(0, cores=4))
         assert len(list(PrioritizedViewIterator(client, "todo", "todo", design_doc="Big"))) == 1
@@ -433,7 +433,7 @@ class TestPrioritizedViewIterator:
 
 class TestEndlessViewIterator:
     @pytest.mark.timing
-    def test_waits_for_tokens_that_come_later(self, client):
+    def test_waits_for_new_tokens(self, client):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=60)
         timer = threading.Timer(0.2, lambda: client.copy().save(make_token(0)))
         timer.start()
@@ -442,7 +442,7 @@ class TestEndlessViewIterator:
         assert time.monotonic() - began < 10
         timer.join()
 
-    def test_does_not_ask_an_empty_view_twice_since_it_asks_again_anyway(self, client, queries):
+    def test_does_not_read_an_empty_view_twice_in_a_row(self, client, queries):
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=10)
         iterator._wait = lambda is_ready, sleep: iterator.stop()
         assert list(iterator) == []
@@ -463,7 +463,7 @@ class TestEndlessViewIterator:
         assert iterator.is_stopped()
         assert inner.is_stopped()
 
-    def test_the_callback_is_asked_while_there_are_no_tokens(self, client):
+    def test_the_callback_is_called_while_there_are_no_tokens(self, client):
         calls = []
         iterator = EndlessViewIterator(
             TaskViewIterator(client, "todo"), 0.01, stop_callback=lambda: calls.append(1) or len(calls) > 3
@@ -489,7 +489,7 @@ class TestEndlessViewIterator:
         assert list(iterator) == []
         assert 0.2 <= time.monotonic() - began < 5
 
-    def test_passes_the_pilot_and_a_new_client_on(self, client, push):
+    def test_passes_on_the_pilot_and_a_new_client(self, client, push):
         push(1)
         inner = TaskViewIterator(client, "todo")
         iterator = EndlessViewIterator(inner)
@@ -506,7 +506,7 @@ class TestEndlessViewIterator:
 
 
 class TestViewIterator:
-    def test_a_subclass_of_the_users_own_says_what_comes(self):
+    def test_a_custom_subclass_returns_its_own_tokens(self):
         class Numbers(ViewIterator):
             left = 2
 
@@ -528,18 +528,18 @@ class TestViewIterator:
         iterator.reset()
         assert len(list(iterator)) == 2
 
-    def test_without_claim_task_it_is_of_no_use(self):
+    def test_claim_task_must_be_implemented(self):
         with pytest.raises(NotImplementedError):
             next(ViewIterator())
 
-    def test_reconnect_takes_another_client(self, client):
+    def test_reconnect_uses_another_client(self, client):
         iterator = TaskViewIterator(client, "todo")
         other = client.copy()
         iterator.reconnect(other)
         assert iterator.database is other
 
 
-def test_eight_pilots_at_once_claim_each_of_sixty_tokens_once(client, push):
+def test_eight_concurrent_pilots_claim_sixty_tokens_once_each(client, push):
     push(60)
     start = threading.Barrier(8)
     claims = []
@@ -559,8 +559,8 @@ def test_eight_pilots_at_once_claim_each_of_sixty_tokens_once(client, push):
     assert sorted(claims) == sorted(f"token_{number}" for number in range(60))
 
 
-def test_a_conflict_is_no_outage(client, push):
-    """Guards the tests above: what they intrude with is what the server answers with."""
+def test_a_conflict_is_raised_by_the_server(client, push):
+    """Guards the tests above: the intruding lock does make the server answer with a conflict."""
     tokens = push(1)
     other_pilot(client, "token_0")
     with pytest.raises(ResourceConflict):

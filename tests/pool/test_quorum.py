@@ -1,7 +1,7 @@
-"""A cluster accepts locks that no majority has taken: such a lock owns nothing, and is taken back.
+"""A cluster accepts locks that no majority of its nodes has taken: such a lock is not valid, and is taken back.
 
-One node stands in for the cluster here. A proxy before it says that it is one, and answers writes as three real nodes
-were seen to: 202, and in `_bulk_docs` rows with "accepted", where a majority did not take them.
+A single node stands in for the cluster. A proxy in front of it presents it as a cluster, and answers writes that no
+majority has taken as three real nodes do: with 202, and in `_bulk_docs` with rows that hold "accepted".
 """
 
 import contextlib
@@ -42,9 +42,9 @@ def short_look(monkeypatch):
 
 
 class Cluster(FaultProxy):
-    """Presents the server as three nodes, and says of chosen writes that no majority has taken them.
+    """Presents the server as three nodes, and answers chosen writes as if no majority had taken them.
 
-    `is_accepted` tells for each document of a bulk request whether it is only accepted; without a quorum all are.
+    `is_accepted` returns whether a document of a bulk request is only accepted; without a quorum all are.
     """
 
     def __init__(self, url):
@@ -53,7 +53,7 @@ class Cluster(FaultProxy):
         self.has_quorum = True
 
     def accept_next(self, is_chosen, times=1):
-        """Let so many writes of chosen documents be only accepted."""
+        """Let the next `times` writes of chosen documents be only accepted."""
         left = [times]
 
         def is_accepted(doc):
@@ -119,7 +119,7 @@ def claim(claimer, client, wanted=1, releases=()):
 
 
 def claim_in_the_end(claimer, client):
-    """Claim as often as it takes; a lock that is taken back is no end."""
+    """Claim until a token is locked: a lock that is taken back is not the end."""
     for _ in range(10):
         locked = claim(claimer, client)
         if locked:
@@ -128,7 +128,7 @@ def claim_in_the_end(claimer, client):
 
 
 def store(client, document, rev, base):
-    """Make a revision that follows that of `base`, as another node's copy would arrive, and return it."""
+    """Store a revision that follows `base`, as replication from another node does, and return it."""
     generation, digest = rev.split("-")
     content = {
         **document,
@@ -140,13 +140,13 @@ def store(client, document, rev, base):
 
 
 def make_stray(client, base, letter, pilot=None):
-    """Let a pilot lock a token on a branch of its own, and return what it knows of that."""
+    """Let a pilot lock a token on its own branch, and return the stray lock."""
     locked = dict(Task(dict(base)).lock(pilot or f"pilot {letter}").value)
     return Stray(store(client, locked, f"{int(base['_rev'][0]) + 1}-{letter * 32}", base), base)
 
 
 def deleted_rev(client):
-    """Return the revision of the one branch of token_0 that is deleted."""
+    """Return the revision of the only deleted branch of token_0."""
     (rev,) = (rev for rev, leaf in leaves(client, "token_0").items() if leaf.get("_deleted"))
     return rev
 
@@ -172,21 +172,21 @@ def put_back_rev(base):
 
 @pytest.fixture
 def base(client, push):
-    """A free token as it was read."""
+    """A free token, as it was read."""
     push(1)
     return dict(client.get("token_0").value)
 
 
-class TestALockThatWasOnlyAccepted:
-    def test_a_cluster_is_known_by_its_copies(self, client, through):
+class TestAnAcceptedLock:
+    def test_the_number_of_copies_shows_a_cluster(self, client, through):
         assert (client.copies, through.copies, through.copy().copies) == (1, 3, 3)
 
-    def test_is_no_lock(self, through, client, cluster, push, claimer):
+    def test_is_not_a_lock(self, through, client, cluster, push, claimer):
         push(1)
         cluster.accept_next(is_lock)
         assert claim(claimer, through) == []
 
-    def test_is_taken_back_and_the_token_is_there_for_all(self, through, client, cluster, push, claimer):
+    def test_is_taken_back_and_the_token_is_free_again(self, through, client, cluster, push, claimer):
         push(1)
         base = client.get("token_0")
         cluster.accept_next(is_lock)
@@ -216,13 +216,13 @@ class TestALockThatWasOnlyAccepted:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 3, "error": 0}
         assert all(conflicts(client, name) == [] for name in worker.processed)
 
-    def test_with_a_majority_is_one(self, through, push, claimer, cluster):
+    def test_a_lock_with_a_majority_is_valid(self, through, push, claimer, cluster):
         push(2)
         assert [token.id for token in claim(claimer, through, 2)] == ["token_0", "token_1"]
         assert cluster.count("POST", "_bulk_docs") == 1
 
-    def test_is_one_on_a_single_node_whatever_the_answer_says(self, client, cluster, location, push, claimer):
-        """There is no other copy that could have another owner."""
+    def test_is_valid_on_a_single_node(self, client, cluster, location, push, claimer):
+        """No other copy can have another owner."""
         push(1)
         alone = CouchDB(cluster.url, client.db.name, location.username, location.password)
         alone.copies = 1
@@ -242,8 +242,8 @@ class TestALockThatWasOnlyAccepted:
         assert states == ["done", "todo", "locked", "locked"]
         assert client.get("token_2")["claim"]["pilot"] == "another pilot"
 
-    def test_a_release_that_was_only_accepted_counts_as_saved(self, through, client, cluster, push, claimer):
-        """The token has one owner, and whatever arrives later follows from that owner's lock."""
+    def test_an_accepted_release_counts_as_saved(self, through, client, cluster, push, claimer):
+        """The token has one owner, and all later revisions follow that owner's lock."""
         push(2)
         held = ClaimedToken(claim(claimer, through)[0])
         held.token.done()["exit_code"] = 0
@@ -253,7 +253,7 @@ class TestALockThatWasOnlyAccepted:
         assert state_of(client.get("token_0")) == "done"
         assert [leaf.get(MARK) for leaf in leaves(client, "token_0").values()] == [None]
 
-    def test_a_run_takes_all_back_before_it_ends(self, through, client, cluster, push):
+    def test_a_run_takes_back_all_such_locks_before_it_ends(self, through, client, cluster, push):
         push(2)
         cluster.accept_next(lambda doc: is_lock(doc) and doc["_id"] == "token_1")
         worker = Worker(through)
@@ -263,23 +263,23 @@ class TestALockThatWasOnlyAccepted:
 
 
 class TestWithdrawing:
-    def test_leaves_the_owner_s_branch_alone(self, through, client, base):
-        """Whether it is the one that readers see, or not yet."""
-        owner = make_stray(client, base, "a")  # it hides behind the other: "b" is the greater
+    def test_does_not_change_the_owner_s_branch(self, through, client, base):
+        """The owner's branch is not the one that readers see yet."""
+        owner = make_stray(client, base, "a")  # hidden behind the other branch, since "b" is greater
         stray = make_stray(client, base, "b")
         withdraw(through, stray)
         assert living(client, "token_0") == [owner.token["_rev"]]
         assert client.get("token_0")["claim"]["pilot"] == "pilot a"
         assert conflicts(client, "token_0") == []
 
-    def test_leaves_an_owner_alone_who_is_done(self, through, client, base):
+    def test_does_not_change_the_branch_of_an_owner_that_is_done(self, through, client, base):
         owner = make_stray(client, base, "a")
         client.save(Task(dict(owner.token)).done())
         withdraw(through, make_stray(client, base, "b"))
         assert state_of({**client.get("token_0").value, "exit_code": 0}) == "done"
         assert len(living(client, "token_0")) == 1
 
-    def test_puts_the_token_back_after_the_last_only(self, through, client, base):
+    def test_puts_the_token_back_only_after_the_last_stray(self, through, client, base):
         first, second = (make_stray(client, base, letter) for letter in "ab")
         withdraw(through, first)
         assert living(client, "token_0") == [second.token["_rev"]]
@@ -287,16 +287,16 @@ class TestWithdrawing:
         withdraw(through, second)
         (rev,) = living(client, "token_0")
         assert {**client.get("token_0").value, "_rev": None} == {**base, "_rev": None}
-        assert rev.startswith("3-")  # it follows the second's own lock: at no time the token was gone
+        assert rev.startswith("3-")  # it follows the second lock, so the token was never absent
 
-    def test_two_that_put_the_token_back_at_once_make_one_revision(self, through, client, base, monkeypatch):
-        """Both have deleted their branches before either looks."""
+    def test_two_pilots_that_put_the_token_back_at_once_make_one_revision(self, through, client, base, monkeypatch):
+        """Both delete their branches before either of them looks."""
         ready, deleted, looked = (threading.Barrier(2) for _ in range(3))
         write, has_vanished = CouchDB.write_documents, quorum._has_vanished
         seen = []
 
         def write_and_wait(*args):
-            ready.wait(10)  # whoever came here has seen the other's branch living
+            ready.wait(10)  # by now both have seen the other's branch
             written = write(*args)
             deleted.wait(10)
             return written
@@ -319,10 +319,10 @@ class TestWithdrawing:
         assert conflicts(client, "token_0") == []
         assert state_of(client.get("token_0")) == "todo"
 
-    def test_one_that_comes_late_does_not_put_it_back_behind_its_next_owner(self, through, client, base):
+    def test_a_late_pilot_does_not_put_the_token_back_under_its_next_owner(self, through, client, base):
         store(client, base, put_back_rev(base), base)
         owner = client.save(Task(client.get("token_0")).lock("the next"))
-        store(client, base, put_back_rev(base), base)  # what the late one sends, having looked before
+        store(client, base, put_back_rev(base), base)  # the late pilot sends this, since it looked before
         assert living(client, "token_0") == [owner.rev]
         assert client.get("token_0")["claim"]["pilot"] == "the next"
 
@@ -334,8 +334,8 @@ class TestWithdrawing:
         withdraw(through, Stray(stray.token, base))
         assert leaves(client, "token_0") == before
 
-    def test_looks_twice_before_it_puts_anything_back(self, through, client, base, monkeypatch):
-        """The owner's write may be on its way to the node that was asked."""
+    def test_looks_twice_before_it_puts_the_token_back(self, through, client, base, monkeypatch):
+        """The owner's write may still be on its way to the node that was asked."""
         stray = make_stray(client, base, "b")
         owner = []
         monkeypatch.setattr(quorum.time, "sleep", lambda seconds: owner.append(make_stray(client, base, "a")))
@@ -343,7 +343,7 @@ class TestWithdrawing:
         assert living(client, "token_0") == [owner[0].token["_rev"]]
 
     def test_does_not_undo_a_person_s_deletion(self, through, client, base):
-        """Of the token as it was, on a branch of its own."""
+        """The person deleted the token as it was, on a separate branch."""
         stray = make_stray(client, base, "a")
         store(client, {"_id": "token_0", "_deleted": True}, f"2-{'d' * 32}", base)
         withdraw(through, stray)
@@ -351,21 +351,21 @@ class TestWithdrawing:
         with pytest.raises(ResourceNotFound):
             client["token_0"]
 
-    def test_does_not_undo_the_deletion_of_the_stray_by_a_person(self, through, client, base):
+    def test_does_not_undo_a_person_s_deletion_of_the_stray(self, through, client, base):
         stray = make_stray(client, base, "a")
         client.delete(dict(stray.token))
         withdraw(through, stray)
         assert living(client, "token_0") == []
 
-    def test_keeps_what_a_person_has_written_over_the_stray(self, through, client, base):
+    def test_keeps_a_person_s_edit_of_the_stray(self, through, client, base):
         stray = make_stray(client, base, "a")
         client.save({**stray.token, "note": "a person's", "lock": 0})
         withdraw(through, stray)
         assert client.get("token_0")["note"] == "a person's"
         assert len(living(client, "token_0")) == 1
 
-    def test_makes_its_branch_known_where_it_is_not_yet(self, through, client, base):
-        """The node that took it may be away now."""
+    def test_sends_its_branch_to_nodes_that_do_not_have_it(self, through, client, base):
+        """The node that accepted the lock may be away now."""
         locked = dict(Task(dict(base)).lock("pilot a").value)
         stray = Stray({**locked, "_rev": f"2-{'a' * 32}"}, base)
         assert living(client, "token_0") == [base["_rev"]]
@@ -374,7 +374,7 @@ class TestWithdrawing:
         assert client.get("token_0").rev.startswith("3-")
 
     def test_keeps_the_attachments(self, through, client, push, claimer, cluster):
-        """Those of an earlier attempt."""
+        """The attachments come from an earlier attempt."""
         (token,) = push(1)
         token.put_attachment("logs_token_0.out", "it failed")
         client.save(token)
@@ -386,7 +386,7 @@ class TestWithdrawing:
         assert stored.get_attachment("logs_token_0.out", client)["data"] == b"it failed"
         assert claim_in_the_end(claimer, through).get_attachment("logs_token_0.out", client)["data"] == b"it failed"
 
-    def test_any_number_of_losers_leaves_one_token(self, through, client, base):
+    def test_any_number_of_concurrent_strays_leaves_one_token(self, through, client, base):
         losers = [make_stray(client, base, letter) for letter in "abcdef"]
         threads = [threading.Thread(target=withdraw, args=(through.copy(), loser)) for loser in losers]
         for thread in threads:
@@ -397,12 +397,12 @@ class TestWithdrawing:
         assert conflicts(client, "token_0") == []
 
 
-class TestABranchThatWasLeftLongAgo:
-    """By a pilot that was killed before it could take it back; the token has gone on since."""
+class TestAnOldBranch:
+    """A pilot was killed before it could take the branch back, and the token has been edited since."""
 
     @pytest.fixture
     def now(self, client, base):
-        """The token as it is now: a person has edited it twice."""
+        """The current token, which a person has edited twice."""
         client.save({**base, "note": "once"})
         client.save({**client.get("token_0").value, "note": "twice"})
         now = client.get("token_0").value
@@ -410,13 +410,13 @@ class TestABranchThatWasLeftLongAgo:
         assert client.get("token_0")["note"] == "twice"
         return dict(now)
 
-    def test_is_not_what_is_left_when_a_lock_is_taken_back(self, through, client, now):
+    def test_does_not_win_when_a_lock_is_taken_back(self, through, client, now):
         withdraw(through, make_stray(client, now, "a"))
         assert state_of(client.get("token_0")) == "todo"
         assert client.get("token_0")["note"] == "twice"
 
-    def test_nor_when_several_are_taken_back(self, through, client, now, monkeypatch):
-        """All at once, so that each sees another."""
+    def test_does_not_win_when_several_locks_are_taken_back(self, through, client, now, monkeypatch):
+        """They are taken back at the same time, so each pilot sees another lock."""
         losers = [make_stray(client, now, letter) for letter in "ab"]
         monkeypatch.setattr(quorum, "_has_rivals", lambda *details: True)
         for loser in losers:
@@ -424,7 +424,7 @@ class TestABranchThatWasLeftLongAgo:
         assert state_of(client.get("token_0")) == "todo"
         assert client.get("token_0")["note"] == "twice"
 
-    def test_nor_when_the_next_pilot_dies_too(self, client, now, through):
+    def test_does_not_win_when_the_next_pilot_dies_too(self, client, now, through):
         client.save(Task(dict(now)).lock("picas_pilot_g"))
         client.save({"_id": "picas_pilot_g", "type": "pilot", "state": "running", "lease": 0.1, "holds": ["token_0"]})
         watch = Watch(through, lease=0.1)
@@ -435,12 +435,12 @@ class TestABranchThatWasLeftLongAgo:
         assert (state_of(client.get("token_0")), client.get("token_0")["note"]) == ("todo", "twice")
 
 
-class TestOfADeadPilot:
-    """It could not take back its lock any more."""
+class TestALockOfADeadPilot:
+    """The pilot died before it could take back its lock."""
 
     @pytest.fixture
     def look(self, through, client):
-        """Let other pilots find it dead, and do what is due then."""
+        """Let other pilots find the pilot dead and clean up after it."""
 
         def look():
             client.save(
@@ -454,7 +454,7 @@ class TestOfADeadPilot:
 
         return look
 
-    def test_it_hides_the_owner_and_goes(self, client, base, look):
+    def test_that_hides_the_owner_is_removed(self, client, base, look):
         owner, _ = (
             make_stray(client, base, letter, pilot) for letter, pilot in (("a", "owner"), ("f", "picas_pilot_f"))
         )
@@ -462,7 +462,7 @@ class TestOfADeadPilot:
         assert look() == []
         assert living(client, "token_0") == [owner.token["_rev"]]
 
-    def test_it_is_all_that_there_is_and_is_put_back_as_any_other_lock(self, client, base, look):
+    def test_that_is_the_only_branch_is_put_back_like_any_other_lock(self, client, base, look):
         make_stray(client, base, "f", "picas_pilot_f")
         assert look() == ["token_0"]
         assert state_of(client.get("token_0")) == "todo"
@@ -470,11 +470,11 @@ class TestOfADeadPilot:
 
 
 class TestWithoutAQuorum:
-    def test_that_is_an_outage(self):
+    def test_is_an_outage(self):
         assert is_outage(NoQuorum("too few"))
 
     def test_nothing_is_put_back(self, through, client, cluster, base):
-        """Nobody knows what the nodes that are away have taken."""
+        """The nodes that are away may have accepted anything."""
         stray = make_stray(client, base, "a")
         cluster.has_quorum = False
         for _ in range(2):
@@ -487,7 +487,7 @@ class TestWithoutAQuorum:
         assert state_of(client.get("token_0")) == "todo"
         assert conflicts(client, "token_0") == []
 
-    def test_a_quorum_is_looked_for_where_nothing_is_left_behind(self, through, client, cluster, base):
+    def test_a_probe_looks_for_a_quorum_if_no_branch_is_left(self, through, client, cluster, base):
         stray, _ = (make_stray(client, base, letter) for letter in "ab")
         cluster.accept_next(is_deletion)
         with pytest.raises(NoQuorum):
@@ -496,7 +496,7 @@ class TestWithoutAQuorum:
         assert cluster.count("PUT", "_local/picas_probe_") == cluster.count("DELETE", "_local/picas_probe_") == 1
 
     @pytest.mark.timing
-    def test_a_pilot_waits_and_then_settles_what_it_has_begun(self, through, client, cluster, push):
+    def test_a_pilot_waits_and_then_settles_its_locks(self, through, client, cluster, push):
         push(3)
         cluster.has_quorum = False
         timer = threading.Timer(0.5, lambda: setattr(cluster, "has_quorum", True))
@@ -508,19 +508,19 @@ class TestWithoutAQuorum:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 3, "error": 0}
         assert all(conflicts(client, name) == [] for name in worker.processed)
 
-    def test_that_lasts_ends_a_run_and_nothing_was_processed(self, through, client, cluster, push):
+    def test_for_a_long_time_a_run_ends_and_processes_nothing(self, through, client, cluster, push):
         push(2)
         cluster.has_quorum = False
         worker = Worker(through, max_outage=0.1)
         with pytest.raises(NoQuorum):
             worker.run()
         assert worker.processed == []
-        # What it could not take back is that of a dead pilot for the others.
+        # Others treat the lock that it could not take back as that of a dead pilot.
         left = client.get("token_0" if state_of(client.get("token_0")) == "locked" else "token_1")
         assert left["claim"]["pilot"] == worker._picas.pilot.id
         assert client.get(worker._picas.pilot.id)["state"] == "running"
 
-    def test_results_are_saved_all_the_same(self, through, client, cluster, push):
+    def test_results_are_still_saved(self, through, client, cluster, push):
         push(1)
         worker = Worker(through, lambda task: setattr(cluster, "has_quorum", False))
         worker.run(max_tasks=1)
@@ -528,9 +528,9 @@ class TestWithoutAQuorum:
 
 
 class TestLostAnswers:
-    """Whether a majority has taken a write can't be told any more once its answer is lost."""
+    """Once a response is lost, nobody can find out whether a majority accepted the write."""
 
-    def test_a_lock_whose_answer_was_lost_is_none(self, through, client, cluster, push, claimer):
+    def test_a_lock_whose_response_was_lost_is_not_valid(self, through, client, cluster, push, claimer):
         push(1)
         cluster.fail("POST", "_bulk_docs", CUT, after=True)
         assert claim(claimer, through) == []
@@ -538,7 +538,7 @@ class TestLostAnswers:
         assert living(client, "token_0") == [token.rev]
         assert conflicts(client, "token_0") == []
 
-    def test_nor_is_one_that_could_be_looked_up_only_later(self, through, client, cluster, push, claimer):
+    def test_nor_is_a_lock_that_is_looked_up_later(self, through, client, cluster, push, claimer):
         push(1)
         cluster.fail("POST", "_bulk_docs", CUT, after=True)
         cluster.fail("GET", "token_0", CUT, times=99)
@@ -551,8 +551,8 @@ class TestLostAnswers:
         assert token["claim"]["id"] != lost["id"]
         assert conflicts(client, "token_0") == []
 
-    def test_nor_does_one_stay_that_hides_behind_another_stray(self, through, client, cluster, base, claimer):
-        """Two pilots were too late, and one of them has lost its answer: both branches are taken back."""
+    def test_nor_is_a_lock_that_is_hidden_behind_another_stray(self, through, client, cluster, base, claimer):
+        """Two pilots were too late, and one of them lost its response: both branches are taken back."""
         other = []
         cluster.fail(
             "POST", "_bulk_docs", CUT, after=True, meanwhile=lambda: other.append(make_stray(client, base, "f"))
@@ -576,7 +576,7 @@ class TestLostAnswers:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 5, "error": 0}
 
     @pytest.mark.parametrize("after", [False, True])
-    def test_a_lock_is_taken_back_whatever_request_fails_meanwhile(
+    def test_a_lock_is_taken_back_whichever_request_fails_meanwhile(
         self, through, client, cluster, push, claimer, after
     ):
         for number in range(8):
@@ -600,7 +600,7 @@ class TestLostAnswers:
 
 
 def fail_later(cluster, number, after):
-    """Cut the request of that number from now on, and both of its repetitions."""
+    """Cut the connection of the request with this number, and of both its repetitions."""
     pass_on = type(cluster)._pass_on
     seen = [0]
 

@@ -1,4 +1,4 @@
-"""The names, signatures and defaults that user scripts rely on, and how the house is built."""
+"""The names, signatures and defaults that user scripts rely on, and the structure of the package."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ FLOORS = (
     ("actors", "autopilot"),
     ("cli",),
 )
-"""The rooms of the house from the bottom up. A module imports from its own floor or from below."""
+"""The files and folders of the package, by floor from the bottom up. Modules import from their own floor or below."""
 ASIDE = "embedded"
-"""The room that stands beside the house: nothing in it but the command knows of it."""
+"""The folder outside the floors: only the command line imports it."""
 FLOOR_OF = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 COMMANDS = ("cli", "console", "sandbox", ASIDE)
-"""Modules that print for people."""
+"""Modules that print messages for people."""
 
 EXPORTS = ["CouchDB", "Document", "Task", "Job", "User", "ViewIterator", "TaskViewIterator", "PrioritizedViewIterator"]
 EXPORTS += ["EndlessViewIterator", "Actor", "RunActor", "connect", "VERSION", "__version__"]
@@ -169,8 +169,8 @@ def test_the_version_is_written_in_one_place() -> None:
 
 
 @pytest.mark.parametrize("path", SIGNATURES)
-def test_a_promised_signature(path: str) -> None:
-    """The promised parameters come first, with their kinds and defaults; what was added has a default."""
+def test_a_public_signature_is_kept(path: str) -> None:
+    """The promised parameters come first, with their kinds and defaults; later additions have defaults."""
     given = [without_types(parameter) for parameter in inspect.signature(find(path)).parameters.values()]
     if given and given[0].name == "self":
         del given[0]
@@ -188,7 +188,7 @@ def test_a_document_is_dict_like_and_a_task_is_a_document() -> None:
         assert issubclass(kind, picas.Document)
 
 
-def test_the_actors_are_related() -> None:
+def test_the_class_hierarchy_of_the_actors() -> None:
     from picas import actors
 
     assert issubclass(picas.RunActor, picas.Actor)
@@ -204,18 +204,18 @@ def test_exceptions_are_a_small_tree() -> None:
     assert issubclass(exceptions.PilotStopped, SystemExit)
 
 
-def test_what_couchdb_raises_is_still_what_scripts_catch() -> None:
+def test_errors_are_still_the_couchdb_exceptions_that_scripts_catch() -> None:
     from picas.couch import transport
 
     assert transport.couchdb.http.ResourceConflict is couchdb.http.ResourceConflict
     assert couchdb.ResourceNotFound is couchdb.http.ResourceNotFound
 
 
-# --- how the house is built
+# --- the structure of the package
 
 
 def trees() -> Iterator[tuple[str, ast.Module]]:
-    """Yield the name of each module below picas, and what is in it; a folder itself counts as a module."""
+    """Yield the name and the syntax tree of each module below picas; a folder itself counts as a module."""
     for path in sorted(PACKAGE.rglob("*.py")):
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
@@ -244,7 +244,7 @@ def imports(name: str, tree: ast.Module) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            # A name may be that of a module in a folder.
+            # An imported name may be a module in a folder.
             members = [f"{module}.{alias.name}" for alias in node.names]
             targets = [member if is_module(member.partition(".")[2]) else module for member in members]
         else:
@@ -258,24 +258,24 @@ GRAPH = {name: imports(name, tree) for name, tree in TREES.items() if name}
 MODULES = sorted(name for name in GRAPH if room_of(name) != ASIDE)
 
 
-def test_every_module_stands_in_a_room_of_a_floor() -> None:
+def test_every_file_and_folder_is_on_a_floor() -> None:
     assert {room_of(name) for name in MODULES} == set(FLOOR_OF)
 
 
-def test_there_are_few_rooms() -> None:
+def test_there_are_few_files_and_folders_at_the_top() -> None:
     entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
     assert len([path for path in entries if path.is_file()]) <= 22
     assert len([path for path in entries if path.is_dir()]) <= 8
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_a_module_imports_from_its_floor_or_from_below(name: str) -> None:
+def test_a_module_imports_only_from_its_own_or_a_lower_floor(name: str) -> None:
     used = {room_of(other) for other in GRAPH[name]} - ({ASIDE} if room_of(name) == "cli" else set())
     assert {room for room in used if FLOOR_OF.get(room, 99) > FLOOR_OF[room_of(name)]} == set()
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_no_module_imports_in_a_circle(name: str) -> None:
+def test_there_are_no_import_circles(name: str) -> None:
     reached, left = set[str](), set(GRAPH[name])
     while left:
         other = left.pop()
@@ -284,12 +284,12 @@ def test_no_module_imports_in_a_circle(name: str) -> None:
     assert name not in reached
 
 
-def test_nothing_but_the_command_knows_the_embedded_server() -> None:
+def test_only_the_command_line_imports_the_embedded_server() -> None:
     users = {room_of(name) for name, used in GRAPH.items() if ASIDE in map(room_of, used)}
     assert users <= {"cli", ASIDE}
 
 
-def test_the_embedded_server_knows_little_of_the_library() -> None:
+def test_the_embedded_server_imports_only_the_version() -> None:
     used = {room_of(other) for name, others in GRAPH.items() if room_of(name) == ASIDE for other in others}
     assert used <= {ASIDE, "version"}
 
@@ -299,7 +299,7 @@ def has_docstring(node: ast.AST) -> bool:
 
 
 def undocumented(node: Any, path: str) -> Iterator[str]:
-    """Yield what is public and has no docstring; what overrides a documented method of a base class may go without."""
+    """Yield public names without a docstring."""
     if not has_docstring(node):
         yield path
     for child in node.body:
@@ -316,18 +316,18 @@ def test_everything_public_has_a_docstring() -> None:
     assert [path for name, tree in TREES.items() for path in undocumented(tree, name or "picas")] == []
 
 
-def test_the_package_tells_type_checkers_that_it_has_types() -> None:
+def test_the_package_is_marked_as_typed() -> None:
     assert (PACKAGE / "py.typed").is_file()
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if room_of(name) not in COMMANDS])
-def test_a_module_of_the_library_prints_nothing(name: str) -> None:
+def test_a_library_module_neither_prints_nor_configures_logging(name: str) -> None:
     calls = [node.func for node in ast.walk(TREES[name]) if isinstance(node, ast.Call)]
     names = {call.id if isinstance(call, ast.Name) else getattr(call, "attr", "") for call in calls}
     assert not names & {"print", "basicConfig", "addHandler"}
 
 
-def test_loggers_are_named_after_their_modules() -> None:
+def test_loggers_have_the_names_of_their_modules() -> None:
     for name in MODULES:
         log = getattr(import_module(f"picas.{name}"), "log", None)
         assert log is None or (isinstance(log, logging.Logger) and log.name == f"picas.{name}")

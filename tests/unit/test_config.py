@@ -1,4 +1,4 @@
-"""Where the settings come from, who wins, and what a bad one is told."""
+"""The sources of the settings, their order of precedence, and the errors for invalid settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SECRET = "hunter2"
 
 
 class Sources:
-    """The places that settings come from, all below one folder, none of them there yet."""
+    """The files and variables that settings come from, in one folder, all absent at first."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.script_dir = folder / "scripts"
@@ -69,7 +69,7 @@ def no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 
 def fill(sources: Sources) -> None:
-    """Set everything everywhere, each source with values of its own."""
+    """Set everything in every source, with different values."""
     sources.set_environment(HOST_URL="http://env", DATABASE="env", USERNAME="env", PASSWORD="env")
     sources.write_picasconfig(
         "PICAS_HOST_URL = 'http://py'\nPICAS_DATABASE = 'py'\nPICAS_USERNAME = 'py'\nPICAS_PASSWORD = 'py'\n"
@@ -96,26 +96,26 @@ def test_the_environment_wins_over_files(sources: Sources) -> None:
     assert as_tuple(sources.load()) == ("http://env", "env", "env", "env")
 
 
-def test_picasconfig_wins_over_the_users_own_file(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_picasconfig_wins_over_the_user_s_file(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(sources)
     for name in ("HOST_URL", "DATABASE", "USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"PICAS_{name}")
     assert as_tuple(sources.load()) == ("http://py", "py", "py", "py")
 
 
-def test_the_users_own_file_wins_over_netrc(sources: Sources) -> None:
+def test_the_user_s_file_wins_over_netrc(sources: Sources) -> None:
     sources.write_ini("[picas]\nhost_url = http://ini\ndatabase = ini\nusername = ini\npassword = ini\n")
     sources.write_netrc("default login ini password netrc\n")
     assert as_tuple(sources.load()) == ("http://ini", "ini", "ini", "ini")
 
 
-def test_netrc_has_the_password_if_nothing_else_has(sources: Sources) -> None:
+def test_the_password_comes_from_netrc_if_no_other_source_has_it(sources: Sources) -> None:
     sources.write_ini("[picas]\nhost_url = http://couch.example.org:6984\ndatabase = d\n")
     sources.write_netrc(f"machine couch.example.org login me password {SECRET}\n")
     assert as_tuple(sources.load())[2:] == ("me", SECRET)
 
 
-def test_netrc_of_another_user_is_no_password(sources: Sources) -> None:
+def test_the_netrc_password_of_another_user_is_not_used(sources: Sources) -> None:
     sources.write_netrc(f"machine h login me password {SECRET}\n")
     with pytest.raises(SettingsError, match="Not set: PICAS_PASSWORD"):
         sources.load(host_url="http://h", database="d", username="you")
@@ -128,7 +128,7 @@ def test_each_setting_comes_from_the_first_source_that_has_it(sources: Sources) 
     assert as_tuple(sources.load()) == ("http://py", "env", "ini", "50%off")
 
 
-def test_values_that_are_no_text_become_text(sources: Sources) -> None:
+def test_values_are_converted_to_text(sources: Sources) -> None:
     sources.write_picasconfig(
         "PICAS_HOST_URL = 'http://h'\nPICAS_DATABASE = 2024\nPICAS_USERNAME = 5\nPICAS_PASSWORD = 12345\n"
     )
@@ -167,22 +167,22 @@ def test_a_password_file_of_a_higher_source_wins_over_a_password(sources: Source
     assert sources.load().password == SECRET
 
 
-def test_credentials_in_the_address_are_taken_out_of_it(sources: Sources) -> None:
+def test_credentials_are_removed_from_the_address(sources: Sources) -> None:
     settings = sources.load(host_url=f"https://me%40surf:{SECRET}%2F%3A%40@h:6984/", database="d")
     assert as_tuple(settings) == ("https://h:6984", "d", "me@surf", f"{SECRET}/:@")
 
 
-def test_a_user_in_the_address_with_the_password_beside_it(sources: Sources) -> None:
+def test_a_user_in_the_address_and_a_separate_password(sources: Sources) -> None:
     sources.set_environment(HOST_URL="http://me@h", DATABASE="d", PASSWORD=SECRET)
     assert as_tuple(sources.load())[2:] == ("me", SECRET)
 
 
-def test_the_address_adds_the_password_of_the_user_that_is_named_beside_it(sources: Sources) -> None:
+def test_a_separate_user_and_that_user_s_password_in_the_address(sources: Sources) -> None:
     sources.set_environment(HOST_URL=f"http://me:{SECRET}@h", DATABASE="d", USERNAME="me")
     assert as_tuple(sources.load())[2:] == ("me", SECRET)
 
 
-def test_the_password_beside_the_address_wins_over_that_in_it(sources: Sources, tmp_path: Path) -> None:
+def test_a_separate_password_wins_over_one_in_the_address(sources: Sources, tmp_path: Path) -> None:
     sources.set_environment(HOST_URL="http://me:old@h", DATABASE="d", PASSWORD=SECRET)
     assert sources.load().password == SECRET
     sources.set_environment(PASSWORD="", PASSWORD_FILE=str(write(tmp_path / "secret", SECRET)))
@@ -195,7 +195,7 @@ def test_the_password_of_another_user_in_the_address_is_not_used(sources: Source
         sources.load(username="me")
 
 
-def test_the_password_does_not_show_in_the_settings(sources: Sources) -> None:
+def test_the_repr_of_the_settings_hides_the_password(sources: Sources) -> None:
     settings = sources.load(host_url=f"http://u:{SECRET}@h", database="d")
     assert settings.password == SECRET
     assert SECRET not in repr(settings)
@@ -233,7 +233,9 @@ def test_a_private_file_gets_no_warning(sources: Sources, caplog: pytest.LogCapt
     assert caplog.records == []
 
 
-def test_only_the_file_that_the_password_came_from_matters(sources: Sources, caplog: pytest.LogCaptureFixture) -> None:
+def test_only_the_file_that_the_password_came_from_is_checked(
+    sources: Sources, caplog: pytest.LogCaptureFixture
+) -> None:
     complete(sources, PASSWORD=SECRET)
     sources.write_picasconfig("PICAS_PASSWORD = 'py'", 0o644)
     sources.write_ini("[picas]\npassword = ini\n", 0o644)
@@ -276,7 +278,7 @@ def test_tls_verification_in_python(sources: Sources, number: int) -> None:
         assert sources.load().ssl_verification is bool(number)
 
 
-def test_no_verification_as_an_argument_wins(sources: Sources) -> None:
+def test_an_argument_that_turns_verification_off_wins(sources: Sources) -> None:
     complete(sources, PASSWORD="p", SSL_VERIFICATION="true")
     assert sources.load(ssl_verification=False).ssl_verification is False
 
@@ -290,11 +292,11 @@ def test_a_bundle_of_certificates(sources: Sources, tmp_path: Path) -> None:
         sources.load()
 
 
-# --- what is wrong, in one line
+# --- errors in one line
 
 
 def complaint(sources: Sources, **arguments: object) -> str:
-    """Return the error's text; neither it nor its traceback tells a secret."""
+    """Return the text of the error, and assert that neither it nor its traceback holds a secret."""
     with pytest.raises(SettingsError) as caught:
         sources.load(**arguments)
     text = str(caught.value)
@@ -304,7 +306,7 @@ def complaint(sources: Sources, **arguments: object) -> str:
     return text
 
 
-def test_missing_settings_are_named_together_with_the_ways_to_set_them(sources: Sources) -> None:
+def test_missing_settings_are_listed_with_the_ways_to_set_them(sources: Sources) -> None:
     text = complaint(sources)
     assert text.startswith("Not set: PICAS_HOST_URL, PICAS_DATABASE, PICAS_USERNAME, PICAS_PASSWORD. Set them in")
     assert "export PICAS_HOST_URL=" in text
@@ -320,13 +322,13 @@ def test_one_missing_setting(sources: Sources) -> None:
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        (f"PICAS_PASSWORD = {SECRET}", "NameError in line 2"),  # the quotes are forgotten
+        (f"PICAS_PASSWORD = {SECRET}", "NameError in line 2"),  # the quotes are missing
         (f"PICAS_PASSWORD = '{SECRET}", "SyntaxError in line 2"),
         (f"PICAS_PASSWORD = {{}}['{SECRET}']", "KeyError in line 2"),
         (f"import {SECRET}", "ModuleNotFoundError in line 2"),
     ],
 )
-def test_a_picasconfig_that_can_not_run(sources: Sources, line: str, expected: str) -> None:
+def test_a_picasconfig_that_cannot_run(sources: Sources, line: str, expected: str) -> None:
     path = sources.write_picasconfig(f"# settings\n{line}\n")
     assert complaint(sources) == f"{path} can't be run: {expected}"
 
@@ -348,7 +350,7 @@ def test_a_bad_ini_file(sources: Sources, text: str, expected: str) -> None:
     assert re.search(expected, told)
 
 
-def test_files_that_are_no_text(sources: Sources, tmp_path: Path) -> None:
+def test_files_that_are_not_text(sources: Sources, tmp_path: Path) -> None:
     sources.ini.write_bytes(b"\xff\xfe")
     assert complaint(sources) == f"{sources.ini} can't be read: it is not UTF-8 text"
     sources.ini.unlink()
@@ -386,12 +388,12 @@ BAD_ADDRESSES = [
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
-def test_an_address_that_makes_no_sense(sources: Sources, address: str) -> None:
+def test_an_invalid_address(sources: Sources, address: str) -> None:
     assert complaint(sources, host_url=address).startswith("PICAS_HOST_URL is invalid: the address ")
 
 
 @pytest.mark.parametrize("address", BAD_ADDRESSES)
-def test_the_client_refuses_such_an_address_too(address: str) -> None:
+def test_the_client_refuses_an_invalid_address_too(address: str) -> None:
     with pytest.raises(ValueError, match=r"^the address ") as caught:
         CouchDB(address, "db")
     assert SECRET not in str(caught.value)

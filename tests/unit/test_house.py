@@ -1,4 +1,4 @@
-"""All requests to the database go through the client: nothing above it reaches for what lies beneath."""
+"""All requests to the database go through the client: no module above it uses the layers below it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import picas
 
 PACKAGE = Path(picas.__file__).resolve().parent
 BENEATH = ("clients.py", "couch/")
-"""The client, and what it rests on."""
+"""The client and the layers below it."""
 ASIDE = "embedded/"
-"""The embedded server is no client."""
+"""The embedded server, which is not a client."""
 
 INNER = ("db", "server")
 """The attributes of the client that are objects of the package `couchdb`."""
 HTTP = ("http", "requests", "urllib3", "certifi", "socketserver")
-"""Packages that send requests, or belong to one that does."""
+"""Packages that send requests, and their dependencies."""
 HELPERS = ("requests.utils.get_netrc_auth",)
-"""What they have that sends nothing."""
+"""Helpers in these packages that send nothing."""
 
 ALL = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 ABOVE = [name for name in ALL if not name.startswith((*BENEATH, ASIDE))]
@@ -55,7 +55,7 @@ def is_offence(name: str) -> bool:
 
 
 def offences(tree: ast.AST) -> Iterator[str]:
-    """Yield the line of each place where a module goes past the client, and what is there."""
+    """Yield the line and the code of each place where a module bypasses the client."""
     for node in ast.walk(tree):
         for name in imported(node):
             if is_offence(name):
@@ -71,12 +71,12 @@ def offences(tree: ast.AST) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("name", ABOVE)
-def test_a_module_goes_through_the_client(name: str) -> None:
+def test_a_module_uses_the_client(name: str) -> None:
     assert list(offences(ast.parse((PACKAGE / name).read_text(encoding="utf-8")))) == []
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_requests_brings_is_imported_through_it(name: str) -> None:
+def test_dependencies_of_requests_are_not_imported_directly(name: str) -> None:
     tree = ast.parse((PACKAGE / name).read_text(encoding="utf-8"))
     packages = {found.partition(".")[0] for node in ast.walk(tree) for found in imported(node)}
     assert not packages & {"certifi", "urllib3", "idna", "charset_normalizer"}
@@ -98,7 +98,7 @@ def test_what_requests_brings_is_imported_through_it(name: str) -> None:
         "from http.client import HTTPConnection",
     ],
 )
-def test_a_way_past_the_client_is_seen(line: str) -> None:
+def test_code_that_bypasses_the_client_is_found(line: str) -> None:
     assert len(list(offences(ast.parse(line)))) == 1
 
 
@@ -114,5 +114,5 @@ def test_a_way_past_the_client_is_seen(line: str) -> None:
         "from .clients import CouchDB",
     ],
 )
-def test_what_is_no_way_past_the_client_is_let_be(line: str) -> None:
+def test_code_that_uses_the_client_is_accepted(line: str) -> None:
     assert list(offences(ast.parse(line))) == []

@@ -1,4 +1,4 @@
-"""Which job id a token gets, batch system by batch system."""
+"""The job ids of tokens, for each batch system."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def added(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> dict[
         ({"SLURM_JOB_ID": " 50\n"}, {"slurm_job_id": "50"}),
     ],
 )
-def test_the_id_that_a_batch_system_gives(
+def test_the_id_of_each_batch_system(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: dict[str, Any]
 ) -> None:
     assert added(monkeypatch, environment) == expected
@@ -78,13 +78,13 @@ def test_the_highest_layer_wins(monkeypatch: pytest.MonkeyPatch) -> None:
         {"_CONDOR_JOB_AD": "/there/is/no/such/file"},
     ],
 )
-def test_half_an_environment_gives_no_id_and_no_error(
+def test_an_incomplete_environment_gives_no_id_and_no_error(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
 ) -> None:
     assert added(monkeypatch, environment) == {}
 
 
-def test_a_slurm_array_without_a_task_number_still_gives_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slurm_array_without_a_task_number_has_an_id(monkeypatch: pytest.MonkeyPatch) -> None:
     assert added(monkeypatch, {"SLURM_ARRAY_JOB_ID": "40"}) == {"slurm_job_id": "40"}
 
 
@@ -97,7 +97,7 @@ def test_a_slurm_array_without_a_task_number_still_gives_an_id(monkeypatch: pyte
         ("\udcff not an ad", {}),
     ],
 )
-def test_htcondor_has_it_in_a_file(
+def test_htcondor_writes_the_id_to_a_file(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str, expected: dict[str, str]
 ) -> None:
     job_ad = tmp_path / ".job.ad"
@@ -106,7 +106,7 @@ def test_htcondor_has_it_in_a_file(
 
 
 @pytest.mark.parametrize("kind", [dict, Task])
-def test_remove_takes_all_job_ids_and_nothing_else(kind: Any) -> None:
+def test_remove_job_id_removes_all_job_ids_and_nothing_else(kind: Any) -> None:
     token = kind({**dict.fromkeys(JOB_ID_FIELDS, "1"), "_id": "t", "my_job_id": "mine"})
     remove_job_id(token)
     assert not set(JOB_ID_FIELDS) & set(token)

@@ -1,4 +1,4 @@
-"""How iterators show themselves to people."""
+"""The repr() of iterators."""
 
 from picas import EndlessViewIterator, PrioritizedViewIterator, TaskViewIterator, ViewIterator
 
@@ -21,12 +21,12 @@ def test_names_another_design_document():
     assert repr(iterator) == "<TaskViewIterator on Own/mine of <CouchDB https://couch.example.org/pool>>"
 
 
-def test_names_two_views_in_their_order():
+def test_names_both_views_in_order():
     iterator = PrioritizedViewIterator(POOL, "first", "second")
     assert " on Monitor/first then Monitor/second of " in repr(iterator)
 
 
-def test_names_the_iterator_that_claims_and_says_that_it_has_ended():
+def test_names_the_inner_iterator_and_whether_it_has_stopped():
     inner = TaskViewIterator(POOL, "todo")
     iterator = EndlessViewIterator(inner)
     assert repr(iterator) == f"<EndlessViewIterator over {inner!r}>"
@@ -34,7 +34,7 @@ def test_names_the_iterator_that_claims_and_says_that_it_has_ended():
     assert repr(iterator) == f"<EndlessViewIterator over {inner!r}, stopped>"
 
 
-def test_of_a_user_s_own():
+def test_of_a_custom_iterator():
     class Mine(ViewIterator):
         pass
 

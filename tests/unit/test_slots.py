@@ -1,4 +1,4 @@
-"""Threads that process tokens side by side, whatever a token is."""
+"""Threads that process tokens concurrently, whatever a token is."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ PATIENCE = 20.0
 
 @pytest.fixture
 def slots():
-    """Open slots that are closed, and whose threads are gone, after the test."""
+    """Return a function that opens slots; they are closed, and their threads have ended, after the test."""
     opened = []
 
     def open_slots(count, work=lambda token: None):
@@ -37,7 +37,7 @@ def collect_all(slots, count):
     return collected
 
 
-def test_as_many_tokens_as_there_are_slots_are_at_work_at_once(slots):
+def test_as_many_tokens_as_slots_are_at_work_at_once(slots):
     together = threading.Barrier(3, timeout=PATIENCE)
     three = slots(3, lambda token: together.wait())
     for token in "abc":
@@ -57,7 +57,7 @@ def test_a_slot_is_free_again_once_its_token_is_collected(slots):
     assert two.running == set()
 
 
-def test_a_token_that_has_ended_is_told_before_it_is_collected(slots):
+def test_an_ended_token_is_visible_before_it_is_collected(slots):
     one = slots(1)
     assert not one.has_ended()
     one.start("a")
@@ -76,7 +76,7 @@ def test_a_thread_processes_one_token_after_the_other(slots):
     assert len(set(threads)) == 1
 
 
-def test_what_ends_together_is_collected_together(slots):
+def test_tokens_that_end_together_are_collected_together(slots):
     together = threading.Barrier(4, timeout=PATIENCE)
     four = slots(4, lambda token: together.wait())
     for token in range(4):
@@ -97,7 +97,7 @@ def test_collecting_does_not_wait_for_tokens_that_are_still_at_work(slots):
 
 
 @pytest.mark.timing
-def test_collecting_gives_up_after_its_time(slots):
+def test_collecting_gives_up_after_its_time_out(slots):
     go = threading.Event()
     one = slots(1, lambda token: go.wait(PATIENCE))
     one.start("a")
@@ -107,8 +107,8 @@ def test_collecting_gives_up_after_its_time(slots):
     go.set()
 
 
-def test_collecting_outlives_a_signal_handler_that_takes_longer_than_the_wait(slots):
-    """The time-out of a `SimpleQueue` does not: the signal that is to stop the pilot would be the one that hangs it."""
+def test_collecting_times_out_even_if_a_signal_handler_takes_longer(slots):
+    """A `SimpleQueue` does not time out then: the signal that should stop the pilot would make it hang."""
     go = threading.Event()
     one = slots(1, lambda token: go.wait(PATIENCE))
     one.start("a")
@@ -127,32 +127,32 @@ def test_collecting_outlives_a_signal_handler_that_takes_longer_than_the_wait(sl
 
 
 @pytest.mark.timing
-def test_collecting_ends_early_if_there_is_something_else_to_do(slots):
+def test_collecting_ends_early_if_the_condition_is_true(slots):
     one = slots(1)
     began = time.monotonic()
     assert one.collect(PATIENCE, lambda: time.monotonic() - began > 0.05) == []
     assert time.monotonic() - began < PATIENCE / 2
 
 
-def test_what_has_ended_is_collected_even_if_there_is_something_else_to_do(slots):
-    """Else a free slot for which there is no token would keep those that have ended from being saved."""
+def test_ended_tokens_are_collected_even_if_the_condition_is_true(slots):
+    """Otherwise a free slot without a token would keep ended tokens from being saved."""
     two = slots(2)
     two.start("a")
     wait_for(two.has_ended)
     assert two.collect(PATIENCE, lambda: True) == ["a"]
 
 
-def test_the_threads_end_once_they_are_told_to(slots):
+def test_closing_the_slots_ends_their_threads(slots):
     before = set(threading.enumerate())
     three = slots(3)
     mine = set(threading.enumerate()) - before
     assert sorted(thread.name for thread in mine) == ["picas-slot-0", "picas-slot-1", "picas-slot-2"]
-    assert all(thread.daemon for thread in mine)  # code that hangs keeps no process alive
+    assert all(thread.daemon for thread in mine)  # code that hangs does not keep the process alive
     three.close()
     wait_for(lambda: not any(thread.is_alive() for thread in mine))
 
 
-def test_a_token_that_was_started_before_the_end_is_still_processed(slots):
+def test_a_token_that_was_started_before_the_close_is_still_processed(slots):
     done = []
     one = slots(1, done.append)
     one.start("a")
@@ -170,14 +170,14 @@ class TestTheSlotOfTheMainThread:
         assert slot.collect(PATIENCE) == ["a"]
         assert (threads, slot.running) == ([("a", threading.get_ident())], set())
 
-    def test_waits_while_it_is_empty_until_there_is_something_else_to_do(self):
+    def test_waits_while_it_is_empty_until_the_condition_is_true(self):
         slot = MainSlot(lambda token: None)
         began = time.monotonic()
         assert slot.collect(0.05) == []
         assert slot.collect(PATIENCE, lambda: time.monotonic() - began > 0.1) == []
         assert 0.1 < time.monotonic() - began < PATIENCE / 2
 
-    def test_does_not_process_a_token_twice_that_was_broken_off(self):
+    def test_does_not_process_an_interrupted_token_twice(self):
         def break_off(token):
             done.append(token)
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""The files in which results are kept: whole or not there, for their owner only, and never one in place of another."""
+"""The files in which results are kept: complete or absent, private, and never overwritten by another."""
 
 import json
 import os
@@ -26,26 +26,26 @@ def mode(path):
 
 
 class TestKeeping:
-    def test_what_was_kept_is_read_again(self, folder):
+    def test_a_kept_result_can_be_read(self, folder):
         path = spool.keep(TOKEN, CLAIMED, "x", folder, database="pool", server="http://there:5984")
         assert spool.files(folder) == [path]
         kept = spool.read(path)
         assert (kept.path, kept.id, kept.token, kept.claimed) == (path, "token_0", TOKEN.value, CLAIMED)
         assert (kept.database, kept.server) == ("pool", "http://there:5984")
 
-    def test_a_folder_that_is_made_for_it_is_its_owner_s_only(self, folder):
+    def test_a_new_folder_is_private(self, folder):
         path = spool.keep(TOKEN, CLAIMED, "x", folder)
         assert (mode(folder), mode(path)) == (0o700, 0o600)
         assert mode(spool.put_aside(path).parent) == 0o700
 
-    def test_one_that_is_there_stays_as_it_is(self, folder):
+    def test_an_existing_folder_keeps_its_permissions(self, folder):
         folder.mkdir(parents=True)
         folder.chmod(0o750)
         spool.keep(TOKEN, CLAIMED, "x", folder)
         assert mode(folder) == 0o750
 
-    def test_the_name_reaches_the_disk_too(self, folder, monkeypatch):
-        """Else a machine that goes down right after may have forgotten that there is such a file."""
+    def test_the_name_is_synced_to_the_disk_too(self, folder, monkeypatch):
+        """Otherwise the file may be missing after a crash of the machine."""
         synced = []
         fsync = os.fsync
 
@@ -57,7 +57,7 @@ class TestKeeping:
         path = spool.keep(TOKEN, CLAIMED, "x", folder)
         assert [status.st_ino for status in synced] == [item.stat().st_ino for item in (path, folder, folder.parent)]
 
-    def test_a_disk_that_syncs_no_folders_does_not_matter(self, folder, monkeypatch):
+    def test_a_file_system_that_cannot_sync_folders_is_no_error(self, folder, monkeypatch):
         fsync = os.fsync
 
         def refuse_folders(descriptor):
@@ -68,17 +68,17 @@ class TestKeeping:
         monkeypatch.setattr(os, "fsync", refuse_folders)
         assert spool.keep(TOKEN, CLAIMED, "x", folder).parent == folder
 
-    def test_two_attempts_of_older_clients_have_two_files(self, folder):
-        """Those make no claims that would tell them apart."""
+    def test_attempts_of_older_clients_have_separate_files(self, folder):
+        """Those clients write no claims that would distinguish the attempts."""
         claimed = make_token(0, _rev="1-a", lock=5)
         assert spool.keep(TOKEN, claimed, "x", folder) != spool.keep(TOKEN, claimed, "x", folder)
 
-    def test_no_claim_leads_out_of_the_folder(self, folder):
+    def test_no_claim_id_leads_out_of_the_folder(self, folder):
         path = spool.keep(TOKEN, {**CLAIMED, "claim": {"id": "/../../x"}}, "x", folder)
         assert path.parent == folder
         assert path.exists()
 
-    def test_what_could_not_be_written_leaves_no_half(self, folder):
+    def test_a_failed_write_leaves_no_partial_file(self, folder):
         class Broken:
             def __repr__(self):
                 raise RuntimeError("no words")
@@ -87,7 +87,7 @@ class TestKeeping:
             spool.keep(Task({**TOKEN.value, "output": Broken()}), CLAIMED, "x", folder)
         assert list(folder.iterdir()) == []
 
-    def test_a_full_disk_is_one_that_cannot_be_written(self, folder, tmp_path, monkeypatch):
+    def test_a_full_disk_counts_as_not_writable(self, folder, tmp_path, monkeypatch):
         monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
         fsync, calls = os.fsync, []
 
@@ -104,7 +104,7 @@ class TestKeeping:
         assert list(folder.iterdir()) == []
 
 
-def test_a_client_that_is_a_stand_in_of_a_script_costs_no_result(tmp_path):
+def test_a_result_is_kept_even_if_a_script_uses_its_own_client(tmp_path):
     class StandIn:
         def save(self, doc):
             raise ValueError("no")
@@ -115,23 +115,23 @@ def test_a_client_that_is_a_stand_in_of_a_script_costs_no_result(tmp_path):
     assert spool.read(spool.files(tmp_path)[0]).database is None
 
 
-def test_what_the_server_said_is_one_line():
+def test_the_reason_of_the_server_is_one_line():
     error = results.HTTPError((413, ("too_large", "it\nis")))
     assert results.reason_of(error) == "413: too_large: it is"
 
 
 class TestFolder:
     @pytest.mark.parametrize("given", [True, False])
-    def test_that_is_a_file_is_a_wrong_setting(self, tmp_path, monkeypatch, given):
+    def test_that_is_a_file_is_an_error_of_the_settings(self, tmp_path, monkeypatch, given):
         path = tmp_path / "file"
         path.write_text("x")
         monkeypatch.setenv("PICAS_SPOOL", str(path))
         with pytest.raises(SettingsError, match="PICAS_SPOOL"):
             spool.check_folder(path if given else None)
 
-    def test_that_is_there_or_not_there_yet_will_do(self, tmp_path):
+    def test_may_exist_or_not(self, tmp_path):
         spool.check_folder(tmp_path)
         spool.check_folder(tmp_path / "absent")
 
-    def test_without_one_there_are_no_files(self, tmp_path):
+    def test_that_does_not_exist_has_no_files(self, tmp_path):
         assert spool.files(tmp_path / "absent") == []

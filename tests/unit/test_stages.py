@@ -1,4 +1,4 @@
-"""The life of an attempt: which stage may follow which, and what that says of its token."""
+"""The stages of an attempt: which may follow which, and what each means for the token."""
 
 import itertools
 
@@ -27,11 +27,11 @@ def walk(stages):
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: " ".join(stage.value for stage in path))
-def test_what_happens_to_tokens(path):
+def test_valid_sequences_of_stages(path):
     assert all(walk(path))
 
 
-def test_nothing_goes_back():
+def test_a_stage_never_returns_to_an_earlier_one():
     for path in PATHS:
         stages = [Stage.WORKING, *path]
         for earlier, later in itertools.combinations(stages, 2):
@@ -40,38 +40,38 @@ def test_nothing_goes_back():
             assert walked.stage is later
 
 
-def test_a_token_in_its_final_state_is_not_lost_any_more():
+def test_a_concluded_token_cannot_be_lost():
     concluded = attempt()
     concluded.conclude(None, auto_close=True)
     assert not concluded.advance(Stage.LOST)
     assert concluded.is_concluded
 
 
-def test_a_lost_token_does_not_return():
+def test_a_lost_token_stays_lost():
     lost = attempt()
     assert lost.advance(Stage.LOST)
     assert not lost.advance(Stage.RETURNED)
     assert lost.stage is Stage.LOST
 
 
-class TestAFinishedOne:
-    """Work that was broken off: is there a result to keep?"""
+class TestIsFinished:
+    """Whether an interrupted attempt has a result to keep."""
 
-    def test_has_returned_from_the_user_s_code(self):
+    def test_if_the_user_s_code_has_returned(self):
         returned = attempt()
         assert not returned.is_finished(auto_close=True)
         returned.advance(Stage.RETURNED)
         assert returned.is_finished(auto_close=True)
 
-    def test_or_has_an_exit_code(self):
+    def test_if_the_token_has_an_exit_code(self):
         assert attempt(exit_code=3).is_finished(auto_close=True)
         assert not attempt(exit_code=3).is_finished(auto_close=False)
 
-    def test_or_is_closed(self):
+    def test_if_the_token_is_closed(self):
         assert attempt(exit_code=0, done=5).is_finished(auto_close=False)
 
     @pytest.mark.parametrize("exit_code", [-15, 143, -9, 137, -2, 130])
-    def test_but_not_one_whose_child_was_ended_with_the_pilot(self, exit_code):
+    def test_not_if_its_child_was_ended_with_the_pilot(self, exit_code):
         ended = attempt(exit_code=exit_code)
         ended.advance(Stage.RETURNED)
         assert not ended.is_finished(auto_close=True)
