@@ -60,7 +60,7 @@ class Work:
         seconds = time.monotonic() - began
         is_lost = attempt.stage is Stage.LOST
         if is_lost:
-            error = TokenLost("the token was taken from this pilot, which had not been heard of")
+            error = TokenLost("the token was taken from this pilot, which had no heartbeat for too long")
         elif limit.expired:
             error = self._judge_time_out(limit)
         elif was_ended_by_signal(attempt.token.get("exit_code")) or was_ended_by_signal(
