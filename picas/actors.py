@@ -78,7 +78,6 @@ class Actor:
         if db is None:
             raise ValueError("an actor needs a database")
         self._picas = Engine(
-            self,
             Options.complete(
                 auto_close=auto_close,
                 stop_exit_code=stop_exit_code,
@@ -167,10 +166,11 @@ class Actor:
             refuses the pilot (no such view, wrong password)
         """
         self._picas.work(
+            self,
             slots,
             StopConditions(max_token_time),
             RetryPolicy(),
-            is_seen=_is_overridden(self, "cleanup_run"),
+            default_cleanup=Actor.cleanup_run,
             set_handlers=self.setup_handler,
         )
 
@@ -192,7 +192,7 @@ class Actor:
         :param frame: where it interrupted the code
         :raises PilotStopped: to end the process
         """
-        self._picas.stop(signum)
+        self._picas.stop(self, signum)
 
 
 AbstractRunActor = Actor
@@ -230,10 +230,11 @@ class RunActor(Actor):
         :raises: what `Actor.run` raises
         """
         self._picas.work(
+            self,
             slots,
             StopConditions(max_token_time, max_total_time, max_tasks, stop_function, stop_function_args),
             RetryPolicy(max_scrub, retry_delay),
-            is_seen=stop_function is not None or _is_overridden(self, "cleanup_run"),
+            default_cleanup=Actor.cleanup_run,
             set_handlers=self.setup_handler,
         )
 
@@ -241,8 +242,3 @@ class RunActor(Actor):
 def outcomes(actor: Actor) -> dict[str, int]:
     """Return how many attempts of the actor's last run ended in which way, e.g. `{"done": 3, "failed": 1}`."""
     return dict(actor._picas.pilot.outcomes)
-
-
-def _is_overridden(actor: Actor, hook: str) -> bool:
-    """Return whether a hook of an actor does anything: whether its class, or a script, has replaced it."""
-    return getattr(getattr(actor, hook), "__func__", None) is not getattr(Actor, hook)

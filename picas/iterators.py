@@ -28,6 +28,7 @@ class ViewIterator:
     room: Room | None = None
     """What the pilot has left for tokens now; None if it processes one at a time."""
     database: CouchDB
+    _is_stopped = False  # here too: an iterator of a script's own may not call __init__
 
     def __init__(self) -> None:
         self._is_stopped = False

@@ -34,8 +34,8 @@ class StopConditions:
 
     @property
     def tokens_left(self) -> float:
-        """How many more tokens may be processed; infinity for no limit."""
-        return self.max_tasks - self.processed if self.max_tasks else math.inf
+        """How many more tokens may be processed; infinity for no limit. At first it is at least one."""
+        return max(self.max_tasks, 1) - self.processed if self.max_tasks else math.inf
 
     def are_met(self) -> bool:
         """Return whether the run ends, now that a token has been processed."""
@@ -71,3 +71,7 @@ class RetryPolicy:
         if self.allows(token):
             modifiers.scrub(token, self.delay)
         return token
+
+    def retried(self, token: Document) -> Document:
+        """Return a copy of a token, put back if it has failed and may be tried again."""
+        return self.apply(Document(dict(token)))

@@ -25,6 +25,7 @@ class UserActor(Protocol):
     iterator: Any
     token_reset_values: Any
     tasks_processed: int
+    current_task: Any
 
     def prepare_env(self) -> Any:
         """Prepare the run."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from functools import partial
 from types import FrameType
 from typing import Any, Callable, Literal, Union
 
@@ -24,45 +25,46 @@ Handler = Callable[[int, Union[FrameType, None]], Any]
 
 
 class Engine:
-    """Runs a user's actor.
+    """Runs a user's actor: nothing else is kept on it, and nothing of it is used but what `UserActor` lists.
 
-    :param actor: the actor; nothing is kept on it, and nothing of it is used but what `UserActor` lists
-    :param options: its options
+    It does not hold the actor, which a script may copy.
+
+    :param options: the actor's options
     """
 
-    def __init__(self, actor: UserActor, options: Options) -> None:
+    def __init__(self, options: Options) -> None:
         self.options = options
         self.values = Values()
         self.pilot = Pilot()
         """The last run, as the pool knows it."""
-        self._actor = actor
         self._run: Run | None = None
         self._previous_handlers: dict[int, Any] = {}
 
     def work(
         self,
+        actor: UserActor,
         slots: SlotCount,
         conditions: StopConditions,
         retries: RetryPolicy,
         *,
-        is_seen: bool,
+        default_cleanup: Callable[..., Any],
         set_handlers: Callable[[], Any],
     ) -> None:
         """Process tokens until there are no more or a condition is met, see `Actor.run`.
 
-        :param is_seen: whether the user's code is to find each token saved as it ended
+        :param default_cleanup: the `cleanup_run` that does nothing
         :param set_handlers: makes signals call the actor's handler
         """
         count = self._count(slots)
         deadline, source = deadline_of_job(self.options.walltime)
         run = Run(
-            self._actor,
+            actor,
             self.options,
             self.values,
             count,
             conditions,
             retries,
-            is_seen=is_seen,
+            default_cleanup=default_cleanup,
             deadline=deadline,
             deadline_source=source,
         )
@@ -71,29 +73,33 @@ class Engine:
         try:
             run.work(set_handlers, self._restore_handlers)
         finally:
-            self._run = None
+            if not run.context.is_stopping():  # a further signal is ignored, even after the run
+                self._run = None
 
-    def stop(self, signum: int) -> None:
+    def stop(self, actor: UserActor, signum: int) -> None:
         """Stop the run, or, if there is none, put the current token back and clean up. Further signals are ignored.
 
         :raises PilotStopped: to end the process
         """
         run, is_idle = self._run, self._run is None
         if run is None:
-            run = Run(self._actor, self.options, self.values, 1, StopConditions(), RetryPolicy(), is_seen=False)
+            run = Run(actor, self.options, self.values, 1, StopConditions(), RetryPolicy())
         if run.context.is_stopping():
             return
         run.context.stop_signal = signum
-        if isinstance(self._actor.iterator, ViewIterator):
-            self._actor.iterator.stop()
+        if isinstance(actor.iterator, ViewIterator):
+            actor.iterator.stop()
         if is_idle:
             self._run = run
-            try:
-                run.stop_idle(self.values.current.get("current_task"))
-            finally:
-                self._run = None
+            interrupt(partial(self._stop_idle, run))
         else:
             interrupt(run.stop)
+
+    def _stop_idle(self, run: Run) -> None:
+        try:
+            run.stop_idle(run.context.actor.current_task)
+        finally:
+            self._run = None
 
     def set_handlers(self, handler: Handler) -> None:
         """Make the stop signals call a handler. Does nothing outside the main thread."""

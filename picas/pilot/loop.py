@@ -122,8 +122,8 @@ class Loop:
         """Let the slots end, and the iterator wait no longer."""
         self.slots.close()
         set_environment({})  # the GPUs of the last token, if this thread was its slot
-        if isinstance(self._tokens, ViewIterator):
-            self._tokens.rest()
+        if isinstance(self._tokens, EndlessViewIterator):
+            EndlessViewIterator.rest(self._tokens)
 
     # --- what is asked of the iterator
 
@@ -147,7 +147,8 @@ class Loop:
         """Return how many tokens are to be locked now."""
         if self._is_closed or self._is_dry or not self._last.is_ready():
             return 0
-        return int(max(0, min(self.room().slots, self.context.conditions.tokens_left - len(self.slots.running))))
+        left = self.context.conditions.tokens_left - len(self.slots.running)
+        return math.ceil(max(0, min(self.room().slots, left)))  # a script may compute max_tasks by a division
 
     def _exchange(self, wanted: int) -> None:
         """Save what has ended, lock other tokens and put them into slots."""
@@ -184,7 +185,12 @@ class Loop:
         tokens, exchanging = self._tokens, self._exchanging()
 
         def request() -> Exchange:
-            return tokens.poll() if exchanging is None else exchanging.exchange([], wanted)
+            if exchanging is not None:
+                return exchanging.exchange([], wanted)
+            # Not `tokens.poll()`: an iterator of a script's own may use that name for something else.
+            if isinstance(tokens, EndlessViewIterator):
+                return EndlessViewIterator.poll(tokens)
+            return ViewIterator.poll(tokens)
 
         try:
             return wait_out(request, self.context.options.max_outage, self._is_needed_elsewhere)
@@ -214,7 +220,7 @@ class Loop:
     def _start(self, attempt: Attempt) -> None:
         """Put a token that was just locked into a slot, or back into the pool if it does not fit."""
         context, token = self.context, attempt.token
-        context.values.of_run["current_task"] = token
+        context.actor.current_task = token
         if "exit_code" in token:
             token["exit_code"] = ""  # that of an earlier attempt means nothing for this one
         # An iterator may not ask what fits; and a lock may be found only now, whose answer was lost.
@@ -254,11 +260,11 @@ class Loop:
             self._last = Exchange()
         conditions = self.context.conditions
         conditions.processed += 1
-        self.context.values.of_run["current_task"] = attempt.token
+        self.context.actor.current_task = attempt.token
         with exposed():
             self._is_closed |= conditions.are_met()
         if not self._is_closed:
-            self.context.values.of_run["current_task"] = None
+            self.context.actor.current_task = None
 
     def _save_alone(self, attempts: Iterable[Attempt]) -> None:
         """Save tokens one by one that could not be saved together; they share the time to wait for the database."""

@@ -44,7 +44,7 @@ class Run:
     :param slots: how many tokens are processed at a time
     :param conditions: what ends the run
     :param retries: whether failed tokens are retried
-    :param is_seen: whether the user's code is to find each token saved as it ended
+    :param default_cleanup: the `cleanup_run` that does nothing
     :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
     :param deadline_source: where the deadline comes from, for people
     """
@@ -58,7 +58,7 @@ class Run:
         conditions: StopConditions,
         retries: RetryPolicy,
         *,
-        is_seen: bool,
+        default_cleanup: Callable[..., Any] | None = None,
         deadline: float = math.inf,
         deadline_source: str = "",
     ) -> None:
@@ -66,7 +66,7 @@ class Run:
         matcher = Matcher(has, deadline, deadline_source, conditions)
         pilot = Pilot(slots=slots, has=has, deadline=deadline)
         self.context = Context(actor, options, values, conditions, retries, matcher, pilot)
-        self._is_seen = is_seen
+        self._default_cleanup = default_cleanup
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None
 
@@ -133,7 +133,7 @@ class Run:
         context.actor.cleanup_env()
 
     def _work(self) -> None:
-        self._loop = loop = Loop(self.context, self._is_seen)
+        self._loop = loop = Loop(self.context, self._is_seen())
         try:
             loop.run()
         except BaseException:
@@ -142,6 +142,12 @@ class Run:
         finally:
             self._loop = None
             loop.close()
+
+    def _is_seen(self) -> bool:
+        """Return whether the user's code is to find each token saved as it ended; `prepare_env` may set a hook, too."""
+        context = self.context
+        has_cleanup = getattr(context.actor.cleanup_run, "__func__", None) is not self._default_cleanup
+        return has_cleanup or context.conditions.stop_function is not None
 
     def _clean_env_quietly(self) -> None:
         """Clean up without hiding the exception that ends the run."""

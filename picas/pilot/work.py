@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from typing import Callable
 
 from .. import modifiers
 from ..documents import Document
@@ -97,12 +98,10 @@ class Work:
             take one write
         """
         context, attempt = self.context, self.attempt
-        to_spool = None
-        if is_seen:  # if it can't be saved it is retried from the file
-            to_spool = context.retries.apply(Document(dict(attempt.token)))
-        else:
+        if not is_seen:
             context.retries.apply(attempt.token)
-        is_saved = self.save(to_spool=to_spool)
+        # If it can't be saved it is retried from the file.
+        is_saved = self.save(as_spooled=context.retries.retried if is_seen else None)
         try:
             self._clean_up(is_saved)
         finally:
@@ -111,11 +110,11 @@ class Work:
                 context.retries.apply(attempt.token)
                 self._save_again(before)
 
-    def save(self, max_outage: float | None = None, to_spool: Document | None = None) -> bool:
+    def save(self, max_outage: float | None = None, as_spooled: Callable[[Document], Document] | None = None) -> bool:
         """Save the token, which is in its final state, as patiently as it takes; return whether that worked.
 
         :param max_outage: seconds to wait for the database, by default as the actor's options say
-        :param to_spool: the token as it is spooled if it can't be saved
+        :param as_spooled: returns the token as it is spooled if it can't be saved
         """
         context, attempt = self.context, self.attempt
         is_saved = attempt.save(
@@ -123,7 +122,7 @@ class Work:
             max_outage=context.options.max_outage if max_outage is None else max_outage,
             spool_folder=context.options.spool_folder,
             is_stopped=self._is_given_up,
-            to_spool=to_spool,
+            as_spooled=as_spooled,
         )
         context.has_left_some |= attempt.stage is Stage.UNSAVED
         return is_saved

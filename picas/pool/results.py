@@ -100,7 +100,7 @@ class ClaimedToken:
         spool_folder: Path | None = None,
         is_stopped: Callable[[], bool] = never,
         is_result: bool = True,
-        to_spool: Document | None = None,
+        as_spooled: Callable[[Document], Document] | None = None,
     ) -> bool:
         """Save the token and return whether that worked; never raises because of the token.
 
@@ -113,7 +113,7 @@ class ClaimedToken:
         :param spool_folder: the folder for that file
         :param is_stopped: true ends the wait
         :param is_result: whether the token holds a result; if not, nothing is spooled
-        :param to_spool: the token as it goes into that file, by default as it was to be saved
+        :param as_spooled: returns the token as it goes into that file, by default as it was to be saved
         """
         try:
             self.make_storable()
@@ -123,7 +123,8 @@ class ClaimedToken:
             if not is_result:
                 log.warning("Token %s was not saved: %s", self.id, reason_of(error))
                 return False
-            self._spool(client, reason_of(error), spool_folder, self.token if to_spool is None else to_spool)
+            token = self.token if as_spooled is None else as_spooled(self.token)
+            self._spool(client, reason_of(error), spool_folder, token)
             if not is_outage(error) and not isinstance(error, ResourceConflict):
                 self._note_refusal(client, error)
             return False

@@ -107,6 +107,20 @@ class TestHooks:
         assert seen == [("prepare", "locked"), ("cleanup", "error")]
         assert state_of(client.get("token_0")) == "todo"
 
+    def test_cleanup_run_may_be_set_while_the_environment_is_prepared(self, client, push):
+        push(3)
+        states = []
+
+        class Late(RunActor):
+            def prepare_env(self):
+                self.cleanup_run = lambda: states.append(state_of(client.get(self.current_task.id)))
+
+            def process_task(self, task):
+                pass
+
+        Late(client).run()
+        assert states == ["done"] * 3
+
     def test_an_error_in_prepare_run_counts_against_the_token(self, client, push):
         push(2)
         actor = Recorder(client)
@@ -567,6 +581,12 @@ class TestStopConditions:
         actor.run(max_tasks=2)
         assert count_states(client)["done"] == 4
         assert actor.tasks_processed == 4
+
+    @pytest.mark.parametrize(("max_tasks", "done"), [(-1, 1), (0.5, 1), (1.5, 2), (float("inf"), 3), (0, 3)])
+    def test_max_tasks_may_be_the_outcome_of_a_calculation(self, client, push, max_tasks, done):
+        push(3)
+        work_on(client, lambda task: None, max_tasks=max_tasks)
+        assert count_states(client)["done"] == done
 
     def test_max_tasks_counts_failed_tokens_too(self, client, push):
         push(3)

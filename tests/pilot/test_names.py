@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import inspect
 import keyword
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import Any, Callable
 import pytest
 
 import picas
-from picas import Actor, CouchDB, RunActor, Task
+from picas import Actor, CouchDB, RunActor, Task, ViewIterator
 from picas.views import count_states
 
 PUBLIC = frozenset(
@@ -185,6 +186,57 @@ def test_a_subclass_may_use_any_name(
 def test_the_names_are_many_and_those_that_broke_scripts_are_among_them() -> None:
     assert len(NAMES) > 900
     assert {"_save", "_start", "_claim", "_release", "_process", "_count", "resources", "time", "pilot"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_an_iterator_of_a_script_may_use_names_and_no_init(
+    client: CouchDB, push: Callable[..., list[Task]], slots: int
+) -> None:
+    tokens = iter(push(2))
+
+    class Own(ViewIterator):
+        def __init__(self) -> None:
+            self.poll = 10
+            self.rest = MINE
+
+        def __next__(self) -> Task:
+            return client.save(next(tokens).lock())
+
+    Base(client, Own()).run(slots=slots)
+    assert count_states(client)["done"] == 2
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_copy_of_an_actor_runs_with_its_own_attributes(
+    client: CouchDB, push: Callable[..., list[Task]], slots: int
+) -> None:
+    class Tagged(RunActor):
+        tag = "original"
+
+        def process_task(self, task: Any) -> None:
+            task["output"] = self.tag
+
+    push(2)
+    original = Tagged(client)
+    copied = copy.copy(original)
+    copied.tag = "copy"
+    copied.run(slots=slots)
+    assert [client.get(f"token_{number}")["output"] for number in range(2)] == ["copy", "copy"]
+    assert (original.tasks_processed, copied.tasks_processed) == (0, 2)
+
+
+def test_a_subclass_may_declare_current_task(client: CouchDB, push: Callable[..., list[Task]]) -> None:
+    seen = []
+
+    class Declaring(Base):
+        current_task = None
+
+        def process_task(self, task: Any) -> None:
+            seen.append(self.current_task is task)
+
+    push(2)
+    Declaring(client).run()
+    assert seen == [True, True]
 
 
 def own_names(kind: type) -> Iterator[str]:

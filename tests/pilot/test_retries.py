@@ -223,6 +223,34 @@ class TestARetry:
         self.assert_has_another_try(client)
         assert seen == ([("error", 3)] if is_seen else [])
 
+    def test_keeps_an_edit_that_was_merged_before_the_database_went_away(
+        self, client: CouchDB, far: CouchDB, gate: Gate, push: Push, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        push(1)
+        get = far.get
+
+        def get_and_go(id: str) -> Any:
+            found = get(id)
+            gate.close()
+            return found
+
+        def fail(task: Any) -> None:
+            edited = client.get(task.id)
+            edited["note"] = "by hand"
+            client.save(edited)
+            task["exit_code"] = 3
+            monkeypatch.setattr(far, "get", get_and_go)
+
+        class Cleaning(Worker):
+            def cleanup_run(self) -> None:
+                pass
+
+        with contextlib.suppress(OSError):
+            Cleaning(far, fail, max_outage=0).run(max_scrub=1, retry_delay=600, max_tasks=1)
+        assert recover(client).saved == ["token_0"]
+        self.assert_has_another_try(client)
+        assert client.get("token_0")["note"] == "by hand"
+
     @staticmethod
     def assert_has_another_try(client: CouchDB) -> None:
         token = client.get("token_0")

@@ -15,7 +15,7 @@ from picas.exceptions import PilotStopped
 from picas.executers import execute, running
 from picas.modifiers import BasicTokenModifier
 from picas.pilot import work
-from picas.processes.interrupts import TimeLimit
+from picas.processes.interrupts import TimeLimit, shielded
 from picas.tokens.states import state_of
 from picas.views import count_states
 
@@ -761,6 +761,37 @@ class TestHandlerWithoutARun:
         with pytest.raises(SystemExit):
             actor.handler(signal.SIGTERM, None)
         assert state_of(client.get("token_0")) == "locked"
+
+    def test_waits_for_the_end_of_what_must_not_be_interrupted(self, client):
+        actor = RunActor(client)
+        reached = []
+
+        def start_a_child():
+            with shielded():
+                actor.handler(signal.SIGTERM, None)
+                reached.append("the end")
+
+        with pytest.raises(PilotStopped):
+            start_a_child()
+        assert reached == ["the end"]
+
+    def test_does_nothing_after_a_run_that_was_stopped(self, client, push):
+        """Batch systems send their signals several times, and a script may have set the handler itself."""
+        push(1)
+        cleaned = []
+
+        class Stopping(RunActor):
+            def process_task(self, task):
+                self.handler(signal.SIGTERM, None)
+
+            def cleanup_env(self):
+                cleaned.append(True)
+
+        actor = Stopping(client)
+        with pytest.raises(PilotStopped):
+            actor.run()
+        actor.handler(signal.SIGTERM, None)
+        assert cleaned == [True]
 
     def test_can_be_called_again(self, client):
         actor = Working(client, sleep_long)
