@@ -639,7 +639,7 @@ class TestPostponedTokens:
         assert source.ready_at <= time.monotonic()
         assert sorted(ids(source.take(client, 9))) == numbered(1000, 1002)
 
-    def test_are_no_longer_listed_if_they_are_gone(self, client, save, source, monkeypatch):
+    def test_leave_ready_at_infinite_if_none_are_left(self, client, save, source, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         monkeypatch.setattr(windows, "REST_PER_READING", 0)
         assert source.ready_at == math.inf
