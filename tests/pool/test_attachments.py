@@ -1,4 +1,4 @@
-"""Attachments, small ones in the document and large ones as streams."""
+"""Attachments: small ones inside the document, and large ones as streams."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def through(client: CouchDB, proxy: FaultProxy, location: Location) -> CouchDB:
         ("text.json", "no json at all"),
     ],
 )
-def test_what_is_attached_comes_back(client: CouchDB, token: Task, name: str, data: str | bytes) -> None:
+def test_an_attachment_is_read_back_unchanged(client: CouchDB, token: Task, name: str, data: str | bytes) -> None:
     token.put_attachment(name, data)
     client.save(token)
     content = data if isinstance(data, bytes) else data.encode()
@@ -83,7 +83,7 @@ def test_what_is_attached_comes_back(client: CouchDB, token: Task, name: str, da
     assert fetched["length"] == len(content)
 
 
-def test_an_attachment_that_is_gone_is_a_key_error(client: CouchDB, token: Task) -> None:
+def test_a_missing_attachment_raises_key_error(client: CouchDB, token: Task) -> None:
     token.put_attachment("a.txt", "x")
     client.save(token)
     stale = client.get(token.id)
@@ -128,7 +128,7 @@ def test_attachments_of_many_documents(client: CouchDB) -> None:
     assert [client.get(token.id).get_attachment("a.txt", client)["data"] for token in tokens] == [b"0", b"1", b"2"]
 
 
-def test_a_document_that_was_read_can_be_saved_with_its_attachments(client: CouchDB, token: Task) -> None:
+def test_a_document_that_was_read_keeps_its_attachments_when_saved(client: CouchDB, token: Task) -> None:
     token.put_attachment("a.txt", "x")
     client.save(token)
     read = client.get(token.id)
@@ -137,7 +137,7 @@ def test_a_document_that_was_read_can_be_saved_with_its_attachments(client: Couc
     assert client.get(token.id).get_attachment("a.txt", client)["data"] == b"x"
 
 
-def test_a_long_log_is_stored_head_and_tail(client: CouchDB, token: Task, tmp_path: Path) -> None:
+def test_the_head_and_tail_of_a_long_log_are_stored(client: CouchDB, token: Task, tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"first line\n" + b"." * 100_000 + b"\nlast line")
     token.put_log("logs_token_0.out", log, limit=1000)
@@ -149,7 +149,7 @@ def test_a_long_log_is_stored_head_and_tail(client: CouchDB, token: Task, tmp_pa
     assert len(data) < 1100
 
 
-def test_an_answer_that_breaks_off_is_asked_for_again(
+def test_a_truncated_response_is_requested_again(
     client: CouchDB, token: Task, through: CouchDB, proxy: FaultProxy
 ) -> None:
     token.put_attachment("a.txt", "whole")
@@ -162,7 +162,7 @@ def test_an_answer_that_breaks_off_is_asked_for_again(
         client.get(token.id).get_attachment("a.txt", through)
 
 
-def test_a_large_answer_that_breaks_off_is_no_whole_one(
+def test_a_truncated_large_response_is_not_taken_as_complete(
     client: CouchDB, token: Task, through: CouchDB, proxy: FaultProxy
 ) -> None:
     token.put_attachment("a.bin", b"x")
@@ -176,7 +176,9 @@ def test_a_large_answer_that_breaks_off_is_no_whole_one(
 
 
 @pytest.mark.parametrize("name", [None, "other.txt", "folder/x.bin", "a b?c#d%2F", "\u00e9"])
-def test_a_file_goes_up_and_down(client: CouchDB, token: Task, file: Path, tmp_path: Path, name: str | None) -> None:
+def test_a_file_is_uploaded_and_downloaded(
+    client: CouchDB, token: Task, file: Path, tmp_path: Path, name: str | None
+) -> None:
     assert client.put_attachment_file(token, file, name) is token
     name = name or "result.bin"
     assert token.rev == client.get(token.id).rev
@@ -196,7 +198,7 @@ def test_a_file_of_a_document_with_an_odd_id(client: CouchDB, file: Path, tmp_pa
 
 
 @pytest.mark.parametrize("name", [".", ".."])
-def test_a_name_that_leads_to_another_place_is_refused(
+def test_a_name_that_leads_to_another_folder_is_rejected(
     client: CouchDB, token: Task, file: Path, tmp_path: Path, name: str
 ) -> None:
     odd = client.save({"_id": name})
@@ -210,7 +212,7 @@ def test_a_name_that_leads_to_another_place_is_refused(
     assert client.doc_count() == 3
 
 
-def test_a_files_type(client: CouchDB, token: Task, tmp_path: Path) -> None:
+def test_the_content_type_of_a_file(client: CouchDB, token: Task, tmp_path: Path) -> None:
     for name, mimetype, expected in (
         ("a.png", None, "image/png"),
         ("b.out", None, "text/plain"),
@@ -229,14 +231,14 @@ def test_an_empty_file(client: CouchDB, token: Task, tmp_path: Path) -> None:
     assert client.get_attachment_file(token, "empty", tmp_path / "target").read_bytes() == b""
 
 
-def test_a_text_that_the_server_compresses(client: CouchDB, token: Task, tmp_path: Path) -> None:
+def test_text_that_the_server_compresses(client: CouchDB, token: Task, tmp_path: Path) -> None:
     text = tmp_path / "log.txt"
     text.write_text("the same line again\n" * 50_000)
     client.put_attachment_file(token, text)
     assert client.get_attachment_file(token, "log.txt", tmp_path / "target").read_bytes() == text.read_bytes()
 
 
-def test_streamed_and_other_attachments_live_together(client: CouchDB, token: Task, file: Path) -> None:
+def test_a_document_may_have_streamed_and_other_attachments(client: CouchDB, token: Task, file: Path) -> None:
     token.put_attachment("a.txt", "x")
     client.save(token)
     client.put_attachment_file(token, file)
@@ -257,7 +259,7 @@ def test_an_upload_to_an_older_revision_is_a_conflict(client: CouchDB, token: Ta
     assert "_attachments" not in token
 
 
-def test_files_that_are_not_there(client: CouchDB, token: Task, tmp_path: Path) -> None:
+def test_missing_files(client: CouchDB, token: Task, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         client.put_attachment_file(token, tmp_path / "absent")
     with pytest.raises(ResourceNotFound):
@@ -267,7 +269,7 @@ def test_files_that_are_not_there(client: CouchDB, token: Task, tmp_path: Path) 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_download_keeps_the_old_file_until_all_has_arrived(
+def test_a_download_keeps_the_old_file_until_it_is_complete(
     client: CouchDB, token: Task, through: CouchDB, proxy: FaultProxy, file: Path, tmp_path: Path
 ) -> None:
     client.put_attachment_file(token, file)
@@ -285,7 +287,7 @@ def test_a_download_keeps_the_old_file_until_all_has_arrived(
 
 
 @pytest.mark.parametrize("loss", [CUT, RESET, Reply(503, b"{}"), Reply(200, b"x" * 5000, cut_after=4000)])
-def test_a_download_is_tried_again(
+def test_a_download_is_retried(
     client: CouchDB, token: Task, through: CouchDB, proxy: FaultProxy, file: Path, tmp_path: Path, loss: Answer
 ) -> None:
     client.put_attachment_file(token, file)
@@ -294,16 +296,14 @@ def test_a_download_is_tried_again(
     assert proxy.count("GET", "result.bin") == 3
 
 
-def test_a_refused_download_is_not_tried_again(
-    token: Task, through: CouchDB, proxy: FaultProxy, tmp_path: Path
-) -> None:
+def test_a_rejected_download_is_not_retried(token: Task, through: CouchDB, proxy: FaultProxy, tmp_path: Path) -> None:
     proxy.fail("GET", "a.bin", Reply(401, b'{"error":"unauthorized","reason":"no"}'))
     with pytest.raises(Unauthorized):
         through.get_attachment_file(token, "a.bin", tmp_path / "t")
     assert proxy.count("GET", "a.bin") == 1
 
 
-def test_an_upload_that_the_server_refuses_is_not_repeated(
+def test_an_upload_that_the_server_rejects_is_not_repeated(
     token: Task, through: CouchDB, proxy: FaultProxy, file: Path
 ) -> None:
     proxy.fail("PUT", "result.bin", Reply(413, b'{"error":"attachment_too_large","reason":"x"}'))
@@ -312,7 +312,7 @@ def test_an_upload_that_the_server_refuses_is_not_repeated(
     assert proxy.count("PUT") == 1
 
 
-def test_an_upload_is_not_sent_on_elsewhere(token: Task, through: CouchDB, proxy: FaultProxy, file: Path) -> None:
+def test_an_upload_follows_no_redirect(token: Task, through: CouchDB, proxy: FaultProxy, file: Path) -> None:
     with Double(lambda request: Reply(201)) as elsewhere:
         proxy.fail("PUT", "result.bin", Reply(307, b"", {"Location": f"{elsewhere.url}/x"}))
         with pytest.raises(HTTPError):
@@ -320,7 +320,7 @@ def test_an_upload_is_not_sent_on_elsewhere(token: Task, through: CouchDB, proxy
         assert elsewhere.requests == []
 
 
-def test_what_is_told_of_a_lost_upload_has_no_password(
+def test_the_error_of_a_lost_upload_has_no_password(
     token: Task, through: CouchDB, proxy: FaultProxy, file: Path, location: Location
 ) -> None:
     proxy.fail("PUT", "result.bin", CUT, times=99)
@@ -341,7 +341,7 @@ def test_an_upload_without_a_connection_was_not_sent(
         ).send()
 
 
-def test_older_versions_of_urllib3_do_not_notice_a_short_answer(file: Path) -> None:
+def test_a_short_response_is_noticed_with_older_versions_of_urllib3(file: Path) -> None:
     class Raw:
         def tell(self) -> int:
             return 5
@@ -405,7 +405,7 @@ def digest(path: Path) -> str:
 def test_a_large_file_is_not_held_in_memory(
     client: CouchDB, location: Location, tmp_path: Path, is_couchdb: bool
 ) -> None:
-    size = (200 if is_couchdb else 30) * MEGABYTE  # the embedded server takes longer and longer
+    size = (200 if is_couchdb else 30) * MEGABYTE  # the embedded server slows down with size
     (tmp_path / "small").write_bytes(b"x" * MEGABYTE)
     with (tmp_path / "large").open("wb") as large:
         large.write(b"begin")

@@ -1,4 +1,4 @@
-"""Which free tokens a pilot reaches for: in order while it is alone, all over the queue while it meets others."""
+"""Which free tokens a pilot takes: in order while it is alone, from random places of the queue in a crowd."""
 
 import json
 import math
@@ -22,14 +22,14 @@ FREE_ONES = "function(doc) { if (doc.type == 'token' && doc.lock == 0 && doc.don
 
 @pytest.fixture(autouse=True)
 def dice(monkeypatch):
-    """Make what is left to chance the same in each run."""
+    """Seed the random numbers, so that each run of the tests is the same."""
     for module in (rows, selection, windows):
         monkeypatch.setattr(module, "random", random.Random(7))
 
 
 @pytest.fixture(autouse=True)
 def patience(monkeypatch):
-    """Let a busy machine be as good as a quick one."""
+    """Treat all reads as quick, even on a busy machine."""
     monkeypatch.setattr(windows, "QUICK", 60.0)
 
 
@@ -41,13 +41,13 @@ def proxy(location):
 
 @pytest.fixture
 def watched(proxy, through):
-    """A client whose requests the proxy remembers."""
+    """A client whose requests the proxy records."""
     return through(proxy)
 
 
 @pytest.fixture
 def reads(proxy):
-    """Return the reads of documents in views so far: each with the view's name and the query's parameters."""
+    """Return a function that returns the reads of views with documents so far: view names and query parameters."""
 
     def reads():
         found = []
@@ -75,7 +75,7 @@ def numbered(*numbers):
 
 
 def take_and_lock_all(client, source, count=1):
-    """Take candidates until there are none, lock each, and return their ids in that order."""
+    """Take and lock candidates until there are none, and return their ids in that order."""
     taken = []
     while True:
         found = source.take(client, count)
@@ -86,14 +86,14 @@ def take_and_lock_all(client, source, count=1):
 
 
 def take_anew(client, source, count=1):
-    """Take candidates from a window that is read now, as a pilot that has met others twice."""
+    """Take candidates from a newly read window, as a pilot does that has met others twice."""
     source.met_others(windows.GONE_IN_A_ROW)
     return source.take(client, count)
 
 
 @pytest.fixture
 def from_token_0(client, monkeypatch):
-    """Return a function that pushes tokens; each random token is the first of them from then."""
+    """Return a function that pushes tokens; after that call every random place is that of token_0."""
 
     def begin(push, count):
         push(count)
@@ -109,7 +109,7 @@ def from_token_0(client, monkeypatch):
 
 
 def without_queue(client):
-    """Make the views what an older release has made."""
+    """Remove the queue, as an older release does when it creates the views."""
 
     def remove(design):
         return {**design, "views": {name: view for name, view in design["views"].items() if name != QUEUE}}
@@ -122,17 +122,17 @@ class TestALonePilot:
         client.save_documents([make_token(number) for number in (10, 2, 100, 1, 20)])
         assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 10, 20, 100)
 
-    def test_gets_tokens_with_other_names_after_those_by_name(self, client):
+    def test_gets_tokens_with_other_names_last_and_by_name(self, client):
         names = ["token_3", "b", "token_x", "a10", "token_20", "a2"]
         client.save_documents([make_token(_id=name) for name in names])
         assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == ["token_3", "token_20", "a10", "a2", "b", "token_x"]
 
-    def test_gets_only_what_is_free(self, client, push):
+    def test_gets_only_free_tokens(self, client, push):
         push(5)
         lock(client, "token_1", "token_3")
         assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(0, 2, 4)
 
-    def test_gets_no_more_than_it_asks_for_and_the_rest_of_the_window_without_a_request(self, push, watched, reads):
+    def test_gets_no_more_than_requested_and_later_the_rest_of_the_window_without_a_request(self, push, watched, reads):
         push(5)
         source = Candidates(FREE_VIEW, {})
         assert ids(source.take(watched, 2)) == numbered(0, 1)
@@ -140,9 +140,7 @@ class TestALonePilot:
         assert ids(source.take(watched, 2)) == numbered(4)
         assert reads() == [{"view": QUEUE, "endkey": [], "limit": windows.WINDOW, "skip": 0, "include_docs": True}]
 
-    def test_reads_on_from_where_it_has_come_to_without_making_the_server_index(
-        self, push, watched, reads, monkeypatch
-    ):
+    def test_reads_on_from_its_position_without_an_index_update(self, push, watched, reads, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 10)
         push(25)
         assert take_and_lock_all(watched, Candidates(FREE_VIEW, {})) == numbered(*range(25))
@@ -151,10 +149,10 @@ class TestALonePilot:
         assert [read["update"] for read in more] == [False] * len(more)
         assert more[0]["startkey"] == 9
         assert len(more) <= 3
-        # That it has seen the last token does not mean that no other has become free.
+        # Other tokens may have become free before its position, so it reads once more from the start.
         assert (last["endkey"], "update" in last, "startkey" in last) == ([], False, False)
 
-    def test_looks_at_the_beginning_again_after_a_while(self, push, client, monkeypatch):
+    def test_returns_to_the_start_after_a_while(self, push, client, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 5)
         client.save_documents([make_token(number) for number in range(10, 40)])
         source = Candidates(FREE_VIEW, {})
@@ -165,7 +163,7 @@ class TestALonePilot:
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         assert ids(source.take(client, 1)) == numbered(1)
 
-    def test_drops_what_it_read_long_ago(self, client, push, monkeypatch):
+    def test_drops_an_old_window(self, client, push, monkeypatch):
         push(3)
         source = Candidates(FREE_VIEW, {})
         source.take(client)
@@ -173,7 +171,7 @@ class TestALonePilot:
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         assert ids(source.take(client, 3)) == numbered(0, 2)
 
-    def test_passes_over_what_was_locked_or_deleted_since_the_server_has_indexed_it(self, client, push, monkeypatch):
+    def test_skips_tokens_that_were_locked_or_deleted_after_the_index_was_built(self, client, push, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 10)
         push(20)
         source = Candidates(FREE_VIEW, {})
@@ -183,26 +181,26 @@ class TestALonePilot:
         client.delete(client.get("token_13"))
         assert [source.take(client)[0].id for _ in range(4)] == numbered(9, 10, 12, 14)
 
-    def test_reads_more_at_once_if_it_wants_many(self, push, watched, reads):
+    def test_reads_a_larger_window_if_it_wants_many_tokens(self, push, watched, reads):
         push(100)
         assert len(Candidates(FREE_VIEW, {}).take(watched, 20)) == 20
         assert reads()[0]["limit"] == 80
 
-    def test_reads_more_at_once_the_longer_it_uses_up_what_it_reads(self, push, watched, reads, monkeypatch):
+    def test_reads_larger_windows_while_it_uses_them_up(self, push, watched, reads, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 5)
         monkeypatch.setattr(windows, "MAX_WINDOW", 15)
         push(60)
         take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
         assert [read["limit"] for read in reads()][:5] == [5, 10, 15, 15, 15]
 
-    def test_reads_no_more_at_once_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+    def test_does_not_enlarge_windows_if_reads_are_slow(self, push, watched, reads, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 5)
         monkeypatch.setattr(windows, "QUICK", 0.0)
         push(20)
         take_and_lock_all(watched, Candidates(FREE_VIEW, {}))
         assert {read["limit"] for read in reads()} == {5}
 
-    def test_reads_no_more_in_a_crowd_either_where_reading_takes_long(self, push, watched, reads, monkeypatch):
+    def test_does_not_enlarge_windows_in_a_crowd_either_if_reads_are_slow(self, push, watched, reads, monkeypatch):
         monkeypatch.setattr(windows, "QUICK", 0.0)
         monkeypatch.setattr(windows, "LEAST_LAGGING", 5)
         push(200)
@@ -218,7 +216,7 @@ class TestALonePilot:
         assert [read["limit"] for read in reads()][1:] == [5, 5]
 
     @pytest.mark.parametrize("has_met", [False, True])
-    def test_reads_few_at_once_again_where_tokens_take_long(self, push, watched, reads, monkeypatch, has_met):
+    def test_returns_to_small_windows_if_tokens_take_long(self, push, watched, reads, monkeypatch, has_met):
         monkeypatch.setattr(windows, "WINDOW", 20)
         push(200)
         source = Candidates(FREE_VIEW, {})
@@ -236,7 +234,7 @@ class TestALonePilot:
         assert Candidates(FREE_VIEW, {}).take(watched, 5) == []
         assert len(reads()) == 1
 
-    def test_is_told_that_there_is_no_such_view(self, client):
+    def test_raises_if_the_view_does_not_exist(self, client):
         with pytest.raises(ResourceNotFound):
             Candidates("nope", {}).take(client)
         with pytest.raises(ResourceNotFound):
@@ -244,8 +242,8 @@ class TestALonePilot:
 
 
 class TestACrowd:
-    def test_reaches_for_all_parts_of_the_queue(self, client, push):
-        """Each pilot for another part, and together for each token."""
+    def test_takes_tokens_from_all_parts_of_the_queue(self, client, push):
+        """Each pilot starts at another part, and together they reach every token."""
         push(100)
         first, seen = [], set()
         for _ in range(60):
@@ -256,25 +254,25 @@ class TestACrowd:
         assert {int(name[6:]) // 10 for name in first} == set(range(10))
         assert seen == set(numbered(*range(100)))
 
-    def test_spreads_over_tokens_whose_names_differ_in_their_ends_only(self, client):
+    def test_spreads_over_tokens_whose_names_differ_only_at_the_end(self, client):
         names = [f"LC_{'x' * 40}_{number:06}" for number in range(100)]
         client.save_documents([make_token(_id=name) for name in names])
         first = [take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(60)]
         assert len(set(first)) > 25
         assert {names.index(name) // 10 for name in first} >= {0, 2, 4, 6, 8}
 
-    def test_gets_each_token_once_and_none_twice(self, client, push):
+    def test_gets_each_token_exactly_once(self, client, push):
         push(30)
         source = Candidates(FREE_VIEW, {})
         source.met_others()
         assert sorted(take_and_lock_all(client, source, 3)) == sorted(numbered(*range(30)))
 
-    def test_begins_with_any_token(self, client, push):
+    def test_starts_at_a_random_token(self, client, push):
         push(30)
         assert len({take_anew(client, Candidates(FREE_VIEW, {}))[0].id for _ in range(20)}) > 5
 
     @pytest.mark.parametrize("names", [numbered(1, 2, 3), ["a", "b", "c"]])
-    def test_goes_on_at_the_begin_of_the_order_when_it_comes_to_its_end(self, client, watched, reads, names):
+    def test_wraps_around_at_the_end_of_the_queue(self, client, watched, reads, names):
         client.save_documents([make_token(_id=name) for name in names])
         for _ in range(30):
             assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), len(names)))) == names
@@ -284,7 +282,7 @@ class TestACrowd:
         assert to_the_end["startkey"] == from_the_begin["endkey"]
         assert (to_the_end["endkey"], from_the_begin["inclusive_end"]) == ([], False)
 
-    def test_begins_at_the_begin_where_javascript_has_no_such_number(self, client, watched, reads):
+    def test_starts_at_the_first_token_if_a_number_is_too_large_for_javascript(self, client, watched, reads):
         client.save(make_token(_id="token_12345678901234567890"))
         client.save(make_token(1))
         for _ in range(10):
@@ -295,7 +293,7 @@ class TestACrowd:
             (None, "1"),
         }
 
-    def test_begins_at_the_begin_if_no_token_has_so_high_a_place(self, push, watched, monkeypatch):
+    def test_starts_at_the_first_token_if_the_random_place_is_after_the_last(self, push, watched, monkeypatch):
         class Highest(random.Random):
             def randrange(self, stop):
                 return stop - 1
@@ -304,7 +302,7 @@ class TestACrowd:
         push(3)
         assert sorted(ids(take_anew(watched, Candidates(FREE_VIEW, {}), 3))) == numbered(0, 1, 2)
 
-    def test_begins_with_few_rows(self, push, watched, reads):
+    def test_starts_with_few_rows(self, push, watched, reads):
         push(30)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
@@ -313,19 +311,19 @@ class TestACrowd:
         for read in reads()[1:]:
             assert (read["update"], read["limit"]) == (False, windows.LEAST_LAGGING)
 
-    def test_begins_with_more_rows_if_it_wants_many_tokens(self, push, watched, reads):
+    def test_starts_with_more_rows_if_it_wants_many_tokens(self, push, watched, reads):
         push(30)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
         take_anew(watched, source, 10)
         assert reads()[1]["limit"] == 40
 
-    def test_reads_on_behind_what_it_has_read(self, push, watched, reads, monkeypatch, from_token_0):
+    def test_reads_on_after_the_rows_that_it_has_read(self, push, watched, reads, monkeypatch, from_token_0):
         monkeypatch.setattr(windows, "LEAST_LAGGING", 1)
         from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        watched.shards = 1  # else those of one shard come first
+        watched.shards = 1  # otherwise the tokens of one shard come first
         source.met_others()
         source.met_others()
         taken = [source.take(watched)[0].id for _ in range(10)]
@@ -333,7 +331,7 @@ class TestACrowd:
         assert taken == numbered(*range(10))
         assert (first["limit"], second["startkey"]) == (4, 4)
 
-    def test_reads_on_behind_names_too(self, client, watched, monkeypatch):
+    def test_reads_on_after_tokens_without_numbers_too(self, client, watched, monkeypatch):
         monkeypatch.setattr(windows, "LEAST_LAGGING", 4)
         names = [f"name {number:02}" for number in range(40)]
         client.save_documents([make_token(_id=name) for name in names])
@@ -342,7 +340,7 @@ class TestACrowd:
         source.met_others(windows.GONE_IN_A_ROW)
         assert set(take_and_lock_all(watched, source)) == set(names)
 
-    def test_goes_elsewhere_after_it_has_met_another(self, push, watched, reads):
+    def test_moves_to_another_place_after_it_met_another_pilot(self, push, watched, reads):
         push(40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
@@ -352,13 +350,15 @@ class TestACrowd:
             begun_at.add(reads()[-1]["startkey"])
         assert len(begun_at) > 1
 
-    @pytest.mark.timing  # the index may be brought up to date by CouchDB itself
-    def test_goes_elsewhere_where_others_have_been(self, push, watched, reads, monkeypatch, from_token_0):
+    @pytest.mark.timing  # CouchDB may bring the index up to date by itself
+    def test_moves_to_another_place_if_others_took_the_tokens_there(
+        self, push, watched, reads, monkeypatch, from_token_0
+    ):
         monkeypatch.setattr(windows, "LEAST_LAGGING", 1)
         from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
-        lock(watched, *numbered(0, 1))  # of the four that it reads
+        lock(watched, *numbered(0, 1))  # two of the four that it reads
         watched.shards = 1
         taken = take_anew(watched, source) + source.take(watched)
         assert ids(taken) == numbered(2, 3)
@@ -366,7 +366,7 @@ class TestACrowd:
         first, second = [read for read in reads() if "update" in read]
         assert first["startkey"] == second["startkey"] == 0  # the random token of this test
 
-    def test_has_the_queue_indexed_where_much_of_it_is_gone(self, push, watched, reads, from_token_0):
+    def test_updates_the_index_if_many_of_its_tokens_are_gone(self, push, watched, reads, from_token_0):
         from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
@@ -398,8 +398,8 @@ class TestACrowd:
         source.take(watched)
         assert reads()[1]["limit"] == 7
 
-    def test_takes_tokens_together_that_the_server_keeps_together(self, push, watched):
-        """One commit saves a token and locks the next then."""
+    def test_takes_tokens_of_one_shard_together(self, push, watched):
+        """Then one commit saves a token and locks the next."""
         push(40)
         watched.shards = 4
         source = Candidates(FREE_VIEW, {})
@@ -409,8 +409,8 @@ class TestACrowd:
         assert set(shards) == {0, 1, 2, 3}
         assert sum(shard != other for shard, other in zip(shards, shards[1:])) == 6
 
-    def test_does_not_fail_for_ever_with_what_looks_free_and_is_not(self, push, watched, monkeypatch):
-        """A node of a cluster that lags shows documents as they were."""
+    def test_does_not_fail_forever_on_tokens_that_only_seem_free(self, push, watched, monkeypatch):
+        """A cluster node that lags behind returns outdated documents."""
         push(4)
         stale = watched.view(QUEUE, endkey=[], include_docs=True)
         assert len(stale.rows) == 4
@@ -422,8 +422,8 @@ class TestACrowd:
             source.met_others(failures)
         assert offered == set(numbered(0, 1, 2, 3))
 
-    def test_has_the_queue_indexed_where_it_finds_none(self, client, push):
-        """What is new is found as well: the index as it is may know of none of it."""
+    def test_updates_the_index_if_it_finds_no_token(self, client, push):
+        """It finds new tokens too, which an outdated index may not contain."""
         push(8)
         source = Candidates(FREE_VIEW, {})
         source.take(client)
@@ -431,13 +431,13 @@ class TestACrowd:
         client.save(make_token(9))
         assert ids(take_anew(client, source, 4)) == numbered(9)
 
-    def test_drops_its_window_after_some_meetings_in_a_row(self, client, push, monkeypatch):
+    def test_drops_its_window_after_successive_conflicts(self, client, push, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 5)
         push(20)
         source = Candidates(FREE_VIEW, {})
         source.take(client)
         source.met_others()
-        assert ids(source.take(client)) == numbered(1)  # the others of a window may well be there
+        assert ids(source.take(client)) == numbered(1)  # the rest of the window may still be free
         lock(client, *numbered(2, 3, 4))
         assert not set(ids(take_anew(client, source, 4))) & set(numbered(2, 3, 4))
 
@@ -448,8 +448,8 @@ class TestACrowd:
         monkeypatch.setattr(windows, "CROWD_MEMORY", 0.0)
         assert ids(source.take(client, 3)) == numbered(0, 1, 2)
 
-    def test_is_noticed_where_the_view_shows_tokens_that_are_taken(self, push, watched, reads, monkeypatch):
-        """The server indexes, somebody locks, the server looks the documents up."""
+    def test_is_noticed_if_the_view_has_tokens_that_are_taken(self, push, watched, reads, monkeypatch):
+        """The server updates the index, another pilot locks, and then the server reads the documents."""
         push(6)
         read = watched.view
 
@@ -468,7 +468,7 @@ class TestACrowd:
 
 
 class TestPriority:
-    def test_comes_before_the_order_in_a_window(self, client):
+    def test_takes_precedence_over_the_order_in_a_window(self, client):
         priorities = {0: 0, 1: 2.5, 2: -1, 3: 10, 4: 2.5}
         client.save_documents([make_token(number, priority=value) for number, value in priorities.items()])
         client.save(make_token(5))
@@ -479,29 +479,29 @@ class TestPriority:
         client.save(make_token(20, priority=1))
         assert ids(take_anew(client, Candidates(FREE_VIEW, {}), 30))[0] == "token_20"
 
-    def test_counts_in_views_of_the_user_s_own_too(self, client, push):
+    def test_counts_in_custom_views_too(self, client, push):
         push(3)
         client.save(make_token(4, priority=1))
         client.add_view("mine", FREE_ONES)
         assert ids(Candidates("mine", {}).take(client, 9)) == numbered(4, 0, 1, 2)
 
     @pytest.mark.parametrize("odd", ["9", "", None, True, [9], {"of": 9}])
-    def test_that_is_no_number_is_none(self, client, odd):
+    def test_that_is_not_numeric_is_ignored(self, client, odd):
         client.save_documents([make_token(0, priority=-1), make_token(1, priority=odd), make_token(2)])
         assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 2, 0)
 
-    def test_that_is_not_a_number_is_none(self):
-        """JSON has no such number, but Python reads it."""
+    def test_that_is_nan_is_ignored(self):
+        """JSON has no NaN, but Python's parser accepts it."""
         assert windows._priority(Document({"priority": float("nan")})) == 0
 
-    def test_may_be_longer_than_any_float(self):
+    def test_may_be_larger_than_any_float(self):
         assert windows._priority(Document({"priority": 10**400})) > 10**300
 
 
 class TestAViewWithoutAQueue:
     @pytest.fixture(params=["an older release's", "changed by hand", "selected by parameters", "a view of one's own"])
     def plain(self, request, client):
-        """Return the arguments for the candidates of such a view, which holds all free tokens."""
+        """Return the arguments of Candidates for such a view, which has all free tokens."""
         if request.param == "an older release's":
             without_queue(client)
         elif request.param == "changed by hand":
@@ -513,7 +513,7 @@ class TestAViewWithoutAQueue:
             return "mine", {}
         return FREE_VIEW, {}
 
-    def test_is_read_itself_in_its_own_order(self, push, watched, reads, plain):
+    def test_is_read_directly_and_in_its_own_order(self, push, watched, reads, plain):
         push(12)
         assert ids(Candidates(*plain).take(watched, 12)) == sorted(numbered(*range(12)))
         assert {read["view"] for read in reads()} == {plain[0]}
@@ -525,9 +525,7 @@ class TestAViewWithoutAQueue:
         assert [read["limit"] for read in reads()] == [10, 20, 40]
         assert not any("update" in read for read in reads())
 
-    def test_is_read_in_wider_windows_and_random_order_by_pilots_that_meet(
-        self, push, watched, reads, plain, monkeypatch
-    ):
+    def test_is_read_in_wider_windows_and_random_order_in_a_crowd(self, push, watched, reads, plain, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 10)
         push(100)
         source = Candidates(*plain)
@@ -541,8 +539,8 @@ class TestAViewWithoutAQueue:
         assert set(taken) < set(sorted(numbered(*range(100)))[:40])
         assert taken != sorted(taken)
 
-    def test_takes_the_place_of_a_queue_that_somebody_has_removed(self, client, push, monkeypatch):
-        """As an older release does that makes the views anew while pilots work."""
+    def test_replaces_a_queue_that_was_removed(self, client, push, monkeypatch):
+        """An older release does so if it creates the views again while pilots work."""
         push(3)
         source = Candidates(FREE_VIEW, {})
         assert ids(source.take(client)) == numbered(0)
@@ -552,7 +550,7 @@ class TestAViewWithoutAQueue:
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         assert ids(source.take(client, 3)) == numbered(0, 1, 2)
 
-    def test_gives_only_what_is_free(self, client, push, plain):
+    def test_returns_only_free_tokens(self, client, push, plain):
         push(5)
         lock(client, "token_1", "token_3")
         assert ids(Candidates(*plain).take(client, 9)) == numbered(0, 2, 4)
@@ -564,7 +562,7 @@ class TestAViewWithoutAQueue:
         client.add_view("all", EVERYTHING)
         assert ids(Candidates("all", {}).take(client, 9)) == numbered(0, 2, 3)
 
-    def test_may_hold_many_rows_before_the_first_free_token(self, watched, client, reads, monkeypatch):
+    def test_may_have_many_rows_before_the_first_free_token(self, watched, client, reads, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 4)
         monkeypatch.setattr(windows, "PAGE", 8)
         client.save_documents([make_token(number, lock=1 if number < 40 else 0) for number in range(10, 42)])
@@ -572,7 +570,7 @@ class TestAViewWithoutAQueue:
         assert ids(Candidates("all", {}).take(watched, 2)) == numbered(40, 41)
         assert [(read["skip"], read["limit"]) for read in reads()] == [(0, 8), (8, 8), (16, 8), (24, 8)]
 
-    def test_keeps_a_limit_and_a_skip_of_the_user_s_own(self, client, push):
+    def test_respects_the_user_s_limit_and_skip(self, client, push):
         push(6)
         lock(client, "token_2")
         client.add_view("all", EVERYTHING)
@@ -580,16 +578,16 @@ class TestAViewWithoutAQueue:
         assert Candidates("all", {"limit": 1, "skip": 2}).take(client, 9) == []
         assert ids(Candidates(FREE_VIEW, {"limit": 2}).take(client, 9)) == numbered(0, 1)
 
-    def test_keeps_an_order_of_the_user_s_own(self, client, push):
+    def test_respects_the_user_s_order(self, client, push):
         push(6)
         source = Candidates(FREE_VIEW, {"startkey": "token_3", "descending": True})
         assert ids(source.take(client, 9)) == numbered(3, 2, 1, 0)
 
 
-class TestTokensThatWait:
+class TestPostponedTokens:
     @pytest.fixture(params=["the queue", "a view of one's own"])
     def source(self, request, client):
-        """Return a view with a queue and one without."""
+        """Candidates of a view with a queue, and of one without."""
         if request.param == "the queue":
             return Candidates(FREE_VIEW, {})
         client.add_view("mine", FREE_ONES)
@@ -597,7 +595,7 @@ class TestTokensThatWait:
 
     @pytest.fixture
     def save(self, client):
-        """Return a function that saves tokens from 1000 on; those of the given numbers wait for ten minutes."""
+        """Return a function that saves tokens from 1000 on and postpones some of them by ten minutes."""
 
         def save(count, waiting):
             when = time.time() + 600
@@ -613,7 +611,7 @@ class TestTokensThatWait:
 
     @pytest.fixture
     def asked(self, proxy):
-        """Return how many tokens were read so far, those that were asked for by name included."""
+        """Return a function that counts the tokens read so far, including those requested by name."""
 
         def asked():
             lengths = [
@@ -628,11 +626,11 @@ class TestTokensThatWait:
 
         return asked
 
-    def test_are_passed_over(self, client, save, source):
+    def test_are_skipped(self, client, save, source):
         save(6, {0, 3, 5})
         assert take_and_lock_all(client, source, 9) == numbered(1001, 1002, 1004)
 
-    def test_are_given_when_their_time_has_come(self, client, save, source, let_their_time_come):
+    def test_are_returned_once_they_are_due(self, client, save, source, let_their_time_come):
         save(3, {0, 2})
         assert ids(source.take(client, 9)) == numbered(1001)
         lock(client, "token_1001")
@@ -642,7 +640,7 @@ class TestTokensThatWait:
         assert source.ready_at <= time.monotonic()
         assert sorted(ids(source.take(client, 9))) == numbered(1000, 1002)
 
-    def test_are_none_at_first_and_none_where_they_are_gone(self, client, save, source, monkeypatch):
+    def test_leave_ready_at_infinite_if_none_are_left(self, client, save, source, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         monkeypatch.setattr(windows, "REST_PER_READING", 0)
         assert source.ready_at == math.inf
@@ -653,14 +651,14 @@ class TestTokensThatWait:
         assert source.take(client) == []
         assert source.ready_at == math.inf
 
-    def test_are_no_sign_of_other_pilots(self, client, save, push, reads, watched):
+    def test_do_not_count_as_a_sign_of_other_pilots(self, client, save, push, reads, watched):
         save(8, set(range(6)))
         source = Candidates(FREE_VIEW, {})
         source.take(watched, 2)
         source.take(watched, 2)
         assert not any("startkey" in read and read["startkey"] != 1007 for read in reads())
 
-    def test_do_not_make_a_crowd_have_the_queue_indexed(self, watched, save, reads, monkeypatch):
+    def test_do_not_make_a_crowd_update_the_index(self, watched, save, reads, monkeypatch):
         monkeypatch.setattr(windows, "LEAST_LAGGING", 8)
         save(100, {number for number in range(100) if number % 4})
         source = Candidates(FREE_VIEW, {})
@@ -673,8 +671,8 @@ class TestTokensThatWait:
             assert source.take(watched)
         assert all(read["update"] is False for read in reads()[1:])
 
-    def test_are_left_to_the_view_if_they_changed_meanwhile(self, client, save, source, let_their_time_come):
-        """Such a token may not belong to the view any more."""
+    def test_are_dropped_if_they_changed_meanwhile(self, client, save, source, let_their_time_come):
+        """Such a token may no longer belong to the view."""
         save(3, {0, 1, 2})
         assert source.take(client) == []
         lock(client, "token_1000")
@@ -684,7 +682,7 @@ class TestTokensThatWait:
         lock(client, "token_1002")
         assert ids(source.take(client, 9)) == numbered(1001)
 
-    def test_are_shared_out_among_a_crowd(self, client, save, let_their_time_come):
+    def test_are_spread_over_a_crowd(self, client, save, let_their_time_come):
         save(30, set(range(30)))
         sources = [Candidates(FREE_VIEW, {}) for _ in range(10)]
         for source in sources:
@@ -692,20 +690,20 @@ class TestTokensThatWait:
         let_their_time_come()
         assert len({source.take(client)[0].id for source in sources}) > 3
 
-    def test_do_not_hide_a_free_one_behind_them(self, watched, save, source, asked, monkeypatch):
+    def test_do_not_hide_a_free_token_after_them(self, watched, save, source, asked, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 10)
         monkeypatch.setattr(windows, "PAGE", 40)
         save(202, set(range(200)))
         assert ids(source.take(watched)) == numbered(1200)
         assert asked() <= 202 + 50
 
-    def test_are_read_once_in_a_while_and_not_for_every_claim(self, watched, client, save, source, asked, monkeypatch):
+    def test_are_read_now_and_then_and_not_for_every_claim(self, watched, client, save, source, asked, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW", 10)
         monkeypatch.setattr(windows, "PAGE", 40)
         save(240, set(range(200)))
         assert set(take_and_lock_all(watched, source)) == set(numbered(*range(1200, 1240)))
         before = asked()
-        assert before < 1000  # there are 200 to read to get behind them, and as many to see that there are no others
+        assert before < 1000  # 200 reads to get past them, and as many to check that there are no others
         for _ in range(20):
             assert source.take(watched) == []
         assert asked() == before
@@ -715,7 +713,9 @@ class TestTokensThatWait:
         source._reader._beginning.rest = 0.0
         assert ids(source.take(watched)) == numbered(1100)
 
-    def test_become_free_one_by_one_at_the_cost_of_one_each(self, watched, client, source, asked, let_their_time_come):
+    def test_become_free_one_by_one_at_the_cost_of_one_read_each(
+        self, watched, client, source, asked, let_their_time_come
+    ):
         when = time.time() + 600
         client.save_documents([make_token(1000 + number, not_before=when + 600 * (number > 4)) for number in range(99)])
         assert source.take(watched) == []
@@ -725,7 +725,7 @@ class TestTokensThatWait:
         assert sorted(taken) == numbered(*range(1000, 1005))
         assert asked() - before == 5
 
-    def test_are_looked_at_anew_more_seldom_where_that_takes_long(self, client, save, source, monkeypatch):
+    def test_are_read_again_less_often_if_reads_are_slow(self, client, save, source, monkeypatch):
         monkeypatch.setattr(windows, "WINDOW_AGE", 0.0)
         monkeypatch.setattr(windows, "REST_PER_READING", 10_000)
         save(3, {0, 1, 2})
@@ -738,14 +738,14 @@ class TestTokensThatWait:
 
 
 class TestTheQueue:
-    def test_holds_the_tokens_that_meet_the_condition_of_its_views(self, watched, client, reads):
+    def test_has_the_tokens_that_meet_the_condition_of_its_views(self, watched, client, reads):
         create_views(client, "Big", "doc.cores == 4")
         client.save_documents([make_token(number, cores=4 if number % 2 else 1) for number in (1, 2, 3, 10, 11)])
         assert ids(Candidates(FREE_VIEW, {"design_doc": "Big"}).take(watched, 9)) == numbered(1, 3, 11)
         assert reads()[0]["view"] == QUEUE
         assert has_queue(client, "Big")
 
-    def test_counts_only_while_it_belongs_to_the_view_todo(self, client):
+    def test_is_used_only_while_it_matches_the_view_todo(self, client):
         assert has_queue(client)
         client.add_view(FREE_VIEW, FREE_ONES)
         assert not has_queue(client)
@@ -754,13 +754,13 @@ class TestTheQueue:
         create_views(client, condition="doc.cores == 4")
         assert has_queue(client)
 
-    def test_of_another_condition_does_not_count(self, client):
+    def test_with_another_condition_is_not_used(self, client):
         create_views(client, "Big", "doc.cores == 4")
         todo = client.get("_design/Monitor")["views"][FREE_VIEW]["map"]
         client.add_view(FREE_VIEW, todo, design_doc="Big")
         assert not has_queue(client, "Big")
 
-    def test_is_missing_where_an_older_release_has_made_the_views(self, client):
+    def test_is_missing_if_an_older_release_created_the_views(self, client):
         without_queue(client)
         assert not has_queue(client)
         create_views(client)
@@ -769,13 +769,13 @@ class TestTheQueue:
     @pytest.mark.parametrize(
         "design", [None, {}, {"views": None}, {"views": {FREE_VIEW: {}}}, {"views": {FREE_VIEW: None}}], ids=str
     )
-    def test_is_missing_where_there_are_no_such_views(self, client, monkeypatch, design):
+    def test_is_missing_without_views(self, client, monkeypatch, design):
         found = {"_design/Odd": design} if design is not None else {}
         monkeypatch.setattr(client, "get", lambda id: found[id] if id in found else CouchDB.get(client, id))
         assert not has_queue(client, "Odd")
 
     def test_is_read_by_the_iterators_of_old_scripts_too(self, watched, client, push, reads):
-        """They name the view and nothing else."""
+        """They specify only the view."""
         push(3)
         from picas import TaskViewIterator
 

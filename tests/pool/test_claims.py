@@ -1,4 +1,4 @@
-"""Locks and releases in one request: what they cost, and that each token has one owner whatever goes wrong."""
+"""Locks and releases in one request: their cost, and that each token has one owner despite any fault."""
 
 import contextlib
 import json
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
 @pytest.fixture
 def spool(tmp_path):
-    """Return the results that were kept aside."""
+    """Return a function that returns the results that were kept aside."""
     return lambda: [json.loads(path.read_text()) for path in sorted((tmp_path / "spool").rglob("*.json"))]
 
 
@@ -53,13 +53,13 @@ def far(proxy, through):
 
 
 def sent(proxy):
-    """Return the documents of each bulk request."""
+    """Record the documents of each bulk request."""
     return [json.loads(request.body)["docs"] for request in proxy.requests if "_bulk_docs" in request.path]
 
 
 @pytest.fixture
 def intrude():
-    """Return a function that does something just before each bulk request of a client, in a `with` block."""
+    """Return a context manager that calls an action just before each bulk request of a client."""
 
     @contextlib.contextmanager
     def intrude(client, action):
@@ -100,7 +100,7 @@ def other_pilot(client, token_id):
 
 
 def run_in_threads(*actions):
-    """Call actions at the same time, and raise what one of them raises."""
+    """Call actions at the same time, and raise the error of any that fails."""
     errors = []
 
     def run(action):
@@ -137,29 +137,29 @@ class TestExchange:
         stored = client.get("token_3")
         assert (stored["claim"]["pilot"], stored.rev) == (PILOT, locked[1].rev)
 
-    def test_releases_alone_where_nothing_is_wanted(self, proxy, far, client, push, claimer):
+    def test_only_releases_if_no_token_is_wanted(self, proxy, far, client, push, claimer):
         push(2)
         held = finished(claim(claimer, far)[0])
         exchange = claimer.exchange(far, PILOT, [held], 0)
         assert (exchange.locked, exchange.is_over, held.is_saved) == ([], False, True)
         assert count_states(client)["todo"] == 1
 
-    def test_gives_fewer_than_are_wanted_where_there_are_fewer(self, client, push, claimer):
+    def test_returns_fewer_tokens_if_fewer_are_free(self, client, push, claimer):
         push(2)
         assert len(claim(claimer, client, 5)) == 2
 
-    def test_is_over_once_empty_views_were_asked_twice(self, client, claimer):
+    def test_is_finished_once_the_views_were_empty_twice(self, client, claimer):
         first = claimer.exchange(client, PILOT, [], 1)
         assert (first.locked, first.is_over, first.is_ready()) == ([], False, False)
         wait_for(first.is_ready)
         assert claimer.exchange(client, PILOT, [], 1).is_over
 
     @pytest.mark.parametrize("retry_delay", [0, 0.3])
-    def test_is_not_over_while_what_it_puts_back_itself_is_to_be_tried_again(self, client, push, claimer, retry_delay):
-        """The views are read before the tokens are put back, which goes with the locks in one request."""
+    def test_is_not_finished_while_its_own_releases_are_to_be_retried(self, client, push, claimer, retry_delay):
+        """The views are read first; then one request puts tokens back and locks others."""
         push(1)
         held = ClaimedToken(claim(claimer, client)[0])
-        wait_for(claimer.exchange(client, PILOT, [], 1).is_ready)  # for another slot: nothing
+        wait_for(claimer.exchange(client, PILOT, [], 1).is_ready)  # another slot gets nothing
         scrub(held.token, retry_delay)
         exchange = claimer.exchange(client, PILOT, [held], 1)
         assert (exchange.locked, exchange.is_over, held.is_saved) == ([], False, True)
@@ -167,7 +167,7 @@ class TestExchange:
         wait_for(lambda: (exchange.is_ready() and again.extend(claim(claimer, client))) or again)
         assert [token.id for token in again] == numbered(0)
 
-    def test_is_not_over_either_while_a_release_is_still_to_be_saved(self, client, push, claimer):
+    def test_is_not_finished_while_a_release_is_not_yet_saved(self, client, push, claimer):
         push(1)
         held = finished(claim(claimer, client)[0])
         client.edit("token_0", lambda content: {**content, "by": "a person"})
@@ -175,12 +175,10 @@ class TestExchange:
         exchange = claimer.exchange(client, PILOT, [held], 1)
         assert (exchange.is_over, held.is_saved) == (False, False)
 
-    def test_is_over_at_once_if_empty_views_are_not_to_be_asked_again(self, client):
+    def test_is_finished_at_once_if_empty_views_are_not_read_again(self, client):
         assert Claimer(Candidates("todo", {}), recheck_empty=False).exchange(client, PILOT, [], 1).is_over
 
-    def test_asks_again_after_conflicts_even_if_it_has_found_the_views_empty_before(
-        self, client, push, claimer, intrude
-    ):
+    def test_reads_again_after_conflicts_even_if_the_views_were_empty_before(self, client, push, claimer, intrude):
         rival = client.copy()
         claimer.exchange(client, PILOT, [], 1)  # empty
         push(1)
@@ -192,7 +190,7 @@ class TestExchange:
         wait_for(emptiness.is_ready)
         assert claimer.exchange(client, PILOT, [], 1).is_over
 
-    def test_is_not_over_while_a_token_waits_for_its_next_try(self, client, claimer, monkeypatch):
+    def test_is_not_finished_while_a_token_is_postponed(self, client, claimer, monkeypatch):
         waits = []
         monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
         client.save(make_token(0, not_before=time.time() + 5))
@@ -202,21 +200,21 @@ class TestExchange:
             assert 3 < exchange.next_at - time.monotonic() <= 5.5
         assert all(3 < wait <= 5.5 for wait in waits)
 
-    def test_looks_for_others_now_and_then_while_one_waits_for_long(self, client, claimer, monkeypatch):
+    def test_polls_for_other_tokens_while_one_is_postponed_for_long(self, client, claimer, monkeypatch):
         waits = []
         monkeypatch.setattr(claims, "After", lambda seconds: waits.append(seconds) or (lambda: True))
         client.save(make_token(0, not_before=time.time() + 1800))
         assert not claimer.exchange(client, PILOT, [], 1).is_over
         assert waits == [claims.LOOK]
 
-    def test_is_over_where_one_waits_for_longer_than_any_retry(self, client, claimer):
+    def test_is_finished_if_a_token_is_postponed_for_longer_than_any_retry(self, client, claimer):
         client.save(make_token(0, not_before=time.time() + 2 * LONGEST_WAIT))
         first = claimer.exchange(client, PILOT, [], 1)
         assert not first.is_over
         wait_for(first.is_ready)
         assert claimer.exchange(client, PILOT, [], 1).is_over
 
-    def test_asks_empty_views_once_more_after_such_a_wait_too(self, client, claimer, monkeypatch):
+    def test_reads_empty_views_once_more_after_such_a_wait_too(self, client, claimer, monkeypatch):
         monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
         monkeypatch.setattr("picas.pool.windows.REST_PER_READING", 0)
         claimer.exchange(client, PILOT, [], 1)  # empty
@@ -225,19 +223,19 @@ class TestExchange:
         other_pilot(client, "token_0")
         assert [claimer.exchange(client, PILOT, [], 1).is_over for _ in range(2)] == [False, True]
 
-    def test_is_over_at_once_for_an_endless_iterator_which_is_told_when_the_token_may_be_taken(self, client):
+    def test_ends_at_once_for_an_endless_iterator_with_the_time_when_the_token_is_due(self, client):
         client.save(make_token(0, not_before=time.time() + 600))
         exchange = Claimer(Candidates("todo", {}), recheck_empty=False).exchange(client, PILOT, [], 1)
         assert exchange.is_over
         assert 500 < exchange.next_at - time.monotonic() < 602
 
-    def test_leaves_the_tokens_of_a_later_view_while_an_earlier_one_has_some(self, client, claimer):
+    def test_does_not_read_a_later_view_while_an_earlier_one_has_tokens(self, client, claimer):
         client.save_documents([make_token(number, urgent=number % 2) for number in range(4)])
         client.add_view("urgent", "function(doc) { if (doc.urgent && doc.lock == 0) { emit(doc._id, null); } }")
         claimer = Claimer(Candidates("urgent", {}), Candidates("todo", {}))
         assert [claim(claimer, client)[0].id for _ in range(4)] == numbered(1, 3, 0, 2)
 
-    def test_judges_the_tokens_of_a_request_one_by_one(self, client, push, claimer, proxy, far):
+    def test_handles_each_token_of_a_request_on_its_own(self, client, push, claimer, proxy, far):
         push(4)
         held = [finished(token) for token in claim(claimer, far, 2)]
         client.edit("token_1", lambda content: {**content, "note": "a person's"})
@@ -249,7 +247,7 @@ class TestExchange:
         assert state_of(client.get("token_1")) == "locked"
 
     def test_never_raises_while_there_are_releases(self, client, push, claimer, proxy, far):
-        """They are saved by themselves then, with all patience."""
+        """Then they are saved one by one, with all retries."""
         push(2)
         held = finished(claim(claimer, far)[0])
         for answer in (CUT, BROKEN, Reply(400, b'{"error":"bad_request","reason":"odd"}')):
@@ -260,14 +258,14 @@ class TestExchange:
             proxy._faults.clear()
         assert held.save(far)
 
-    def test_raises_what_the_server_answers_where_there_are_none(self, client, push, claimer, proxy, far):
+    def test_raises_the_server_s_error_if_there_are_no_releases(self, client, push, claimer, proxy, far):
         push(1)
         proxy.fail(*BULK, Reply(403, b'{"error":"forbidden","reason":"no"}'))
         with pytest.raises(HTTPError, match="forbidden"):
             claim(claimer, far)
         assert [token.id for token in claim(claimer, far)] == numbered(0)
 
-    def test_takes_what_json_can_not_hold(self, client, push, claimer):
+    def test_accepts_values_that_json_cannot_represent(self, client, push, claimer):
         push(2)
         held = finished(claim(claimer, client)[0])
         held.token["odd"] = {1, 2}
@@ -277,7 +275,7 @@ class TestExchange:
 
 
 class TestCost:
-    def test_a_lone_pilot_makes_hardly_more_than_one_request_for_each_token(self, proxy, far, client, push):
+    def test_a_lone_pilot_makes_barely_more_than_one_request_for_each_token(self, proxy, far, client, push):
         push(120)
         worker = Worker(far)
         proxy.requests.clear()
@@ -286,7 +284,7 @@ class TestCost:
         assert count_states(client)["done"] == 120
         assert len(proxy.requests) <= 1.15 * 120
 
-    def test_a_token_that_fails_and_may_be_tried_again_is_put_back_by_its_release(self, proxy, far, client, push):
+    def test_a_failed_token_with_retries_left_is_put_back_by_its_release(self, proxy, far, client, push):
         push(1)
         worker = Worker(far, lambda task: task.update({"exit_code": 3}))
         worker.run(max_scrub=1)
@@ -307,7 +305,7 @@ class TestCost:
         assert {client.get(name).rev[:2] for name in numbered(2, 3, 4)} == {"1-"}
 
     @pytest.mark.timing
-    def test_none_is_locked_either_that_could_not_end_in_time(self, proxy, far, client, push):
+    def test_no_token_is_locked_that_could_not_end_in_time(self, proxy, far, client, push):
         push(3)
         worker = Worker(far, lambda task: time.sleep(0.3))
         worker.run(max_token_time=60, max_total_time=60.2)
@@ -316,7 +314,7 @@ class TestCost:
         assert state_of(client.get("token_0")) == "done"
 
     @pytest.mark.parametrize("reason", ["cleanup_run", "stop_function"])
-    def test_a_release_goes_alone_where_somebody_is_to_see_it_saved(self, proxy, far, client, push, reason):
+    def test_a_release_is_sent_alone_if_a_hook_must_see_it_saved(self, proxy, far, client, push, reason):
         push(3)
         seen = []
 
@@ -335,7 +333,7 @@ class TestCost:
         assert [len(docs) for docs in sent(proxy)] == [1, 1, 1]
         assert proxy.count("PUT", "token_") == 3
 
-    def test_an_iterator_that_claims_in_its_own_way_is_asked_itself(self, far, client, push):
+    def test_a_custom_claim_token_of_an_iterator_is_called(self, far, client, push):
         push(3)
 
         class Mine(TaskViewIterator):
@@ -352,8 +350,8 @@ class TestCost:
         assert count_states(client)["done"] == 3
 
 
-class TestAReleaseThatMeetsAConflict:
-    def test_keeps_what_a_person_has_written_meanwhile(self, proxy, far, client, push):
+class TestAReleaseWithAConflict:
+    def test_keeps_the_edits_of_a_person(self, proxy, far, client, push):
         push(3)
 
         def work(task):
@@ -392,9 +390,9 @@ class TestAReleaseThatMeetsAConflict:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 1, "error": 0}
 
 
-class TestLostAnswers:
+class TestLostResponses:
     @pytest.mark.parametrize("answer", [CUT, RESET, BROKEN, BUSY], ids=str)
-    def test_a_lock_is_recognised_as_ours_by_its_claim(self, proxy, far, client, push, answer):
+    def test_a_lock_is_recognised_by_its_claim(self, proxy, far, client, push, answer):
         push(2)
         claimer = Claimer(Candidates("todo", {}))
         proxy.fail(*BULK, answer, after=True)
@@ -403,7 +401,7 @@ class TestLostAnswers:
         assert (token.id, token.rev, token["claim"]) == ("token_0", stored.rev, stored["claim"])
         assert proxy.count(*BULK) == 1
 
-    def test_the_lock_of_another_pilot_is_not_taken_for_ours(self, proxy, far, client, push):
+    def test_the_lock_of_another_pilot_is_not_mistaken_for_one_s_own(self, proxy, far, client, push):
         push(2)
         claimer = Claimer(Candidates("todo", {}))
         proxy.fail(*BULK, CUT, meanwhile=lambda: other_pilot(client, "token_0"))
@@ -413,7 +411,7 @@ class TestLostAnswers:
 
     @pytest.fixture
     def unsure(self, proxy, far, push):
-        """A claimer that has locked tokens, whose answer was lost, and could not be looked up either."""
+        """Return a claimer whose locks got no response and could not be looked up either."""
 
         def unsure(count):
             push(5)
@@ -426,7 +424,7 @@ class TestLostAnswers:
 
         return unsure
 
-    def test_one_that_can_not_be_looked_up_is_before_the_next_claim(self, proxy, far, client, unsure):
+    def test_a_lock_that_could_not_be_looked_up_is_checked_before_the_next_claim(self, proxy, far, client, unsure):
         claimer = unsure(1)
         assert state_of(client.get("token_0")) == "locked"
         with pytest.raises(PicasError):
@@ -434,7 +432,7 @@ class TestLostAnswers:
         proxy._faults.clear()
         assert [claim(claimer, far)[0].id for _ in range(2)] == numbered(0, 1)
 
-    def test_one_that_did_not_land_is_forgotten(self, proxy, far, client, push):
+    def test_a_lock_that_was_not_stored_is_forgotten(self, proxy, far, client, push):
         push(2)
         claimer = Claimer(Candidates("todo", {}))
         proxy.fail(*BULK, CUT, times=9)
@@ -445,20 +443,20 @@ class TestLostAnswers:
         assert claimer.settle(far) == []
         assert [token.id for token in claim(claimer, far)] == numbered(1)
 
-    def test_one_that_was_deleted_or_set_free_meanwhile_is_forgotten(self, proxy, far, client, unsure):
+    def test_a_lock_on_a_token_that_was_deleted_or_released_is_forgotten(self, proxy, far, client, unsure):
         claimer = unsure(2)
         client.delete(client.get("token_0"))
         client.save(reset(client.get("token_1")))
         proxy._faults.clear()
         assert claimer.settle(far) == []
 
-    def test_more_than_one_are_settled_together(self, proxy, far, client, unsure):
+    def test_several_locks_are_settled_together(self, proxy, far, client, unsure):
         claimer = unsure(3)
         proxy._faults.clear()
         assert sorted(token.id for token in claim(claimer, far, 3)) == numbered(0, 1, 2)
         assert count_states(client)["locked"] == 3
 
-    def test_all_are_known_if_only_some_can_be_looked_up_at_first(self, proxy, far, client, unsure):
+    def test_all_locks_are_settled_even_if_only_some_can_be_looked_up_at_first(self, proxy, far, client, unsure):
         claimer = unsure(3)
         proxy._faults.clear()
         proxy.fail("GET", "token_1", CUT, times=3)
@@ -466,20 +464,20 @@ class TestLostAnswers:
             claimer.settle(far)
         assert sorted(token.id for token in claimer.settle(far)) == numbered(0, 1, 2)
 
-    def test_none_is_forgotten_when_others_are_released_before_it_is_settled(self, proxy, far, client, push):
-        """Of several tokens at work each ends in its own time."""
+    def test_no_lock_is_forgotten_if_others_are_released_before_it_is_settled(self, proxy, far, client, push):
+        """Tokens that run side by side end at different times."""
         push(5)
         claimer = Claimer(Candidates("todo", {}))
         first, second = (finished(token) for token in claim(claimer, far, 2))
         proxy.fail(*BULK, CUT, after=True)
         proxy.fail("GET", "token_", CUT, times=99)
         assert claim(claimer, far, 1, [first]) == []
-        assert claim(claimer, far, 1, [second]) == []  # the database is away still
+        assert claim(claimer, far, 1, [second]) == []  # the database is still away
         proxy._faults.clear()
         assert second.save(far)
         assert [token.id for token in claim(claimer, far)] == numbered(2)
 
-    def test_none_is_forgotten_when_others_are_released_at_the_end_of_the_run(self, proxy, far, client, push):
+    def test_no_lock_is_forgotten_if_others_are_released_at_the_end_of_the_run(self, proxy, far, client, push):
         push(5)
         claimer = Claimer(Candidates("todo", {}))
         first, second = (finished(token) for token in claim(claimer, far, 2))
@@ -490,20 +488,20 @@ class TestLostAnswers:
         claim(claimer, far, 0, [second])
         assert [token.id for token in claimer.settle(far)] == numbered(2)
 
-    def test_what_was_settled_is_given_though_no_more_can_be_read(self, proxy, far, unsure, monkeypatch):
+    def test_settled_tokens_are_returned_even_if_the_views_cannot_be_read(self, proxy, far, unsure, monkeypatch):
         claimer = unsure(1)
         proxy._faults.clear()
         monkeypatch.setattr("picas.pool.windows.WINDOW_AGE", 0.0)
         proxy.fail("GET", "_view/", CUT, times=3)
         assert [token.id for token in claim(claimer, far, 2)] == numbered(0)
 
-    def test_no_more_are_given_than_are_wanted(self, proxy, far, unsure):
+    def test_no_more_tokens_are_returned_than_requested(self, proxy, far, unsure):
         claimer = unsure(3)
         proxy._faults.clear()
         found = [claim(claimer, far, 1) for _ in range(5)]
         assert sorted(token.id for (token,) in found) == numbered(*range(5))
 
-    def test_a_run_leaves_none_locked_at_its_end(self, proxy, far, client, push):
+    def test_a_run_leaves_no_token_locked(self, proxy, far, client, push):
         push(2)
         worker = Worker(far, max_outage=0.0)
         proxy.fail(*BULK, CUT, after=True)
@@ -514,7 +512,7 @@ class TestLostAnswers:
 
 
 class FaultyAt(FaultProxy):
-    """A proxy that spoils the request of one number, whatever that is, and maybe some that follow."""
+    """A proxy that breaks its n-th request, of any kind, and optionally some that follow."""
 
     def __init__(self, url):
         super().__init__(url)
@@ -551,15 +549,15 @@ FAULTS = {
 
 @pytest.fixture
 def hasty(monkeypatch):
-    """Pilots that meet wait for hardly any time, which is not what these tests are about."""
+    """Shorten the waits after conflicts, which these tests do not check."""
     monkeypatch.setattr("picas.pool.claims.SCARCE_BACKOFF", 0.02)
     monkeypatch.setattr("picas.pool.claims.MAX_BACKOFF", 0.1)
 
 
 @pytest.mark.usefixtures("hasty")
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_fault_in_any_single_request_changes_nothing(location, client, through, fault, spool):
-    """Two pilots on a small pool; the k-th request of the first goes wrong, for each k until there are no more."""
+def test_a_fault_in_any_single_request_changes_nothing(location, client, through, fault, spool):
+    """Two pilots share a small pool; the k-th request of the first one fails, for each k up to its last request."""
     answer, after = FAULTS[fault]
     is_slow = answer in (HANG, LATE)
     steps = 3 if is_slow else 1
@@ -589,7 +587,7 @@ def test_one_fault_in_any_single_request_changes_nothing(location, client, throu
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
 @pytest.mark.parametrize("slots", [1, 3])
 def test_a_short_outage_at_any_time_changes_nothing(location, client, through, slots, after, spool):
-    """Writes and all that could tell what became of them get no answer for a while."""
+    """For a while, writes and all requests that could look up their outcome get no response."""
     with FaultyAt(location.url) as faulty:
         pool = through(faulty)
         for number in range(0, 12, 2):
@@ -632,7 +630,7 @@ def test_people_may_edit_delete_and_reset_tokens_while_pilots_work(client, push,
 
     workers = [Worker(client.copy(), lambda task: time.sleep(0.02)) for _ in range(3)]
     run_in_threads(people, *(worker.run for worker in workers))
-    last = Worker(client)  # for what was reset after the others had ended
+    last = Worker(client)  # for tokens that were reset after the others ended
     last.run()
 
     left = [name for name in names if name not in deleted]
@@ -656,16 +654,14 @@ class TestManyPilots:
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 200, "error": 0}
         assert all(len(client.get(name)["attempts"]) == 1 for name in numbered(*range(0, 200, 20)))
 
-    def test_more_pilots_than_there_is_work_for_all_end_by_themselves(self, client, push):
+    def test_more_pilots_than_tokens_all_end_on_their_own(self, client, push):
         push(100)
         workers = [Worker(client.copy()) for _ in range(64)]
         run_in_threads(*(worker.run for worker in workers))
         assert sorted(name for worker in workers for name in worker.processed) == sorted(numbered(*range(100)))
         assert count_states(client) == {"todo": 0, "locked": 0, "done": 100, "error": 0}
 
-    def test_conflicts_in_a_row_never_raise_and_are_followed_by_growing_pauses(
-        self, client, push, intrude, monkeypatch
-    ):
+    def test_successive_conflicts_never_raise_and_the_pauses_grow(self, client, push, intrude, monkeypatch):
         push(60)
         waits = []
         monkeypatch.setattr("picas.pool.claims.random.uniform", lambda low, high: high)
@@ -682,4 +678,4 @@ class TestManyPilots:
         assert claim(claimer, client)
         with intrude(client, lambda name: other_pilot(rival, name)):
             claimer.exchange(client, PILOT, [], 1)
-        assert waits[-1] == waits[0]  # after a success they begin anew
+        assert waits[-1] == waits[0]  # a success resets the pauses

@@ -1,4 +1,4 @@
-"""The client against a real server, row by row of its public description."""
+"""The client against a real server, in the order of its public description."""
 
 from __future__ import annotations
 
@@ -37,17 +37,19 @@ ODD_IDS = [
 NO_IDS = ["", "_x", "_all_docs", "_security", "_design", "_design/", "_local/", "_designs/x", "/x"[:0]]
 
 
-# --- how it begins
+# --- connecting
 
 
-def test_the_database_is_couchdbs_own(client: CouchDB) -> None:
+def test_the_database_is_a_database_of_couchdb_python(client: CouchDB) -> None:
     assert isinstance(client.db, couchdb.Database)
     assert client.db.info()["db_name"] == client.db.name == client.database_name
     assert list(client.db) == ["_design/Monitor"]
 
 
 @pytest.mark.parametrize("q", [1, 2, 5])
-def test_the_shard_of_a_document_is_the_servers(client: CouchDB, location: Location, is_couchdb: bool, q: int) -> None:
+def test_the_shard_of_a_document_is_that_of_the_server(
+    client: CouchDB, location: Location, is_couchdb: bool, q: int
+) -> None:
     if not is_couchdb:
         assert (client.shards, client.shard_of("token_1")) == (1, 0)
         pytest.skip("the embedded server does not divide a database")
@@ -71,12 +73,12 @@ def test_a_missing_database_is_noticed_at_once(location: Location) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "_all_dbs"])
-def test_a_name_that_leads_elsewhere_is_no_database(location: Location, name: str) -> None:
+def test_a_name_that_points_elsewhere_is_not_a_database(location: Location, name: str) -> None:
     with pytest.raises(couchdb.ResourceNotFound):
         CouchDB(location.url, name, location.username, location.password)
 
 
-def test_a_database_is_created_on_request_and_kept_if_it_is_there(location: Location) -> None:
+def test_a_database_is_created_on_request_and_kept_if_it_exists(location: Location) -> None:
     name = f"picas_test_{uuid4().hex}"
     client = CouchDB(location.url, name, location.username, location.password, create=True)
     client.save({"_id": "a"})
@@ -85,15 +87,15 @@ def test_a_database_is_created_on_request_and_kept_if_it_is_there(location: Loca
     del client.server[name]
 
 
-def test_a_database_with_an_impossible_name_is_not_created(location: Location) -> None:
+def test_a_database_with_an_invalid_name_is_not_created(location: Location) -> None:
     with pytest.raises(ServerError, match="illegal_database_name"):
         CouchDB(location.url, "NO", location.username, location.password, create=True)
 
 
-def test_a_wrong_password_is_noticed_at_once_and_not_told(client: CouchDB, location: Location) -> None:
+def test_a_wrong_password_is_noticed_at_once_and_not_shown(client: CouchDB, location: Location) -> None:
     wrong = "hunter" + "2"  # in two parts, since a traceback quotes this line
     with pytest.raises(couchdb.Unauthorized) as caught:
-        CouchDB(location.url, client.db.name, f"user_{uuid4().hex}", wrong)  # the administrator would be locked out
+        CouchDB(location.url, client.db.name, f"user_{uuid4().hex}", wrong)  # the admin's name would be locked out
     assert wrong not in "".join(traceback.format_exception(caught.type, caught.value, caught.tb))
     with pytest.raises(couchdb.Unauthorized):
         CouchDB(location.url, client.db.name)
@@ -109,13 +111,13 @@ def test_credentials_in_the_address_are_used_and_not_shown(client: CouchDB, loca
         assert location.password not in shown
 
 
-def test_credentials_beside_the_address_win(client: CouchDB, location: Location) -> None:
+def test_credentials_in_arguments_override_those_in_the_address(client: CouchDB, location: Location) -> None:
     netloc = location.url.partition("://")[2]
     other = CouchDB(f"http://me:hunter2@{netloc}", client.db.name, location.username, location.password)
     assert other.doc_count() == 1
 
 
-def test_a_copy_has_connections_of_its_own_and_every_setting(client: CouchDB, location: Location) -> None:
+def test_a_copy_has_its_own_connections_and_the_same_settings(client: CouchDB, location: Location) -> None:
     original = CouchDB(
         location.url,
         client.db.name,
@@ -181,7 +183,7 @@ def test_get_returns_a_document(client: CouchDB) -> None:
     assert client["a"]["x"] == 1
 
 
-def test_get_of_nothing(client: CouchDB) -> None:
+def test_get_of_a_missing_document(client: CouchDB) -> None:
     with pytest.raises(ValueError, match="nothing is not the id of a document"):
         client.get("nothing")
     with pytest.raises(couchdb.ResourceNotFound):
@@ -189,7 +191,7 @@ def test_get_of_nothing(client: CouchDB) -> None:
 
 
 @pytest.mark.parametrize("doc_id", NO_IDS)
-def test_an_id_that_no_document_can_have_leads_nowhere(client: CouchDB, doc_id: str) -> None:
+def test_an_invalid_document_id_is_not_found(client: CouchDB, doc_id: str) -> None:
     before = client.db.info()["doc_count"]
     for action in (
         client.get,
@@ -202,13 +204,13 @@ def test_an_id_that_no_document_can_have_leads_nowhere(client: CouchDB, doc_id: 
 
 
 @pytest.mark.parametrize("doc_id", [None, 5])
-def test_an_id_that_is_no_text(client: CouchDB, doc_id: Any) -> None:
+def test_an_id_that_is_not_text(client: CouchDB, doc_id: Any) -> None:
     with pytest.raises(ValueError, match="can't be the id of a document"):
         client.get(doc_id)
 
 
 @pytest.mark.parametrize("doc_id", ODD_IDS)
-def test_odd_ids_make_their_whole_way(client: CouchDB, doc_id: str) -> None:
+def test_odd_ids_are_stored_and_read_unchanged(client: CouchDB, doc_id: str) -> None:
     client.save({"_id": doc_id, "x": "\u00e9\u20ac\U0001f600\n\t\0"})
     document = client.get(doc_id)
     assert (document.id, document["x"]) == (doc_id, "\u00e9\u20ac\U0001f600\n\t\0")
@@ -272,7 +274,7 @@ def test_the_branches_of_a_document(client: CouchDB) -> None:
     assert client.read_branches("nothing") == []
 
 
-def test_a_majority_is_probed_without_a_trace(client: CouchDB) -> None:
+def test_the_probe_for_a_majority_leaves_nothing_behind(client: CouchDB) -> None:
     count = client.doc_count()
     assert client.has_majority()
     assert client.doc_count() == count
@@ -287,7 +289,7 @@ def test_a_view_has_rows(client: CouchDB, push: Callable[..., list[Task]]) -> No
     assert [row.id for row in client.view("todo", keys=["token_2", "token_0"]).rows] == ["token_2", "token_0"]
 
 
-def test_a_view_that_is_not_there(client: CouchDB) -> None:
+def test_a_missing_view(client: CouchDB) -> None:
     for ask in (
         lambda: client.view("nothing").rows,
         lambda: client.view("todo", design_doc="Nothing").rows,
@@ -305,7 +307,7 @@ def test_documents_of_a_view(client: CouchDB, push: Callable[..., list[Task]]) -
     assert [(document.id, document["input"]) for document in documents] == [("token_0", "x"), ("token_1", "x")]
 
 
-def test_documents_that_a_view_names_and_that_are_gone_are_left_out(client: CouchDB) -> None:
+def test_deleted_documents_that_a_view_refers_to_are_left_out(client: CouchDB) -> None:
     client.add_view("others", "function(doc) { if (doc.other) { emit(doc._id, {_id: doc.other}); } }")
     client.save({"_id": "a", "other": "b"})
     client.save({"_id": "c", "other": "d"})
@@ -325,7 +327,7 @@ def test_a_single_document_is_drawn_from_the_first_rows(client: CouchDB, push: C
     assert client.get_single_from_view("todo", 2, startkey="token_3").id == "token_3"
 
 
-def test_nothing_can_be_drawn_from_an_empty_view(client: CouchDB) -> None:
+def test_no_document_is_drawn_from_an_empty_view(client: CouchDB) -> None:
     with pytest.raises(IndexError):
         client.get_single_from_view("todo", window_size=5)
 
@@ -344,7 +346,7 @@ def test_documents_are_counted(client: CouchDB, push: Callable[..., list[Task]])
     assert client.doc_count() == 4
 
 
-# --- writing one
+# --- writing one document
 
 
 @pytest.mark.parametrize("kind", [dict, Document, Task])
@@ -358,7 +360,7 @@ def test_save_returns_the_document_with_its_new_revision(client: CouchDB, kind: 
     assert client.get("a").value.items() >= {"_id": "a", "x": 1, "_rev": document["_rev"]}.items()
 
 
-def test_what_has_no_id_gets_one(client: CouchDB) -> None:
+def test_a_document_without_an_id_gets_one(client: CouchDB) -> None:
     saved = [client.save({"x": number}) for number in range(2)]
     assert saved[0]["_id"] != saved[1]["_id"]
     assert client.get(saved[1]["_id"])["x"] == 1
@@ -395,19 +397,19 @@ def test_a_deleted_id_can_be_used_again(client: CouchDB) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"x", "\ud800"])
-def test_what_json_can_not_hold_is_not_sent(client: CouchDB, value: Any) -> None:
+def test_values_that_json_cannot_represent_are_not_sent(client: CouchDB, value: Any) -> None:
     for save in (client.save, lambda document: client.save_documents([{"_id": "b"}, document])):
         with pytest.raises((ValueError, TypeError)):
             save({"_id": "a", "x": value})
     assert client.doc_count() == 1
 
 
-def test_what_is_no_document_is_not_saved(client: CouchDB) -> None:
+def test_only_documents_and_dicts_are_saved(client: CouchDB) -> None:
     with pytest.raises(TypeError, match="Document or a dict, not list"):
         client.save([1])  # type: ignore[arg-type]
 
 
-def test_a_field_that_couchdb_refuses(client: CouchDB) -> None:
+def test_a_field_that_couchdb_rejects(client: CouchDB) -> None:
     with pytest.raises(HTTPError, match="doc_validation"):
         client.save({"_id": "a", "_strange": 1})
 
@@ -424,10 +426,10 @@ def test_delete(client: CouchDB, is_couchdb: bool) -> None:
     assert client.doc_count() == 1
 
 
-# --- writing many (decision 10)
+# --- writing many documents
 
 
-def test_many_are_saved_with_one_request(client: CouchDB, location: Location) -> None:
+def test_many_documents_are_saved_with_one_request(client: CouchDB, location: Location) -> None:
     with FaultProxy(location.url) as proxy:
         through = CouchDB(proxy.url, client.db.name, location.username, location.password)
         documents: list[Any] = [Task(make_token(n)) for n in range(500)] + [{"x": n} for n in range(500)]
@@ -440,7 +442,9 @@ def test_many_are_saved_with_one_request(client: CouchDB, location: Location) ->
     assert client.doc_count() == 1
 
 
-def test_very_many_go_in_chunks(client: CouchDB, location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_very_many_documents_are_sent_in_chunks(
+    client: CouchDB, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("picas.couch.writes.BULK_DOCS", 10)
     with FaultProxy(location.url) as proxy:
         through = CouchDB(proxy.url, client.db.name, location.username, location.password)
@@ -451,7 +455,9 @@ def test_very_many_go_in_chunks(client: CouchDB, location: Location, monkeypatch
     assert all(client.get(token.id).rev == token.rev for token in tokens[9:11])
 
 
-def test_large_ones_go_in_smaller_chunks(client: CouchDB, location: Location, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_documents_are_sent_in_smaller_chunks(
+    client: CouchDB, location: Location, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("picas.couch.writes.BULK_BYTES", 1000)
     with FaultProxy(location.url) as proxy:
         through = CouchDB(proxy.url, client.db.name, location.username, location.password)
@@ -461,7 +467,7 @@ def test_large_ones_go_in_smaller_chunks(client: CouchDB, location: Location, mo
     assert [request.body.count(b'"_id"') for request in bulks] == [2, 1, 1, 1]
 
 
-def test_saving_many_tells_which_were_refused(client: CouchDB) -> None:
+def test_saving_many_returns_which_were_saved(client: CouchDB) -> None:
     client.save({"_id": "b", "x": "theirs"})
     documents: list[dict[str, Any]] = [{"_id": "a"}, {"_id": "b", "x": "ours"}, {"_id": "c"}, {"_id": "a", "x": 2}]
     assert client.save_documents(documents) == [True, False, True, False]
@@ -471,7 +477,7 @@ def test_saving_many_tells_which_were_refused(client: CouchDB) -> None:
     assert "x" not in client.get("a")
 
 
-def test_writing_many_tells_the_new_revisions_too(client: CouchDB) -> None:
+def test_writing_many_returns_the_new_revisions_too(client: CouchDB) -> None:
     client.save({"_id": "b"})
     documents: list[dict[str, Any]] = [{"_id": "a"}, {"_id": "b"}, {}]
     written = client.write_documents(documents)
@@ -484,7 +490,7 @@ def test_a_single_server_keeps_one_copy(client: CouchDB) -> None:
     assert (client.copies, client.copy().copies) == (1, 1)
 
 
-def test_deleting_many_tells_which_were_kept(client: CouchDB) -> None:
+def test_deleting_many_returns_which_were_deleted(client: CouchDB) -> None:
     documents = [client.save({"_id": name}) for name in "abc"]
     client.save(client.get("b"))
     client.delete(client.get("c"))
@@ -499,14 +505,14 @@ def test_nothing_to_save_and_nothing_to_delete(client: CouchDB) -> None:
     assert client.delete_from_view("todo") == []
 
 
-def test_all_of_a_view_is_deleted(client: CouchDB, push: Callable[..., list[Task]]) -> None:
+def test_all_documents_of_a_view_are_deleted(client: CouchDB, push: Callable[..., list[Task]]) -> None:
     push(3)
     client.save(make_token(9, done=1))
     assert client.delete_from_view("todo", design_doc="Monitor") == [True, True, True]
     assert [row.id for row in client.db.view("_all_docs")] == ["_design/Monitor", "token_9"]
 
 
-def test_deleted_tokens_with_attachments_leave_nothing(client: CouchDB) -> None:
+def test_deleted_tokens_leave_no_attachments_behind(client: CouchDB) -> None:
     token = Task(make_token())
     token.put_attachment("a", "x")
     client.save(token)
@@ -518,7 +524,7 @@ def test_deleted_tokens_with_attachments_leave_nothing(client: CouchDB) -> None:
 # --- views and permissions
 
 
-def test_a_view_is_added_beside_the_others(client: CouchDB) -> None:
+def test_a_view_is_added_to_the_others(client: CouchDB) -> None:
     client.add_view("big", "function(doc) { if (doc.cores > 8) { emit(doc._id, doc.cores); } }")
     client.add_view("sum", "function(doc) { emit(null, doc.cores); }", reduce_fun="_sum", design_doc="Mine")
     client.save_documents([make_token(number, cores=number) for number in (8, 9)])
@@ -544,7 +550,7 @@ def test_more_arguments_of_a_view_reach_couchdb(client: CouchDB) -> None:
     assert set(client.get("_design/Mine")["views"]) == {"v", "w"}
 
 
-def test_views_that_many_add_at_once_are_all_there(client: CouchDB) -> None:
+def test_views_added_at_the_same_time_are_all_stored(client: CouchDB) -> None:
     others = [client.copy() for _ in range(6)]
     begin = threading.Barrier(len(others))
 
@@ -560,12 +566,12 @@ def test_views_that_many_add_at_once_are_all_there(client: CouchDB) -> None:
     assert set(client.get("_design/Mine")["views"]) == {f"v{number}" for number in range(len(others))}
 
 
-def test_views_in_two_languages_do_not_go_together(client: CouchDB) -> None:
+def test_views_of_two_languages_cannot_share_a_design_document(client: CouchDB) -> None:
     with pytest.raises(ValueError, match="_design/Monitor are in javascript, not in erlang"):
         client.add_view("v", "fun({Doc}) -> ok end.", "erlang")
 
 
-def test_an_edit_meets_another(client: CouchDB) -> None:
+def test_an_edit_is_repeated_after_a_conflict(client: CouchDB) -> None:
     tries: list[int] = []
 
     def count(content: dict[str, Any]) -> dict[str, Any]:
@@ -615,7 +621,7 @@ def test_permissions_are_set_one_by_one(client: CouchDB) -> None:
 
 @pytest.fixture
 def member(client: CouchDB, location: Location, is_couchdb: bool) -> Iterator[CouchDB]:
-    """A client of a user who is a member of the database and no admin."""
+    """A client of a user who is a member of the database but not an admin."""
     if not is_couchdb:
         pytest.skip("the embedded server has one user only")
     name = f"picas_test_{uuid4().hex}"
@@ -626,10 +632,10 @@ def member(client: CouchDB, location: Location, is_couchdb: bool) -> Iterator[Co
     users.delete(user)
 
 
-def test_a_member_may_write_tokens_and_no_permissions(client: CouchDB, member: CouchDB) -> None:
+def test_a_member_may_write_tokens_but_not_permissions(client: CouchDB, member: CouchDB) -> None:
     member.save(make_token())
     assert client.get("token_0")["type"] == "token"
-    with pytest.raises(HTTPError):  # CouchDB 3.5 says "no_majority" and means "forbidden"
+    with pytest.raises(HTTPError):  # CouchDB 3.5 reports "no_majority" instead of "forbidden"
         member.set_users(members=["everybody"])
     assert "everybody" not in str(security(client))
     with pytest.raises((Forbidden, Unauthorized)):
@@ -670,7 +676,7 @@ def _read_in_child(client: CouchDB, name: str, count: int) -> None:
 def test_a_client_survives_a_fork(client: CouchDB) -> None:
     for name in ("a", "b", "c"):
         client.save({"_id": name})
-    _read_in_child(client, "a", 1)  # both sessions have an idle connection now, which the children inherit
+    _read_in_child(client, "a", 1)  # now both sessions have an idle connection that the children inherit
     fork = multiprocessing.get_context("fork")
     children = [fork.Process(target=_read_in_child, args=(client, name, 30)) for name in ("b", "c")]
     for child in children:

@@ -39,7 +39,7 @@ def test_deletes_all_tokens_of_a_view_over_several_pages(client, push):
     assert count_states(client) == {"todo": 0, "locked": 1, "done": 0, "error": 0}
 
 
-def test_an_empty_view_is_nothing_to_delete(client):
+def test_an_empty_view_deletes_nothing(client):
     assert delete_tokens(client, "todo") == Change(0, 0)
 
 
@@ -51,7 +51,7 @@ def test_a_token_that_a_pilot_locks_meanwhile_is_kept_and_counted(client, push, 
 
 
 def test_a_token_whose_row_is_older_than_its_document_is_kept(client, push, monkeypatch):
-    """With include_docs a row brings the newest document, which may have left the view already."""
+    """With include_docs a row has the newest document, which may no longer belong to the view."""
     push(2)
     view = client.view
 
@@ -73,7 +73,7 @@ def test_any_view_can_be_deleted_even_if_all_its_keys_are_equal(client, push):
     assert delete_tokens(client, "by_type", "Own") == Change(11, 0)
 
 
-def test_a_view_that_is_not_there_raises(client):
+def test_a_missing_view_raises(client):
     with pytest.raises(ResourceNotFound):
         delete_tokens(client, "nope")
 
@@ -100,7 +100,7 @@ def test_reset_brings_errors_back_without_counting_them(client, push):
     assert token["error"][0]["message"] == "bad"
 
 
-def test_reset_can_be_limited_to_tokens_that_are_locked_for_long(client):
+def test_reset_can_be_limited_to_tokens_that_were_locked_long_ago(client):
     now = int(time.time())
     client.save_documents([make_token(0, lock=now - 3 * HOUR), make_token(1, lock=now - HOUR)])
     assert reset_tokens(client, "locked", hours=2) == Change(1, 0)

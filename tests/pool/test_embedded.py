@@ -1,4 +1,4 @@
-"""The embedded server: its life, its safety, and where it answers as CouchDB does. All against real servers."""
+"""The embedded server: its lifetime, its security, and its compatibility with CouchDB, on real servers."""
 
 import json
 import logging
@@ -38,7 +38,7 @@ linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="re
 
 @pytest.fixture(scope="module", autouse=True)
 def _usable():
-    """Skip all, with the reason, where there is no Node.js or no network to install the packages."""
+    """Skip all tests, with the reason, without Node.js or without a network to install the packages."""
     try:
         install_packages(find_node(), print)
     except (NodeMissingError, InstallError) as exc:
@@ -90,7 +90,7 @@ def wait_until(condition, seconds=GONE_SECONDS):
 
 
 def start_python(code, **options):
-    """A Python process of its own that runs `code` with this repository's picas."""
+    """Start a Python process that runs `code` with this repository's picas."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -137,20 +137,20 @@ class TestLife:
             _ = Server().password
 
     @pytest.mark.parametrize("bad", [{"username": "a:b"}, {"username": ""}, {"password": "two\nlines"}])
-    def test_refuses_unusable_names_and_passwords(self, bad):
+    def test_rejects_unusable_names_and_passwords(self, bad):
         with pytest.raises(ValueError, match="can't be used"):
             Server(**bad)
 
-    def test_waits_no_longer_than_told(self, shared):
+    def test_waits_no_longer_than_its_timeout(self, shared):
         assert shared.wait(0.05) is None
 
-    def test_create_database_says_whether_it_was_new(self, shared):
+    def test_create_database_returns_whether_it_was_new(self, shared):
         assert shared.create_database("made")
         assert not shared.create_database("made")
         with pytest.raises(EmbeddedServerError, match="illegal_database_name"):
             shared.create_database("Made")
 
-    def test_no_orphan_when_the_parent_is_killed(self):
+    def test_leaves_no_orphan_if_the_parent_is_killed(self):
         parent = start_python(
             """
             import time
@@ -166,7 +166,7 @@ class TestLife:
         parent.communicate()
         assert wait_until(lambda: not alive(pid))
 
-    def test_no_orphan_when_a_fork_outlives_the_parent(self):
+    def test_leaves_no_orphan_if_a_fork_outlives_the_parent(self):
         parent = start_python(
             """
             import os, time
@@ -247,12 +247,12 @@ class TestLife:
         url = f"http://127.0.0.1:{json.loads(first)['port']}"
         requests.put(f"{url}/db", auth=("u", "p"), timeout=5)
         requests.put(f"{url}/db/a", json={"_bad": 1}, auth=("u", "p"), timeout=5)
-        rest, _ = process.communicate(timeout=10)  # closes its stdin, and so ends it
+        rest, _ = process.communicate(timeout=10)  # closes its stdin, which ends it
         assert (rest, process.returncode) == ("", 0)
 
 
 class TestData:
-    def test_is_kept_over_a_restart(self, tmp_path):
+    def test_survives_a_restart(self, tmp_path):
         data = tmp_path / "new" / "data"
         with Server(data) as server:
             password = server.password
@@ -266,7 +266,7 @@ class TestData:
             assert requests.get(f"{server.url}/kept/a", auth=auth, timeout=5).json()["x"] == 1
             assert requests.get(f"{server.url}/_all_dbs", auth=auth, timeout=5).json() == ["kept"]
 
-    def test_what_was_acknowledged_survives_a_kill(self, tmp_path):
+    def test_acknowledged_writes_survive_a_kill(self, tmp_path):
         with Server(tmp_path) as server, requests.Session() as session:
             session.auth = (server.username, server.password)
             views = {"all": {"map": "function (doc) { emit(doc._id, doc.n); }"}}
@@ -298,7 +298,7 @@ class TestData:
             assert server.password == "chosen"
             assert stat.S_IMODE(server.password_file.stat().st_mode) == 0o600
 
-    def test_second_server_on_a_folder(self, tmp_path):
+    def test_second_server_in_a_folder(self, tmp_path):
         with Server(tmp_path), pytest.raises(FolderInUseError, match=f"{tmp_path} is in use .*{os.getpid()}"):
             Server(tmp_path).start()
         with Server(tmp_path):
@@ -336,7 +336,7 @@ class TestData:
 
 
 class TestSafety:
-    def test_all_but_up_ask_for_the_password(self, shared):
+    def test_every_path_except_up_requires_the_password(self, shared):
         url = shared.url
         assert requests.get(f"{url}/_up", timeout=5).json() == {"status": "ok"}
         for path in ("", "/_all_dbs", "/db", "/db/doc", "/_utilsx", "/_up/x", "/_uuids"):
@@ -353,7 +353,7 @@ class TestSafety:
         assert error_of(answer) == (401, "unauthorized")
         assert answer.json()["reason"] == "Name or password is incorrect."
 
-    def test_not_basic(self, shared):
+    def test_authentication_other_than_basic(self, shared):
         for header in ("Bearer x", "Basic", "Basic !", "Basic cGljYXM="):
             answer = requests.get(shared.url, headers={"Authorization": header}, timeout=5)
             assert answer.status_code == 401
@@ -465,14 +465,14 @@ class TestHttp:
         assert http.request("COPY", f"{db}/a").status_code == 400
         assert http.request("COPY", f"{db}/none", headers=there).status_code == 404
 
-    def test_bytes_that_are_no_request(self, shared):
+    def test_bytes_that_are_not_a_request(self, shared):
         with socket.create_connection(("127.0.0.1", shared.port)) as plain:
             plain.sendall(b"nonsense\r\n\r\n")
             answer = plain.makefile().read()
         assert answer.startswith("HTTP/1.1 400 ")
         assert json.loads(answer.splitlines()[-1])["error"] == "bad_request"
 
-    def test_body_without_its_content_type_is_still_the_document(self, http, db):
+    def test_body_with_another_content_type_is_read_as_json(self, http, db):
         http.put(f"{db}/a", data='{"x": 1}', headers={"Content-Type": "application/x-www-form-urlencoded"})
         assert http.get(f"{db}/a").json()["x"] == 1
 
@@ -483,7 +483,7 @@ class TestHttp:
         assert answer.json()["error"] in ("bad_request", "doc_validation")
         assert http.get(f"{db}/a").status_code == 404
 
-    def test_bulk_answers_in_order(self, http, db):
+    def test_bulk_responses_are_in_order(self, http, db):
         http.put(f"{db}/b", json={})
         broken = {"_id": "_design/x", "views": {"v": {"map": "function ("}}}
         docs = [{"_id": "c"}, broken, {"_id": "b"}, {"_id": "a"}, {"n": 1}]
@@ -505,7 +505,7 @@ class TestHttp:
         assert http.delete(f"{db}/a/x.log", params={"rev": rev}).ok
         assert http.get(f"{db}/a/x.log").status_code == 404
 
-    def test_an_upload_that_breaks_off_is_not_stored(self, shared, http, db):
+    def test_a_truncated_upload_is_not_stored(self, shared, http, db):
         rev = http.put(f"{db}/a", json={}).json()["rev"]
         request = requests.Request("PUT", f"{db}/a/x", params={"rev": rev}, auth=http.auth).prepare()
         with socket.create_connection(("127.0.0.1", shared.port)) as half:
@@ -571,7 +571,7 @@ class TestHttp:
         assert [row["id"] for row in picked["results"]] == ["a"]
 
     @pytest.mark.timing
-    def test_changes_that_are_waited_for(self, http, db, shared):
+    def test_changes_with_a_long_poll(self, http, db, shared):
         feed = f"{db}/_changes"
         before = time.monotonic()
         answer = http.get(feed, params={"feed": "longpoll", "since": "now", "timeout": 200}).json()
@@ -594,11 +594,11 @@ class TestHttp:
         assert http.get(f"{db}/_security").json() == {"members": {"names": ["you"]}}
         assert len(set(http.get(f"{shared.url}/_uuids", params={"count": 5}).json()["uuids"])) == 5
 
-    def test_what_it_lacks_it_says(self, http, db):
+    def test_unsupported_paths_are_reported(self, http, db):
         for path in ("_purge", "_design/M/_show/x", "_nonsense"):
             assert error_of(http.post(f"{db}/{path}", json={})) == (501, "not_implemented")
 
-    def test_a_stray_exception_is_answered_and_logged(self, shared, http, db, caplog):
+    def test_an_unexpected_exception_is_returned_and_logged(self, shared, http, db, caplog):
         filters = {"broken": "function ("}
         http.put(f"{db}/_design/M", json={"filters": filters})
         with caplog.at_level(logging.WARNING, "picas.embedded"):
@@ -623,7 +623,7 @@ class TestHttp:
 
 
 def save_all(url, auth, writer, docs):
-    """Save each document, with its own name in it; return how many were won."""
+    """Save each document with a writer's name in it, and return the status codes."""
     with requests.Session() as session:
         session.auth = auth
         answers = [session.put(f"{url}/{doc['_id']}", json={**doc, "writer": writer}) for doc in docs]
@@ -666,7 +666,7 @@ class TestNode:
             with pytest.raises(requests.ConnectionError):
                 requests.get(f"{server.url}/_up", timeout=5)
 
-    def test_what_is_too_old_or_broken_is_passed_over(self, tmp_path, monkeypatch):
+    def test_an_old_or_broken_node_is_skipped(self, tmp_path, monkeypatch):
         monkeypatch.setattr(node_module, "_wheel_folder", lambda: None)
         monkeypatch.setenv("PATH", str(tmp_path))
         for text in ("#!/bin/sh\necho '[\"/old\", 18]'\n", "#!/bin/sh\nexit 1\n", "#!/bin/sh\necho no\n"):
@@ -674,7 +674,7 @@ class TestNode:
             with pytest.raises(NodeMissingError, match=r'pip install "picas\[embedded\]"'):
                 find_node()
 
-    def test_two_installations_at_once_are_one(self, cache, tmp_path):
+    def test_simultaneous_installations_install_once(self, cache, tmp_path):
         npm = self.fake(
             tmp_path / "npm.py",
             "import pathlib, time\n"
@@ -703,7 +703,7 @@ class TestNode:
         assert "\n" not in str(caught.value)
         assert [path.suffix for path in cache.iterdir()] == [".lock"], "nothing half installed is left"
 
-    def test_lock_file_names_no_place_to_download_from(self):
+    def test_lock_file_contains_no_download_address(self):
         text = (node_module.HERE / "package-lock.json").read_text()
         assert "://" not in text
         assert "resolved" not in text
@@ -733,7 +733,7 @@ class TestServe:
 
     @pytest.mark.parametrize("where", ["memory", "data"])
     @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-    def test_says_how_to_use_it_and_stops_when_told(self, tmp_path, number, where):
+    def test_prints_how_to_use_it_and_stops_on_a_signal(self, tmp_path, number, where):
         ready = tmp_path / "ready"
         process = self.start(tmp_path / "my data" if where == "data" else None, ready)
         try:
@@ -760,7 +760,7 @@ class TestServe:
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url}/_up", timeout=5)
 
-    def test_says_so_when_the_server_dies(self, monkeypatch):
+    def test_reports_that_the_server_died(self, monkeypatch):
         pids = []
         real = Server.start
 
@@ -786,7 +786,7 @@ class TestServe:
         assert "ended by itself (exit code -9)" in said[-1]
         assert signal.getsignal(signal.SIGTERM) == before
 
-    def test_says_what_is_wrong(self, shared, tmp_path):
+    def test_reports_a_port_in_use(self, shared, tmp_path):
         said = []
         assert serve(tmp_path, shared.port, say=said.append) == 1
         assert said == [

@@ -1,4 +1,4 @@
-"""Waiting while the database is away."""
+"""Waiting while the database is unreachable."""
 
 import time
 
@@ -30,7 +30,7 @@ def short_pauses(monkeypatch):
 
 
 class Flaky:
-    """Raises errors, one call after the other, and then returns "done"."""
+    """Raises one error for each call, and then returns "done"."""
 
     def __init__(self, *errors):
         self.errors = list(errors)
@@ -48,7 +48,7 @@ def not_stopped():
 
 
 @pytest.mark.parametrize("error", PASSING, ids=repr)
-def test_what_may_pass_is_waited_out(error, caplog):
+def test_a_temporary_error_is_waited_out(error, caplog):
     action = Flaky(error, error, error)
     assert wait_out(action, 10, not_stopped) == "done"
     assert action.calls == 4
@@ -57,7 +57,7 @@ def test_what_may_pass_is_waited_out(error, caplog):
 
 
 @pytest.mark.parametrize("error", LASTING, ids=repr)
-def test_what_does_not_pass_is_raised_at_once(error):
+def test_a_permanent_error_is_raised_at_once(error):
     action = Flaky(error)
     with pytest.raises(type(error)):
         wait_out(action, 10, not_stopped)
@@ -70,13 +70,13 @@ def test_an_error_of_the_code_is_raised_at_once():
         wait_out(lambda: 1 // 0, 10, not_stopped)
 
 
-def test_no_outage_no_word(caplog):
+def test_nothing_is_logged_without_an_outage(caplog):
     assert wait_out(Flaky(), 10, not_stopped) == "done"
     assert caplog.text == ""
 
 
 @pytest.mark.timing
-def test_the_last_error_is_raised_when_it_lasts_too_long():
+def test_the_last_error_is_raised_if_the_outage_lasts_too_long():
     action = Flaky(*[Unreachable(str(number)) for number in range(1000)])
     began = time.monotonic()
     with pytest.raises(Unreachable) as caught:
@@ -85,14 +85,14 @@ def test_the_last_error_is_raised_when_it_lasts_too_long():
     assert str(caught.value) == str(action.calls - 1)
 
 
-def test_pauses_grow_and_are_bounded(monkeypatch):
+def test_pauses_grow_up_to_a_limit(monkeypatch):
     pauses = []
     monkeypatch.setattr(outages, "LONGEST_PAUSE", 0.1)
     monkeypatch.setattr(outages, "wait_until", lambda condition, seconds: pauses.append(seconds))
     wait_out(Flaky(*[Unreachable("away")] * 12), 100, not_stopped)
     assert pauses[0] < 0.03
     assert 0.07 < min(pauses[5:]) <= max(pauses) < 0.13
-    assert len(set(pauses)) == 12  # pilots do not march in step
+    assert len(set(pauses)) == 12  # pilots do not retry at the same moments
 
 
 @pytest.mark.timing
@@ -104,13 +104,13 @@ def test_a_stop_ends_the_waiting(monkeypatch):
     assert time.monotonic() - began < 5
 
 
-def test_a_second_outage_has_the_whole_patience_again():
-    """The clock starts anew with every call, so that a pilot survives one outage a day."""
+def test_a_second_outage_may_last_as_long_as_the_first():
+    """The clock restarts with every call, so that a pilot survives one outage a day."""
     for _ in range(3):
         assert wait_out(Flaky(Unreachable("away"), Unreachable("away")), 0.2, not_stopped) == "done"
 
 
-def test_a_real_server_that_goes_away_and_comes_back(client, far, gate):
+def test_an_outage_of_a_real_server_is_waited_out(client, far, gate):
     gate.close()
     calls = []
 

@@ -1,4 +1,4 @@
-"""Filling the pool: ids that are never given twice, and pushes that can be repeated."""
+"""Filling the pool: ids that are never used twice, and pushes that can be resumed."""
 
 import threading
 
@@ -35,7 +35,7 @@ def numbered(count):
 
 
 def break_off_after(monkeypatch, client, chunks):
-    """Let the connection fail for good after so many chunks."""
+    """Let the connection fail permanently after this number of chunks."""
     save_documents = client.save_documents
     done = []
 
@@ -63,31 +63,31 @@ def test_blank_lines_and_comments_are_skipped(listing):
     assert list(read_inputs(path)) == ["one", "  # not at the beginning", "two\t"]
 
 
-def test_a_last_line_without_an_end_and_windows_line_ends_count(tmp_path):
+def test_a_last_line_without_a_newline_and_windows_line_ends_are_read(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"one\r\n\r\ntwo")
     assert list(read_inputs(path)) == ["one", "two"]
 
 
-def test_the_next_push_goes_on_after_the_highest_number(client, listing):
+def test_the_next_push_continues_after_the_highest_number(client, listing):
     push_file(client, listing("a", "b"))
     assert push_file(client, listing("c")).ids() == "token_2"
 
 
-def test_numbers_of_deleted_tokens_are_not_given_again(client, listing):
+def test_numbers_of_deleted_tokens_are_not_used_again(client, listing):
     push_file(client, listing("a", "b"))
     client.delete_from_view("todo")
     assert push_file(client, listing("c")).ids() == "token_2"
 
 
-def test_numbers_go_on_from_tokens_of_an_older_client(client, listing, monkeypatch):
+def test_numbers_continue_from_tokens_of_an_older_client(client, listing, monkeypatch):
     monkeypatch.setattr(pushes, "_SCAN", 3)
     client.save_documents([make_token(number) for number in (0, 9, 10, 2)])
     client.save_documents([{"_id": "token_x"}, {"_id": "token_99z"}, {"_id": "tokens_500"}])
     assert push_file(client, listing("a")).ids() == "token_11"
 
 
-def test_many_who_push_at_once_never_collide(client, listing):
+def test_simultaneous_pushes_never_collide(client, listing):
     paths = [listing(*(f"{person}-{line}" for line in range(7)), name=f"{person}.txt") for person in range(8)]
     threads = [threading.Thread(target=push_file, args=(client.copy(), path)) for path in paths]
     for thread in threads:
@@ -113,7 +113,7 @@ def test_pushing_the_same_file_twice_makes_new_tokens(client, listing):
 
 
 class TestResume:
-    def test_a_push_that_was_broken_off_is_finished_without_doubles(self, client, listing, monkeypatch):
+    def test_an_interrupted_push_is_finished_without_duplicates(self, client, listing, monkeypatch):
         path = listing(*numbered(23))
         with monkeypatch.context() as patch:
             break_off_after(patch, client, 2)
@@ -125,7 +125,7 @@ class TestResume:
         assert inputs(client) == dict(enumerate(numbered(23)))
         assert not was_broken_off(client, path)
 
-    def test_tokens_that_were_processed_or_deleted_meanwhile_stay_so(self, client, listing, monkeypatch):
+    def test_tokens_that_were_processed_or_deleted_meanwhile_are_not_pushed_again(self, client, listing, monkeypatch):
         path = listing(*numbered(12))
         with monkeypatch.context() as patch:
             break_off_after(patch, client, 1)
@@ -139,7 +139,7 @@ class TestResume:
         assert 0 not in inputs(client)
         assert client.get("token_1").rev == done["_rev"]
 
-    def test_others_who_push_in_between_do_no_harm(self, client, listing, monkeypatch):
+    def test_other_pushes_in_between_do_no_harm(self, client, listing, monkeypatch):
         path = listing(*numbered(12))
         with monkeypatch.context() as patch:
             break_off_after(patch, client, 1)
@@ -154,20 +154,20 @@ class TestResume:
         client.save(make_token(3, input="theirs"))
         path = listing(*numbered(12))
         with monkeypatch.context() as patch:
-            break_off_after(patch, client, 2)  # the first chunk and the line of it that moved
+            break_off_after(patch, client, 2)  # the first chunk, and then its line that moved
             with pytest.raises(ConnectionError):
                 push_file(client, path)
         push_file(client, path, resume=True)
         assert sorted(inputs(client).values()) == sorted(["first", "theirs", *numbered(12)])
 
-    def test_a_finished_push_is_left_as_it_is(self, client, listing):
+    def test_a_finished_push_is_not_changed(self, client, listing):
         path = listing("a", "b")
         push_file(client, path)
         result = push_file(client, path, resume=True)
         assert (result.pushed, result.existing, result.ids()) == (0, 2, "token_0 to token_1")
         assert len(inputs(client)) == 2
 
-    def test_tokens_get_the_fields_that_the_push_began_with(self, client, listing, monkeypatch):
+    def test_tokens_get_the_fields_of_the_first_attempt(self, client, listing, monkeypatch):
         path = listing(*numbered(12))
         with monkeypatch.context() as patch:
             break_off_after(patch, client, 1)
@@ -179,24 +179,24 @@ class TestResume:
         assert {client.get(f"token_{number}")["cores"] for number in range(12)} == {4}
         assert push_file(client, path, resume=True, fields={"cores": 4}).existing == 12
 
-    def test_without_an_earlier_push_it_is_a_push(self, client, listing):
+    def test_without_an_earlier_push_it_is_a_normal_push(self, client, listing):
         assert push_file(client, listing("a"), resume=True).pushed == 1
 
 
-def test_the_counter_does_not_grow_without_end(client, listing, monkeypatch):
+def test_the_size_of_the_counter_is_bounded(client, listing, monkeypatch):
     monkeypatch.setattr(pushes, "MAX_PUSHES", 3)
     for number in range(6):
         push_file(client, listing(f"line {number}"))
     assert len(client.get(COUNTER_ID)["pushes"]) == 3
 
 
-def test_a_lost_counter_is_made_again(client, listing):
+def test_a_lost_counter_is_created_again(client, listing):
     push_file(client, listing("a", "b"))
     client.delete(client.get(COUNTER_ID))
     assert push_file(client, listing("c")).ids() == "token_2"
 
 
-def test_tells_how_far_it_is(client, listing):
+def test_reports_its_progress(client, listing):
     seen = []
     push_file(client, listing(*numbered(12)), progress=lambda done, total: seen.append((done, total)))
     assert seen == [(5, 12), (10, 12), (12, 12)]
@@ -210,7 +210,7 @@ def test_tells_how_far_it_is(client, listing):
         (b"fine\n\xff\xfe\n", "is not UTF-8 text"),
     ],
 )
-def test_a_file_that_is_no_list_of_inputs_is_refused_before_anything_is_pushed(client, tmp_path, content, message):
+def test_a_file_that_is_not_a_list_of_inputs_is_rejected_before_anything_is_pushed(client, tmp_path, content, message):
     path = tmp_path / "bad"
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
@@ -239,14 +239,14 @@ def test_a_file_that_changes_between_counting_and_sending_is_noticed(client, lis
 
 
 class TestFields:
-    def test_each_token_holds_them(self, client, listing):
+    def test_are_in_each_token(self, client, listing):
         push_file(client, listing("a", "b"), fields={"cores": 4, "tags": ["x"]})
         for number in (0, 1):
             token = client.get(f"token_{number}").value
             assert token.items() >= {"cores": 4, "tags": ["x"], "lock": 0, "done": 0, "type": "token"}.items()
 
     @pytest.mark.parametrize("name", ["_id", "_rev", "", "lock", "done", "input", "type", "claim", "attempts"])
-    def test_those_that_picas_writes_itself_are_refused_before_anything_is_pushed(self, client, listing, name):
+    def test_that_picas_writes_itself_are_rejected_before_anything_is_pushed(self, client, listing, name):
         with pytest.raises(InputError, match="PiCaS writes it itself"):
             push_file(client, listing("a"), fields={name: 1})
         assert inputs(client) == {}

@@ -1,4 +1,4 @@
-"""Results that went to files come into the database, once, and only while their tokens are theirs."""
+"""Spooled results are saved to the database, once, and only while the pilot still owns their tokens."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ def folder(tmp_path):
 
 @pytest.fixture
 def keep(client, push):
-    """Let a pilot work on tokens and keep what came of them in files, as if the database were away."""
+    """Let a pilot process tokens and spool the results, as if the database were unreachable."""
 
     def keep(count=1, **fields):
         push(count, plan="A")
@@ -44,7 +44,7 @@ def keep(client, push):
 
 
 def keep_one(client, number=0, **fields):
-    """Let a pilot lock and finish a token, and keep the result; return that token."""
+    """Let a pilot lock and finish a token and spool the result, and return the token."""
     held = ClaimedToken(client.save(modifiers.lock(client.get(f"token_{number}"), "a pilot")))
     held.token.update({"exit_code": 0, "output": {"answer": 42}, **fields})
     held.token.put_attachment("logs.out", "what it said")
@@ -66,13 +66,13 @@ def generation(client, number=0):
 
 
 class Lines(list):
-    """Lines that were told."""
+    """Records the lines that are reported."""
 
     def __call__(self, line):
         self.append(line)
 
 
-class TestAPilotWhoseDatabaseStaysAway:
+class TestAPilotWhoseDatabaseStaysUnreachable:
     @pytest.fixture(autouse=True)
     def spooled(self, quick, far, gate, client, push, spool):
         push(2)
@@ -88,7 +88,7 @@ class TestAPilotWhoseDatabaseStaysAway:
         (self.file,) = spool()
         assert state_of(client.get("token_0")) == "locked"
 
-    def test_its_result_is_brought_in_later_with_its_logs_and_the_file_goes(self, client, spool, caplog):
+    def test_its_result_is_recovered_later_with_its_logs_and_the_file_is_deleted(self, client, spool, caplog):
         caplog.set_level(logging.INFO)
         assert recover(client) == Recovered(saved=["token_0"])
         token = client.get("token_0")
@@ -98,7 +98,7 @@ class TestAPilotWhoseDatabaseStaysAway:
         assert spool() == []
         assert f"token_0 was recovered from {self.file}" in caplog.text
 
-    def test_the_next_pilot_that_is_started_there_brings_it_in(self, client, spool):
+    def test_the_next_pilot_that_starts_there_recovers_it(self, client, spool):
         pilot = Worker(client)
         pilot.run()
         assert pilot.processed == ["token_1"]
@@ -106,13 +106,13 @@ class TestAPilotWhoseDatabaseStaysAway:
         assert count_states(client)["done"] == 2
         assert spool() == []
 
-    def test_nothing_is_left_to_do_the_second_time(self, client):
+    def test_a_second_recovery_does_nothing(self, client):
         recover(client)
         rev = client.get("token_0").rev
         assert recover(client) == Recovered()
         assert client.get("token_0").rev == rev
 
-    def test_the_file_tells_where_it_belongs_and_no_secret(self, client, gate, location):
+    def test_the_file_names_its_database_and_has_no_secret(self, client, gate, location):
         kept = spool.read(self.file)
         assert (kept.id, kept.database, kept.server) == ("token_0", client.db.name, gate.url)
         assert location.password not in self.file.read_text()
@@ -129,13 +129,13 @@ def test_a_token_that_a_stopped_pilot_could_not_put_back_is_put_back(client, pus
     assert (state_of(token), token["attempts"][-1]["outcome"]) == ("todo", "stopped")
 
 
-def test_all_of_a_folder_come_in(client, keep, folder):
+def test_all_results_in_a_folder_are_recovered(client, keep, folder):
     keep(3)
     assert recover(client, folder).saved == ["token_0", "token_1", "token_2"]
     assert count_states(client)["done"] == 3
 
 
-def test_a_folder_that_is_not_there_or_empty_costs_no_request(location, through, tmp_path):
+def test_a_missing_or_empty_folder_costs_no_request(location, through, tmp_path):
     (tmp_path / "empty").mkdir()
     with FaultProxy(location.url) as proxy:
         far = through(proxy)
@@ -146,7 +146,7 @@ def test_a_folder_that_is_not_there_or_empty_costs_no_request(location, through,
 
 
 class TestMerging:
-    def test_what_people_changed_meanwhile_stays(self, client, keep):
+    def test_edits_by_people_stay(self, client, keep):
         keep()
         edit(client, comment="mine", plan="B")
         assert recover(client).is_complete
@@ -172,9 +172,7 @@ class TestMerging:
         assert recover(client).is_complete
         assert "plan" not in client.get("token_0")
 
-    def test_a_token_that_is_changed_again_and_again_is_left_for_the_next_time(
-        self, client, keep, spool, monkeypatch, caplog
-    ):
+    def test_a_token_that_keeps_changing_is_left_for_the_next_recovery(self, client, keep, spool, monkeypatch, caplog):
         keep()
         rival, save = client.copy(), client.save
         monkeypatch.setattr(client, "save", lambda doc: edit(rival, number=os.urandom(4).hex()) or save(doc))
@@ -209,7 +207,7 @@ class TestATokenOfSomebodyElse:
         next(TaskViewIterator(client, "todo"))
         self.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
-    def test_another_pilot_has_even_finished_it(self, client, keep, folder):
+    def test_another_pilot_has_finished_it(self, client, keep, folder):
         keep()
         client.save(modifiers.reset(client.get("token_0")))
         Worker(client, lambda task: task.update(output="theirs"), spool_folder=folder.parent / "theirs").run()
@@ -225,8 +223,8 @@ class TestATokenOfSomebodyElse:
         client.delete(client.get("token_0"))
         self.assert_kept_aside(client, folder, "deleted")
 
-    def test_it_was_deleted_between_the_look_and_the_save(self, client, keep, folder, monkeypatch):
-        """It does not come back to life, even if the user's code has removed the token's revision."""
+    def test_it_was_deleted_between_the_look_up_and_the_save(self, client, keep, folder, monkeypatch):
+        """It is not created again, even if the user's code has removed the token's revision."""
         keep()
         (file,) = spool.files(folder)
         content = json.loads(file.read_text())
@@ -243,7 +241,7 @@ class TestATokenOfSomebodyElse:
         assert len(recover(client, folder).kept_aside) == 1
         assert client.db.get("token_0") is None
 
-    def test_two_results_of_one_name_are_both_kept(self, client, keep, folder):
+    def test_two_results_with_the_same_name_are_both_kept(self, client, keep, folder):
         keep()
         client.delete(client.get("token_0"))
         (file,) = spool.files(folder)
@@ -253,7 +251,7 @@ class TestATokenOfSomebodyElse:
         assert len(spool.files(folder / "not-ours")) == 2
         assert (folder / "not-ours" / file.name).read_text() == "another"
 
-    def test_what_was_kept_aside_stays_there_if_that_folder_is_named(self, client, keep, folder):
+    def test_results_kept_aside_stay_there_if_that_folder_is_recovered(self, client, keep, folder):
         keep()
         client.delete(client.get("token_0"))
         (file,) = recover(client, folder).kept_aside
@@ -262,7 +260,7 @@ class TestATokenOfSomebodyElse:
 
 
 class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
-    """It was, in a way: the database was away for it. Nobody has the token, so that its result may still come in."""
+    """Its pilot could not reach the database. No pilot has the token now, so its result may still be saved."""
 
     @staticmethod
     def lose(client, number=0):
@@ -286,13 +284,13 @@ class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
         recover(client, folder)
         assert client.get("token_0")["lost_count"] == 2
 
-    def test_does_not_if_another_pilot_has_taken_it(self, client, keep, folder):
+    def test_does_not_get_the_result_if_another_pilot_has_taken_it(self, client, keep, folder):
         keep()
         self.lose(client)
         next(TaskViewIterator(client, "todo"))
         TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
-    def test_does_not_if_another_pilot_has_lost_it_too(self, client, keep, folder):
+    def test_does_not_get_the_result_if_another_pilot_has_lost_it_too(self, client, keep, folder):
         keep()
         self.lose(client)
         next(TaskViewIterator(client, "todo"))
@@ -300,7 +298,7 @@ class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
         TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
     @pytest.mark.parametrize("outcome", ["lost", "stopped"])
-    def test_does_not_get_what_is_no_whole_result(self, client, push, folder, outcome):
+    def test_does_not_get_an_incomplete_result(self, client, push, folder, outcome):
         push(1)
         held = ClaimedToken(client.save(modifiers.lock(client.get("token_0"), "a pilot")))
         held.token["output"] = {"answer": 42}
@@ -310,8 +308,8 @@ class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
         TestATokenOfSomebodyElse.assert_kept_aside(client, folder, "another pilot or a person has taken the token")
 
 
-class TestAResultThatIsInAlready:
-    """An earlier save has landed, though its answer was lost, or a recovery has died right after it."""
+class TestAResultThatIsAlreadySaved:
+    """An earlier save succeeded but its response was lost, or a recovery died right after the save."""
 
     def test_is_not_saved_again(self, client, keep, spool):
         (held,) = keep()
@@ -321,7 +319,7 @@ class TestAResultThatIsInAlready:
         assert client.get("token_0").rev == rev
         assert spool() == []
 
-    def test_is_known_though_the_token_has_gone_on_since(self, client, keep, spool):
+    def test_is_recognised_even_if_the_token_has_changed_since(self, client, keep, spool):
         (held,) = keep()
         held.save(client)
         edit(client, output="a person's")
@@ -331,8 +329,8 @@ class TestAResultThatIsInAlready:
         assert client.get("token_0").value == theirs.value
         assert spool() == []
 
-    def test_a_reset_by_a_person_is_no_such_result(self, client, push, folder):
-        """Both attempts are put down as stopped, but what the pilot had by then is only in the file."""
+    def test_a_reset_by_a_person_is_not_such_a_result(self, client, push, folder):
+        """Both attempts are recorded as stopped, but only the file has the pilot's output up to then."""
         push(1)
         held = ClaimedToken(next(TaskViewIterator(client, "todo")))
         reset_tokens(client, "locked")
@@ -343,8 +341,8 @@ class TestAResultThatIsInAlready:
         assert len(recover(client, folder).kept_aside) == 1
 
 
-class TestLostAnswers:
-    def test_a_save_whose_answer_was_lost_is_looked_up_and_done_once(self, client, keep, location, through, spool):
+class TestLostResponses:
+    def test_a_save_whose_response_was_lost_is_looked_up_and_done_once(self, client, keep, location, through, spool):
         keep()
         before = generation(client)
         with FaultProxy(location.url) as proxy:
@@ -356,7 +354,7 @@ class TestLostAnswers:
         assert len(client.get("token_0")["attempts"]) == 1
         assert spool() == []
 
-    def test_if_nobody_can_be_asked_the_next_recovery_finds_out(self, client, keep, location, through, gate, spool):
+    def test_an_unknown_outcome_is_looked_up_by_the_next_recovery(self, client, keep, location, through, gate, spool):
         keep()
         before = generation(client)
         with FaultProxy(gate.url) as proxy:
@@ -370,8 +368,8 @@ class TestLostAnswers:
         assert generation(client) == before + 1
 
 
-class TestADatabaseThatIsAway:
-    def test_ends_it_and_leaves_all_else_untouched(self, client, far, gate, keep, spool, caplog):
+class TestAnUnreachableDatabase:
+    def test_ends_the_recovery_and_leaves_all_files_untouched(self, client, far, gate, keep, spool, caplog):
         keep(3)
         (spool()[0].parent / "a.json").write_text("{")
         kept = spool()
@@ -384,7 +382,7 @@ class TestADatabaseThatIsAway:
         gate.open()
         assert recover(far).saved == ["token_0", "token_1", "token_2"]
 
-    def test_after_some_of_the_results(self, client, keep, location, through, gate, spool):
+    def test_ends_the_recovery_after_some_of_the_results(self, client, keep, location, through, gate, spool):
         keep(3)
         with FaultProxy(gate.url) as proxy:
             far = through(proxy, ())
@@ -395,7 +393,7 @@ class TestADatabaseThatIsAway:
         assert count_states(client) == {"todo": 0, "locked": 2, "done": 1, "error": 0}
         assert [path.name[:7] for path in spool()] == ["token_1", "token_2"]
 
-    def test_a_wrong_password_is_no_reason_to_touch_anything(self, client, keep, location, through, spool):
+    def test_a_wrong_password_changes_nothing(self, client, keep, location, through, spool):
         keep(2)
         kept = spool()
         with FaultProxy(location.url) as proxy:
@@ -406,8 +404,8 @@ class TestADatabaseThatIsAway:
                 recover(far)
         assert spool() == kept
 
-    def test_something_else_that_answers_not_found_deletes_no_token(self, client, keep, location, through, spool):
-        """Such as a server in front of the database that is being mended."""
+    def test_a_foreign_server_that_answers_not_found_deletes_no_token(self, client, keep, location, through, spool):
+        """For example, a server in front of a database that is under maintenance."""
         keep()
         kept = spool()
         with FaultProxy(location.url) as proxy:
@@ -416,7 +414,7 @@ class TestADatabaseThatIsAway:
             assert len(recover(far).left) == 1
         assert spool() == kept
 
-    def test_one_result_that_never_gets_through_does_not_hold_up_the_others(
+    def test_a_result_that_never_arrives_does_not_hold_up_the_others(
         self, client, keep, location, through, spool, caplog
     ):
         keep(2)
@@ -428,8 +426,8 @@ class TestADatabaseThatIsAway:
         assert "a bad hour" in caplog.text
 
 
-class TestARefusedResult:
-    """The server did not take the result, and the pilot has said so on the token."""
+class TestARejectedResult:
+    """The server rejected the result, and the pilot noted that in the token."""
 
     @pytest.fixture(autouse=True)
     def refused(self, quick, client, push, location, through, spool):
@@ -444,7 +442,7 @@ class TestARefusedResult:
         assert client.get("token_0")["lock"] == modifiers.ERROR_MARK
         assert len(spool()) == 1
 
-    def test_is_tried_again_and_stays_if_it_is_refused_again(self, client, location, through, spool):
+    def test_is_retried_and_stays_if_it_is_rejected_again(self, client, location, through, spool):
         stored = client.get("token_0").value
         kept = spool()
         lines = Lines()
@@ -456,7 +454,7 @@ class TestARefusedResult:
         assert spool() == kept
         assert client.get("token_0").value == stored
 
-    def test_comes_in_once_the_server_takes_it_and_the_note_goes(self, client, spool):
+    def test_is_saved_once_the_server_accepts_it_and_the_note_is_removed(self, client, spool):
         edit(client, comment="mine")
         assert recover(client).saved == ["token_0"]
         token = client.get("token_0")
@@ -466,14 +464,14 @@ class TestARefusedResult:
         assert token["error"] == []
         assert spool() == []
 
-    def test_is_kept_aside_if_somebody_has_put_the_token_back(self, client, folder):
+    def test_is_kept_aside_if_the_token_was_put_back(self, client, folder):
         reset_tokens(client, "error")
         stored = client.get("token_0").value
         assert len(recover(client, folder).kept_aside) == 1
         assert client.get("token_0").value == stored
 
-    def test_is_not_taken_for_saved_by_the_note_of_the_same_second(self, client, folder):
-        """A result that failed and the note of its refusal may leave the very same attempt."""
+    def test_is_not_taken_as_saved_because_of_a_note_in_the_same_second(self, client, folder):
+        """A failed result and the note of its rejection may have identical attempts."""
         (file,) = spool.files(folder)
         content = json.loads(file.read_text())
         content["token"]["attempts"] = client.get("token_0")["attempts"]
@@ -482,13 +480,13 @@ class TestARefusedResult:
         assert client.get("token_0")["output"] == {"answer": 42}
 
 
-class TestTwoRecoveriesAtOnce:
+class TestTwoSimultaneousRecoveries:
     COUNT = 8
 
-    def test_in_threads_bring_each_result_in_once_and_neither_fails(self, client, keep, spool):
+    def test_in_threads_save_each_result_once_and_neither_fails(self, client, keep, spool):
         keep(self.COUNT)
         before = [generation(client, number) for number in range(self.COUNT)]
-        edit(client, comment="mine")  # one that has to be merged
+        edit(client, comment="mine")  # a token that has to be merged
         before[0] += 1
         clients = [client.copy() for _ in range(4)]
         together, found = threading.Barrier(4, timeout=20), []
@@ -519,9 +517,11 @@ class TestTwoRecoveriesAtOnce:
         assert {len(client.get(f"token_{number}")["attempts"]) for number in range(self.COUNT)} == {1}
         assert spool() == []
 
-    def test_one_that_is_faster_between_a_look_and_a_save_is_noticed(self, client, keep, monkeypatch, spool):
+    def test_one_that_saves_between_the_look_up_and_the_save_of_the_other_is_noticed(
+        self, client, keep, monkeypatch, spool
+    ):
         keep()
-        edit(client, comment="mine")  # so that the same revision can't come out of both
+        edit(client, comment="mine")  # so that the two saves cannot result in the same revision
         before, rival, find, looks = generation(client), client.copy(), recovery._find, []
 
         def find_and_be_slow(own, id):
@@ -535,7 +535,7 @@ class TestTwoRecoveriesAtOnce:
         assert recover(client).saved == ["token_0"]
         assert generation(client) == before + 1
 
-    def test_a_file_that_vanishes_before_it_is_read_is_no_failure(self, client, keep, monkeypatch, folder):
+    def test_a_file_that_disappears_before_it_is_read_is_not_a_failure(self, client, keep, monkeypatch, folder):
         keep(2)
         read = spool.read
 
@@ -547,7 +547,7 @@ class TestTwoRecoveriesAtOnce:
         monkeypatch.setattr(spool, "read", read_late)
         assert recover(client, folder) == Recovered(saved=["token_1"])
 
-    def test_one_that_was_put_aside_by_the_other_is_no_failure_either(self, client, keep, monkeypatch, folder):
+    def test_a_file_that_the_other_put_aside_is_not_a_failure_either(self, client, keep, monkeypatch, folder):
         keep()
         client.delete(client.get("token_0"))
         put_aside = spool.put_aside
@@ -566,7 +566,7 @@ def recover_in_process(arguments):
 
 
 class TestBadFiles:
-    """They stay where they are, and each costs a line and nothing else."""
+    """They stay where they are, and each one only causes a line of output."""
 
     @staticmethod
     def assert_unreadable(client, folder, path, reason):
@@ -584,7 +584,7 @@ class TestBadFiles:
         folder.mkdir()
         return folder / "token_0-x.json"
 
-    def test_half_a_file_and_others_come_in(self, client, keep, folder):
+    def test_half_a_file_does_not_stop_the_others(self, client, keep, folder):
         keep(2)
         first, _ = spool.files(folder)
         first.write_bytes(first.read_bytes()[:100])
@@ -593,7 +593,7 @@ class TestBadFiles:
         assert "only half of it" in lines[0]
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\xfd", b"[" * 100_000, b"nonsense\n"])
-    def test_no_json(self, client, folder, path, content):
+    def test_invalid_json(self, client, folder, path, content):
         path.write_bytes(content)
         self.assert_unreadable(client, folder, path, "not JSON")
 
@@ -610,7 +610,7 @@ class TestBadFiles:
         ],
         ids=str,
     )
-    def test_json_that_is_no_result(self, client, folder, path, content):
+    def test_json_that_is_not_a_result(self, client, folder, path, content):
         path.write_text(json.dumps(content))
         self.assert_unreadable(client, folder, path, "")
 
@@ -647,14 +647,14 @@ class TestBadFiles:
             listener.bind(path.name)
             self.assert_unreadable(client, folder, path, "")
 
-    def test_a_stored_token_that_a_person_has_made_nonsense_of_is_not_ours(self, client, keep, folder):
+    def test_a_stored_token_that_a_person_has_broken_is_not_ours(self, client, keep, folder):
         keep()
         edit(client, attempts="none", error=7, claim="mine")
         assert len(recover(client, folder).kept_aside) == 1
 
 
 class TestAnotherDatabase:
-    def test_a_result_from_there_stays_and_the_line_says_where_it_belongs(self, client, keep, folder):
+    def test_a_result_of_another_database_stays_and_the_line_names_that_database(self, client, keep, folder):
         keep()
         (path,) = spool.files(folder)
         content = json.loads(path.read_text())
@@ -671,7 +671,7 @@ class TestAnotherDatabase:
         path.write_text(json.dumps({**json.loads(path.read_text()), "server": "http://tunnel:1234"}))
         assert recover(client, folder).saved == ["token_0"]
 
-    def test_a_file_of_an_older_release_does_not_say_and_is_tried(self, client, keep, folder):
+    def test_a_file_of_an_older_release_names_no_database_and_is_tried(self, client, keep, folder):
         keep()
         (path,) = spool.files(folder)
         content = json.loads(path.read_text())
@@ -681,7 +681,7 @@ class TestAnotherDatabase:
 
 
 class TestFilesThatCannotBeMoved:
-    def test_a_result_that_is_in_is_told_even_if_its_file_stays(self, client, keep, folder, monkeypatch):
+    def test_a_saved_result_is_reported_even_if_its_file_stays(self, client, keep, folder, monkeypatch):
         keep()
         (path,) = spool.files(folder)
 
@@ -696,7 +696,7 @@ class TestFilesThatCannotBeMoved:
         assert recover(client, folder).saved == ["token_0"]
         assert len(client.get("token_0")["attempts"]) == 1
 
-    def test_one_of_somebody_else_s_token_that_cannot_be_put_aside_stays(self, client, keep, folder):
+    def test_a_result_that_cannot_be_put_aside_stays(self, client, keep, folder):
         keep()
         client.delete(client.get("token_0"))
         (path,) = spool.files(folder)
@@ -708,9 +708,9 @@ class TestFilesThatCannotBeMoved:
 
 
 class TestQuietly:
-    """What the next pilot does that starts in the folder."""
+    """The recovery by the next pilot that starts in the folder."""
 
-    def test_it_brings_results_in_and_logs_what_it_did(self, client, keep, folder, caplog):
+    def test_it_saves_results_and_logs_them(self, client, keep, folder, caplog):
         caplog.set_level(logging.INFO, "picas")
         keep(2)
         (folder / "a.json").write_text("{")
@@ -723,7 +723,7 @@ class TestQuietly:
         assert "a.json" in warnings[1]
         assert [record.levelname for record in caplog.records if "token_0" in record.message] == ["INFO"]
 
-    def test_a_folder_that_cannot_be_read_is_one_line(self, client, folder, caplog):
+    def test_an_unreadable_folder_causes_one_line(self, client, folder, caplog):
         folder.write_text("a file where the folder should be")
         assert recover_quietly(client) == Recovered()
         (line,) = [record.message for record in caplog.records]
@@ -731,7 +731,7 @@ class TestQuietly:
         with pytest.raises(NotADirectoryError):
             recover(client)
 
-    def test_it_ends_between_two_files_if_the_pilot_is_told_to_stop(self, client, keep, spool):
+    def test_it_ends_between_two_files_if_the_pilot_is_stopped(self, client, keep, spool):
         keep(3)
         asked = []
         recovered = recover_quietly(client, is_stopped=lambda: asked.append(1) or len(asked) > 1)
@@ -739,8 +739,8 @@ class TestQuietly:
         assert len(spool()) == 2
 
 
-def test_a_merge_is_tried_as_often_as_a_pilot_does_it(client, keep, monkeypatch, spool):
-    """Guards the test of edits without end: fewer than that many are merged."""
+def test_a_merge_is_tried_as_often_as_in_a_pilot(client, keep, monkeypatch, spool):
+    """Guards the test of a token that keeps changing: up to MERGES edits are merged."""
     keep()
     rival, save, edits = client.copy(), client.save, []
 
@@ -756,7 +756,7 @@ def test_a_merge_is_tried_as_often_as_a_pilot_does_it(client, keep, monkeypatch,
     assert spool() == []
 
 
-def test_a_token_without_a_claim_of_an_older_client_is_known_by_its_lock(client, folder):
+def test_a_token_of_an_older_client_without_a_claim_is_recognised_by_its_lock(client, folder):
     client.save(make_token(0))
     held = ClaimedToken(client.save(modifiers.lock(client.get("token_0"))))
     del held.token["claim"], held.claimed["claim"]

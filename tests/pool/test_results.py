@@ -1,4 +1,4 @@
-"""What becomes of a token: saved, merged with what others wrote, or kept in a file, and never lost."""
+"""The result of a token is saved, merged with other people's edits, or kept in a file, and never lost."""
 
 import datetime
 import json
@@ -60,26 +60,26 @@ class TestSaving:
         assert stored.rev == held.token.rev
         assert spooled() == []
 
-    def test_whatever_the_code_made_of_the_id_it_is_saved_where_it_belongs(self, client, held):
+    def test_a_result_is_saved_to_its_token_even_if_the_code_changed_the_id(self, client, held):
         finish(held, _id="another")
         assert held.save(client)
         assert client.get("token_0")["exit_code"] == 0
         assert client.doc_count() == 2  # the token and the views
 
-    def test_a_revision_that_the_code_removed_is_found_again(self, client, held):
+    def test_a_revision_that_the_code_removed_is_restored(self, client, held):
         del finish(held).token["_rev"]
         assert held.save(client)
         assert client.get("token_0")["output"] == {"answer": 42}
 
 
 class TestMerging:
-    def test_what_a_person_edited_meanwhile_stays(self, client, held):
+    def test_edits_by_a_person_stay(self, client, held):
         edit(client, comment="mine", plan="B")
         assert finish(held).save(client)
         stored = client.get("token_0")
         assert (stored["comment"], stored["plan"], stored["exit_code"]) == ("mine", "B", 0)
 
-    def test_where_both_changed_a_field_the_result_counts(self, client, held):
+    def test_the_result_overrides_an_edit_of_the_same_field(self, client, held):
         edit(client, output="a person's")
         assert finish(held).save(client)
         assert client.get("token_0")["output"] == {"answer": 42}
@@ -100,7 +100,7 @@ class TestMerging:
         assert stored.get_attachment("theirs.txt", client)["data"] == b"a person's"
         assert stored.get_attachment("logs_token_0.out", client)["data"] == b"ours"
 
-    def test_several_edits_in_a_row_are_merged(self, client, held, monkeypatch):
+    def test_several_successive_edits_are_merged(self, client, held, monkeypatch):
         rival, save, edits = client.copy(), client.save, []
 
         def save_after_edit(doc):
@@ -112,11 +112,11 @@ class TestMerging:
         monkeypatch.setattr(client, "save", save_after_edit)
         assert finish(held).save(client)
         stored = client.get("token_0")
-        assert stored["comment"] == results.MERGES  # the newest one
+        assert stored["comment"] == results.MERGES  # the newest edit
         assert all(stored[f"edit_{number}"] for number in range(1, results.MERGES + 1))
         assert stored["exit_code"] == 0
 
-    def test_edits_without_end_end_in_a_file(self, client, held, monkeypatch):
+    def test_a_result_is_spooled_if_edits_never_stop(self, client, held, monkeypatch):
         rival, save = client.copy(), client.save
         monkeypatch.setattr(client, "save", lambda doc: edit(rival, comment="again") and save(doc))
         assert finish(held).save(client) is False
@@ -145,7 +145,7 @@ class TestLostLock:
         assert "token_0" in line.message
         assert "picas-spool" in line.message
 
-    def test_another_pilot_has_even_finished_it(self, client, held):
+    def test_another_pilot_has_finished_it(self, client, held):
         client.save(modifiers.reset(client.get("token_0")))
         theirs = ClaimedToken(next(TaskViewIterator(client, "todo")))
         assert finish(theirs, output="theirs").save(client)
@@ -155,8 +155,8 @@ class TestLostLock:
         theirs = client.save(modifiers.reset(client.get("token_0")))
         self.assert_kept_aside(client, held, theirs)
 
-    def test_an_older_client_has_locked_it_anew(self, client, held):
-        """Those leave the claim as it is, but change the time and the host."""
+    def test_an_older_client_has_locked_it_again(self, client, held):
+        """Older clients keep the claim, but change the time and the host."""
         theirs = edit(client, lock=held.claimed["lock"] + 5, hostname="elsewhere")
         self.assert_kept_aside(client, held, theirs)
 
@@ -167,7 +167,7 @@ class TestLostLock:
             client.get("token_0")
         assert "deleted" in json.loads(spooled()[0].read_text())["reason"]
 
-    def test_a_mere_change_of_state_is_no_result_and_needs_no_file(self, client, held, caplog):
+    def test_a_mere_change_of_state_needs_no_file(self, client, held, caplog):
         client.delete(client.get("token_0"))
         assert finish(held).save(client, is_result=False) is False
         assert spooled() == []
@@ -175,7 +175,7 @@ class TestLostLock:
 
 
 class TestUnstorable:
-    def test_what_json_cannot_hold_is_described_and_the_token_says_so(self, client, held):
+    def test_values_that_json_cannot_represent_are_described_and_noted_in_the_token(self, client, held):
         finish(held, output={"when": datetime.date(2024, 2, 29)}, ratio=math.nan, raw=b"\xff", many={1})
         assert held.save(client)
         stored = client.get("token_0")
@@ -185,13 +185,13 @@ class TestUnstorable:
         messages = " ".join(error["message"] for error in stored["error"])
         assert all(name in messages for name in ("output", "ratio", "raw", "many"))
 
-    def test_what_contains_itself(self, client, held):
+    def test_a_value_that_contains_itself(self, client, held):
         circle = []
         circle.append(circle)
         assert finish(held, output=circle).save(client)
         assert client.get("token_0")["output"] == "[[...]]"
 
-    def test_what_cannot_even_be_described_is_kept_as_far_as_possible_and_nothing_is_raised(self, client, held, caplog):
+    def test_a_result_that_cannot_be_described_is_logged_as_lost_and_not_raised(self, client, held, caplog):
         class Broken:
             def __repr__(self):
                 raise RuntimeError("no words")
@@ -199,16 +199,16 @@ class TestUnstorable:
         assert finish(held, output=Broken()).save(client) is False
         assert "LOST" in caplog.text
 
-    def test_a_key_that_no_json_can_have(self, client, held):
+    def test_a_key_that_json_cannot_represent(self, client, held):
         finish(held).token[("a", "pair")] = 1
         assert held.save(client) is False
         assert json.loads(spooled()[0].read_text())["token"]["output"] == {"answer": 42}
 
 
 class TestRefusal:
-    """The server does not take the document."""
+    """The server rejects the document."""
 
-    def test_a_field_that_couchdb_keeps_to_itself(self, client, held):
+    def test_a_field_that_is_reserved_by_couchdb(self, client, held):
         assert finish(held, _secret=1).save(client) is False
         assert json.loads(spooled()[0].read_text())["token"]["output"] == {"answer": 42}
         stored = client.get("token_0")
@@ -224,7 +224,7 @@ class TestRefusal:
         assert "document_too_large" in spooled()[0].read_text()
         assert client.get("token_0")["lock"] == 99
 
-    def test_if_the_refusal_cannot_be_noted_either_the_token_stays_locked(self, client, held, location, caplog):
+    def test_the_token_stays_locked_if_the_rejection_cannot_be_noted_either(self, client, held, location, caplog):
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             proxy.fail("PUT", "token_0", TOO_LARGE, times=2)
@@ -248,7 +248,7 @@ class TestOutage:
         assert client.get("token_0")["exit_code"] == 0
         assert spooled() == []
 
-    def test_one_that_lasts_ends_in_a_file_and_one_line(self, gate, far, held, caplog, tmp_path):
+    def test_a_result_is_spooled_with_one_line_if_it_lasts(self, gate, far, held, caplog, tmp_path):
         gate.close()
         assert finish(held).save(far, max_outage=0.2, spool_folder=tmp_path / "kept") is False
         gate.open()
@@ -258,13 +258,13 @@ class TestOutage:
         assert str(file) in line
         assert "secret" not in caplog.text
 
-    def test_a_pilot_that_is_told_to_stop_does_not_wait(self, gate, far, held):
+    def test_a_stopped_pilot_does_not_wait(self, gate, far, held):
         gate.close()
         assert finish(held).save(far, is_stopped=lambda: True) is False
         gate.open()
         assert len(spooled()) == 1
 
-    def test_a_save_whose_answer_was_lost_counts_as_saved(self, client, held, location):
+    def test_a_save_whose_response_was_lost_counts_as_saved(self, client, held, location):
         with FaultProxy(location.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             proxy.fail("PUT", "token_0", CUT, after=True)
@@ -272,8 +272,8 @@ class TestOutage:
         assert client.get("token_0").rev == held.token.rev
         assert spooled() == []
 
-    def test_one_that_landed_although_the_server_then_went_away_is_recognised_later(self, gate, client, held, location):
-        """The lost answer is looked up when the server is back: the conflict is with our own write."""
+    def test_a_save_right_before_an_outage_is_recognised_later(self, gate, client, held, location):
+        """The outcome is looked up when the server is back: the conflict is with the pilot's own write."""
         with FaultProxy(gate.url) as proxy:
             far = CouchDB(proxy.url, client.db.name, location.username, location.password)
             far.server.resource.session.retry_pauses = ()
@@ -290,7 +290,7 @@ class TestOutage:
 class TestSpool:
     token = Task({"_id": "token/7 \u00e9", "_rev": "2-b", "lock": 5, "claim": {"id": "c1"}, "exit_code": 0})
 
-    def test_a_file_holds_all_that_was_to_be_saved(self):
+    def test_a_file_has_the_complete_document(self):
         claimed = make_token(7, claim={"id": "c1"})
         self.token.put_attachment("log", b"\xff\x00")
         path = spool.keep(self.token, claimed, "the network")
@@ -303,19 +303,19 @@ class TestSpool:
         path = spool.keep(self.token, {}, "x")
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
-    def test_stands_below_the_working_directory(self, tmp_path):
+    def test_is_below_the_working_directory(self, tmp_path):
         assert spool.keep(self.token, {}, "x").parent == tmp_path / "picas-spool"
 
-    def test_or_where_the_environment_says(self, tmp_path, monkeypatch):
+    def test_is_in_the_folder_that_the_environment_names(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "a" / "b"))
         assert spool.default_folder() == tmp_path / "a" / "b"
         assert spool.keep(self.token, {}, "x").parent == tmp_path / "a" / "b"
 
-    def test_an_absolute_path_is_told_even_for_a_relative_folder(self, tmp_path, monkeypatch):
+    def test_the_reported_path_is_absolute_even_for_a_relative_folder(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PICAS_SPOOL", "here")
         assert spool.default_folder() == tmp_path / "here"
 
-    def test_its_name_is_safe_and_tells_the_token(self):
+    def test_its_name_is_safe_and_has_the_token_s_id(self):
         path = spool.keep(self.token, {"claim": {"id": "c1"}}, "x")
         assert path.name == "token_7__-c1.json"
         long = spool.keep(Task({"_id": "x" * 1000}), {"claim": {"id": "c1"}}, "x")
@@ -327,14 +327,16 @@ class TestSpool:
         assert first != second
         assert len(spooled()) == 2  # and no partial file
 
-    def test_a_folder_that_cannot_be_written_is_replaced_by_one_for_temporary_files(self, tmp_path, monkeypatch):
+    def test_an_unwritable_folder_is_replaced_by_a_temporary_one(self, tmp_path, monkeypatch):
         monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
         (tmp_path / "picas-spool").write_text("a file where the folder should be")
         path = spool.keep(self.token, {}, "x")
         assert path.parent.parent == tmp_path
         assert json.loads(path.read_text())["token"]["_id"] == self.token.id
 
-    def test_if_nothing_can_be_written_that_is_said_and_not_raised(self, client, held, tmp_path, monkeypatch, caplog):
+    def test_a_result_that_cannot_be_written_anywhere_is_reported_and_not_raised(
+        self, client, held, tmp_path, monkeypatch, caplog
+    ):
         monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path / "absent"))
         (tmp_path / "picas-spool").write_text("a file where the folder should be")
         client.delete(client.get("token_0"))
@@ -342,8 +344,8 @@ class TestSpool:
         assert "LOST: the result of token token_0" in caplog.text
 
 
-def test_a_conflict_is_what_the_server_says(client, held):
-    """Guards the tests above: an edit does make the plain save fail."""
+def test_the_server_reports_a_conflict(client, held):
+    """Guards the tests above: after an edit, a plain save fails."""
     edit(client, comment="mine")
     with pytest.raises(ResourceConflict):
         client.save(held.token)

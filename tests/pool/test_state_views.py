@@ -1,4 +1,4 @@
-"""The states of tokens as a server's views show them."""
+"""The states of tokens in the views of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from picas.tokens.states import STATES, is_in_state, state_of
 from picas.views import count_states
 
 
-def test_every_view_shows_the_tokens_that_python_puts_in_that_state(client: CouchDB) -> None:
+def test_every_view_has_the_tokens_whose_state_python_computes(client: CouchDB) -> None:
     tokens = odd_tokens()
     assert all(client.save_documents(tokens))
     for state in STATES:
@@ -20,7 +20,7 @@ def test_every_view_shows_the_tokens_that_python_puts_in_that_state(client: Couc
         assert in_python, f"the table has no token in the state {state}"
 
 
-def test_the_overview_counts_what_python_counts(client: CouchDB) -> None:
+def test_the_overview_has_the_same_counts_as_python(client: CouchDB) -> None:
     tokens = odd_tokens()
     assert all(client.save_documents(tokens))
     states = [state_of(content) for content in tokens]
@@ -33,7 +33,7 @@ def test_a_document_of_another_type_is_in_no_view(client: CouchDB) -> None:
     assert sum(count_states(client).values()) == 0
 
 
-def test_a_token_goes_through_its_life_on_a_server(client: CouchDB) -> None:
+def test_the_states_in_the_life_of_a_token(client: CouchDB) -> None:
     own = {"cores": 1, "my": {"nested": [1, 2]}, "input": "echo hello"}
     modifier = BasicTokenModifier()
     token = client.save(Task(make_token(**own)))

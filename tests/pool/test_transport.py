@@ -1,4 +1,4 @@
-"""How bytes travel: time-outs, repetitions, connections, redirects and TLS, against servers that misbehave."""
+"""The HTTP transport: timeouts, retries, connections, redirects and TLS, against servers that misbehave."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ME = ("me", "hunter2")
 
 
 def in_turn(*answers: Answer) -> Callable[[Request], Answer]:
-    """Answer these one after the other, and the last of them from then on."""
+    """Return these responses one after the other, and then always the last one."""
     left = list(answers)
     return lambda request: left.pop(0) if len(left) > 1 else left[0]
 
@@ -58,7 +58,7 @@ def serve() -> Iterator[Callable[..., Double]]:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that the transport would have slept."""
+    """The seconds that the transport would have slept; here it does not sleep."""
     naps: list[float] = []
     monkeypatch.setattr(transport.time, "sleep", naps.append)
     return naps
@@ -66,7 +66,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes connections and never says anything."""
+    """The port of a server that accepts connections and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener.getsockname()[1]
 
@@ -75,17 +75,17 @@ def quick(**settings: Any) -> Session:
     return Session(**{"timeouts": Timeouts(5, 5), "retry_pauses": (0.0, 0.0), **settings})
 
 
-# --- time-outs
+# --- timeouts
 
 
-def test_the_default_time_outs_are_ten_and_sixty_seconds() -> None:
+def test_the_default_timeouts_are_ten_and_sixty_seconds() -> None:
     assert Timeouts() == Timeouts(connect=10.0, read=60.0)
     assert Session().timeouts == Timeouts(10.0, 60.0)
 
 
 @pytest.mark.timing
 @pytest.mark.parametrize(("method", "error"), [("GET", Unreachable), ("PUT", LostAnswer)])
-def test_a_server_that_says_nothing_is_given_up(silent: int, method: str, error: type[Exception]) -> None:
+def test_a_request_to_a_silent_server_times_out(silent: int, method: str, error: type[Exception]) -> None:
     session = quick(timeouts=Timeouts(connect=30, read=0.1), retry_pauses=())
     began = time.monotonic()
     with pytest.raises(error, match=rf"^no answer from http://127\.0\.0\.1:{silent}.*\(time-out\)$"):
@@ -94,7 +94,7 @@ def test_a_server_that_says_nothing_is_given_up(silent: int, method: str, error:
 
 
 @pytest.mark.timing
-def test_a_handshake_that_never_ends_counts_as_connecting(silent: int) -> None:
+def test_the_connect_timeout_covers_the_tls_handshake(silent: int) -> None:
     session = quick(timeouts=Timeouts(connect=0.1, read=30), retry_pauses=())
     began = time.monotonic()
     with pytest.raises(Unreachable, match=r"can't reach .*time-out"):
@@ -103,12 +103,12 @@ def test_a_handshake_that_never_ends_counts_as_connecting(silent: int) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems refuse where Linux lets one wait")
-def test_a_connection_that_is_never_accepted_is_given_up() -> None:
+def test_a_connection_that_is_never_accepted_times_out() -> None:
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        for _ in range(3):  # fill the queue of those who wait to be accepted
+        for _ in range(3):  # fill the queue of connections to be accepted
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
@@ -118,13 +118,13 @@ def test_a_connection_that_is_never_accepted_is_given_up() -> None:
 
 
 @pytest.mark.timing
-def test_a_slow_answer_in_time_is_an_answer(serve: Callable[..., Double]) -> None:
+def test_a_slow_response_within_the_timeout_is_accepted(serve: Callable[..., Double]) -> None:
     double = serve()
     double.answer = lambda request: (time.sleep(0.1), OK)[1]
     assert quick(timeouts=Timeouts(connect=0.05, read=5)).request("GET", double.url)[0] == 200
 
 
-def test_requests_has_the_same_time_outs(silent: int) -> None:
+def test_requests_has_the_same_timeouts(silent: int) -> None:
     session = RequestsSession(ME, True, Timeouts(connect=30, read=0.1))
     with pytest.raises(requests.ReadTimeout):
         session.get(f"http://127.0.0.1:{silent}/")
@@ -133,7 +133,7 @@ def test_requests_has_the_same_time_outs(silent: int) -> None:
         session.get(f"https://127.0.0.1:{silent}/")
 
 
-# --- what is repeated, and what is not
+# --- retries
 
 
 @pytest.mark.parametrize("loss", [CUT, RESET, HALF, BUSY, Reply(500, b"{}"), Reply(502, b"<html>"), Reply(429, b"{}")])
@@ -141,9 +141,7 @@ def test_requests_has_the_same_time_outs(silent: int) -> None:
     ("method", "path"),
     [("GET", "/db/a"), ("POST", "/db/_find"), ("POST", "/db/_design/x/_view/y"), ("POST", "/db/_all_docs")],
 )
-def test_a_request_that_only_reads_is_repeated(
-    serve: Callable[..., Double], loss: Answer, method: str, path: str
-) -> None:
+def test_a_read_only_request_is_repeated(serve: Callable[..., Double], loss: Answer, method: str, path: str) -> None:
     double = serve(loss, loss, OK)
     status, _, data = quick().request(method, double.url + path, body={"x": 1} if method == "POST" else None)
     assert (status, data.read()) == (200, b'{"ok":true}')
@@ -167,7 +165,7 @@ def test_a_write_is_never_repeated_once_it_was_sent(
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504])
-def test_a_write_is_not_repeated_after_a_passing_error(serve: Callable[..., Double], status: int) -> None:
+def test_a_write_is_not_repeated_after_a_temporary_error(serve: Callable[..., Double], status: int) -> None:
     double = serve(Reply(status, b'{"error":"busy","reason":"later"}'))
     with pytest.raises(ServerError) as caught:
         quick().request("PUT", f"{double.url}/db/a", body={})
@@ -175,13 +173,13 @@ def test_a_write_is_not_repeated_after_a_passing_error(serve: Callable[..., Doub
     assert len(double.requests) == 1
 
 
-def test_a_write_that_the_server_did_not_look_at_is_repeated(serve: Callable[..., Double]) -> None:
+def test_a_write_that_the_server_did_not_process_is_repeated(serve: Callable[..., Double]) -> None:
     double = serve(Reply(429, b"{}"), Reply(201))
     assert quick().request("PUT", f"{double.url}/db/a", body={"x": 1})[0] == 201
     assert [request.body for request in double.requests] == [b'{"x": 1}'] * 2
 
 
-def test_a_reading_request_gives_up_after_a_few_tries(serve: Callable[..., Double]) -> None:
+def test_a_read_gives_up_after_a_few_tries(serve: Callable[..., Double]) -> None:
     for loss, error in ((CUT, Unreachable), (BUSY, ServerError)):
         double = serve(loss)
         with pytest.raises(error):
@@ -189,7 +187,7 @@ def test_a_reading_request_gives_up_after_a_few_tries(serve: Callable[..., Doubl
         assert len(double.requests) == 3
 
 
-def test_pauses_grow_and_pilots_do_not_march_in_step(serve: Callable[..., Double], naps: list[float]) -> None:
+def test_pauses_grow_and_differ_between_pilots(serve: Callable[..., Double], naps: list[float]) -> None:
     with pytest.raises(Unreachable):
         Session().request("GET", serve(CUT).url)
     assert len(naps) == len(transport.RETRY_PAUSES)
@@ -201,7 +199,7 @@ def test_pauses_grow_and_pilots_do_not_march_in_step(serve: Callable[..., Double
 @pytest.mark.parametrize(
     ("wish", "least", "most"), [("3", 3, 4.5), ("86400", 10, 15), ("0", 0.1, 0.15), ("Fri, 31 Dec 1999", 0.1, 0.15)]
 )
-def test_retry_after_is_obeyed_within_bounds(
+def test_retry_after_is_respected_up_to_a_limit(
     serve: Callable[..., Double], naps: list[float], wish: str, least: float, most: float
 ) -> None:
     Session().request("GET", serve(Reply(503, b"{}", {"Retry-After": wish}), OK).url)
@@ -225,13 +223,13 @@ def test_a_connection_is_tried_several_times_even_for_a_write(
     assert (len(tries), len(double.requests)) == (3, 1)
 
 
-def test_a_name_that_does_not_exist_is_not_tried_again(naps: list[float]) -> None:
+def test_an_unknown_host_name_is_not_retried(naps: list[float]) -> None:
     with pytest.raises(Unreachable, match=r"^can't reach http://no\.such\.host\.invalid:5984"):
         Session().request("GET", "http://no.such.host.invalid:5984/")
     assert len(naps) <= len(transport.RETRY_PAUSES)
 
 
-def test_connecting_has_an_end(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_to_connect_is_bounded(naps: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 10_000, 10))
     monkeypatch.setattr(transport.time, "monotonic", lambda: next(clock))
     with pytest.raises(Unreachable):
@@ -265,7 +263,7 @@ def test_a_file_as_a_body_is_sent_once_in_pieces(serve: Callable[..., Double]) -
     assert request.headers["transfer-encoding"] == "chunked"
 
 
-def test_the_answer_of_a_server_that_refuses_a_large_body_early() -> None:
+def test_the_response_of_a_server_that_rejects_a_large_body_early() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def refuse() -> None:
@@ -320,12 +318,12 @@ def test_a_connection_that_the_server_closed_meanwhile_is_noticed(
     session = quick(verify=certificate.path if has_tls else True)
     session.request("GET", double.url)
     (idle,) = session.connection_pool._idle.values()
-    select.select([idle[0].sock], [], [], 5)  # the closing is on its way
+    select.select([idle[0].sock], [], [], 5)  # until the close has arrived
     assert session.request("PUT", f"{double.url}/db/a", body={})[0] == 201
     assert (len(double.requests), double.connections) == (2, 2)
 
 
-def test_a_server_that_says_that_it_closes_is_believed(serve: Callable[..., Double]) -> None:
+def test_a_connection_is_not_reused_after_connection_close(serve: Callable[..., Double]) -> None:
     double = serve(Reply(headers={"Connection": "close"}, close=True), OK)
     session = quick()
     session.request("GET", double.url)
@@ -334,7 +332,7 @@ def test_a_server_that_says_that_it_closes_is_believed(serve: Callable[..., Doub
     assert double.connections == 2
 
 
-def test_a_long_answer_that_nobody_reads_gives_no_connection_back(serve: Callable[..., Double]) -> None:
+def test_the_connection_of_an_unread_long_response_is_not_reused(serve: Callable[..., Double]) -> None:
     double = serve(Reply(200, b"x" * 30_000_000, {"Content-Type": "text/plain"}), OK)
     session = quick()
     _, _, data = session.request("GET", double.url)
@@ -345,14 +343,14 @@ def test_a_long_answer_that_nobody_reads_gives_no_connection_back(serve: Callabl
     assert double.connections == 2
 
 
-def test_a_long_answer_that_breaks_off(serve: Callable[..., Double]) -> None:
+def test_a_truncated_long_response(serve: Callable[..., Double]) -> None:
     double = serve(Reply(200, b"x" * 3_000_000, {"Content-Type": "text/plain"}, cut_after=2_000_000))
     _, _, data = quick().request("GET", double.url)
     with pytest.raises(Unreachable, match=f"^the answer from {double.url} broke off"):
         data.read()
 
 
-def test_idle_connections_have_a_bound() -> None:
+def test_the_number_of_idle_connections_is_bounded() -> None:
     pool = ConnectionPool(Timeouts(), True)
     closed: list[int] = []
 
@@ -380,7 +378,7 @@ def test_two_servers_do_not_share_connections(serve: Callable[..., Double]) -> N
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
-def test_a_forked_process_has_connections_of_its_own(serve: Callable[..., Double]) -> None:
+def test_a_forked_process_has_its_own_connections(serve: Callable[..., Double]) -> None:
     double = serve()
     session, other = quick(), RequestsSession(ME, True, Timeouts(5, 5))
     session.request("GET", double.url)
@@ -400,7 +398,7 @@ def test_a_forked_process_has_connections_of_its_own(serve: Callable[..., Double
     assert (double.connections, len(double.requests)) == (4, 6)
 
 
-def test_a_request_that_is_interrupted_leaves_no_half_answer_behind(
+def test_an_interrupted_request_leaves_no_partial_response_behind(
     serve: Callable[..., Double], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     double = serve()
@@ -414,7 +412,7 @@ def test_a_request_that_is_interrupted_leaves_no_half_answer_behind(
     assert double.connections == 2
 
 
-def test_a_feed_that_does_not_end_is_read_as_it_comes(client: CouchDB) -> None:
+def test_an_endless_feed_is_read_as_rows_arrive(client: CouchDB) -> None:
     client.save({"_id": "a"})
     seen = []
     for row in client.db.changes(feed="continuous", timeout=1000, since=0):
@@ -427,10 +425,10 @@ def test_a_feed_that_does_not_end_is_read_as_it_comes(client: CouchDB) -> None:
     assert client.get("b").id == "b"
 
 
-# --- what is sent
+# --- requests and errors
 
 
-def test_what_a_request_carries(serve: Callable[..., Double]) -> None:
+def test_the_headers_of_a_request(serve: Callable[..., Double]) -> None:
     double = serve()
     session = quick()
     headers = {"X-Mine": "1"}
@@ -448,7 +446,7 @@ def test_what_a_request_carries(serve: Callable[..., Double]) -> None:
     assert headers == {"X-Mine": "1"}
 
 
-def test_requests_carries_the_same_user(serve: Callable[..., Double]) -> None:
+def test_requests_sends_the_same_user(serve: Callable[..., Double]) -> None:
     double = serve()
     RequestsSession(ME, True, Timeouts(5, 5)).get(double.url)
     RequestsSession(None, True, Timeouts(5, 5)).get(double.url)
@@ -480,7 +478,7 @@ def test_proxies_and_netrc_of_the_environment_are_not_used(
         (412, PreconditionFailed),
     ],
 )
-def test_an_error_is_the_exception_that_scripts_know(
+def test_an_error_raises_the_exception_that_scripts_expect(
     serve: Callable[..., Double], status: int, kind: type[Exception]
 ) -> None:
     double = serve(Reply(status, b'{"error":"short","reason":"long"}'))
@@ -500,9 +498,7 @@ def test_an_error_is_the_exception_that_scripts_know(
         (b"x" * 5000, "x" * 1000),
     ],
 )
-def test_an_error_of_another_kind_tells_what_the_server_said(
-    serve: Callable[..., Double], body: bytes, told: Any
-) -> None:
+def test_another_error_has_the_server_s_message(serve: Callable[..., Double], body: bytes, told: Any) -> None:
     with pytest.raises(ServerError) as caught:
         quick().request("GET", serve(Reply(418, body)).url)
     assert caught.value.args == ((418, told),)
@@ -514,7 +510,7 @@ def test_an_error_without_a_body(serve: Callable[..., Double]) -> None:
 
 
 @pytest.mark.parametrize("body", [float("nan"), {1, 2}, {"x": object()}])
-def test_a_body_that_json_can_not_hold_is_not_sent(serve: Callable[..., Double], body: Any) -> None:
+def test_a_body_that_json_cannot_represent_is_not_sent(serve: Callable[..., Double], body: Any) -> None:
     double = serve()
     with pytest.raises((ValueError, TypeError)):
         quick().request("PUT", double.url, body)
@@ -549,7 +545,7 @@ def test_a_redirect_to_another_server_drops_the_password(serve: Callable[..., Do
     assert [request.authorization for request in other.requests] == [None, None]
 
 
-def test_redirects_have_an_end(serve: Callable[..., Double]) -> None:
+def test_the_number_of_redirects_is_bounded(serve: Callable[..., Double]) -> None:
     double = serve(Reply(302, b"", {"Location": "/again"}))
     with pytest.raises(RedirectLimit):
         quick().request("GET", double.url)
@@ -557,7 +553,7 @@ def test_redirects_have_an_end(serve: Callable[..., Double]) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "POST", "DELETE"])
-def test_a_write_is_not_sent_on(serve: Callable[..., Double], method: str) -> None:
+def test_a_write_follows_no_redirect(serve: Callable[..., Double], method: str) -> None:
     other = serve()
     double = serve(Reply(307, b"", {"Location": f"{other.url}/x"}))
     with pytest.raises(ServerError, match=f"the server redirects to {other.url}'"):
@@ -569,7 +565,7 @@ def test_a_write_is_not_sent_on(serve: Callable[..., Double], method: str) -> No
 
 
 class Certificate:
-    """A certificate of its own authority for 127.0.0.1."""
+    """A certificate for 127.0.0.1 from its own certificate authority."""
 
     def __init__(self, folder: Path, address: str = "IP:127.0.0.1") -> None:
         self.path = str(folder / "certificate.pem")
@@ -596,7 +592,7 @@ def tls_server(serve: Callable[..., Double], certificate: Certificate) -> Double
     return serve(Reply(200, b'{"db_name":"db"}'), tls=certificate.context())
 
 
-def test_an_unknown_certificate_is_refused_by_default(tls_server: Double, naps: list[float]) -> None:
+def test_an_unknown_certificate_is_rejected_by_default(tls_server: Double, naps: list[float]) -> None:
     with pytest.raises(ssl.SSLCertVerificationError):
         CouchDB(tls_server.url, "db", *ME)
     with pytest.raises(ssl.SSLCertVerificationError):
@@ -608,7 +604,7 @@ def test_an_unknown_certificate_is_refused_by_default(tls_server: Double, naps: 
 
 
 @pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
-def test_without_verification_any_certificate_will_do(tls_server: Double) -> None:
+def test_any_certificate_is_accepted_without_verification(tls_server: Double) -> None:
     client = CouchDB(tls_server.url, "db", *ME, ssl_verification=False)
     assert client.requests.get(tls_server.url).status_code == 200
     assert client.copy().requests.get(tls_server.url).status_code == 200
@@ -626,7 +622,7 @@ def test_a_bundle_of_certificates_is_trusted(tls_server: Double, certificate: Ce
     assert len(tls_server.requests) == 4
 
 
-def test_a_bundle_is_trusted_for_its_servers_only(
+def test_a_bundle_is_trusted_only_for_its_servers(
     serve: Callable[..., Double], certificate: Certificate, tmp_path: Path
 ) -> None:
     for address in ("IP:127.0.0.1", "DNS:elsewhere.example.org"):
@@ -642,7 +638,7 @@ def test_a_bundle_is_trusted_for_its_servers_only(
 
 
 @pytest.mark.parametrize("content", [None, "no certificate\n"])
-def test_a_bundle_that_is_none_is_named(tls_server: Double, tmp_path: Path, content: str | None) -> None:
+def test_an_invalid_bundle_is_named(tls_server: Double, tmp_path: Path, content: str | None) -> None:
     path = tmp_path / "ca.pem"
     if content is not None:
         path.write_text(content)
@@ -665,7 +661,7 @@ def test_a_folder_of_certificates(certificate: Certificate, tls_server: Double, 
     assert RequestsSession(None, str(tmp_path), Timeouts(5, 5)).get(tls_server.url).status_code == 200
 
 
-def test_the_checks_of_tls() -> None:
+def test_the_tls_settings() -> None:
     strict, open_minded = tls_context(True), tls_context(False)
     assert (strict.verify_mode, strict.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert len(strict.get_ca_certs()) > 0
@@ -675,7 +671,7 @@ def test_the_checks_of_tls() -> None:
 # --- secrets
 
 
-def test_no_message_and_no_log_tells_the_password(
+def test_no_message_or_log_contains_the_password(
     serve: Callable[..., Double], caplog: pytest.LogCaptureFixture, naps: list[float]
 ) -> None:
     caplog.set_level(logging.DEBUG)
@@ -697,6 +693,6 @@ def test_no_message_and_no_log_tells_the_password(
     assert secret not in caplog.text
 
 
-def test_what_may_be_shown_of_an_address() -> None:
+def test_the_shown_address_has_no_credentials() -> None:
     assert server_of("https://me:hunter2@h.example.org:6984/db/a?x=1") == "https://h.example.org:6984"
     assert server_of("http://h") == "http://h"

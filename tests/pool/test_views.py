@@ -1,4 +1,4 @@
-"""The views of the states: created once, without touching what else a design document holds."""
+"""The views of the states: created once, without changes to the rest of the design document."""
 
 import pytest
 from couchdb.http import ResourceNotFound, ServerError
@@ -55,18 +55,18 @@ def test_a_second_call_writes_nothing(client):
     assert design(client)["_rev"] == before
 
 
-def test_all_views_come_with_one_write(client):
+def test_all_views_are_created_with_one_write(client):
     create_views(client, "New")
     assert design(client, "New")["_rev"].startswith("1-")
 
 
-def test_views_of_the_users_own_stay(client):
+def test_custom_views_stay(client):
     client.add_view("mine", "function(doc) { emit(doc._id, doc._id); }", design_doc="Mixed")
     assert create_views(client, "Mixed") is True
     assert set(design(client, "Mixed")["views"]) == {*STATES, "queue", "claims", "needs", "overview_total", "mine"}
 
 
-def test_a_view_that_somebody_spoiled_is_mended(client):
+def test_a_broken_view_is_fixed(client):
     document = client.get("_design/Monitor")
     document["views"]["todo"] = {"map": "function(doc) {}"}
     client.save(document)
@@ -88,7 +88,7 @@ def test_a_new_condition_replaces_the_old_one(client, push):
     assert count_states(client, "Some")["todo"] == 1
 
 
-def test_a_condition_that_is_no_javascript_is_refused(client):
+def test_a_condition_that_is_not_javascript_is_rejected(client):
     with pytest.raises(ServerError, match="compilation_error"):
         create_views(client, "Bad", "doc.cores ==")
     with pytest.raises(ValueError, match="_design/Bad"):
@@ -96,7 +96,7 @@ def test_a_condition_that_is_no_javascript_is_refused(client):
 
 
 def test_two_people_who_create_views_at_once_both_succeed(client, monkeypatch):
-    """Somebody else's change comes between our reading and our writing."""
+    """Another user saves a change between the read and the write."""
     save = CouchDB.save
     client.add_view("mine", "function(doc) {}", design_doc="Shared")
 
@@ -112,7 +112,7 @@ def test_two_people_who_create_views_at_once_both_succeed(client, monkeypatch):
     assert {"mine", "theirs", "todo"} <= set(design(client, "Shared")["views"])
 
 
-def test_counting_without_views_says_that_there_are_none(client):
+def test_counting_without_views_reports_that_they_are_missing(client):
     with pytest.raises(ResourceNotFound):
         count_states(client, "Nowhere")
 

@@ -1,4 +1,4 @@
-"""A write's outcome is known whatever becomes of its answer: a proxy before the real server loses some."""
+"""The outcome of a write is known even if its response is lost: a proxy in front of a real server drops some."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def proxy(location: Location) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def shaky(client: CouchDB, proxy: FaultProxy, location: Location) -> CouchDB:
-    """A client of the same database through the proxy."""
+    """A client of the same database that connects through the proxy."""
     shaky = CouchDB(proxy.url, client.db.name, location.username, location.password, read_timeout=5)
     shaky.server.resource.session.retry_pauses = (0.0, 0.0)
     proxy.requests.clear()
@@ -80,9 +80,9 @@ def test_a_save_that_was_not_applied_is_repeated(
     assert token.rev == client.get("token_0").rev
 
 
-def test_a_late_answer_is_a_lost_one(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_a_late_response_counts_as_lost(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
     connection = shaky.server.resource.session.connection_pool.get(proxy.url)
-    connection.sock.settimeout(0.1)  # what read_timeout sets
+    connection.sock.settimeout(0.1)  # as read_timeout does
     shaky.server.resource.session.connection_pool.release(proxy.url, connection)
     proxy.fail("PUT", "token_0", HANG, after=True)
     token = shaky.save(Task(make_token()))
@@ -104,7 +104,7 @@ def test_a_competing_writer_before_the_lost_write_is_a_conflict(
     assert token.rev.startswith("1-")
 
 
-def test_a_competing_writer_after_the_lost_write_does_not_make_it_undone(
+def test_a_competing_writer_after_the_lost_write_does_not_hide_it(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy
 ) -> None:
     token = saved(client)
@@ -121,7 +121,7 @@ def test_a_competing_writer_after_the_lost_write_does_not_make_it_undone(
         client.save(token)
 
 
-def test_the_same_change_by_two_writers_is_told_apart_by_the_claim(
+def test_the_claim_distinguishes_the_same_change_by_two_writers(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(modifiers, "seconds", lambda: 1692692693)
@@ -133,7 +133,7 @@ def test_the_same_change_by_two_writers_is_told_apart_by_the_claim(
         shaky.save(token)
 
 
-def test_a_write_that_arrives_late_is_recognised_at_its_repetition(
+def test_a_write_that_arrives_late_is_recognised_when_it_is_repeated(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy
 ) -> None:
     token = saved(client)
@@ -145,14 +145,16 @@ def test_a_write_that_arrives_late_is_recognised_at_its_repetition(
     def apply_late() -> None:  # between the look-up, which finds nothing, and the repetition
         seen.append(client.save(late))
 
-    # The repetition is answered by the real server, with a conflict, since the first try has landed by then.
+    # The real server answers the repetition with a conflict, since it has stored the first write by then.
     proxy.fail("GET", "token_0?revs=true", Reply(200, stored_json(client)), meanwhile=apply_late)
     shaky.save(token)
     assert len(seen) == 1
     assert token.rev == seen[0]["_rev"] == client.get("token_0").rev
 
 
-def test_the_same_content_on_another_branch_is_not_ours(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_the_same_content_on_another_branch_is_not_our_write(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
     token = saved(client)
     token["input"] = "x"
     other, parent = "f" * 32, "e" * 32
@@ -169,7 +171,9 @@ def stored_json(client: CouchDB) -> bytes:
     return bytes(client.requests.get(f"{client.url}/{client.db.name}/token_0?revs=true").content)
 
 
-def test_a_document_that_was_deleted_before_is_new_again(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_a_document_that_was_deleted_before_can_be_saved_again(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
     client.delete(saved(client))
     token = Task(make_token())
     token.put_attachment("a.txt", "x")
@@ -199,7 +203,7 @@ def test_a_save_gives_up_after_a_few_tries(client: CouchDB, shaky: CouchDB, prox
 
 
 @pytest.mark.parametrize("loss", [CUT, BUSY])
-def test_an_outcome_that_nobody_can_tell_is_not_called_unsent(shaky: CouchDB, proxy: FaultProxy, loss: Answer) -> None:
+def test_an_unknown_outcome_is_not_reported_as_unsent(shaky: CouchDB, proxy: FaultProxy, loss: Answer) -> None:
     proxy.fail("PUT", "token_0", CUT, after=True)
     proxy.fail("GET", "token_0", loss, times=99)
     with pytest.raises(LostAnswer, match="it is unknown whether a write was applied"):
@@ -209,14 +213,14 @@ def test_an_outcome_that_nobody_can_tell_is_not_called_unsent(shaky: CouchDB, pr
 @pytest.mark.parametrize(
     "refusal", [Reply(400, b"{}"), Reply(403, b"{}"), Reply(413, b"{}"), Reply(401, b"{}"), Reply(404, b"{}")]
 )
-def test_a_refusal_is_not_repeated(shaky: CouchDB, proxy: FaultProxy, refusal: Reply) -> None:
+def test_a_rejected_write_is_not_repeated(shaky: CouchDB, proxy: FaultProxy, refusal: Reply) -> None:
     proxy.fail("PUT", "token_0", refusal)
     with pytest.raises(HTTPError):
         shaky.save(make_token())
     assert [request.method for request in proxy.requests] == ["PUT"]
 
 
-def test_no_password_in_what_is_told_about_a_lost_answer(shaky: CouchDB, proxy: FaultProxy, location: Location) -> None:
+def test_the_error_of_a_lost_response_has_no_password(shaky: CouchDB, proxy: FaultProxy, location: Location) -> None:
     proxy.fail("PUT", "token_0", CUT, times=99)
     with pytest.raises(LostAnswer) as caught:
         shaky.save(make_token())
@@ -229,7 +233,7 @@ def test_no_password_in_what_is_told_about_a_lost_answer(shaky: CouchDB, proxy: 
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("is_applied", [True, False])
-def test_a_delete_with_a_lost_answer(
+def test_a_delete_with_a_lost_response(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, loss: Answer, is_applied: bool
 ) -> None:
     token = saved(client)
@@ -239,7 +243,9 @@ def test_a_delete_with_a_lost_answer(
     assert client.doc_count() == 1
 
 
-def test_a_competing_writer_saves_a_document_from_deletion(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_a_document_that_another_writer_changed_is_not_deleted(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
     token = saved(client)
     theirs = {**token.value, "note": "x"}
     proxy.fail("DELETE", "token_0", CUT, meanwhile=lambda: client.save(theirs))
@@ -248,7 +254,9 @@ def test_a_competing_writer_saves_a_document_from_deletion(client: CouchDB, shak
     assert client.get("token_0")["note"] == "x"
 
 
-def test_a_deletion_after_which_somebody_began_anew_counts(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_a_deletion_counts_even_if_the_document_was_created_again(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
     token = saved(client)
     proxy.fail("DELETE", "token_0", CUT, after=True, meanwhile=lambda: client.save(make_token(note="new")))
     shaky.delete(token)
@@ -299,7 +307,7 @@ def test_of_many_saves_only_those_that_are_missing_are_repeated(
     assert client.get("token_4")["input"] == "theirs"
 
 
-def test_of_many_saves_one_that_arrives_late_is_recognised_at_the_repetition(
+def test_of_many_saves_one_that_arrives_late_is_recognised_when_it_is_repeated(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy
 ) -> None:
     documents = tokens(2)
@@ -320,21 +328,23 @@ def test_many_saves_give_up_after_a_few_tries(client: CouchDB, shaky: CouchDB, p
     assert client.doc_count() == 1
 
 
-def test_an_unknown_outcome_of_many_is_not_called_unsent(shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_an_unknown_outcome_of_many_saves_is_not_reported_as_unsent(shaky: CouchDB, proxy: FaultProxy) -> None:
     proxy.fail("POST", "_bulk_docs", CUT)
     proxy.fail("GET", "token_", CUT, times=99)
     with pytest.raises(LostAnswer, match="it is unknown"):
         shaky.save_documents(tokens(2))
 
 
-def test_of_many_saves_a_cluster_tells_which_a_majority_took(shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_a_cluster_reports_which_of_many_saves_have_a_majority(shaky: CouchDB, proxy: FaultProxy) -> None:
     rows = b'[{"ok":true,"id":"token_0","rev":"1-a"},{"accepted":true,"ok":true,"id":"token_1","rev":"1-b"}]'
     proxy.fail("POST", "_bulk_docs", Reply(202, rows))
     written = shaky.write_documents(tokens(2))
     assert (written.revs, written.has_quorum) == (["1-a", "1-b"], [True, False])
 
 
-def test_of_many_saves_with_a_lost_answer_nobody_tells_that(client: CouchDB, shaky: CouchDB, proxy: FaultProxy) -> None:
+def test_many_saves_with_a_lost_response_do_not_count_as_stored_by_a_majority(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy
+) -> None:
     proxy.fail("POST", "_bulk_docs", CUT, after=True)
     written = shaky.write_documents(tokens(2))
     assert written.revs == [client.get("token_0").rev, client.get("token_1").rev]
@@ -343,7 +353,7 @@ def test_of_many_saves_with_a_lost_answer_nobody_tells_that(client: CouchDB, sha
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("is_applied", [True, False])
-def test_many_deletions_with_a_lost_answer(
+def test_many_deletions_with_a_lost_response(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, loss: Answer, is_applied: bool
 ) -> None:
     documents = tokens(4)
@@ -359,7 +369,7 @@ def test_many_deletions_with_a_lost_answer(
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("is_applied", [True, False])
-def test_a_save_with_attachments_and_a_lost_answer(
+def test_a_save_with_attachments_and_a_lost_response(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, loss: Answer, is_applied: bool
 ) -> None:
     token = saved(client)
@@ -375,14 +385,14 @@ def test_a_save_with_attachments_and_a_lost_answer(
     assert stored.get_attachment("old.txt", client)["data"] == b"old"
 
 
-def test_another_writers_save_without_our_new_attachment_is_not_ours(
+def test_a_save_by_another_writer_without_our_new_attachment_is_not_our_write(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy
 ) -> None:
     token = saved(client)
     token.put_attachment("log.txt", "theirs")
     client.save(token)
     theirs = client.get("token_0")
-    token.put_attachment("log.txt", "ours")  # the documents say the same but for this
+    token.put_attachment("log.txt", "ours")  # the only difference between the documents
     proxy.fail("PUT", "token_0", CUT, meanwhile=lambda: client.save(theirs))
     with pytest.raises(ResourceConflict):
         shaky.save(token)
@@ -399,7 +409,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("is_applied", [True, False])
 @pytest.mark.parametrize("name", ["result.bin", "a text.txt"])
-def test_an_upload_with_a_lost_answer(
+def test_an_upload_with_a_lost_response(
     client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path, loss: Answer, is_applied: bool, name: str
 ) -> None:
     token = saved(client)
@@ -411,9 +421,7 @@ def test_an_upload_with_a_lost_answer(
     assert stored.get_attachment(name, client)["data"] == file.read_bytes()
 
 
-def test_an_upload_that_a_competing_writer_outran(
-    client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path
-) -> None:
+def test_an_upload_after_a_competing_write(client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path) -> None:
     token = saved(client)
 
     def edit_and_upload() -> None:
@@ -432,7 +440,9 @@ def upload_other(client: CouchDB, file: Path) -> None:
     client.put_attachment_file(client.get("token_0"), other, file.name)
 
 
-def test_an_upload_to_a_document_that_vanishes(client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path) -> None:
+def test_an_upload_to_a_document_that_is_deleted_meanwhile(
+    client: CouchDB, shaky: CouchDB, proxy: FaultProxy, file: Path
+) -> None:
     token = saved(client)
     gone = dict(token.value)
     proxy.fail("PUT", "token_0/", CUT, meanwhile=lambda: client.delete(gone))
@@ -444,7 +454,7 @@ def test_an_upload_to_a_document_that_vanishes(client: CouchDB, shaky: CouchDB, 
 # --- merging
 
 
-def test_a_merge_lays_our_changes_over_theirs() -> None:
+def test_a_merge_applies_our_changes_to_their_document() -> None:
     base = {"_id": "a", "_rev": "1-x", "same": 1, "ours": 1, "theirs": 1, "both": 1, "we_drop": 1, "they_drop": 1}
     ours = {"_id": "a", "_rev": "1-x", "same": 1, "ours": 2, "theirs": 1, "both": 2, "they_drop": 1, "new": 2}
     theirs = {"_id": "a", "_rev": "2-y", "same": 1, "ours": 1, "theirs": 3, "both": 3, "we_drop": 1, "their_new": 3}
@@ -476,7 +486,7 @@ DATA = {"data": "eA==", "content_type": "text/plain"}
         ({"a": STUB}, {}, {"a": STUB}, None),
         ({"a": STUB}, {"a": STUB}, {}, None),
         ({"a": STUB}, {"a": DATA}, {"a": STUB}, {"a": DATA}),
-        ({}, {"a": {**DATA, **STUB}}, {}, {"a": DATA}),  # saved by us, and lost since
+        ({}, {"a": {**DATA, **STUB}}, {}, {"a": DATA}),  # saved by us, and removed since
         ({"a": {**DATA, **STUB}}, {"a": {**DATA, **STUB}}, {"a": {**STUB, "revpos": 9}}, {"a": {**STUB, "revpos": 9}}),
         ({}, {}, {}, None),
     ],
@@ -519,7 +529,7 @@ def test_a_merged_token_can_be_saved(client: CouchDB) -> None:
         (ValueError("x"), False, False),
     ],
 )
-def test_which_errors_may_go_away(error: BaseException, unknown: bool, passing: bool) -> None:
+def test_which_errors_are_temporary(error: BaseException, unknown: bool, passing: bool) -> None:
     assert (is_unknown_outcome(error), is_passing(error)) == (unknown, passing)
 
 
