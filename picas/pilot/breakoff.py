@@ -10,6 +10,7 @@ from subprocess import Popen
 from typing import Any
 
 from ..exceptions import PilotStopped
+from ..pool.results import Stage
 from ..processes import KILL_WAIT, RETRY, SETTLE
 from ..util import wait_until
 from .attempt import Attempt
@@ -60,8 +61,9 @@ class BreakOff:
         if left:
             log.warning("%s tokens are put back though their code has not ended", len(left))
         for attempt in [*loop.locked, *loop.interrupted, *left]:
-            # If it is concluded, the clean-up after it was interrupted.
-            if not attempt.is_concluded and Work(context, attempt).wind_up():
+            # If it is concluded, its clean-up was interrupted, or counting it failed: then it has yet to be saved.
+            is_unsaved = attempt.stage is Stage.CONCLUDED and attempt in loop.interrupted
+            if is_unsaved or (not attempt.is_concluded and Work(context, attempt).wind_up()):
                 loop.unsaved.append(attempt)
         loop.save()
 

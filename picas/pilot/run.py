@@ -178,7 +178,8 @@ class Run:
 
     def _save_first_heartbeat(self) -> Heartbeat:
         options, pilot = self.context.options, self.context.pilot
-        client = self.context.actor.db.copy(retries=False)  # of its own: the script may change the actor's
+        # Of its own: the script may change the actor's. Its class may have a `copy` without that parameter.
+        client = CouchDB.copy(self.context.actor.db, retries=False)
         watch = Watch(client, pilot.id, options.lease, options.max_lost)
         heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, self.describe_work, self.check_claims)
         heartbeat.save_first()

@@ -150,7 +150,7 @@ class ClaimedToken:
                 return
             except ResourceConflict:
                 # An earlier write whose answer was lost, and that could not be looked up then, may have landed.
-                rev = client.find_landed(self.token)
+                rev = CouchDB.find_landed(client, self.token)  # a script's own stand-in may not have it
                 if rev is not None:
                     self.token["_rev"] = rev
                     return

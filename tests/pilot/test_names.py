@@ -225,6 +225,56 @@ def test_a_copy_of_an_actor_runs_with_its_own_attributes(
     assert (original.tasks_processed, copied.tasks_processed) == (0, 2)
 
 
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_client_of_a_script_may_copy_itself_in_its_own_way(
+    client: CouchDB, push: Callable[..., list[Task]], slots: int
+) -> None:
+    class Own(CouchDB):
+        def copy(self) -> CouchDB:  # type: ignore[override]
+            raise AssertionError("somebody called a method of the user's")
+
+    push(2)
+    own = copy.copy(client)
+    own.__class__ = Own
+    Base(own).run(slots=slots)
+    assert count_states(client)["done"] == 2
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_stand_in_for_the_client_merges_an_edit(client: CouchDB, push: Callable[..., list[Task]], slots: int) -> None:
+    class StandIn:
+        def __init__(self) -> None:
+            self.db, self.get, self.save = client.db, client.get, client.save
+
+    class Edited(Base):
+        def process_task(self, task: Any) -> None:
+            client.edit(task.id, lambda content: {**content, "note": "by hand"})
+            super().process_task(task)
+
+    push(1)
+    actor = Edited(client)
+    actor.db = StandIn()  # type: ignore[assignment]
+    actor.run(slots=slots)
+    token = client.get("token_0")
+    assert (token["note"], token["output"], token["exit_code"]) == ("by hand", {"seen": "token_0"}, 0)
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_a_counter_that_is_no_number_costs_no_result(
+    client: CouchDB, push: Callable[..., list[Task]], slots: int
+) -> None:
+    class Uncounted(Base):
+        def process_task(self, task: Any) -> None:
+            self.tasks_processed = None  # type: ignore[assignment]
+            super().process_task(task)
+
+    push(1)
+    with pytest.raises(TypeError):
+        Uncounted(client).run(slots=slots)
+    assert client.get("token_0")["output"] == {"seen": "token_0"}
+    assert count_states(client)["done"] == 1
+
+
 def test_a_subclass_may_declare_current_task(client: CouchDB, push: Callable[..., list[Task]]) -> None:
     seen = []
 
