@@ -86,8 +86,8 @@ class Loop:
                     raise attempt.interruption
                 self._note_end(attempt)
         context.matcher.explain_end()
-        if self._is_exhausted and isinstance(self._tokens, ViewIterator):
-            self._tokens.stop()
+        if self._is_exhausted and context.pilot.slots == 1 and isinstance(self._tokens, ViewIterator):
+            self._tokens.stop()  # as in picas 1.1; with several slots, the next run goes on without a reset
         if self._failure is not None:
             raise self._failure
 
@@ -180,7 +180,7 @@ class Loop:
     def _ask(self, wanted: int) -> Exchange:
         """Lock tokens; none while the database is away and there is something else to do."""
         if not isinstance(self._tokens, ViewIterator):
-            locked = list(islice(self._tokens, 1))
+            locked = [token for token in islice(self._tokens, 1) if token is not None]
             return Exchange(locked, is_over=not locked)
         tokens, exchanging = self._tokens, self._exchanging()
 

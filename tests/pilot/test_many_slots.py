@@ -801,6 +801,32 @@ class TestIterators:
         kind(client, iterator=(client.save(token.lock()) for token in tokens)).run(slots=4, max_tasks=3)
         assert count_states(client) == {"todo": 3, "locked": 0, "done": 3, "error": 0}
 
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_an_iterator_ends_with_none(self, client, push, kind, slots):
+        tokens = iter([client.save(token.lock()) for token in push(2)])
+        kind(client, iterator=iter(lambda: next(tokens, None), "never")).run(slots=slots)
+        assert count_states(client)["done"] == 2
+
+    def test_the_next_run_with_slots_goes_on_with_new_tokens(self, client, push, kind):
+        push(2)
+        actor = kind(client)
+        actor.run(slots=3)
+        client.save(make_token(7))
+        actor.run(slots=3)
+        assert client.get("token_7")["exit_code"] == 0
+
+    def test_the_next_run_with_one_slot_needs_a_reset_as_in_picas_1(self, client, push, kind):
+        push(2)
+        actor = kind(client)
+        actor.run()
+        client.save(make_token(7))
+        actor.run()
+        assert actor.iterator.is_stopped()
+        assert state_of(client.get("token_7")) == "todo"
+        actor.iterator.reset()
+        actor.run()
+        assert state_of(client.get("token_7")) == "done"
+
     def test_a_list_works_in_slots(self, client, push, kind):
         tokens = push(3)
         kind(client, iterator=[client.save(token.lock()) for token in tokens]).run(slots=2)
