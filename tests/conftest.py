@@ -33,6 +33,8 @@ settings.load_profile("picas")
 
 HERE = Path(__file__).resolve().parent
 
+pytest_plugins = ("support.jobs",)
+
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,8 +16,10 @@ from couchdb.http import Forbidden, HTTPError, ResourceConflict, ResourceNotFoun
 from support.faults import FaultProxy
 from support.places import Location
 from support.tokens import make_token
+from support.workers import Gate
 
 from picas import CouchDB, Document, Job, Task, User, clients
+from picas.couch.outages import wait_out
 from picas.exceptions import Unreachable
 
 ODD_IDS = [
@@ -686,3 +688,17 @@ def test_a_client_survives_a_fork(client: CouchDB) -> None:
         child.join()
     assert [child.exitcode for child in children] == [0, 0]
     assert os.getpid() == client.server.resource.session.connection_pool._pid
+
+
+def test_an_outage_of_a_real_server_is_waited_out(client: CouchDB, far: CouchDB, gate: Gate) -> None:
+    gate.close()
+    calls = []
+
+    def count() -> int:
+        calls.append(1)
+        if len(calls) == 3:
+            gate.open()
+        return far.doc_count()
+
+    assert wait_out(count, 30, lambda: False) == client.doc_count()
+    assert len(calls) == 3

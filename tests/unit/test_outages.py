@@ -108,17 +108,3 @@ def test_a_second_outage_may_last_as_long_as_the_first():
     """The clock restarts with every call, so that a pilot survives one outage a day."""
     for _ in range(3):
         assert wait_out(Flaky(Unreachable("away"), Unreachable("away")), 0.2, not_stopped) == "done"
-
-
-def test_an_outage_of_a_real_server_is_waited_out(client, far, gate):
-    gate.close()
-    calls = []
-
-    def count():
-        calls.append(1)
-        if len(calls) == 3:
-            gate.open()
-        return far.doc_count()
-
-    assert wait_out(count, 30, not_stopped) == client.doc_count()
-    assert len(calls) == 3

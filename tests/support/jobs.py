@@ -1,4 +1,4 @@
-"""A machine of known size, without a batch system."""
+"""Fixtures for tests of batch systems: a machine of known size, without a job of its own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SETTINGS += tuple(f"PICAS_{name}" for name in ("CORES", "MEMORY", "GPUS", "TAGS"
 
 @pytest.fixture
 def no_job(monkeypatch):
-    """Nothing of the job that runs the tests, and nothing that squeue said before."""
+    """Hide the job that runs the tests, and the answers of squeue to earlier tests."""
     for name in list(os.environ):
         if name.startswith(OF_BATCH_SYSTEMS) or name in SETTINGS:
             monkeypatch.delenv(name)
@@ -38,7 +38,7 @@ def no_job(monkeypatch):
 
 @pytest.fixture
 def machine(no_job, monkeypatch):
-    """A process that may use 5 processors and 32 GB of a machine with 64; no control group limits it."""
+    """A machine with 64 cores and 32 GB, of which this process may use 5 cores; no control group limits it."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(5)), raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     pages = 32 * 1024 * MEGABYTE // 4096
@@ -48,7 +48,7 @@ def machine(no_job, monkeypatch):
 
 @pytest.fixture
 def feature(tmp_path):
-    """Write files of the machine and job features, and return the environment that names their folder."""
+    """Return a function that writes files of the machine or job features and returns the variable of their folder."""
 
     def feature(variable, **values):
         folder = tmp_path / variable

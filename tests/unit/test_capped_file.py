@@ -1,0 +1,38 @@
+"""A file that keeps the head and the tail of what is written to it."""
+
+import pytest
+
+from picas.processes.outputs import CappedFile
+from picas.util import read_capped
+
+
+class TestCappedFile:
+    @pytest.mark.parametrize("limit", [0, 1, 2, 3, 10, 11, 64])
+    @pytest.mark.parametrize("size", [0, 1, 2, 3, 9, 10, 11, 12, 25, 64, 65, 1000])
+    @pytest.mark.parametrize("step", [1, 7, 2000])
+    def test_holds_the_same_as_read_capped_returns(self, tmp_path, limit, size, step):
+        content = bytes(number % 251 for number in range(size))
+        (tmp_path / "everything").write_bytes(content)
+        file = CappedFile(tmp_path / "log", limit)
+        for at in range(0, size, step):
+            file.write(content[at : at + step])
+        file.close()
+        assert (tmp_path / "log").read_bytes() == read_capped(tmp_path / "everything", limit)
+        assert (file.is_cut, file.size, file.error) == (size > limit, size, None)
+
+    def test_leaves_no_other_file(self, tmp_path):
+        file = CappedFile(tmp_path / "log", 10)
+        file.write(b"x" * 100)
+        assert list(tmp_path.iterdir()) == [tmp_path / "log"]
+        file.close()
+        assert list(tmp_path.iterdir()) == [tmp_path / "log"]
+
+    def test_later_output_is_added_only_if_it_fits(self, tmp_path):
+        file = CappedFile(tmp_path / "log", 10)
+        file.write(b"12345")
+        file.complete()
+        file.write(b"678")
+        file.write(b"too much")
+        file.close()
+        assert (tmp_path / "log").read_bytes() == b"12345678"
+        assert not file.is_cut
