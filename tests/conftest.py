@@ -36,17 +36,6 @@ HERE = Path(__file__).resolve().parent
 pytest_plugins = ("support.jobs",)
 
 
-MAX_WORKERS = 4
-"""More workers than this disturb the tests that depend on real time."""
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """Return the number of workers for `-n auto`: one more than there are cores, because many tests mostly wait."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cores + 1, MAX_WORKERS)
-
-
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark each test with the name of its folder, and let those that depend on real time run again once."""

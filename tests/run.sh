@@ -64,6 +64,6 @@ fi
 
 # Coverage is measured, and must be high enough, in a whole run only: it slows the tests down.
 [ "$folders" ] || [ $# -gt 0 ] || set -- --cov --cov-report=term:skip-covered --cov-fail-under=90
-# The tests of a group (marker xdist_group) run in one worker; tests/conftest.py chooses the number of workers.
+# A group of tests (marker xdist_group) shares one worker. More than four workers disturb tests that depend on time.
 # shellcheck disable=SC2086
-exec "$venv/bin/python" -m pytest --numprocesses auto --dist loadgroup $folders "$@"
+exec "$venv/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --dist loadgroup $folders "$@"
