@@ -19,7 +19,7 @@ from support.workers import is_alive, pid_in, wait_for
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("dirac")]  # all tests share one site
+pytestmark = pytest.mark.timing
 
 SECONDS = 90.0
 """Limit for a submitted job to end, in seconds."""

@@ -18,7 +18,7 @@ from support.workers import is_alive, wait_for
 
 from picas.views import count_states
 
-pytestmark = [pytest.mark.timing, pytest.mark.xdist_group("slurm")]  # all tests share one cluster
+pytestmark = pytest.mark.timing
 
 QUICK = {"PICAS_HEARTBEAT": "0.5", "PICAS_LEASE": "4", "PICAS_GRACE": "2"}
 """Settings that let pilots react within seconds, not minutes."""

@@ -11,8 +11,6 @@ import time
 import pytest
 from support.places import ROOT
 
-pytestmark = pytest.mark.xdist_group("quickstart")  # one clone serves all
-
 OVERVIEW = "todo 0\nlocked 0\ndone 3\nerror 0\n"
 
 
