@@ -5,6 +5,7 @@ If a token's time is up, or the pilot has to stop, the pilot ends the commands t
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .processes import GRACE, MAX_OUTPUT, Outputs, child, end, end_all, environment, running
+from .processes import GRACE, MAX_OUTPUT, Outputs, child, end, end_all, environment, read_pipes, running
 
 __all__ = ["GRACE", "Result", "end", "end_all", "execute", "execute_old", "run_command", "running"]
 
@@ -36,20 +37,39 @@ class Result:
     """How long the command ran."""
     truncated: bool = False
     """Whether a file does not hold all output, because it exceeded `max_output`."""
+    cpu_seconds: float | None = None
+    """The processor time of the command and of the processes that it has waited for; None if it is unknown."""
+    max_memory_mb: float | None = None
+    """The resident memory of the largest of these processes, in megabytes (2^20 bytes).
+
+    The system counts at least that of the small Python program that starts the command, some 10 MB. None if it is
+    unknown.
+    """
 
 
-def execute(args: str | Sequence[str], shell: bool = False) -> tuple[subprocess.Popen[bytes], int, bytes, bytes]:
+def execute(
+    args: str | Sequence[str], shell: bool = False, keep_background: bool = False
+) -> tuple[subprocess.Popen[bytes], int, bytes, bytes]:
     """Run a command, wait until it ends, and return its `Popen`, exit code, standard output and standard error.
 
     The output is held in memory. `run_command` writes it to files instead.
 
     :param args: the command and its arguments, or a single text for a shell
     :param shell: whether to run the command in a shell
+    :param keep_background: see `run_command`
     :raises OSError: if the command can't be started
     """
-    with child(args, shell=shell, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        stdout, stderr = process.communicate()
-    return process, process.returncode, stdout, stderr
+    with contextlib.ExitStack() as passed_on, contextlib.ExitStack() as kept:
+        sources, targets = zip(*(os.pipe() for _ in range(2)))
+        for end_of_pipe in sources:
+            kept.callback(os.close, end_of_pipe)
+        for end_of_pipe in targets:
+            passed_on.callback(os.close, end_of_pipe)
+        with child(args, shell=shell, stdout=targets[0], stderr=targets[1], keep_background=keep_background) as process:
+            passed_on.close()
+            stdout, stderr = read_pipes(sources)
+            exit_code = process.wait()
+    return process, exit_code, stdout, stderr
 
 
 def execute_old(cmd: str) -> int:
@@ -71,6 +91,7 @@ def run_command(
     token: Mapping[str, Any] | None = None,
     shell: bool = False,
     max_output: int = MAX_OUTPUT,
+    keep_background: bool = False,
 ) -> Result:
     """Run a command with its output in files, wait until it ends, and return how it ended.
 
@@ -87,6 +108,8 @@ def run_command(
     :param shell: whether to run the command in a shell
     :param max_output: how many bytes of output each file holds at most. Of a larger output it holds the head and the
         tail, with a line between them.
+    :param keep_background: whether what the command leaves in the background goes on after the token, and after the
+        pilot. By default it is ended with its token, and outside of a token with this process.
     :raises OSError: if the command can't be started, or a file can't be written; with ENOSPC if the disk is full, and
         output was lost or the command failed
     """
@@ -95,7 +118,9 @@ def run_command(
     variables = {**_environment_for(token), **(env or {})}
     with Outputs(stdout, stderr, max_output) as outputs:
         streams = {"stdout": outputs.stdout, "stderr": outputs.stderr}
-        with child(args, shell=shell, cwd=cwd, env=variables, grace=grace, **streams) as process:
+        with child(
+            args, shell=shell, cwd=cwd, env=variables, grace=grace, keep_background=keep_background, **streams
+        ) as process:
             outputs.start()
             try:
                 process.wait(timeout)
@@ -103,9 +128,19 @@ def run_command(
                 timed_out = True
                 end(process, grace)
     # A process that hangs in the kernel has no exit code yet. It will be this one.
-    exit_code = -signal.SIGKILL if process.returncode is None else process.returncode
+    code = process.poll()
+    exit_code = -signal.SIGKILL if code is None else code
     outputs.check(exit_code)
-    return Result(process, exit_code, timed_out, time.monotonic() - started, outputs.truncated)
+    usage = process.usage
+    return Result(
+        process,
+        exit_code,
+        timed_out,
+        time.monotonic() - started,
+        outputs.truncated,
+        None if usage is None else usage.cpu_seconds,
+        None if usage is None else usage.max_memory_mb,
+    )
 
 
 def _environment_for(token: Mapping[str, Any] | None) -> dict[str, str]:

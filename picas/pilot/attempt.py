@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import Sequence
+from subprocess import Popen
 from typing import Any
 
 from .. import modifiers
@@ -37,6 +38,8 @@ class Attempt(ClaimedToken):
         """What it needs of the pilot; the user's code may change the token's fields later."""
         self.gpus: list[str] = []
         """The names of the GPUs assigned to it."""
+        self.older_background: list[Popen[Any]] = []
+        """The children that had left something in the background before the work on it began."""
         self.thread: int | None = None
         """The identifier of its slot's thread; None if the work is done in the thread of the run."""
         self.limit: TimeLimit | None = None

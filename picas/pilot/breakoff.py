@@ -87,8 +87,13 @@ class BreakOff:
             attempt.limit.break_off(PilotStopped, seconds, Work(self._context, attempt).has_children)
 
     def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
-        """Return the children of tokens in slots, and those of threads that the user's code has started."""
-        children = self._context.children()
+        """Return the children of tokens in slots, and those of threads that the user's code has started.
+
+        Those that have ended and left something in the background are among them.
+        """
+        context = self._context
+        children = context.children() + context.background()
         for attempt in list(attempts):
-            children += [child for child in self._context.children(attempt) if child not in children]
+            of_attempt = context.children(attempt) + context.background(attempt)
+            children += [child for child in of_attempt if child not in children]
         return children

@@ -7,7 +7,7 @@ from subprocess import Popen
 from typing import Any, Protocol
 
 from ..documents import Document
-from ..processes import end_all, running
+from ..processes import end_all, left_behind, running
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions
 from .identity import Pilot
@@ -121,17 +121,27 @@ class Context:
 
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""
-        if attempt is not None and attempt.thread is not None:
-            thread: int | None = attempt.thread
-        else:
-            # Those of threads that the user's code has started count too, unless they may be another actor's.
-            thread = self.thread if len(busy_threads) > 1 else None
-        children = running(thread)
+        children = running(self._thread_of(attempt))
         own = (self.values.of_run if attempt is None else attempt.values).get("subprocess")
         if own is not None and hasattr(own, "send_signal") and own not in children and own.poll() is None:
             children.append(own)
         return children
 
+    def background(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
+        """Return the children that have ended and have left something in the background, as `children` does.
+
+        What was left before an attempt, for example by `prepare_env`, is not counted as the attempt's.
+        """
+        left = left_behind(self._thread_of(attempt))
+        return left if attempt is None else [child for child in left if child not in attempt.older_background]
+
     def end_children(self, children: list[Popen[Any]]) -> bool:
         """End children and all that descends from them; return whether any was alive."""
         return end_all(children, self.options.grace)
+
+    def _thread_of(self, attempt: Attempt | None) -> int | None:
+        """Return the identifier of the thread that starts the children of an attempt, or of all; None for any."""
+        if attempt is not None and attempt.thread is not None:
+            return attempt.thread
+        # Those of threads that the user's code has started count too, unless they may be another actor's.
+        return self.thread if len(busy_threads) > 1 else None

@@ -41,6 +41,7 @@ class Work:
         context, attempt = self.context, self.attempt
         limit = self._limit(context.conditions.max_token_time)
         error: BaseException | None = None
+        attempt.older_background = context.background(attempt)
         began = time.monotonic()
         try:
             self._raise_if_broken_off()
@@ -59,6 +60,7 @@ class Work:
         finally:
             limit.close()
         seconds = time.monotonic() - began
+        self._end_background()
         is_lost = attempt.stage is Stage.LOST
         if is_lost:
             error = TokenLost("the token was taken from this pilot, which had no heartbeat for too long")
@@ -145,6 +147,13 @@ class Work:
         """End the children of the user's code, and return whether any was alive."""
         return self.context.end_children(self.context.children(self.attempt))
 
+    def _end_background(self) -> None:
+        """End what the children of the user's code have left in the background."""
+        background = self.context.background(self.attempt)
+        if background:
+            with exposed():  # it may take as long as the grace period
+                self.context.end_children(background)
+
     def _limit(self, seconds: float | None) -> TimeLimit:
         self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.options.grace)
         return limit
@@ -185,6 +194,7 @@ class Work:
                 self._save_again(before)
         finally:
             limit.close()
+        self._end_background()
 
     def _save_again(self, changed: ClaimedToken) -> None:
         """Save a change of the token, whose result is in the database already.

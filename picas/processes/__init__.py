@@ -1,14 +1,15 @@
 """Child processes of a pilot, and interrupting its Python code.
 
 Start a child, see which children run, end them with everything that they started, keep their output in files of a
-bounded size, and raise an exception in code whose time is up. If the pilot itself is killed, a supervisor process
-ends what it has left.
+bounded size, and raise an exception in code whose time is up. Each child has a supervisor process, which ends it if
+the pilot itself is killed.
 """
 
-from .children import GRACE, KILL_WAIT, child, end, end_all, environment, running, set_environment
+from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
-from .outputs import MAX_OUTPUT, Outputs
+from .outputs import MAX_OUTPUT, Outputs, read_pipes
+from .supervisor import KILL_WAIT
 
 __all__ = [
     "GRACE",
@@ -16,6 +17,7 @@ __all__ = [
     "MAX_OUTPUT",
     "RETRY",
     "SETTLE",
+    "Child",
     "Outputs",
     "TimeLimit",
     "age_of",
@@ -26,6 +28,8 @@ __all__ = [
     "exposed",
     "interrupt",
     "is_shielded",
+    "left_behind",
+    "read_pipes",
     "running",
     "set_environment",
     "shielded",

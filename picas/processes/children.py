@@ -1,56 +1,107 @@
 """Start child processes, know which of them run, and end them with all their descendants.
 
 The running children are recorded here together with the thread that started them. So a pilot that is stopped, or a
-token whose time is up, can end them whatever code is waiting for them. If the pilot is killed, its supervisor ends them
-(see `supervision`).
+token whose time is up, can end them whatever code is waiting for them. Each child has a supervisor, which ends it if
+the pilot is killed (see `supervision`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import logging
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Callable
+from pathlib import Path
+from typing import Any, Union
 
 from ..util import wait_until
-from .descendants import Mark, ProcessTree, Root, leads_group, marked, set_limit, start_of
+from .descendants import Family, Root, leads_group, start_of
 from .interrupts import shielded
-from .supervision import Supervision
+from .supervision import Command, Program, Supervisor, Usage, supervisors
+from .supervisor import KILL_WAIT
 
 log = logging.getLogger(__name__)
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL."""
-KILL_WAIT = 10.0
-"""Seconds that a killed process may take to disappear. In an uninterruptible system call it takes longer."""
 
-_PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
-
-
-@dataclass(frozen=True)
-class _Record:
-    """What is known about a running child."""
-
-    pilot: int
-    """The pid of the process that started it. After a fork that is not this process."""
-    thread: int
-    """The identifier of the thread that started it."""
-    root: Root
-    mark: Mark
-
+Arguments = Union[str, bytes, "os.PathLike[Any]", Sequence[Union[str, bytes, "os.PathLike[Any]"]]]
 
 _of_thread = threading.local()
-_running: dict[subprocess.Popen[Any], _Record] = {}
-"""The running children. Single operations on a dict are atomic."""
-_supervision = Supervision(_running)
-os.register_at_fork(after_in_child=_supervision.start_anew)
+# By the child, the identifier of the thread that has started it. Single operations on a dict are atomic.
+_running: dict[Child, int] = {}
+_left: dict[Child, int] = {}
+
+
+class Child(subprocess.Popen[bytes]):
+    """A program that a supervisor runs. It can be used like any `Popen` without pipes.
+
+    :param args: the arguments, as the caller has given them
+    :param one: the supervisor
+    :param program: the program
+    """
+
+    def __init__(self, args: Arguments, one: Supervisor, program: Program) -> None:
+        # Not the constructor of `Popen`, which would start a process.
+        self.args = args
+        self.stdin = self.stdout = self.stderr = None
+        self.pid = program.pid
+        self.returncode: int | None = None
+        self._supervisor = one
+        self._program = program
+
+    def poll(self) -> int | None:
+        """See `Popen.poll`."""
+        if self._program.has_ended.is_set():
+            self.returncode = self._program.exit_code
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """See `Popen.wait`."""
+        if not self._program.has_ended.wait(timeout):
+            raise subprocess.TimeoutExpired(self.args, timeout or 0.0)
+        exit_code = self.poll()
+        assert exit_code is not None
+        return exit_code
+
+    def communicate(self, input: bytes | None = None, timeout: float | None = None) -> tuple[Any, Any]:
+        """Wait for the end; there are no pipes."""
+        self.wait(timeout)
+        return None, None
+
+    def send_signal(self, sig: int) -> None:
+        """See `Popen.send_signal`."""
+        self._supervisor.send_signal(self._program, int(sig))
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the program has used; None while it runs, or if that is unknown."""
+        return self._program.usage
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the program has ended and nothing that it has started is left."""
+        return self._program.is_gone.is_set()
+
+    def begin_to_end(self, grace: float) -> None:
+        """Begin to end the program and all that it has started, see `end`."""
+        self._supervisor.end(self._program, grace)
+
+    def await_end(self, seconds: float) -> bool:
+        """Wait until the program and all that it has started are gone, and return whether they are."""
+        return self._program.is_gone.wait(seconds)
+
+    @property
+    def was_alive(self) -> bool:
+        """Whether anything was alive when it was to be ended."""
+        return self._program.was_alive
+
+    def keep_background(self) -> None:
+        """Leave what the program has started to itself."""
+        self._supervisor.keep(self._program)
 
 
 def set_environment(variables: Mapping[str, str]) -> None:
@@ -71,25 +122,49 @@ def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
 
     :param thread: the identifier of a thread, to get only the children that it started
     """
-    me = os.getpid()
-    return [
-        process for process, record in list(_running.items()) if record.pilot == me and thread in (None, record.thread)
-    ]
+    return [child for child, starter in list(_running.items()) if thread in (None, starter)]
+
+
+def left_behind(thread: int | None = None) -> list[subprocess.Popen[Any]]:
+    """Return the children that have ended and have left something in the background.
+
+    :param thread: the identifier of a thread, to get only the children that it started
+    """
+    for child in list(_left):
+        if child.is_gone:
+            _left.pop(child, None)
+    return [child for child, starter in list(_left.items()) if thread in (None, starter)]
 
 
 @contextlib.contextmanager
-def child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def child(
+    args: Arguments,
+    *,
+    shell: bool = False,
+    cwd: str | Path | None = None,
+    env: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    stderr: int | None = None,
+    grace: float = GRACE,
+    keep_background: bool = False,
+) -> Iterator[Child]:
     """Start a child in a new session. If the block is left by an exception, end the child and its descendants.
 
     :param args: the command, as for `subprocess.Popen`
+    :param shell: whether it is run by a shell
+    :param cwd: its working directory
+    :param env: its whole environment, `environment()` by default
+    :param stdout: the descriptor of its standard output, by default that of this process
+    :param stderr: the same for its standard error
     :param grace: seconds between SIGTERM and SIGKILL after an exception
-    :param options: further arguments of `subprocess.Popen`
+    :param keep_background: whether what it leaves in the background goes on after its token, and after this process
     :raises OSError: if the command can't be started
     """
-    process: subprocess.Popen[bytes] | None = None
+    process: Child | None = None
     try:
         with shielded():  # an interruption after the start, but before it is recorded, would leave the child behind
-            process = _start(args, grace, options)
+            command = _command(args, shell, cwd, environment() if env is None else env, grace)
+            process = _start(args, command, stdout, stderr)
         yield process
     except BaseException:
         if process is not None:
@@ -98,10 +173,11 @@ def child(args: Any, grace: float = GRACE, **options: Any) -> Iterator[subproces
     finally:
         if process is not None:
             _running.pop(process, None)
-            for stream in (process.stdout, process.stderr):
-                if stream is not None:
-                    stream.close()
-            _supervision.forget(process)
+            if not process.is_gone:
+                if keep_background:
+                    process.keep_background()
+                else:
+                    _left[process] = threading.get_ident()
 
 
 def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
@@ -118,101 +194,117 @@ def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:
 
 def end_all(processes: Sequence[subprocess.Popen[Any]], grace: float = GRACE) -> bool:
     """End several children at the same time, see `end`. Return whether any of them, or a descendant, was alive."""
-    me = os.getpid()
-    records = [record for record in map(_running.get, processes) if record is not None and record.pilot == me]
-    roots = [record.root for record in records]
-    roots += [_root_of(process) for process in processes if process not in _running and process.poll() is None]
-    if not roots:
+    children = [process for process in processes if isinstance(process, Child) and not process.is_gone]
+    others = [process for process in processes if not isinstance(process, Child) and process.poll() is None]
+    if not children and not others:
         return False
-    ending = _Ending(processes, ProcessTree(roots, [record.mark for record in records], _supervision.subreaper))
-    if ending.is_over():
-        return False
+    for each in children:
+        each.begin_to_end(grace)
+    ending = _Ending(children, others)
     ending.begin()
     if not wait_until(ending.is_over_after_sigterm, grace):
         log.warning("%s did not end on SIGTERM in %s s: killing what is left", ending, grace)
         wait_until(ending.is_over_after_sigkill, KILL_WAIT)
-    return True
+    return bool(others) or any(each.was_alive for each in children)
 
 
 class _Ending:
-    """Children and their descendants while they are being ended.
+    """Processes while they are being ended.
 
-    :param processes: the children
-    :param tree: the children and their descendants
+    :param children: those that their supervisors end
+    :param others: those that are ended here
     """
 
-    def __init__(self, processes: Sequence[subprocess.Popen[Any]], tree: ProcessTree) -> None:
-        self._processes = processes
-        self._tree = tree
+    def __init__(self, children: Sequence[Child], others: Sequence[subprocess.Popen[Any]]) -> None:
+        self._children = children
+        self._others = others
+        self._family = Family([Root(each.pid, start_of(each.pid), leads_group(each.pid)) for each in others])
 
     def __str__(self) -> str:
-        pids = ", ".join(str(process.pid) for process in self._processes)
-        return f"Child {pids}" if len(self._processes) == 1 else f"Children {pids}"
+        pids = ", ".join(str(process.pid) for process in (*self._children, *self._others))
+        return f"Child {pids}" if len(self._children) + len(self._others) == 1 else f"Children {pids}"
 
     def begin(self) -> None:
-        """Send SIGTERM to the children themselves if they can't be looked up, for example without a descriptor."""
-        if not self._tree.is_alive():
+        """Send SIGTERM to those that can't be looked up, for example without a free descriptor."""
+        if not self._family.is_alive():
             self._send(signal.SIGTERM)
-
-    def is_over(self) -> bool:
-        """Return whether all have ended."""
-        # Poll every child: that reaps it. A reaped child's pid means nothing, but its process group may live on.
-        have_ended = [process.poll() is not None for process in self._processes]
-        return all(have_ended) and not self._tree.is_alive()
 
     def is_over_after_sigterm(self) -> bool:
         """Return whether all have ended. Send SIGTERM to those that are left and have not got it."""
-        if self.is_over():
+        if self._is_over():
             return True
-        self._tree.terminate()
-        _supervision.reap()
+        self._family.terminate()
         return False
 
     def is_over_after_sigkill(self) -> bool:
         """Send SIGKILL to those that are left, and return whether all have ended."""
-        self._tree.kill()
+        self._family.kill()
         self._send(signal.SIGKILL)
-        _supervision.reap()
-        return self.is_over()
+        return self._is_over()
 
     def _send(self, signum: int) -> None:
-        """Send a signal to those of the children themselves that have not ended."""
-        for process in self._processes:
+        for process in self._others:
             if process.poll() is None:
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     process.send_signal(signum)
 
+    def _is_over(self) -> bool:
+        # Poll every process: that reaps it. A reaped one's pid means nothing, but its process group may live on.
+        have_ended = [process.poll() is not None for process in self._others]
+        return all(have_ended) and not self._family.is_alive() and all(child.is_gone for child in self._children)
 
-def _root_of(process: subprocess.Popen[Any]) -> Root:
-    return Root(process.pid, start_of(process.pid), leads_group(process.pid))
 
-
-def _start(args: Any, grace: float, options: dict[str, Any]) -> subprocess.Popen[bytes]:
-    mark = _supervision.next_mark()
-    options["env"] = marked(environment() if options.get("env") is None else options["env"], mark)
-    with _supervision.starting():
-        process = subprocess.Popen(args, start_new_session=True, preexec_fn=_preparation(mark), **options)  # noqa: PLW1509
-        root = Root(process.pid, start_of(process.pid), leads_group=True)
-        _running[process] = _Record(os.getpid(), threading.get_ident(), root, mark)
-    _supervision.watch(root, grace)
+def _start(args: Arguments, command: Command, stdout: int | None, stderr: int | None) -> Child:
+    with contextlib.ExitStack() as opened:
+        standard = [0, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
+        for place, descriptor in enumerate(standard):
+            if not _is_open(descriptor):  # a pilot may have been started without it
+                standard[place] = _open(os.devnull, os.O_RDWR, opened)
+        folder = _open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY, opened)
+        one, program = supervisors.run(command, [*standard, folder])
+    process = Child(args, one, program)
+    _running[process] = threading.get_ident()
     return process
 
 
-def _preparation(mark: Mark) -> Callable[[], None] | None:
-    """Return what a new child does before it runs its program: it sets the mark, and asks to die with this process.
+def _command(
+    args: Arguments, shell: bool, cwd: str | Path | None, variables: Mapping[str, str], grace: float
+) -> Command:
+    """Return what a supervisor is to run.
 
-    :returns: None on systems that support neither (only Linux does)
+    :raises ValueError: if an argument or a variable can't be passed to a program
     """
-    if not sys.platform.startswith("linux"):
-        return None
-    # Loaded before the fork: in the child of a process with threads, loading could deadlock.
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    parent = os.getpid()
+    listed = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
+    arguments = [os.fsencode(argument) for argument in (["/bin/sh", "-c", *listed] if shell else listed)]
+    encoded = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+    folder = b"" if cwd is None else os.fsencode(cwd)
+    if not arguments:
+        raise ValueError("there is no command")
+    if any(b"\0" in text for text in (*arguments, *encoded, *encoded.values(), folder)):
+        raise ValueError("embedded null byte")
+    if any(not name or b"=" in name for name in encoded):
+        raise ValueError("illegal environment variable name")
+    return Command(arguments, encoded, folder, grace)
 
-    def prepare() -> None:
-        set_limit(mark)
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != parent:  # the parent died before the call of prctl
-            os.kill(os.getpid(), signal.SIGKILL)
 
-    return prepare
+def _open(path: str, flags: int, opened: contextlib.ExitStack) -> int:
+    descriptor = os.open(path, flags)
+    opened.callback(os.close, descriptor)
+    return descriptor
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
+def _forget_all() -> None:
+    """Forget the children of the parent of a forked process."""
+    _running.clear()
+    _left.clear()
+
+
+os.register_at_fork(after_in_child=_forget_all)

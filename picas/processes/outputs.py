@@ -13,11 +13,12 @@ import errno
 import fcntl
 import logging
 import os
+import select
 import selectors
 import tempfile
 import termios
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -168,6 +169,23 @@ class Outputs:
 
     def _names(self) -> str:
         return ", ".join(str(file.path) for file in self._files.values())
+
+
+def read_pipes(sources: Sequence[int]) -> list[bytes]:
+    """Read pipes until their last writers have closed them, and return what came out of each."""
+    content: dict[int, list[bytes]] = {source: [] for source in sources}
+    poll = select.poll()
+    for source in sources:
+        poll.register(source, select.POLLIN)
+    left = set(sources)
+    while left:
+        for source, _ in poll.poll():
+            data = os.read(source, _CHUNK)
+            content[source].append(data)
+            if not data:
+                poll.unregister(source)
+                left.discard(source)
+    return [b"".join(content[source]) for source in sources]
 
 
 class CappedFile:

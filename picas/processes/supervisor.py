@@ -1,110 +1,315 @@
-"""The supervisor: a process that ends what a pilot has started if the pilot is killed, for example by `kill -9`.
+"""The supervisor: a small process that runs one program at a time for a pilot, and ends it with all that it started.
 
-A pilot starts it as a separate script together with its first child. It reads from its standard input which children
-run, one message per line, until the input ends:
+A pilot starts it as a separate script, and talks to it over the socket that is its standard input. Whatever a program
+starts stays below the supervisor, because the supervisor adopts orphans (on Linux). So it can end all of it when the
+pilot asks for that, and when the socket ends because the pilot was killed.
 
-    pilot TEXT FIRST LAST START     the mark of all children, and the pilot's start time, see `descendants`
-    + PID START GRACE               a child was started; GRACE is the number of seconds between SIGTERM and SIGKILL
-    - PID                           a child has ended; what it left in the background does not belong to it any more
-    bye                             the pilot ends normally: the supervisor must not end anything
+A message is a tuple in the format of `marshal`, preceded by its length. The pilot sends
+
+    ("run", arguments, environment, folder, grace), with the descriptors of the program's standard input, output and
+        error and of the pilot's working directory; `folder` is relative to that, and `grace` is the number of seconds
+        between SIGTERM and SIGKILL if the pilot is killed
+    ("signal", pid, number)     send a signal to the program with this pid, if that still runs
+    ("end", pid, grace)         end that program and all below, if no other has been started since
+    ("keep", pid)               let what is left in the background go on, and leave the pilot
+
+and the supervisor answers
+
+    ("started", pid)
+    ("failed", errno, is_folder)    it was not started: because of the folder, or because of the program
+    ("ended", status, cpu, memory, is_left)     status of `os.waitpid`, seconds, and kilobytes (on macOS bytes);
+        `is_left` says whether something goes on in the background
+    ("gone", pid, is_gone, was_alive)   the answer to "end", and said once what was left has ended by itself
 """
 
 from __future__ import annotations
 
+import errno
+import marshal
 import os
+import select
 import signal
+import socket
+import struct
 import sys
 import time
-from typing import NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # a supervisor is smaller and starts faster without these
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 if __name__ == "__main__":  # started as a script: loading the package would make it slow to start and large
+    if os.fork():
+        os._exit(0)  # code of the pilot's user that waits for any child must not wait for this one
     sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # pathlib is slow to import
-    from descendants import Mark, ProcessTree, Root  # type: ignore[import-not-found,unused-ignore]
+    from descendants import (  # type: ignore[import-not-found,unused-ignore]
+        HAS_PROC,
+        Descendants,
+        become_subreaper,
+        group_exists,
+    )
 else:
-    from .descendants import Mark, ProcessTree, Root
+    from .descendants import HAS_PROC, Descendants, become_subreaper, group_exists
 
-GRACE = 30.0
-"""Seconds between SIGTERM and SIGKILL for processes whose child has ended."""
 KILL_WAIT = 10.0
-"""Seconds that killed processes may take to disappear."""
+"""Seconds that killed processes may take to disappear. In an uninterruptible system call they take longer."""
+
+LENGTH = struct.Struct("!I")
+"""The length of a message, in front of it."""
+MAX_DESCRIPTORS = 4
+"""The most descriptors that are sent with a message."""
 
 _PAUSE = 0.05  # seconds between two checks after SIGTERM
-_KILL_PAUSE = 0.005  # seconds between two checks after SIGKILL, when processes may keep forking
+_KILL_PAUSE = 0.002  # seconds between two checks after SIGKILL, when processes may keep forking
+_CHUNK = 1 << 16  # bytes to receive at once
+_TITLE = "picas-child"  # the supervisor's name for `ps` and `pkill`
+_DEFAULT_PATH = "/bin:/usr/bin"
+_BATCH_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXCPU")
+_RESTORED = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores them; a program expects their default actions
 
 
-class Watched(NamedTuple):
-    """What the supervisor knows about its pilot."""
+class Supervisor:
+    """Serves a pilot at the other end of a socket.
 
-    children: dict[int, tuple[Root, float]]
-    """The children that run, by pid, each with its grace period in seconds."""
-    marks: list[Mark]
-    """The mark of all children; empty until the pilot has sent it."""
-    since: list[int]
-    """The pilot's start time; empty until the pilot has sent it."""
-
-
-def listen(descriptor: int) -> Watched | None:
-    """Read the pilot's messages until they end, and return what is left to end; None if the pilot ended normally.
-
-    :param descriptor: the file descriptor with the messages
+    :param connection: the socket
     """
-    watched = Watched({}, [], [])
-    buffer = b""
-    while True:
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._buffer = b""
+        self._descriptors: list[int] = []  # received, and not used yet
+        self._is_cut_off = False  # whether the pilot has left
+        self._is_adopting = become_subreaper()
+        self._program = 0  # the pid of the program, 0 if none runs
+        self._group = 0  # the process group that the last program led
+        self._grace = 0.0
+        self._cpu, self._memory = 0.0, 0  # used by the program and by the orphans that have ended
+        self._is_left = False  # whether the pilot knows that something is left in the background
+        self._is_alive = False  # whether anything was alive below at the last look
+        self._tree: Descendants | None = None  # while what is below is being ended
+        self._kill_at = 0.0
+        self._was_alive = False
+        self._woken, wake = os.pipe()
+        for end in (self._woken, wake):
+            os.set_blocking(end, False)
+        signal.signal(signal.SIGCHLD, _ignore)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._poll.register(self._woken, select.POLLIN)
+
+    def serve(self) -> None:
+        """Serve the pilot until it leaves, and end then what it has left."""
+        while not self._is_cut_off or self._tree is not None or self._is_left:
+            for descriptor, _ in self._poll.poll(self._pause()):
+                if descriptor == self._woken:
+                    os.read(self._woken, _CHUNK)
+                elif not self._is_cut_off:
+                    self._receive()
+            self._reap()
+            if self._tree is not None:
+                self._go_on_ending(self._tree)
+
+    def _pause(self) -> float | None:
+        """Return the milliseconds after which to check again, None if there is nothing to check."""
+        if self._tree is None:
+            return None
+        return 1000 * (_PAUSE if time.monotonic() < self._kill_at else _KILL_PAUSE)
+
+    # --- messages
+
+    def _receive(self) -> None:
         try:
-            received = os.read(descriptor, 4096)
-        except ConnectionError:
-            received = b""
-        if not received:
-            return watched
-        *lines, buffer = (buffer + received).split(b"\n")
-        for line in lines:
-            if line == b"bye":
-                return None
-            _apply(line, watched)
+            data, descriptors = self._read()
+        except OSError:
+            data, descriptors = b"", []
+        self._descriptors += descriptors
+        self._buffer += data
+        if not data:
+            self._lose_pilot()
+        while len(self._buffer) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._buffer)[0]
+            if len(self._buffer) < end:
+                break
+            message = marshal.loads(self._buffer[LENGTH.size : end])
+            self._buffer = self._buffer[end:]
+            self._obey(*message)
 
+    def _read(self) -> tuple[bytes, list[int]]:
+        data, ancillary, _, _ = self._connection.recvmsg(
+            _CHUNK, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+        )
+        descriptors: list[int] = []
+        for _, kind, content in ancillary:
+            if kind == socket.SCM_RIGHTS:
+                descriptors += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, False)
+        return data, descriptors
 
-def end_tree(watched: Watched) -> bool:
-    """End what a dead pilot has left: SIGTERM, and SIGKILL after the grace period. Return whether all is gone."""
-    roots = [root for root, _ in watched.children.values()]
-    grace = max((grace for _, grace in watched.children.values()), default=GRACE)
-    tree = ProcessTree(roots, watched.marks, since=min(watched.since, default=None))
-    give_up = time.monotonic() + grace
-    while tree.is_alive():
-        if time.monotonic() < give_up:
-            tree.terminate()
-            time.sleep(_PAUSE)
-        elif time.monotonic() < give_up + KILL_WAIT:
-            tree.kill()
-            time.sleep(_KILL_PAUSE)
+    def _obey(self, kind: str, *arguments: Any) -> None:
+        if kind == "run":
+            self._run(*arguments)
+        elif kind == "signal" and arguments[0] == self._program:
+            self._send_signal(arguments[1])
+        elif kind == "end" and arguments[0] == self._group:
+            self._begin_to_end(arguments[1])
+        elif kind == "keep" and arguments[0] == self._group:
+            self._cut_off()
+
+    def _send(self, *message: Any) -> None:
+        if self._is_cut_off:
+            return
+        data = marshal.dumps(message)
+        try:
+            self._connection.sendall(LENGTH.pack(len(data)) + data)
+        except OSError:
+            self._lose_pilot()
+
+    def _lose_pilot(self) -> None:
+        """End all that is below, because the pilot was killed."""
+        if not self._is_cut_off:
+            self._cut_off()
+            self._begin_to_end(self._grace)
+
+    def _cut_off(self) -> None:
+        self._is_cut_off = True
+        self._poll.unregister(self._connection)
+        self._connection.close()
+
+    # --- the program
+
+    def _run(self, arguments: list[bytes], environment: Mapping[bytes, bytes], folder: bytes, grace: float) -> None:
+        *standard, pilots_folder = self._descriptors
+        self._grace, self._cpu, self._memory, self._is_left = grace, 0.0, 0, False
+        is_in_folder = False
+        try:
+            os.fchdir(pilots_folder)
+            if folder:
+                os.chdir(folder)
+            is_in_folder = True
+            self._program = self._group = spawn(arguments, environment, standard)
+        except OSError as error:
+            self._send("failed", error.errno or errno.EIO, not is_in_folder)
         else:
-            return False
-    return True
+            self._send("started", self._program)
+        finally:
+            os.chdir("/")  # a file system that is in use can't be unmounted
+            for descriptor in self._descriptors:
+                os.close(descriptor)
+            self._descriptors = []
+
+    def _send_signal(self, number: int) -> None:
+        try:  # noqa: SIM105  # it starts faster without contextlib
+            os.kill(self._program, number)
+        except PermissionError:  # it has changed its user
+            pass
+
+    def _reap(self) -> None:
+        """Reap what has ended, and report the end of the program and that of all that it has left."""
+        status: int | None = None
+        has_children = True
+        while has_children:
+            try:
+                pid, found, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                has_children = False
+                break
+            if not pid:
+                break
+            self._cpu += usage.ru_utime + usage.ru_stime
+            self._memory = max(self._memory, usage.ru_maxrss)
+            if pid == self._program:
+                status, self._program = found, 0
+        self._is_alive = self._look(has_children)
+        if status is not None:
+            self._is_left = self._is_alive
+            self._send("ended", status, self._cpu, self._memory, self._is_left)
+        elif self._is_left and not self._is_alive and self._tree is None:
+            self._is_left = False
+            self._send("gone", self._group, True, False)
+
+    def _look(self, has_children: bool) -> bool:
+        """Return whether anything is alive below that can be found and ended.
+
+        :param has_children: whether this process has children, which includes adopted ones
+        """
+        if self._program or (has_children and HAS_PROC):
+            return True
+        # Without adoption, the members of the program's group are no children; without /proc no others can be found.
+        return bool(self._group) and (has_children or not self._is_adopting) and group_exists(self._group)
+
+    # --- the end
+
+    def _begin_to_end(self, grace: float) -> None:
+        kill_at = time.monotonic() + grace
+        if self._tree is not None:
+            self._kill_at = min(self._kill_at, kill_at)  # somebody has lost patience
+            return
+        self._reap()
+        self._tree, self._kill_at, self._was_alive = Descendants(os.getpid(), self._group), kill_at, self._is_alive
+
+    def _go_on_ending(self, tree: Descendants) -> None:
+        now = time.monotonic()
+        if self._is_alive and now < self._kill_at:
+            tree.terminate()
+        elif self._is_alive and now < self._kill_at + KILL_WAIT:
+            tree.kill()
+        else:
+            self._tree, self._is_left = None, False
+            self._send("gone", self._group, not self._is_alive, self._was_alive)
+
+
+def spawn(arguments: list[bytes], environment: Mapping[bytes, bytes], standard: Sequence[int]) -> int:
+    """Start a program in a session of its own, and return its pid. Like `subprocess`, search the new PATH for it.
+
+    :param arguments: the program and its arguments
+    :param environment: its whole environment
+    :param standard: the descriptors of its standard input, output and error
+    :raises OSError: if it can't be started
+    """
+    program = arguments[0]
+    names = [program]
+    if b"/" not in program:
+        path = environment.get(b"PATH", os.fsencode(_DEFAULT_PATH))
+        names = [os.path.join(folder, program) for folder in path.split(b":")]  # noqa: PTH118  # bytes
+    actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(standard)]
+    number = errno.ENOENT
+    for name in names:
+        if not os.access(name, os.F_OK):
+            continue
+        try:
+            return _spawn(name, arguments, environment, actions)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR) and number == errno.ENOENT:
+                number = error.errno or errno.EIO
+    raise OSError(number, os.strerror(number))
+
+
+def _spawn(name: bytes, arguments: list[bytes], environment: Mapping[bytes, bytes], actions: Any) -> int:
+    # posix_spawn, because it copies nothing of this process, however large that is.
+    options: dict[str, Any] = {"file_actions": actions, "setsigdef": _RESTORED}
+    try:
+        return os.posix_spawn(name, arguments, environment, setsid=True, **options)
+    except NotImplementedError:  # an old C library
+        return os.posix_spawn(name, arguments, environment, setpgroup=0, **options)
 
 
 def main() -> None:
-    """Supervise the pilot at the other end of the standard input."""
-    for signum in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(signum, signal.SIG_IGN)
-    watched = listen(0)
-    if watched is not None:
-        end_tree(watched)
+    """Serve the pilot at the other end of the standard input."""
+    for name in _BATCH_SIGNALS:
+        # Batch systems send signals to all processes of a job. A signal that is ignored stays so for the programs.
+        if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
+            signal.signal(getattr(signal, name), _ignore)
+    if HAS_PROC:
+        with open("/proc/self/comm", "w") as file:  # noqa: PTH123
+            file.write(_TITLE)
+    Supervisor(socket.socket(fileno=0)).serve()
 
 
-def _apply(line: bytes, watched: Watched) -> None:
-    """Apply one message. An incomplete one, which a full socket may cause, is ignored."""
-    kind, *words = line.decode(errors="replace").split(" ")
-    try:
-        if kind == "+":
-            pid, start = int(words[0]), int(words[1])
-            watched.children[pid] = (Root(pid, start, leads_group=True), float(words[2]))
-        elif kind == "-":
-            watched.children.pop(int(words[0]), None)
-        elif kind == "pilot":
-            watched.marks.append(Mark(words[0], range(int(words[1]), int(words[2]))))
-            watched.since.append(int(words[3]))
-    except (IndexError, ValueError):
-        pass
+def _ignore(number: int, frame: object) -> None:
+    """Do nothing. Unlike an ignored signal, this is not inherited by programs."""
 
 
 if __name__ == "__main__":

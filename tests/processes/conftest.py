@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Callable
 
 import pytest
 
-from picas.processes import running
+from picas.executers import execute
+from picas.processes import end_all, left_behind, running
+
+Pids = Callable[[], list[int]]
 
 
 @pytest.fixture(autouse=True)
@@ -18,6 +26,58 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_children_left() -> Iterator[None]:
-    """Check that a test has left no children running."""
+    """Check that a test has left no children running, and end what they have left in the background."""
     yield
     assert running() == []
+    end_all(left_behind(), 0)
+
+
+@pytest.fixture
+def tagged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pids]:
+    """Return a function that returns the living processes started by this test, supervisors excepted; end them."""
+    execute(["true"])  # a supervisor for this process, which stays
+    tag = f"test {os.getpid()} {time.monotonic()}".encode()
+    monkeypatch.setenv("TEST_TAG", tag.decode())
+
+    def alive() -> list[int]:
+        return [pid for pid in pids_with(tag) if not is_supervisor(pid)]
+
+    yield alive
+    for pid in alive():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    for file in Path().glob("*.pid"):
+        with contextlib.suppress(ProcessLookupError, ValueError):
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+
+@pytest.fixture
+def supervisors(monkeypatch: pytest.MonkeyPatch) -> Pids:
+    """Return a function that returns the supervisors of this test's pilots, once these have started."""
+    tag = f"supervisors {os.getpid()} {time.monotonic()}".encode()
+    monkeypatch.setenv("SUPERVISORS_TAG", tag.decode())
+    return lambda: [pid for pid in pids_with(tag) if read_proc(pid, "comm") == b"picas-child\n"]
+
+
+def pids_with(text: bytes) -> list[int]:
+    """Return the living processes that have a text in their environment."""
+    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid() and text in read_proc(pid, "environ") and not is_zombie(pid)]
+
+
+def is_supervisor(pid: int) -> bool:
+    """Return whether a process is a supervisor."""
+    return read_proc(pid, "cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
+
+
+def is_zombie(pid: int) -> bool:
+    """Return whether a process has ended and was not waited for."""
+    return read_proc(pid, "stat").rpartition(b") ")[2][:1] in (b"Z", b"X")
+
+
+def read_proc(pid: int, name: str) -> bytes:
+    """Return the content of a file in a process's folder in /proc; empty if the process is gone."""
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 from support.trees import TREE, pids
-from support.workers import PRELUDE, hopper, is_alive, wait_for
+from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
 from picas.executers import execute, run_command
 from picas.processes import children, descendants
-from picas.processes.children import end, end_all, running
+from picas.processes.children import end, end_all, left_behind, running
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can find all descendants")
 
@@ -41,21 +41,8 @@ class TestDescendants:
     """The descendants of a child end with it, wherever they have moved."""
 
     @pytest.fixture(autouse=True)
-    def tagged(self, monkeypatch):
-        """Mark the processes that the test starts, and kill those that are left."""
-        execute(["true"])  # the first child starts the supervisor, which stays
-        tag = f"test {os.getpid()} {time.monotonic()}"
-        monkeypatch.setenv("TEST_TAG", tag)
-        self.mark = descendants.Mark(tag, range(0))
-        yield
-        for process in self.alive():
-            descendants.send(process, signal.SIGKILL)
-        for file in Path().glob("*.pid"):
-            with contextlib.suppress(ProcessLookupError, ValueError):
-                os.kill(int(file.read_text()), signal.SIGKILL)
-
-    def alive(self):
-        return [process for process in descendants._all() if process.is_alive and self.mark.is_on(process.pid)]
+    def tag(self, tagged):
+        self.alive = tagged
 
     @staticmethod
     def end_when(file, action, *args, grace=10, **options):
@@ -170,12 +157,54 @@ class TestDescendants:
             assert run_command(["true"]).exit_code == 0
             assert execute(["true"])[1] == 0
 
-    def test_background_processes_of_a_command_that_ended_are_not_ended(self):
-        result = run_command(f"setsid -f {SLEEPER}", shell=True, timeout=60)
+
+class TestBackground:
+    """What a command has left in the background."""
+
+    SERVICE = f"setsid -f {SLEEPER}; while [ ! -s escaped.pid ]; do sleep 0.01; done"
+
+    def test_goes_on_after_the_command_until_it_is_ended(self, tagged):
+        result = run_command(self.SERVICE, shell=True, timeout=60)
         assert (result.timed_out, result.exit_code) == (False, 0)
-        wait_for(lambda: Path("escaped.pid").exists() and Path("escaped.pid").read_text())
-        assert end_all([result.process]) is False
-        assert is_alive(int(Path("escaped.pid").read_text()))
+        service = pid_in("escaped.pid")
+        assert left_behind() == [result.process]
+        assert left_behind(threading.get_ident() + 1) == []
+        assert is_alive(service)
+        assert end_all(left_behind()) is True
+        assert not is_alive(service)
+        assert left_behind() == []
+
+    def test_that_has_ended_by_itself_is_forgotten(self):
+        run_command("sleep 0.2 &", shell=True)
+        wait_for(lambda: left_behind() == [])
+
+    @pytest.mark.timing
+    def test_a_stubborn_one_is_killed(self, tagged):
+        run_command(f"(trap '' TERM; {SLEEPER}) & while [ ! -s escaped.pid ]; do sleep 0.01; done", shell=True)
+        began = time.monotonic()
+        end_all(left_behind(), 0.2)
+        assert 0.2 <= time.monotonic() - began < 10
+        assert tagged() == []
+
+    def test_does_not_delay_the_next_command(self, tagged):
+        run_command(self.SERVICE, shell=True)
+        assert execute(["echo", "next"])[2] == b"next\n"
+        assert is_alive(pid_in("escaped.pid"))
+
+    def test_commands_that_leave_nothing_share_a_supervisor(self):
+        parents = {execute(["sh", "-c", "echo $PPID"])[2] for _ in range(5)}
+        assert len(parents) == 1
+
+    def test_a_late_word_to_end_a_command_does_not_reach_the_next(self):
+        """The next command has the same supervisor."""
+        first = run_command(["true"]).process
+        with children.child(["sleep", "60"]) as second:
+            first.begin_to_end(0)
+            first.send_signal(signal.SIGKILL)
+            assert end_all([first]) is False
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(0.3)
+            end(second, 10)
 
 
 class TestForked:

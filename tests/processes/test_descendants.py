@@ -1,33 +1,19 @@
-"""Reading processes from /proc, and finding and ending the descendants of a child."""
+"""Reading processes from /proc, and finding and ending descendants."""
 
-import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from conftest import is_zombie
 from support.workers import is_alive, wait_for
 
-from picas.executers import execute, run_command
 from picas.processes import descendants
-from picas.processes.descendants import (
-    Mark,
-    Marks,
-    ProcessTree,
-    Root,
-    marked,
-    read,
-    reap_adopted,
-    send,
-    start_of,
-)
+from picas.processes.descendants import Descendants, Family, Process, Root, read, send, start_of
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
-
-NO_MARK = Mark("no process has this", range(0))
 
 
 @pytest.fixture
@@ -54,15 +40,21 @@ def root_of(process, leads_group=True):
     return Root(process.pid, start_of(process.pid), leads_group)
 
 
-def is_zombie(pid):
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("Z")
+def earlier(pid):
+    """Return a process that had this id before."""
+    now = read(pid)
+    return Process(pid, now.start - 1, True, now.parent, now.group, now.session)
 
 
-def end(tree):
-    """Kill a process tree."""
-    tree.is_alive()
-    tree.kill()
-    wait_for(lambda: not tree.is_alive())
+def end(family):
+    """Kill a family."""
+    wait_for(lambda: not (family.is_alive() and (family.kill() or True)))
+
+
+def tick():
+    """Wait until a process that is started now has a later start time."""
+    now = descendants._ticks()
+    wait_for(lambda: descendants._ticks() > now + 1)
 
 
 class TestRead:
@@ -70,7 +62,7 @@ class TestRead:
         process = read(os.getpid())
         assert process is not None
         assert process.is_alive
-        assert process[3:] == (os.getppid(), os.getpgid(0), os.getsid(0))
+        assert (process.parent, process.group, process.session) == (os.getppid(), os.getpgid(0), os.getsid(0))
 
     def test_a_name_may_contain_anything(self, sleeper):
         process = sleeper("printf 'a) Z (1) 2' > /proc/$$/comm; echo; sleep 60; true")
@@ -106,7 +98,7 @@ ctypes.CDLL(None).pthread_exit(None)
         assert read(process.pid) is None
         assert start_of(process.pid) == 0
         assert not descendants.leads_group(process.pid)
-        assert list(descendants.children_of(process.pid)) == []
+        assert descendants.children_of(process.pid) == []
 
     def test_a_later_process_has_a_later_start_time(self, sleeper):
         assert start_of(os.getpid()) <= start_of(sleeper().pid) <= descendants._ticks()
@@ -123,7 +115,7 @@ class TestSend:
         if is_old:
             monkeypatch.delattr(os, "pidfd_open", raising=False)
         process = sleeper()
-        send(read(process.pid)._replace(start=start_of(process.pid) - 1), signal.SIGKILL)
+        send(earlier(process.pid), signal.SIGKILL)
         send(read(process.pid), signal.SIGTERM)  # the first signal to arrive
         assert process.wait() == -signal.SIGTERM
 
@@ -135,225 +127,128 @@ class TestSend:
         send(found, signal.SIGTERM)
 
 
-class TestMarks:
-    def test_are_inherited_even_if_a_child_clears_its_environment(self):
-        marks = Marks()
-        mark, other = marks.next(), marks.next()
-        assert mark.limits, "the resource limit is set here, so that it can't be a mark"
-        process = subprocess.Popen(
-            ["env", "-i", "/bin/sh", "-c", "/bin/sleep 60 & echo $!; wait"],
-            stdout=subprocess.PIPE,
-            env=marked(dict(os.environ), mark),
-            preexec_fn=lambda: descendants.set_limit(mark),  # noqa: PLW1509
-            start_new_session=True,
-        )
-        try:
-            grandchild = int(process.stdout.readline())
-            assert [each.is_on(grandchild) for each in (mark, marks.all, other, Marks().all)] == [1, 1, 0, 0]
-        finally:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+class TestFamily:
+    """A user's own child processes."""
 
-    def test_are_in_the_environment_if_the_limit_can_not_be_used(self, sleeper, monkeypatch):
-        monkeypatch.setattr(descendants, "_is_limit_free", lambda: False)
-        marks = Marks()
-        mark, other = marks.next(), marks.next()
-        process = sleeper(
-            "sleep 60; true", env=marked(dict(os.environ), mark), preexec_fn=lambda: descendants.set_limit(mark)
-        )
-        assert [each.is_on(process.pid) for each in (mark, marks.all, other, Marks().all)] == [1, 1, 0, 0]
-
-    def test_of_nested_pilots_add_up(self, sleeper, monkeypatch):
-        outer, inner = Marks().next(), Marks().next()
-        monkeypatch.setenv(descendants.VARIABLE, outer.text)
-        process = sleeper("sleep 60; true", env=marked(dict(os.environ), inner))
-        assert outer.is_on(process.pid)
-        assert inner.is_on(process.pid)
-
-    def test_a_nested_pilot_does_not_change_the_limit(self):
-        code = "from picas.processes.descendants import Marks; print(len(Marks().all.limits))"
-        assert execute([sys.executable, "-c", code])[2] == b"0\n"
-
-    def test_a_child_starts_even_if_the_system_forbids_the_limit(self, monkeypatch):
-        def refuse(*args):
-            raise ValueError("not allowed to raise maximum limit")
-
-        monkeypatch.setattr("resource.setrlimit", refuse)
-        descendants.set_limit(Mark("", range(1, 2)))
-
-    def test_no_process_has_an_unused_mark(self):
-        assert not NO_MARK.is_on(os.getpid())
-
-
-class TestProcessTree:
     def test_a_group_whose_id_was_reused_is_not_ended(self, sleeper):
         process = sleeper()
-        tree = ProcessTree([root_of(process)._replace(start=start_of(process.pid) - 1)])
-        assert not tree.is_alive()
-        tree.terminate()
-        tree.kill()
+        family = Family([Root(process.pid, start_of(process.pid) - 1, leads_group=False)])
+        assert not family.is_alive()
+        family.terminate()
+        family.kill()
         assert is_alive(process.pid)
 
-    def test_a_group_without_a_leader_only_counts_below_the_subreaper(self, sleeper):
-        """The id may have been reused by another group whose leader has ended, too."""
+    def test_a_group_outlives_its_leader(self, sleeper):
         process = sleeper("sleep 60 & echo $!; exit 0")
         survivor = int(process.stdout.readline())
-        root = root_of(process)
+        family = Family([root_of(process)])
         process.wait()
-        assert not ProcessTree([root], subreaper=None).is_alive()
-        tree = ProcessTree([root], subreaper=1)
-        assert tree.is_alive()
-        end(tree)
+        assert family.is_alive()
+        end(family)
         assert not is_alive(survivor)
+
+    def test_once_it_is_gone_its_ids_mean_nothing(self, sleeper):
+        process = sleeper("exit 0")
+        family = Family([root_of(process)])
+        process.wait()
+        wait_for(lambda: not family.is_alive())
+        assert family.groups([read(os.getpid())]) == []
+        assert not family.kill()
 
     def test_a_child_in_the_group_of_this_process_is_ended_without_this_process(self, sleeper):
         process = sleeper("sleep 60 & echo $!; wait", start_new_session=False)
         grandchild = int(process.stdout.readline())
-        end(ProcessTree([root_of(process, leads_group=False)]))
+        end(Family([root_of(process, leads_group=False)]))
         assert not is_alive(grandchild)
-
-    @pytest.mark.timing
-    def test_processes_started_after_sigterm_go_on_until_the_grace_period_is_over(self, sleeper):
-        mark = Mark(f"mark of {time.monotonic()}", range(0))
-        first = sleeper(env={**os.environ, "MARK": mark.text})
-        tree = ProcessTree([root_of(first)], [mark])
-        assert tree.is_alive()
-        tree.terminate()
-        first.wait()
-        now = descendants._ticks()
-        wait_for(lambda: descendants._ticks() > now + 1)
-        helper = sleeper(env={**os.environ, "MARK": mark.text})
-        wait_for(lambda: (helper.pid, start_of(helper.pid)) in tree._known or not tree.is_alive())
-        tree.terminate()
-        tree.terminate()
-        assert is_alive(helper.pid)
-        tree.kill()
-        assert helper.wait() == -signal.SIGKILL
-
-    def test_a_member_that_is_found_later_gets_sigterm_too(self, sleeper):
-        mark = Mark(f"mark of {time.monotonic()}", range(0))
-        first, missed = (sleeper(env={**os.environ, "MARK": mark.text}) for _ in range(2))
-        now = descendants._ticks()
-        wait_for(lambda: descendants._ticks() > now + 1)
-        tree = ProcessTree([root_of(first)], [mark])
-        tree._known = {read(first.pid)[:2]: read(first.pid)}
-        tree.terminate()
-        first.wait()
-        wait_for(tree.is_alive)
-        wait_for(lambda: tree.terminate() or missed.poll() is not None or not tree.is_alive())
-        assert missed.wait() == -signal.SIGTERM
 
     def test_a_stopped_member_reacts_to_sigterm(self, sleeper):
         process = sleeper()
         process.send_signal(signal.SIGSTOP)
-        tree = ProcessTree([root_of(process)])
-        assert tree.is_alive()
-        tree.terminate()
+        family = Family([root_of(process)])
+        assert family.is_alive()
+        family.terminate()
         assert process.wait() == -signal.SIGTERM
 
-    def test_slow_scans_of_all_processes_are_rare(self, sleeper, monkeypatch):
+    def test_slow_searches_of_all_processes_are_rare(self, sleeper, monkeypatch):
         process = sleeper()
-        scans = []
+        searches = []
 
-        def slow_scan():
-            scans.append(time.monotonic())
+        def slow_search():
+            searches.append(time.monotonic())
             time.sleep(0.05)
-            return iter([])
+            return iter([read(process.pid)])
 
-        monkeypatch.setattr(descendants, "_all", slow_scan)
-        tree = ProcessTree([root_of(process)])
+        monkeypatch.setattr(descendants, "_all", slow_search)
+        family = Family([root_of(process)])
         began = time.monotonic()
         while time.monotonic() < began + 0.6:
-            tree.is_alive()
+            family.is_alive()
+            family.terminate()
             time.sleep(0.001)
-        assert len(scans) <= (1 + descendants._MISSES) * (0.6 / descendants._LONGEST_PAUSE + 1)
+        assert len(searches) <= (1 + descendants._MISSES) * (0.6 / descendants._LONGEST_PAUSE + 1)
 
     def test_without_proc_the_process_group_is_ended(self, sleeper, monkeypatch):
         monkeypatch.setattr(descendants, "HAS_PROC", False)
         process = sleeper("trap '' TERM; echo; exec sleep 60")
         process.stdout.readline()
-        tree = ProcessTree([root_of(process)])
-        tree.terminate()
-        assert tree.is_alive()
-        tree.kill()
+        family = Family([root_of(process)])
+        family.terminate()
+        assert family.is_alive()
+        family.kill()
         process.wait()
-        wait_for(lambda: not tree.is_alive())
-        tree.kill()
+        wait_for(lambda: not family.is_alive())
+        family.kill()
 
     def test_without_proc_a_child_that_leads_no_group_is_ended_alone(self, sleeper, monkeypatch):
         monkeypatch.setattr(descendants, "HAS_PROC", False)
         process = sleeper(start_new_session=False)
-        tree = ProcessTree([root_of(process, leads_group=False)])
-        assert tree.is_alive()
-        tree.terminate()
+        family = Family([root_of(process, leads_group=False)])
+        assert family.is_alive()
+        family.terminate()
         assert process.wait() == -signal.SIGTERM
-        assert not tree.is_alive()
+        assert not family.is_alive()
 
 
-class TestReaping:
-    """This process reaps the orphans that it has adopted, which would stay for ever otherwise."""
+class TestDescendants:
+    """All that is below a process. Here that is a shell, whose children have no orphans."""
 
-    @staticmethod
-    def zombies():
-        return [pid for pid in descendants.children_of(os.getpid()) if is_zombie(pid)]
+    @pytest.fixture(params=[True, False], ids=["lists of children", "without"])
+    def below(self, request, sleeper, monkeypatch):
+        """Start a shell that runs a script, and return it with what is below it."""
+        monkeypatch.setattr(descendants, "_HAS_LISTS", request.param)
 
-    @pytest.mark.parametrize(
-        "script",
-        [
-            "(sh -c 'echo $$ > orphan' &)",
-            "setsid -f sh -c 'echo $$ > orphan'",
-            "env -i setsid -f sh -c 'echo $$ > orphan'",
-        ],
-        ids=["in the child's session", "in its own session", "without environment"],
-    )
-    def test_a_zombie_that_a_child_left_is_reaped(self, script, tmp_path):
-        run_command(script, shell=True)
-        orphan = int(wait_for(lambda: (tmp_path / "orphan").exists() and (tmp_path / "orphan").read_text()))
-        wait_for(lambda: run_command(["true"]) and not Path(f"/proc/{orphan}").exists())
+        def start(script, group=0):
+            process = sleeper(script)
+            return process, Descendants(process.pid, group)
 
-    @pytest.mark.parametrize("own_session", [False, True])
-    def test_a_users_own_child_is_not_reaped(self, own_session):
-        process = subprocess.Popen(["sh", "-c", "exit 3"], start_new_session=own_session)
-        wait_for(lambda: is_zombie(process.pid))
-        run_command("setsid -f true", shell=True)
-        run_command(["true"])
-        assert process.wait() == 3
+        return start
 
-    def test_a_process_forked_by_the_user_is_not_reaped(self):
-        script = """
-import os, sys, time
-from picas.executers import run_command
-run_command(["true"])
-pid = os.fork()
-if pid == 0:
-    os.setsid()
-    os._exit(7)
-while not open(f"/proc/{pid}/stat").read().rpartition(") ")[2].startswith("Z"):
-    time.sleep(0.01)
-run_command(["true"])
-print(os.waitpid(pid, 0)[1] >> 8)
-"""
-        assert subprocess.run([sys.executable, "-c", script], capture_output=True, check=True).stdout == b"7\n"
+    def test_all_generations_are_found(self, below):
+        process, tree = below("sh -c 'sleep 60 & echo $!; sleep 60; true' & echo $!; wait")
+        pids = {int(process.stdout.readline()) for _ in range(2)}
+        assert pids <= {member.pid for member in wait_for(lambda: len(tree.members()) >= 3 and tree.members())}
+        assert process.pid not in {member.pid for member in tree.members()}
+        assert tree.kill()
+        wait_for(lambda: not any(map(is_alive, pids)))
 
-    def test_a_child_that_is_being_started_or_waited_for_is_not_reaped(self):
-        """It has the mark, so only the code that started it can distinguish it from an orphan."""
-        mark = Marks().next()
-        options = {"start_new_session": True, "preexec_fn": lambda: descendants.set_limit(mark)}
-        process = subprocess.Popen(["true"], **options)
-        wait_for(lambda: is_zombie(process.pid))
-        reap_adopted(mark, [os.getsid(0)], lambda pid: True)
-        assert is_zombie(process.pid)
-        reap_adopted(mark, [os.getsid(0)], lambda pid: False)
-        with contextlib.suppress(FileNotFoundError):
-            assert not is_zombie(process.pid)
-        process.wait()
+    def test_processes_started_after_sigterm_go_on_until_they_are_killed(self, below, tmp_path):
+        process, tree = below(
+            "sleep 60 & echo $!; while [ ! -e go ]; do sleep 0.01; done; sleep 60 & echo $!; wait; sleep 60"
+        )
+        first = int(process.stdout.readline())
+        tick()
+        tree.terminate()
+        wait_for(lambda: not is_alive(first))
+        tick()
+        (tmp_path / "go").touch()
+        second = int(process.stdout.readline())
+        tree.terminate()
+        time.sleep(0.1)
+        assert is_alive(second)
+        assert tree.kill()
+        wait_for(lambda: not is_alive(second))
 
-    def test_a_child_in_an_earlier_session_of_this_process_is_not_reaped(self, sleeper):
-        process = sleeper("exit 0", start_new_session=False)
-        wait_for(lambda: is_zombie(process.pid))
-        reap_adopted(NO_MARK, [os.getsid(0), 1], lambda pid: False)
-        assert is_zombie(process.pid)
-
-    def test_does_nothing_without_children(self):
-        script = "from picas.processes.descendants import *; reap_adopted(Mark('x', range(0)), [], lambda pid: False)"
-        subprocess.run([sys.executable, "-c", script], check=True)
+    def test_only_the_groups_of_its_members_are_its_own(self, below):
+        _, tree = below("sleep 60; true", group=os.getpgid(0))
+        assert tree.groups(tree.members()) == []
+        assert tree.groups([read(os.getpid())]) == [os.getpgid(0)]

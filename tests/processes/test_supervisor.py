@@ -1,6 +1,9 @@
-"""The supervisor ends what a killed pilot has started, and nothing else."""
+"""A supervisor runs programs for its pilot, and ends what a killed pilot has started, and nothing else."""
 
+import errno
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,49 +12,17 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import is_zombie, read_proc
 from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
-from picas.executers import run_command
-from picas.processes import children, descendants, supervisor
-from picas.processes.descendants import Mark, Root
-from picas.processes.supervision import Supervision
-from picas.processes.supervisor import end_tree
+from picas.executers import execute, run_command
+from picas.processes import children, end, end_all, left_behind, running, supervision, supervisor
+from picas.processes.supervision import Supervisors
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
 
-RECORDING = """
-from picas.processes import children
-send = children._supervision._send
-def record_and_send(message):
-    send(message)
-    with open("sent", "a") as file:
-        file.write(message + "\\n")
-children._supervision._send = record_and_send
-"""
-"""Makes a pilot record the messages that it sends to its supervisor."""
-SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'"
+SERVICE = "setsid -f sh -c 'echo $$ > service; exec sleep 60'; while [ ! -s service ]; do sleep 0.01; done"
 """Leaves a background process that has moved to another session."""
-
-
-@pytest.fixture
-def tagged(monkeypatch):
-    """Return a function that returns the living processes of this test. Kill them after the test."""
-    tag = f"test {os.getpid()} {time.monotonic()}"
-    monkeypatch.setenv("TEST_TAG", tag)
-    mark = Mark(tag, range(0))
-
-    def alive():
-        return [process for process in descendants._all() if process.is_alive and mark.is_on(process.pid)]
-
-    yield alive
-    for process in alive():
-        descendants.send(process, signal.SIGKILL)
-
-
-@pytest.fixture
-def supervisors(tagged):
-    """Return a function that returns the living supervisors of this test."""
-    return lambda: [process for process in tagged() if is_supervisor(process)]
 
 
 @pytest.fixture
@@ -59,9 +30,9 @@ def pilot(tagged):
     """Start scripts as pilots in processes of their own."""
     started = []
 
-    def start(body, **options):
-        script = PRELUDE + RECORDING + body
-        process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL, **options)
+    def start(body, before=(), **options):
+        command = [*before, sys.executable, "-c", PRELUDE + body]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL, **options)
         started.append(process)
         return process
 
@@ -71,16 +42,24 @@ def pilot(tagged):
         process.wait()
 
 
-def is_supervisor(process):
-    return descendants._read(f"/proc/{process.pid}/cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
+@pytest.fixture
+def fresh(monkeypatch):
+    """Let this process start its supervisors anew."""
+    own = Supervisors()
+    monkeypatch.setattr(supervision, "supervisors", own)
+    monkeypatch.setattr(children, "supervisors", own)
+    yield own
+    for one in list(own._all):
+        one.close()
 
 
 def kill(process):
-    """Kill a pilot as soon as its supervisor knows about a child."""
-    wait_for(lambda: Path("sent").exists() and Path("sent").read_text().splitlines()[-1:])
-    wait_for(lambda: Path("sent").read_text().splitlines()[-1].startswith("+"))
     process.kill()
     process.wait()
+
+
+def parent_of(pid):
+    return int(read_proc(pid, "stat").rpartition(b") ")[2].split()[1])
 
 
 class TestKilledPilot:
@@ -95,19 +74,30 @@ class TestKilledPilot:
         }.items(),
         ids=lambda pair: pair[0],
     )
-    def test_leaves_nothing_behind_in(self, pilot, tagged, script):
+    def test_leaves_nothing_behind_in(self, pilot, tagged, supervisors, script):
         process = pilot(f"run_command({script[1]!r}, shell=True, grace=0.3)")
         child = pid_in("child")
         kill(process)
-        wait_for(lambda: not is_alive(child) and tagged() == [])
+        wait_for(lambda: not is_alive(child) and tagged() == [] and supervisors() == [])
 
     def test_background_processes_end_too(self, pilot, tagged):
         process = pilot(f"run_command({SERVICE!r}, shell=True)\nnote('ended')\ntime.sleep(60)")
         service = pid_in("service")
         wait_for(Path("journal").exists)
         assert is_alive(service)
-        process.kill()
+        kill(process)
         wait_for(lambda: not is_alive(service) and tagged() == [])
+
+    def test_background_processes_that_are_to_be_kept_go_on(self, pilot, tagged, supervisors):
+        process = pilot(f"run_command({SERVICE!r}, shell=True, keep_background=True)\nnote('ended')\ntime.sleep(60)")
+        service = pid_in("service")
+        wait_for(Path("journal").exists)
+        kill(process)
+        time.sleep(0.3)
+        assert is_alive(service)
+        assert len(supervisors()) == 1, "nobody waits for its end"
+        os.kill(service, signal.SIGKILL)
+        wait_for(lambda: supervisors() == [])
 
     def test_a_process_that_keeps_forking_and_ending_is_ended(self, pilot, tagged, supervisors):
         Path("hopper.py").write_text(hopper(0.01))
@@ -139,7 +129,7 @@ run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0
         kill(process)
         wait_for(lambda: not is_alive(child))
         forked = int(wait_for(lambda: Path("journal").exists() and Path("journal").read_text().split()[-1:])[0])
-        wait_for(lambda: [each.pid for each in tagged()] == [forked])  # the others and the supervisor end soon
+        wait_for(lambda: tagged() == [forked])
 
     def test_leaves_nothing_behind_if_its_children_are_pilots(self, pilot, tagged):
         inner = PRELUDE + f"run_command({'trap : TERM; ' + SERVICE + '; sleep 60; sleep 60'!r}, shell=True, grace=0.3)"
@@ -149,7 +139,7 @@ run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0
         kill(process)
         wait_for(lambda: not is_alive(service) and tagged() == [])
 
-    def test_a_users_own_process_goes_on(self, pilot, tagged):
+    def test_a_users_own_process_goes_on(self, pilot, tagged, supervisors):
         process = pilot("""
 execute(["true"])
 own = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -157,23 +147,38 @@ note(own.pid)
 time.sleep(60)
 """)
         own = pid_in("journal")
-        process.kill()
-        wait_for(lambda: [each.pid for each in tagged()] == [own])
-        assert is_alive(own)
+        kill(process)
+        wait_for(lambda: supervisors() == [] and tagged() == [own])
+
+    @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP])
+    def test_a_signal_of_a_batch_system_to_all_processes_does_not_end_the_supervisor(self, pilot, supervisors, signum):
+        process = pilot("run_command(\"trap '' TERM INT HUP USR1; echo $$ > child; sleep 60; true\", shell=True)")
+        child = pid_in("child")
+        (found,) = supervisors()
+        os.kill(found, signum)
+        time.sleep(0.2)
+        assert is_alive(found)
+        assert is_alive(child)
+        kill(process)
 
 
 class TestPilotThatEnds:
-    def test_leaves_background_processes_running_and_no_supervisor(self, pilot, tagged):
+    def test_ends_background_processes_and_supervisors(self, pilot, tagged, supervisors):
         process = pilot(f"run_command({SERVICE!r}, shell=True)")
         assert process.wait(30) == 0
-        service = pid_in("service")
-        wait_for(lambda: [each.pid for each in tagged()] == [service])
+        wait_for(lambda: tagged() == [] and supervisors() == [])
 
-    def test_with_an_exception_does_so_too(self, pilot, tagged):
+    def test_with_an_exception_does_so_too(self, pilot, tagged, supervisors):
         process = pilot(f"run_command({SERVICE!r}, shell=True)\nraise OSError")
         assert process.wait(30) == 1
+        wait_for(lambda: tagged() == [] and supervisors() == [])
+
+    def test_leaves_those_running_that_are_to_be_kept(self, pilot, tagged):
+        process = pilot(f"run_command({SERVICE!r}, shell=True, keep_background=True)")
         service = pid_in("service")
-        wait_for(lambda: [each.pid for each in tagged()] == [service])
+        assert process.wait(30) == 0
+        time.sleep(0.2)
+        assert tagged() == [service]
 
     def test_the_end_of_a_forked_process_is_not_the_end_of_the_pilot(self, pilot, tagged):
         process = pilot("""
@@ -185,6 +190,8 @@ os.waitpid(pid, 0)
 run_command("trap '' TERM; echo $$ > child; sleep 60; true", shell=True, grace=0.2)
 """)
         child = pid_in("child")
+        time.sleep(0.2)
+        assert is_alive(child)
         kill(process)
         wait_for(lambda: not is_alive(child))
 
@@ -209,8 +216,8 @@ for line in sys.stdin:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        (found,) = wait_for(supervisors)
-        wait_for(lambda: _ignored_signals(found.pid))  # it has started
+        wait_for(lambda: len(supervisors()) == 1)  # not while its first program is being started
+        (found,) = supervisors()
         yield process, found
         process.stdin.close()
         process.stdout.close()
@@ -218,125 +225,363 @@ for line in sys.stdin:
 
     def test_shares_nothing_with_the_pilot(self, waiting):
         process, found = waiting
-        descriptors = {link.name: str(link.readlink()) for link in Path(f"/proc/{found.pid}/fd").iterdir()}
-        assert descriptors.keys() == {"0", "1", "2"}
-        assert descriptors["0"].startswith("socket:")
-        assert {descriptors["1"], descriptors["2"]} == {os.devnull}
-        assert os.path.realpath(f"/proc/{found.pid}/cwd") == "/"
-        assert found.session not in (os.getsid(process.pid), os.getsid(0))
-        assert found.group not in (os.getpgid(process.pid), os.getpgid(0))
+        wait_for(lambda: os.path.realpath(f"/proc/{found}/cwd") == "/")  # it has come back from its first program
+        links = {link.name: str(link.readlink()) for link in Path(f"/proc/{found}/fd").iterdir()}
+        assert links["0"].startswith("socket:")
+        assert {links["1"], links["2"]} == {os.devnull}
+        assert {link.partition(":")[0] for name, link in links.items() if int(name) > 2} == {"pipe"}  # its own
+        assert os.getsid(found) not in (os.getsid(process.pid), os.getsid(0))
+        assert os.getpgid(found) not in (os.getpgid(process.pid), os.getpgid(0))
 
     def test_is_not_a_child_of_the_pilot(self, waiting):
         """User code that waits for any child would wait for ever."""
         process, found = waiting
-        assert found.parent != process.pid
-        assert found.pid not in descendants.children_of(process.pid)
+        assert parent_of(found) != process.pid
 
-    def test_ends_on_sigterm_only(self, waiting):
+    def test_is_small(self, waiting):
         _, found = waiting
-        for signum in (signal.SIGINT, signal.SIGHUP):
-            os.kill(found.pid, signum)
-        time.sleep(0.05)
-        assert is_alive(found.pid)
-        os.kill(found.pid, signal.SIGTERM)
-        wait_for(lambda: not is_alive(found.pid))
+        rss = next(line for line in read_proc(found, "status").splitlines() if line.startswith(b"VmRSS"))
+        assert int(rss.split()[1]) < 12 << 10
 
-    def test_the_pilot_goes_on_if_its_supervisor_dies(self, waiting):
+    def test_the_pilot_goes_on_if_its_supervisor_dies(self, waiting, supervisors):
         process, found = waiting
-        os.kill(found.pid, signal.SIGKILL)
-        wait_for(lambda: not is_alive(found.pid))
+        os.kill(found, signal.SIGKILL)
+        wait_for(lambda: not is_alive(found))
         for _ in range(3):
             process.stdin.write(b"go\n")
         process.stdin.flush()
         wait_for(lambda: Path("journal").exists() and Path("journal").read_text() == "ran 0\n" * 3)
-
-    def test_the_pilot_does_not_wait_for_a_stopped_supervisor(self, waiting):
-        process, found = waiting
-        os.kill(found.pid, signal.SIGSTOP)
-        try:
-            process.stdin.write(b"go\n")
-            process.stdin.flush()
-            wait_for(Path("journal").exists)
-        finally:
-            os.kill(found.pid, signal.SIGCONT)
+        assert len(supervisors()) == 1
 
     def test_knows_no_secret(self, pilot, supervisors, monkeypatch):
         monkeypatch.setenv("PICAS_PASSWORD", "open sesame")
         process = pilot("execute(['true']); time.sleep(60)")
         (found,) = wait_for(supervisors)
-        wait_for(lambda: _ignored_signals(found.pid))
         for file in ("environ", "cmdline"):
-            assert b"sesame" not in descendants._read(f"/proc/{found.pid}/{file}")
+            assert b"sesame" not in read_proc(found, file)
         process.kill()
 
-    def test_a_pilot_has_one_supervisor_for_all_children(self, pilot, supervisors):
+    def test_there_are_as_many_as_programs_that_run_at_a_time(self, pilot, supervisors):
         process = pilot("""
-threads = [threading.Thread(target=run_command, args=(["true"],)) for _ in range(8)]
-for thread in threads: thread.start()
-for thread in threads: thread.join()
+for _ in range(3):
+    threads = [threading.Thread(target=run_command, args=(["sleep", "0.5"],)) for _ in range(4)]
+    for thread in threads: thread.start()
+    for thread in threads: thread.join()
 note("ran")
 time.sleep(60)
 """)
         wait_for(Path("journal").exists)
-        assert len(supervisors()) == 1
+        assert len(supervisors()) == 4
         process.kill()
 
+    def test_a_program_whose_supervisor_is_killed_is_ended(self, fresh, tagged, caplog):
+        results = []
+        thread = threading.Thread(
+            target=lambda: results.append(
+                run_command("sleep 60 & echo $! > below; sh -c 'echo $PPID > child'; sleep 60", shell=True, grace=5)
+            )
+        )
+        thread.start()
+        child = pid_in("child")
+        os.kill(parent_of(child), signal.SIGKILL)
+        thread.join(30)
+        assert results[0].exit_code == -signal.SIGKILL
+        assert results[0].cpu_seconds is None
+        assert tagged() == []
+        assert "what is left of it is ended" in caplog.text
+        assert run_command(["true"]).exit_code == 0
 
-class TestWithout:
-    """A pilot works without a supervisor, too, if none can be started."""
+    def test_orphans_do_not_stay_as_zombies_while_the_program_runs(self, tagged):
+        with children.child(
+            "for i in 1 2 3; do setsid -f true; done; echo $$ > child; exec sleep 60", shell=True
+        ) as it:
+            program = pid_in("child")
+            parent = parent_of(program)
+            wait_for(lambda: [pid for pid in _children(parent) if is_zombie(pid)] == [] and is_alive(program))
+            assert _children(parent) == [program]
+            end(it, 5)
+
+
+class TestUsersChildren:
+    """The children that user code starts itself are none of our business."""
+
+    def test_are_not_reaped(self):
+        process = subprocess.Popen(["sh", "-c", "exit 3"])
+        wait_for(lambda: is_zombie(process.pid))
+        run_command("setsid -f true", shell=True)
+        end_all(left_behind())
+        assert process.wait() == 3
+
+    def test_code_that_waits_for_any_child_gets_only_its_own(self):
+        code = """
+import os
+from picas.executers import run_command
+run_command(["true"])
+pid = os.fork()
+if pid == 0:
+    os.setsid()
+    os._exit(7)
+run_command("setsid -f true", shell=True)
+assert os.wait() == (pid, 7 << 8)
+try:
+    os.wait()
+except ChildProcessError:
+    print("none")
+"""
+        assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"none\n"
+
+
+class TestInherited:
+    """A program inherits what it would inherit from the thread that starts it, also if that has changed."""
+
+    def in_pilot(self, *changes, program="print(value())"):
+        """Return what a program prints before and after a change in the pilot."""
+        read, change = changes
+        code = (
+            PRELUDE
+            + f"""
+import resource
+program = [sys.executable, "-c", {"import os, resource, signal; print(" + read + ")"!r}]
+before = execute(program)[2]
+{change}
+print(execute(program)[2] != before, eval({read!r}))
+print(execute(program)[2].decode())
+"""
+        )
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+        changed, expected = result.stdout.splitlines()[0].split(" ", 1)
+        assert changed == "True"
+        assert result.stdout.splitlines()[1] == expected
+
+    def test_limits(self):
+        self.in_pilot(
+            "resource.getrlimit(resource.RLIMIT_NOFILE)", "resource.setrlimit(resource.RLIMIT_NOFILE, (99, 99))"
+        )
+
+    def test_priority(self):
+        self.in_pilot("os.getpriority(os.PRIO_PROCESS, 0)", "os.nice(3)")
+
+    def test_umask(self):
+        self.in_pilot("[os.umask(0o22), os.umask(0o27)][0]", "os.umask(0o27)")
+
+    def test_ignored_signals(self):
+        """As under nohup."""
+        self.in_pilot("signal.getsignal(signal.SIGHUP).name", "signal.signal(signal.SIGHUP, signal.SIG_IGN)")
+
+    @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="there is only one processor")
+    def test_processors(self):
+        self.in_pilot("sorted(os.sched_getaffinity(0))", "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])")
+
+    def test_a_working_directory_that_was_deleted(self, tmp_path, monkeypatch):
+        folder = tmp_path / "gone"
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        folder.rmdir()
+        assert execute("readlink /proc/self/cwd", shell=True)[2].endswith(b"/gone (deleted)\n")
+
+    def test_a_signal_that_python_ignores_is_not_ignored(self):
+        assert execute("kill -PIPE $$", shell=True)[1] == -signal.SIGPIPE
+
+    def test_no_descriptors_but_the_standard_ones(self):
+        assert execute(["ls", "/proc/self/fd"])[2].split() == [b"0", b"1", b"2", b"3"]  # the last is that of `ls`
+
+    def test_the_standard_input(self):
+        code = "from picas.executers import execute; print(execute(['cat'])[2])"
+        result = subprocess.run([sys.executable, "-c", code], input=b"hello", capture_output=True, check=True)
+        assert result.stdout == b"b'hello'\n"
+
+    def test_nothing_for_descriptors_that_are_closed(self):
+        code = """
+import os
+from picas.executers import run_command
+result = run_command("echo lost; cat; ls -l /proc/self/fd/0 > zero", shell=True)
+os._exit(result.exit_code)
+"""
+        closed = {"stdin": None, "preexec_fn": lambda: os.closerange(0, 3)}
+        assert subprocess.run([sys.executable, "-c", code], check=True, **closed).returncode == 0
+        assert os.devnull in Path("zero").read_text()
+
+
+class TestLargeCommands:
+    def test_a_command_larger_than_the_buffer_of_a_socket(self):
+        values = {f"VALUE_{number}": "x" * 100_000 for number in range(12)}
+        run_command("env | wc -c", shell=True, env=values, stdout="size")
+        assert int(Path("size").read_text()) > 1_200_000
+
+    def test_a_command_that_is_too_large_is_refused(self):
+        with pytest.raises(OSError, match="Argument list too long") as caught:
+            execute(["echo", "x" * 3_000_000])
+        assert caught.value.errno == errno.E2BIG
+
+    @pytest.mark.parametrize(
+        ("arguments", "options"),
+        [([], {}), (["echo", "a\0b"], {}), (["true"], {"env": {"A": "\0"}}), (["true"], {"env": {"A=B": ""}})],
+    )
+    def test_what_can_not_be_passed_to_a_program_is_refused(self, arguments, options):
+        with pytest.raises(ValueError, match=r"no command|null byte|illegal environment"):
+            run_command(arguments, **options)
+        assert running() == []
+
+
+class TestProgramSearch:
+    @pytest.fixture
+    def place(self, tmp_path):
+        """Write a program into a folder."""
+
+        def write(folder, mode=0o755, content="#!/bin/sh\necho $0\n"):
+            path = tmp_path / folder / "tool"
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
+            path.chmod(mode)
+            return path
+
+        return write
+
+    def test_uses_the_path_that_the_program_gets(self, place):
+        path = place("bin")
+        run_command(["tool"], env={"PATH": f"/nowhere:{path.parent}:/bin"}, stdout="out")
+        assert Path("out").read_text() == f"{path}\n"
+
+    def test_is_relative_to_the_working_directory_of_the_program(self, place):
+        place("bin")
+        run_command(["./tool"], cwd="bin", stdout="out")
+        assert Path("out").read_text() == "./tool\n"
+
+    def test_goes_on_after_a_file_that_can_not_be_run(self, place):
+        places = [place("first", 0o644), place("second")]
+        run_command(["tool"], env={"PATH": ":".join(str(path.parent) for path in places)}, stdout="out")
+        assert Path("out").read_text() == f"{places[1]}\n"
+
+    def test_reports_a_file_that_can_not_be_run(self, place):
+        path = place("first", 0o644)
+        with pytest.raises(PermissionError):
+            run_command(["tool"], env={"PATH": str(path.parent)})
+        with pytest.raises(OSError, match="Exec format error"):
+            run_command([str(place("second", content="no program"))])
+
+    def test_names_the_folder_that_is_missing(self):
+        with pytest.raises(FileNotFoundError) as caught:
+            run_command(["true"], cwd="no/such/folder")
+        assert caught.value.filename == "no/such/folder"
+
+
+class TestUsage:
+    def test_processor_time_is_that_of_the_program_and_of_what_it_has_waited_for(self):
+        code = "import time\nwhile time.process_time() < 0.5: pass"
+        result = run_command(f"{sys.executable} -c '{code}'; true", shell=True)
+        assert 0.5 <= result.cpu_seconds < 5
+
+    def test_memory_is_that_of_the_largest_process(self, fresh):
+        small = run_command(["true"])
+        large = run_command([sys.executable, "-c", "len(b'x' * 200_000_000)"])
+        assert small.max_memory_mb < 15
+        assert 190 < large.max_memory_mb < 400
+        assert small.cpu_seconds < 0.5
+
+    def test_of_a_killed_program(self):
+        assert run_command(["sleep", "60"], timeout=0.1, grace=5).cpu_seconds < 0.5
+
+
+class TestWithoutInterpreter:
+    """Where no interpreter can run the supervisor's script, this process is forked instead."""
 
     @pytest.fixture(autouse=True)
-    def fresh(self, monkeypatch):
-        monkeypatch.setattr(children, "_supervision", Supervision(children._running))
-
-    def test_because_the_python_interpreter_is_missing(self, monkeypatch, caplog):
-        monkeypatch.setattr(sys, "executable", "/no/such/python")
-        assert run_command(["true"]).exit_code == 0
-        assert "The supervisor could not be started" in caplog.text
-
-    def test_because_the_script_is_a_frozen_executable(self, monkeypatch):
-        monkeypatch.setattr(sys, "frozen", True, raising=False)
-        assert run_command(["true"]).exit_code == 0
-        assert children._supervision._supervisor is None
-
-
-class TestEndTree:
-    @pytest.fixture
-    def child(self):
-        process = subprocess.Popen(
-            ["sh", "-c", "trap '' TERM; echo; while true; do sleep 0.1; done"],
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
-        process.stdout.readline()
-        thread = threading.Thread(target=process.wait)  # as init does after the death of its parent
-        thread.start()
-        yield process
-        process.kill()
-        thread.join()
-        process.stdout.close()
+    def anew(self, tagged, fresh):
+        pass
 
     @staticmethod
-    def watched(process, start):
-        return supervisor.Watched({process.pid: (Root(process.pid, start, leads_group=True), 0.2)}, [], [])
+    def check(tagged):
+        assert execute("echo out; exit 3", shell=True)[1:3] == (3, b"out\n")
+        began = time.monotonic()
+        result = run_command(f"{SERVICE}; sleep 60", shell=True, timeout=1, grace=5)
+        assert result.timed_out
+        assert time.monotonic() - began < 30
+        assert tagged() == []
 
-    def test_kills_what_ignores_sigterm(self, child):
-        assert end_tree(self.watched(child, descendants.start_of(child.pid)))
-        assert not is_alive(child.pid)
+    def test_because_it_is_missing(self, monkeypatch, caplog, tagged):
+        monkeypatch.setattr(sys, "executable", "/no/such/python")
+        self.check(tagged)
+        assert "/no/such/python can't be started" in caplog.text
 
-    def test_does_not_end_another_process_that_reuses_the_id(self, child):
-        assert end_tree(self.watched(child, descendants.start_of(child.pid) - 1))
-        assert is_alive(child.pid)
+    def test_because_the_pilot_is_a_frozen_executable(self, monkeypatch, tagged):
+        monkeypatch.setattr(sys, "frozen", True, raising=False)
+        self.check(tagged)
 
-    def test_gives_up_if_a_process_can_not_be_killed(self, child, monkeypatch):
-        monkeypatch.setattr(supervisor, "KILL_WAIT", 0.2)
-        monkeypatch.setattr(descendants, "send", lambda process, signum: None)
-        monkeypatch.setattr(os, "killpg", lambda group, signum: None)
-        assert not end_tree(self.watched(child, descendants.start_of(child.pid)))
+    def test_because_the_package_is_in_an_archive(self, monkeypatch, tagged):
+        monkeypatch.setattr(supervisor, "__file__", "/no/such/archive.zip/picas/processes/supervisor.py")
+        self.check(tagged)
+
+    def test_because_it_fails(self, monkeypatch, tagged):
+        monkeypatch.setattr(sys, "executable", shutil.which("false"))
+        self.check(tagged)
+
+    def test_because_it_does_nothing(self, monkeypatch, tagged):
+        monkeypatch.setattr(sys, "executable", shutil.which("true"))
+        self.check(tagged)
+
+    def test_a_killed_pilot_leaves_nothing_behind(self, pilot, tagged):
+        process = pilot(f"sys.executable = ''\nrun_command({SERVICE + '; sleep 60; true'!r}, shell=True, grace=0.3)")
+        service = pid_in("service")
+        kill(process)
+        wait_for(lambda: not is_alive(service) and tagged() == [])
 
 
-def _ignored_signals(pid):
-    """Return whether a process ignores SIGINT and SIGHUP already."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    ignored = int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigIgn")), 16)
-    return ignored & 1 and ignored & 2
+def test_too_many_processes_is_an_error_of_the_system(tmp_path):
+    """Not one of the token, and not one that ends the pilot."""
+    code = """
+import resource
+from picas.executers import run_command
+resource.setrlimit(resource.RLIMIT_NOFILE, (7, 7))
+try:
+    run_command(["true"], stdout="out", stderr="err")
+except OSError as error:
+    print(error.strerror)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout == "Too many open files\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="only root makes containers")
+class TestContainer:
+    """In a container, where the pilot may be the first process, and /proc may be missing."""
+
+    def run(self, *options, body, setup=""):
+        script = Path("inside.py")
+        script.write_text(PRELUDE + body)
+        command = f"{setup} exec {sys.executable} {script}"
+        result = subprocess.run(
+            ["unshare", *options, "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False
+        )
+        if "unshare" in result.stderr:
+            pytest.skip(f"no containers here: {result.stderr}")
+        return result
+
+    def test_a_pilot_may_be_the_first_process(self):
+        body = f"""
+from picas.processes import end_all, left_behind
+assert os.getpid() == 1
+print(execute("exit 3", shell=True)[1])
+run_command({SERVICE!r}, shell=True)
+print(end_all(left_behind()))
+print(run_command({SERVICE + "; sleep 60"!r}, shell=True, timeout=1, grace=2).timed_out)
+"""
+        result = self.run("--pid", "--fork", "--mount-proc", body=body)
+        assert result.stdout.split() == ["3", "True", "True"], result.stderr
+
+    def test_without_proc_programs_run_and_end_with_their_group(self):
+        body = """
+print(os.path.exists("/proc/self"))
+print(execute("exit 3", shell=True)[1])
+result = run_command("sleep 60 & sleep 60", shell=True, timeout=0.3, grace=5)
+print(result.timed_out, result.exit_code, result.seconds < 4)
+"""
+        result = self.run("--mount", body=body, setup="mount -t tmpfs none /proc;")
+        assert result.stdout.split() == ["False", "3", "True", "-15", "True"], result.stderr
+
+
+def _children(pid):
+    return [int(child) for child in read_proc(pid, f"task/{pid}/children").split()]
+
+
+def test_the_limits_are_those_of_the_system():
+    assert resource.RLIMIT_NOFILE in supervision._LIMITS
