@@ -25,6 +25,7 @@ from typing import Any
 from ..util import wait_until
 from . import supervisor
 from .descendants import Family, Root, start_of
+from .interrupts import exposed
 from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
@@ -108,6 +109,7 @@ class Supervisor:
         self.inherited = inherited
         self._program: Program | None = None
         self._connection, theirs = socket.socketpair()
+        self._inode = os.fstat(self._connection.fileno()).st_ino
         with theirs:
             try:
                 (_fork if is_forked else _start)(theirs)
@@ -127,11 +129,14 @@ class Supervisor:
         command = program.command
         try:
             self._send("run", command.arguments, command.environment, command.folder, command.grace, fds=descriptors)
-        except OSError as error:
-            if isinstance(error, ConnectionError) or error.errno == errno.EBADF:  # closed by the other thread
-                raise SupervisorLost from None
+        except ConnectionError:
+            raise SupervisorLost from None
+        try:
+            with exposed():  # the program may be on a file system that does not answer
+                program.is_answered.wait()
+        except BaseException:
+            self.close()
             raise
-        program.is_answered.wait()
         if program.error is not None:
             raise program.error
 
@@ -148,6 +153,7 @@ class Supervisor:
 
     def keep(self, program: Program) -> None:
         """Leave what a program has started to itself. The supervisor can't be used again."""
+        self._program = None
         self._send_quietly("keep", program.pid)
         self.close()
 
@@ -165,11 +171,24 @@ class Supervisor:
     def _send(self, *message: Any, fds: Sequence[int] = ()) -> None:
         content = marshal.dumps(message)
         data = LENGTH.pack(len(content)) + content
+        self._check()
         numbers = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in fds)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if fds else []
         sent = self._connection.sendmsg([data], ancillary, _NO_SIGNAL)
         if sent < len(data):
             self._connection.sendall(memoryview(data)[sent:], _NO_SIGNAL)
+
+    def _check(self) -> None:
+        """Check that nobody has closed the descriptor of the connection, which another file may have by now.
+
+        :raises ConnectionError: if somebody has
+        """
+        try:
+            inode = os.fstat(self._connection.fileno()).st_ino
+        except OSError:
+            inode = 0
+        if inode != self._inode:
+            raise ConnectionAbortedError
 
     def _send_quietly(self, *message: Any) -> None:
         with contextlib.suppress(OSError):  # it has ended, which the other thread finds out
@@ -181,6 +200,7 @@ class Supervisor:
         buffer = b""
         while True:
             try:
+                self._check()
                 received = self._connection.recv(_CHUNK)
             except OSError:
                 received = b""

@@ -94,6 +94,7 @@ class Supervisor:
         for end in (self._woken, wake):
             os.set_blocking(end, False)
         signal.signal(signal.SIGCHLD, _ignore)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
         signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
         self._poll = select.poll()
         self._poll.register(connection, select.POLLIN)

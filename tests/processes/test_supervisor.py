@@ -15,8 +15,9 @@ import pytest
 from conftest import is_zombie, read_proc
 from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
+from picas.exceptions import TokenTimeout
 from picas.executers import execute, run_command
-from picas.processes import children, end, end_all, left_behind, running, supervision, supervisor
+from picas.processes import TimeLimit, children, end, end_all, left_behind, running, supervision, supervisor
 from picas.processes.supervision import Supervisors
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -88,10 +89,14 @@ class TestKilledPilot:
         kill(process)
         wait_for(lambda: not is_alive(service) and tagged() == [])
 
-    def test_background_processes_that_are_to_be_kept_go_on(self, pilot, tagged, supervisors):
-        process = pilot(f"run_command({SERVICE!r}, shell=True, keep_background=True)\nnote('ended')\ntime.sleep(60)")
+    @pytest.mark.parametrize(
+        "command", [SERVICE, "sh -c 'echo $$ > service; exec sleep 60' &"], ids=["away", "in group"]
+    )
+    def test_background_processes_that_are_to_be_kept_go_on(self, pilot, tagged, supervisors, command):
+        process = pilot(f"run_command({command!r}, shell=True, keep_background=True)\nnote('ended')\ntime.sleep(60)")
         service = pid_in("service")
         wait_for(Path("journal").exists)
+        time.sleep(0.3)
         kill(process)
         time.sleep(0.3)
         assert is_alive(service)
@@ -210,13 +215,14 @@ class TestSupervisorProcess:
             """
 signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 execute(["true"])
+print("ready", flush=True)
 for line in sys.stdin:
     note("ran", run_command("echo out", shell=True, stdout="log").exit_code)
 """,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
-        wait_for(lambda: len(supervisors()) == 1)  # not while its first program is being started
+        process.stdout.readline()  # by then its first program has ended
         (found,) = supervisors()
         yield process, found
         process.stdin.close()
@@ -290,6 +296,39 @@ time.sleep(60)
         assert tagged() == []
         assert "what is left of it is ended" in caplog.text
         assert run_command(["true"]).exit_code == 0
+
+    @pytest.mark.timing
+    def test_a_start_that_takes_too_long_can_be_interrupted(self, fresh, tagged):
+        """For example because the program is on a file system that does not answer. Here its supervisor is stopped."""
+        parent = int(execute(["sh", "-c", "echo $PPID"])[2])
+        os.kill(parent, signal.SIGSTOP)
+        try:
+            with pytest.raises(TokenTimeout), TimeLimit(0.3, lambda: False, lambda: False):
+                run_command(["touch", "started"])
+        finally:
+            os.kill(parent, signal.SIGCONT)
+        wait_for(lambda: not is_alive(parent))
+        assert execute(["echo", "next"])[2] == b"next\n"
+
+    def test_a_connection_that_user_code_has_closed_is_not_mistaken_for_another(self):
+        """Some code closes all descriptors that it did not open."""
+        code = """
+import os, socket
+from picas.executers import execute
+execute(["true"])
+os.closerange(3, 100)
+pairs = [socket.socketpair() for _ in range(20)]
+print(execute(["echo", "out"])[2])
+for one, other in pairs:
+    for end in (one, other):
+        end.setblocking(False)
+        try:
+            print("got", end.recv(100))
+        except BlockingIOError:
+            pass
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)
+        assert result.stdout == b"b'out\\n'\n"
 
     def test_orphans_do_not_stay_as_zombies_while_the_program_runs(self, tagged):
         with children.child(
@@ -384,6 +423,15 @@ print(execute(program)[2].decode())
 
     def test_no_descriptors_but_the_standard_ones(self):
         assert execute(["ls", "/proc/self/fd"])[2].split() == [b"0", b"1", b"2", b"3"]  # the last is that of `ls`
+
+    @pytest.mark.parametrize(
+        "how", ["signal.signal(signal.SIGCHLD, signal.SIG_IGN)", "signal.pthread_sigmask(0, [17])"]
+    )
+    def test_nothing_that_keeps_the_end_of_children_secret(self, how):
+        code = f"import signal\n{how}\nfrom picas.executers import execute; print(execute(['sh', '-c', 'exit 3'])[1])"
+        assert (
+            subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout == b"3\n"
+        )
 
     def test_the_standard_input(self):
         code = "from picas.executers import execute; print(execute(['cat'])[2])"
