@@ -88,7 +88,7 @@ class Child(subprocess.Popen[bytes]):
 
     def begin_to_end(self, grace: float) -> None:
         """Begin to end the program and all that it has started, see `end`."""
-        self._supervisor.end(self._program, grace)
+        self._supervisor.end(self._program, float(grace))
 
     def await_end(self, seconds: float) -> bool:
         """Wait until the program and all that it has started are gone, and return whether they are."""
@@ -177,6 +177,7 @@ def child(
                 if keep_background:
                     process.keep_background()
                 else:
+                    left_behind()  # forgets those that are gone
                     _left[process] = threading.get_ident()
 
 
@@ -255,13 +256,17 @@ class _Ending:
 
 
 def _start(args: Arguments, command: Command, stdout: int | None, stderr: int | None) -> Child:
-    with contextlib.ExitStack() as opened:
-        standard = [0, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
-        for place, descriptor in enumerate(standard):
-            if not _is_open(descriptor):  # a pilot may have been started without it
-                standard[place] = _open(os.devnull, os.O_RDWR, opened)
-        folder = _open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY, opened)
-        one, program = supervisors.run(command, [*standard, folder])
+    _open_standard()
+    descriptors = [0, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
+    folder: int | None = None
+    try:
+        with contextlib.suppress(PermissionError):  # as after `sudo -u`; the program starts in the root folder then
+            folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
+            descriptors.append(folder)
+        one, program = supervisors.run(command, descriptors)
+    finally:
+        if folder is not None:
+            os.close(folder)
     process = Child(args, one, program)
     _running[process] = threading.get_ident()
     return process
@@ -284,21 +289,16 @@ def _command(
         raise ValueError("embedded null byte")
     if any(not name or b"=" in name for name in encoded):
         raise ValueError("illegal environment variable name")
-    return Command(arguments, encoded, folder, grace)
+    return Command(arguments, encoded, folder, float(grace))
 
 
-def _open(path: str, flags: int, opened: contextlib.ExitStack) -> int:
-    descriptor = os.open(path, flags)
-    opened.callback(os.close, descriptor)
-    return descriptor
-
-
-def _is_open(descriptor: int) -> bool:
-    try:
-        os.fstat(descriptor)
-    except OSError:
-        return False
-    return True
+def _open_standard() -> None:
+    """Open the standard descriptors that this process was started without: the next file to be opened would get one."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 def _forget_all() -> None:
@@ -308,3 +308,4 @@ def _forget_all() -> None:
 
 
 os.register_at_fork(after_in_child=_forget_all)
+_open_standard()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:  # a supervisor is smaller and starts faster without these
     from collections.abc import Iterable, Iterator
     from typing import Callable
 
-HAS_PROC = sys.platform.startswith("linux") and os.access("/proc/self/stat", os.R_OK)
-"""Whether processes can be looked up. They can on Linux, unless /proc is not mounted."""
+HAS_PROC = sys.platform.startswith("linux") and os.path.realpath("/proc/self") == f"/proc/{os.getpid()}"
+"""Whether processes can be looked up. They can on Linux, unless /proc is missing or that of another container."""
 
 _HAS_LISTS = os.access("/proc/thread-self/children", os.R_OK)  # not every kernel has them
 _PR_SET_CHILD_SUBREAPER = 36  # from <linux/prctl.h>
@@ -205,10 +205,14 @@ class Descendants(ProcessTree):
         for parent in parents:
             pids = children_of(parent) if _HAS_LISTS else below.get(parent, [])
             # The newest child, which may be gone soon, is listed last.
-            for process in filter(None, map(read, reversed(pids))):
-                parents.append(process.pid)
-                if process.is_alive:
-                    found.append(process)
+            for pid in reversed(pids):
+                process = read(pid)
+                if process is None and parent == self._pid:  # it is hidden; its id is not reused before it is reaped
+                    process = Process(pid, 0, True, parent, -1, -1)
+                if process is not None:
+                    parents.append(pid)
+                    if process.is_alive:
+                        found.append(process)
         return found
 
     def kill(self) -> bool:
@@ -223,12 +227,12 @@ class Descendants(ProcessTree):
 
     def groups(self, members: Iterable[Process]) -> list[int]:
         """See `ProcessTree.groups`."""
+        if not self._group:
+            return []
+        if not HAS_PROC:
+            return [self._group] if group_exists(self._group) else []
         # The id of a group is not reused while it has members.
-        if HAS_PROC:
-            is_in_use = any(process.group == self._group for process in members)
-        else:
-            is_in_use = self._group != 0 and group_exists(self._group)
-        return [self._group] if is_in_use else []
+        return [self._group] if any(process.group == self._group for process in members) else []
 
 
 class Family(ProcessTree):

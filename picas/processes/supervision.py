@@ -100,28 +100,31 @@ class Program:
 class Supervisor:
     """A supervisor process, and the thread that reads its answers.
 
-    :param inherited: what it inherits from this thread, see `inherited_attributes`
-    :param is_forked: whether it is a fork of this process, for want of an interpreter that can run the script
-    :raises OSError: if it can't be started
+    :param inherited: what it will inherit from this thread, see `inherited_attributes`
     """
 
-    def __init__(self, inherited: object, is_forked: bool = False) -> None:
+    def __init__(self, inherited: object) -> None:
         self.inherited = inherited
         self._program: Program | None = None
-        self._connection, theirs = socket.socketpair()
+        self._connection, self._theirs = socket.socketpair()
         self._inode = os.fstat(self._connection.fileno()).st_ino
-        with theirs:
-            try:
-                (_fork if is_forked else _start)(theirs)
-            except BaseException:
-                self._connection.close()
-                raise
+
+    def start(self, is_forked: bool = False) -> None:
+        """Start the process.
+
+        :param is_forked: whether it is a fork of this process, for want of an interpreter that can run the script
+        :raises SupervisorLost: if no interpreter can run it
+        :raises OSError: if there are too many processes, or not enough memory
+        """
+        with self._theirs:
+            (_fork if is_forked else _start)(self._theirs)
         threading.Thread(target=self._read, name="picas-supervisor", daemon=True).start()
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
         """Start a program, and wait until it has started.
 
         :param descriptors: those of its standard input, output and error, and of the working directory of this process
+            unless it can't enter that
         :raises SupervisorLost: if the supervisor has ended
         :raises OSError: if the program can't be started
         """
@@ -165,7 +168,10 @@ class Supervisor:
     def abandon(self) -> None:
         """Close the connection in a forked process, or the supervisor would not notice the end of its pilot."""
         self._connection.close()
+        self._theirs.close()
         if self._program is not None:
+            # Another thread may have been using the old one, and may have locked it.
+            self._program.is_gone = threading.Event()
             self._program.is_gone.set()
 
     def _send(self, *message: Any, fds: Sequence[int] = ()) -> None:
@@ -262,8 +268,16 @@ class Supervisors:
     def __init__(self) -> None:
         self.start_anew()
 
+    def before_fork(self) -> None:
+        """Let no other thread change anything while this process is forked."""
+        self._lock.acquire()
+
+    def after_fork(self) -> None:
+        """Go on after this process was forked."""
+        self._lock.release()
+
     def start_anew(self) -> None:
-        """Begin without any, in a forked process as well."""
+        """Begin without any supervisor, in a forked process as well."""
         for one in getattr(self, "_all", set()):
             one.abandon()
         self._lock = threading.RLock()  # reentrant: a signal handler may start a child while its thread holds the lock
@@ -283,7 +297,7 @@ class Supervisors:
             one.run(program, descriptors)
         except SupervisorLost:
             program = Program(command)
-            one = self._add(Supervisor(inherited, is_forked=True))
+            one = self._start(inherited, is_forked=True)
             one.run(program, descriptors)
         return one, program
 
@@ -311,16 +325,25 @@ class Supervisors:
                     self._free.remove(one)
         if outdated is not None:
             outdated.close()
-        return self._add(Supervisor(inherited)) if found is None else found
+        return self._start(inherited) if found is None else found
 
-    def _add(self, one: Supervisor) -> Supervisor:
-        with self._lock:
+    def _start(self, inherited: object, is_forked: bool = False) -> Supervisor:
+        with self._lock:  # no fork of this process may have a connection that it does not know
+            one = Supervisor(inherited)
             self._all.add(one)
+        try:
+            one.start(is_forked)
+        except BaseException:
+            self.forget(one)
+            one.abandon()
+            raise
         return one
 
 
 supervisors = Supervisors()
-os.register_at_fork(after_in_child=supervisors.start_anew)
+os.register_at_fork(
+    before=supervisors.before_fork, after_in_parent=supervisors.after_fork, after_in_child=supervisors.start_anew
+)
 
 
 def inherited_attributes() -> object:
@@ -394,15 +417,21 @@ def _fork(connection: socket.socket) -> None:
 
     :raises OSError: if there are too many processes, or not enough memory
     """
-    pid = os.fork()
+    ours = os.dup(connection.fileno())  # the fork closes all connections that it knows
+    try:
+        pid = os.fork()
+    except BaseException:
+        os.close(ours)
+        raise
     if pid:
+        os.close(ours)
         os.waitpid(pid, 0)
         return
     try:
         os.setsid()
         if os.fork() == 0:
             null = os.open(os.devnull, os.O_RDWR)
-            for number, descriptor in enumerate((connection.fileno(), null, null)):
+            for number, descriptor in enumerate((ours, null, null)):
                 os.dup2(descriptor, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             supervisor.main()

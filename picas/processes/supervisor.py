@@ -7,8 +7,8 @@ pilot asks for that, and when the socket ends because the pilot was killed.
 A message is a tuple in the format of `marshal`, preceded by its length. The pilot sends
 
     ("run", arguments, environment, folder, grace), with the descriptors of the program's standard input, output and
-        error and of the pilot's working directory; `folder` is relative to that, and `grace` is the number of seconds
-        between SIGTERM and SIGKILL if the pilot is killed
+        error and of the pilot's working directory, unless it can't enter that; `folder` is relative to it, and `grace`
+        is the number of seconds between SIGTERM and SIGKILL if the pilot is killed
     ("signal", pid, number)     send a signal to the program with this pid, if that still runs
     ("end", pid, grace)         end that program and all below, if no other has been started since
     ("keep", pid)               let what is left in the background go on, and leave the pilot
@@ -89,7 +89,7 @@ class Supervisor:
         self._is_alive = False  # whether anything was alive below at the last look
         self._tree: Descendants | None = None  # while what is below is being ended
         self._kill_at = 0.0
-        self._was_alive = False
+        self._give_up_at = 0.0  # 0 until SIGKILL was sent
         self._woken, wake = os.pipe()
         for end in (self._woken, wake):
             os.set_blocking(end, False)
@@ -182,13 +182,11 @@ class Supervisor:
     # --- the program
 
     def _run(self, arguments: list[bytes], environment: Mapping[bytes, bytes], folder: bytes, grace: float) -> None:
-        *standard, pilots_folder = self._descriptors
+        standard, pilots_folder = self._descriptors[:3], self._descriptors[3:]
         self._grace, self._cpu, self._memory, self._is_left = grace, 0.0, 0, False
         is_in_folder = False
         try:
-            os.fchdir(pilots_folder)
-            if folder:
-                os.chdir(folder)
+            _enter(pilots_folder, folder)
             is_in_folder = True
             self._program = self._group = spawn(arguments, environment, standard)
         except OSError as error:
@@ -204,7 +202,7 @@ class Supervisor:
     def _send_signal(self, number: int) -> None:
         try:  # noqa: SIM105  # it starts faster without contextlib
             os.kill(self._program, number)
-        except PermissionError:  # it has changed its user
+        except OSError:  # it has changed its user, or there is no such signal
             pass
 
     def _reap(self) -> None:
@@ -249,17 +247,34 @@ class Supervisor:
             self._kill_at = min(self._kill_at, kill_at)  # somebody has lost patience
             return
         self._reap()
-        self._tree, self._kill_at, self._was_alive = Descendants(os.getpid(), self._group), kill_at, self._is_alive
+        if self._is_alive:
+            self._tree, self._kill_at, self._give_up_at = Descendants(os.getpid(), self._group), kill_at, 0.0
+        else:  # at once, since the next message may be the next program
+            self._is_left = False
+            self._send("gone", self._group, True, False)
 
     def _go_on_ending(self, tree: Descendants) -> None:
         now = time.monotonic()
         if self._is_alive and now < self._kill_at:
             tree.terminate()
-        elif self._is_alive and now < self._kill_at + KILL_WAIT:
+        elif self._is_alive and (not self._give_up_at or now < self._give_up_at):
+            # This process may have been suspended for longer than that.
+            self._give_up_at = self._give_up_at or now + KILL_WAIT
             tree.kill()
         else:
             self._tree, self._is_left = None, False
-            self._send("gone", self._group, not self._is_alive, self._was_alive)
+            self._send("gone", self._group, not self._is_alive, True)
+
+
+def _enter(pilots_folder: list[int], folder: bytes) -> None:
+    """Change to a program's working directory.
+
+    :raises OSError: if that is not possible
+    """
+    for descriptor in pilots_folder:
+        os.fchdir(descriptor)
+    if folder:
+        os.chdir(folder)
 
 
 def spawn(arguments: list[bytes], environment: Mapping[bytes, bytes], standard: Sequence[int]) -> int:
@@ -303,9 +318,11 @@ def main() -> None:
         # Batch systems send signals to all processes of a job. A signal that is ignored stays so for the programs.
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), _ignore)
-    if HAS_PROC:
+    try:
         with open("/proc/self/comm", "w") as file:  # noqa: PTH123
             file.write(_TITLE)
+    except OSError:  # there is no /proc, or it is read-only
+        pass
     Supervisor(socket.socket(fileno=0)).serve()
 
 

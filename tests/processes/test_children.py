@@ -178,6 +178,12 @@ class TestBackground:
         run_command("sleep 0.2 &", shell=True)
         wait_for(lambda: left_behind() == [])
 
+    def test_that_has_ended_by_itself_takes_no_memory(self):
+        for _ in range(5):
+            run_command("sleep 0.1 &", shell=True)
+            wait_for(lambda: all(child.is_gone for child in children._left))
+        assert len(children._left) <= 1
+
     @pytest.mark.timing
     def test_a_stubborn_one_is_killed(self, tagged):
         run_command(f"(trap '' TERM; {SLEEPER}) & while [ ! -s escaped.pid ]; do sleep 0.01; done", shell=True)
@@ -247,6 +253,22 @@ assert os.waitpid(pid, 0)[1] == 0
         run(body)
         if sys.platform.startswith("linux"):
             assert not is_alive(int(Path("escaped").read_text()))
+
+    def test_does_not_hang_though_threads_of_its_parent_start_programs(self, run):
+        body = """
+stop = []
+def work():
+    while not stop: execute(["true"])
+threads = [threading.Thread(target=work) for _ in range(4)]
+for thread in threads: thread.start()
+for _ in range(50):
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+stop.append(1)
+"""
+        run(body)
 
 
 class TestRunning:

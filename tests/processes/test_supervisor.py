@@ -1,14 +1,18 @@
 """A supervisor runs programs for its pilot, and ends what a killed pilot has started, and nothing else."""
 
 import errno
+import marshal
 import os
 import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -52,6 +56,26 @@ def fresh(monkeypatch):
     yield own
     for one in list(own._all):
         one.close()
+
+
+def message(*content):
+    """Return a message as it is sent to a supervisor."""
+    data = marshal.dumps(content)
+    return supervisor.LENGTH.pack(len(data)) + data
+
+
+def receive(connection, count):
+    """Return the next messages of a supervisor."""
+    connection.settimeout(10)
+    messages = []
+    buffer = b""
+    while len(messages) < count:
+        buffer += connection.recv(4096)
+        while len(buffer) >= 4 and len(buffer) >= 4 + supervisor.LENGTH.unpack_from(buffer)[0]:
+            end = 4 + supervisor.LENGTH.unpack_from(buffer)[0]
+            messages.append(marshal.loads(buffer[4:end]))
+            buffer = buffer[end:]
+    return messages
 
 
 def kill(process):
@@ -165,6 +189,22 @@ time.sleep(60)
         assert is_alive(found)
         assert is_alive(child)
         kill(process)
+
+    def test_is_noticed_even_if_it_was_forked_while_its_supervisor_was_started(self, pilot, tagged):
+        process = pilot("""
+def work():
+    run_command("echo $$ > child; sleep 60; true", shell=True, grace=1)
+threading.Thread(target=work, daemon=True).start()
+while not os.path.exists("child"):
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(0.003)
+time.sleep(60)
+""")
+        child = pid_in("child")
+        kill(process)
+        wait_for(lambda: not is_alive(child))
 
 
 class TestPilotThatEnds:
@@ -340,6 +380,49 @@ for one, other in pairs:
             end(it, 5)
 
 
+class TestEnd:
+    def test_in_one_message_with_the_next_program_leaves_that_alone(self):
+        """The pilot's word to end a program may be late, and the next program may come with it."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            script = [sys.executable, "-I", "-S", supervisor.__file__]
+            subprocess.run(script, stdin=theirs.fileno(), start_new_session=True, check=True)
+            folder = os.open(".", os.O_RDONLY)
+            run = ("run", [b"sh", b"-c", b"sleep 0.3; exit 3"], {b"PATH": b"/bin:/usr/bin"}, b"", 5.0)
+            socket.send_fds(ours, [message(*run)], [0, 1, 2, folder])
+            (_, pid), ended = receive(ours, 2)
+            assert (ended[0], os.waitstatus_to_exitcode(ended[1]), ended[4]) == ("ended", 3, False)
+            socket.send_fds(ours, [message("end", pid, 5.0) + message(*run)], [0, 1, 2, folder])
+            gone, started, ended = receive(ours, 3)
+            assert (gone[:3], started[0]) == (("gone", pid, True), "started")
+            assert os.waitstatus_to_exitcode(ended[1]) == 3
+            os.close(folder)
+
+    @pytest.mark.timing
+    def test_of_a_program_whose_supervisor_was_suspended_meanwhile(self, tagged, monkeypatch):
+        """As all processes of a job that a batch system suspends."""
+        monkeypatch.setattr(children, "KILL_WAIT", 0.5)
+        with children.child("trap '' TERM; echo $PPID > parent; sleep 60; sleep 60", shell=True) as it:
+            parent = pid_in("parent")
+            it.begin_to_end(0.3)
+            time.sleep(0.1)
+            os.kill(parent, signal.SIGSTOP)
+            time.sleep(supervisor.KILL_WAIT + 1)
+            os.kill(parent, signal.SIGCONT)
+            assert it.wait(10) == -signal.SIGKILL
+        assert tagged() == []
+
+    @pytest.mark.parametrize("grace", [1, True, Fraction(1, 2)])
+    def test_takes_any_number_as_the_grace_period(self, grace):
+        assert run_command(["sleep", "60"], timeout=0.1, grace=grace).exit_code == -signal.SIGTERM
+
+    def test_a_signal_that_does_not_exist_does_no_harm(self):
+        with children.child(["sleep", "60"]) as it:
+            it.send_signal(999)
+            it.terminate()
+            assert it.wait(10) == -signal.SIGTERM
+
+
 class TestUsersChildren:
     """The children that user code starts itself are none of our business."""
 
@@ -432,6 +515,22 @@ print(execute(program)[2].decode())
             subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout == b"3\n"
         )
 
+    @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become somebody else")
+    def test_a_working_directory_that_can_not_be_entered(self, tmp_path):
+        """As after `sudo -u`. The program starts elsewhere."""
+        code = "from picas.executers import execute; print(execute(['true'])[1])"
+        user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+        locked = tmp_path / "locked"
+        locked.mkdir(mode=0o700)
+        package = Path(supervisor.__file__).parents[2]
+        if subprocess.run([*user, "ls", package], capture_output=True, check=False).returncode:
+            pytest.skip("nobody else can read the package")
+        environment = {**os.environ, "PYTHONPATH": str(package), "HOME": "/"}
+        result = subprocess.run(
+            [*user, sys.executable, "-c", code], cwd=locked, env=environment, capture_output=True, check=False
+        )
+        assert result.stdout == b"0\n", result.stderr
+
     def test_the_standard_input(self):
         code = "from picas.executers import execute; print(execute(['cat'])[2])"
         result = subprocess.run([sys.executable, "-c", code], input=b"hello", capture_output=True, check=True)
@@ -441,12 +540,13 @@ print(execute(program)[2].decode())
         code = """
 import os
 from picas.executers import run_command
-result = run_command("echo lost; cat; ls -l /proc/self/fd/0 > zero", shell=True)
+files = [open("other", "w") for _ in range(3)]  # gets none of the three
+result = run_command("echo lost; cat; ls -l /proc/$$/fd > all", shell=True)
 os._exit(result.exit_code)
 """
         closed = {"stdin": None, "preexec_fn": lambda: os.closerange(0, 3)}
         assert subprocess.run([sys.executable, "-c", code], check=True, **closed).returncode == 0
-        assert os.devnull in Path("zero").read_text()
+        assert Path("all").read_text().count(os.devnull) == 3
 
 
 class TestLargeCommands:
@@ -592,10 +692,19 @@ except OSError as error:
 class TestContainer:
     """In a container, where the pilot may be the first process, and /proc may be missing."""
 
-    def run(self, *options, body, setup=""):
-        script = Path("inside.py")
+    @pytest.fixture
+    def open_folder(self, monkeypatch):
+        """Run the test in a folder that other users can enter."""
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)
+            monkeypatch.chdir(folder)
+            yield
+            monkeypatch.undo()
+
+    def run(self, *options, body, setup="", user=""):
+        script = Path("inside.py").absolute()
         script.write_text(PRELUDE + body)
-        command = f"{setup} exec {sys.executable} {script}"
+        command = f"{setup} exec {user} {sys.executable} {script}"
         result = subprocess.run(
             ["unshare", *options, "sh", "-c", command], capture_output=True, text=True, timeout=60, check=False
         )
@@ -614,6 +723,36 @@ print(run_command({SERVICE + "; sleep 60"!r}, shell=True, timeout=1, grace=2).ti
 """
         result = self.run("--pid", "--fork", "--mount-proc", body=body)
         assert result.stdout.split() == ["3", "True", "True"], result.stderr
+
+    @pytest.mark.parametrize(
+        ("options", "setup"),
+        [
+            (["--mount"], "mount -t proc -o ro proc /proc;"),
+            (["--pid", "--fork"], ""),
+        ],
+        ids=["read-only", "of another container"],
+    )
+    def test_with_another_proc_programs_run_and_end(self, options, setup):
+        body = """
+result = run_command("sleep 60 & sleep 60", shell=True, timeout=0.3, grace=5)
+print(result.timed_out, result.exit_code, result.seconds < 4)
+"""
+        result = self.run(*options, body=body, setup=setup)
+        assert result.stdout.split() == ["True", "-15", "True"], result.stderr
+
+    def test_a_program_that_proc_hides_ends_too(self, open_folder):
+        """With the mount option hidepid, other users' processes can't be seen, and a setuid program is one."""
+        tool = Path("tool").absolute()
+        shutil.copy(shutil.which("sleep"), tool)
+        tool.chmod(0o4755)
+        body = f"""
+result = run_command([{str(tool)!r}, "60"], timeout=0.3, grace=5)
+print(result.timed_out, result.exit_code, result.seconds < 4)
+"""
+        setup = "mount -t proc -o hidepid=2 proc /proc; cd /; "
+        user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
+        result = self.run("--mount", body=body, setup=setup, user=user)
+        assert result.stdout.split() == ["True", "-15", "True"], result.stderr
 
     def test_without_proc_programs_run_and_end_with_their_group(self):
         body = """
