@@ -31,12 +31,13 @@ def measure(location, tmp_path):
     return measure
 
 
-@pytest.mark.parametrize("slots", [[], ["--slots", "4"]])
-def test_claiming(measure, slots):
-    rows = measure("claim.py", "--pilots", "1", "3", "--tokens", "30", "--repeat", "1", "--conflicts", *slots)
+@pytest.mark.parametrize("options", [[], ["--slots", "4", "--logs"], ["--claim-ahead", "1"]])
+def test_claiming(measure, options):
+    rows = measure("claim.py", "--pilots", "1", "3", "--tokens", "30", "--repeat", "1", "--conflicts", *options)
     assert [row["pilots"] for row in rows] == [1, 3]
     for row in rows:
         assert row["tokens/s"] > 0
+        assert row["pilot ms/token"] > 0
         assert (row["processed"], row["distinct"], row["twice"], row["left"]) == (30, 30, 0, 0)
         assert (row["crashed"], row["conflicts"], row["missing"]) == (0, 0, 0)
 
