@@ -52,6 +52,7 @@ RUN_ELSEWHERE = {
         "tests/pilot/test_benchmarks.py",
         'measure("claim.py", "--pilots", ',
     ),
+    BENCHMARK.format("programs"): ("tests/pilot/test_benchmarks.py", 'measure("programs.py", "--repeat", '),
     BENCHMARK.format("bound") + " --connections 1 4 16": (
         "tests/pilot/test_benchmarks.py",
         'measure("bound.py", "--connections", ',

@@ -47,6 +47,22 @@ def test_claiming_a_share_of_a_larger_pool(measure):
     assert (row["processed"], row["distinct"]) == (10, 10)
 
 
+def test_programs(measure):
+    few = ["--tokens", "10", "--script-tokens", "5", "--sleeps", "1", "--threads", "2", "--seconds", "0.1"]
+    rows = measure("programs.py", "--repeat", "1", "--against", sys.executable, *few)
+    assert [(row["part"], row["who"], row["slots"]) for row in rows] == [
+        ("start", "subprocess.run", 2),
+        ("start", "run_command", 2),
+        ("start", "execute", 2),
+        ("pilot", "ours", 1),
+        ("pilot", "ours", 16),
+        ("script", "ours", 1),
+        ("script", "against", 1),
+        ("sleep", "local-example.py", 16),
+    ]
+    assert all(row["programs/s"] > 0 for row in rows)
+
+
 def test_the_upper_bound(measure):
     (row,) = measure("bound.py", "--connections", "2", "--tokens", "20", "--repeat", "1")
     assert row["tokens/s"] > 0
