@@ -66,6 +66,10 @@ RUN_ELSEWHERE = {
         "tests/pilot/test_benchmarks.py",
         'measure("beats.py", "--pilots", ',
     ),
+    BENCHMARK.format("crowd") + " --pilots 1000 --server-pid $(pgrep -x beam.smp)": (
+        "tests/pilot/test_benchmarks.py",
+        'measure("crowd.py", *few)',
+    ),
 }
 
 

@@ -86,3 +86,12 @@ def test_waiting_prints_its_options():
 def test_living(measure):
     (row,) = measure("beats.py", "--pilots", "20", "--seconds", "0.5", "--heartbeat", "0.2", "--lease", "1")
     assert (row["pilots"], row["seconds"]) == (20, 0.5)
+
+
+def test_a_crowd(measure):
+    few = ["--pilots", "5", "--token-seconds", "0.1", "--stretch", "2", "--seconds", "1", "--claim-ahead", "0.3"]
+    (row,) = measure("crowd.py", *few)
+    assert row["tokens/s"] > 0
+    assert len(row["waits"]) == 5
+    assert all(0 <= share < 1 for share in row["waits"])
+    assert row["crashed"] == 0, row["errors"]
