@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..util import number_or_none
@@ -66,24 +66,22 @@ class Room:
     @classmethod
     def of(cls, slots: int, has: Resources, running: Iterable[Resources] = ()) -> Room:
         """Return what a pilot has left while it processes tokens with the needs in `running`."""
-        room = cls(slots, slots, has.memory, has.gpus)
-        for needs in running:
-            room = room.without(needs)
-        return room
+        free, memory, gpus = slots, has.memory, has.gpus
+        for needs in running:  # plain numbers: this is called for each token, with all others
+            free -= min(needs.cores, slots)
+            memory -= needs.memory
+            gpus -= needs.gpus
+        return cls(slots, free, memory, gpus)
 
     def fits(self, needs: Resources) -> bool:
         """Return whether a token with these needs can start now."""
-        left = self.without(needs)
-        return min(left.slots, left.memory, left.gpus) >= 0
+        has_slots = min(needs.cores, self.total) <= self.slots
+        return has_slots and needs.memory <= self.memory and needs.gpus <= self.gpus
 
     def without(self, needs: Resources) -> Room:
         """Return what is left after a token with these needs has started."""
-        return replace(
-            self,
-            slots=self.slots - min(needs.cores, self.total),
-            memory=self.memory - needs.memory,
-            gpus=self.gpus - needs.gpus,
-        )
+        free = self.slots - min(needs.cores, self.total)
+        return Room(self.total, free, self.memory - needs.memory, self.gpus - needs.gpus)
 
 
 _ONE_CORE = Resources()
