@@ -67,7 +67,7 @@ class ClaimedToken:
 
     def __init__(self, token: Document, claimed: dict[str, Any] | None = None, stage: Stage = Stage.CONCLUDED) -> None:
         self.token = token
-        self.claimed = {name: _copy(value) for name, value in token.items()} if claimed is None else claimed
+        self.claimed = {name: _copy(value) for name, value in token.value.items()} if claimed is None else claimed
         self.stage = stage
 
     @property
