@@ -42,8 +42,6 @@ START = 0.02
 """Mean time between the starts of two pilots, in seconds."""
 WARM_UP = 3
 """Tokens that each pilot processes before the measurement."""
-RESERVE = 8
-"""Tokens for each pilot that are left at the end: there pilots lock fewer at a time."""
 KNOWS_CLAIM_AHEAD = "claim_ahead" in inspect.signature(RunActor.__init__).parameters
 
 
@@ -118,7 +116,7 @@ def main() -> None:
         setattr(windows, name, getattr(windows, name) * arguments.stretch)
     token_seconds = arguments.token_seconds * arguments.stretch
     lead = START * arguments.pilots + WARM_UP * token_seconds
-    tokens = int(arguments.pilots * ((lead + arguments.seconds) / token_seconds + RESERVE))
+    tokens = int(arguments.pilots * ((lead + arguments.seconds) / token_seconds + arguments.backlog))
     with fresh_database(arguments.nodes[0], with_views=True) as client:
         tell(f"pushing {tokens} tokens")
         for _ in save_tokens(client, 0, tokens):
@@ -148,6 +146,13 @@ def _parse() -> argparse.Namespace:
         default=2.0,
         metavar="SECONDS",
         help="how far ahead each pilot locks tokens, before time is stretched (default: 2)",
+    )
+    parser.add_argument(
+        "--backlog",
+        type=int,
+        default=50,
+        metavar="N",
+        help="tokens for each pilot that are left at the end: pilots meet less often in a larger pool (default: 50)",
     )
     parser.add_argument("--server-pid", type=int, nargs="+", metavar="PID", help="processes whose CPU time is measured")
     return parser.parse_args()

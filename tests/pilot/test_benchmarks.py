@@ -89,7 +89,7 @@ def test_living(measure):
 
 
 def test_a_crowd(measure):
-    few = ["--pilots", "5", "--token-seconds", "0.1", "--stretch", "2", "--seconds", "1", "--claim-ahead", "0.3"]
+    few = ["--pilots", "5", "--token-seconds", "0.1", "--stretch", "2", "--seconds", "1", "--backlog", "5"]
     (row,) = measure("crowd.py", *few)
     assert row["tokens/s"] > 0
     assert len(row["waits"]) == 5
