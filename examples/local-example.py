@@ -38,8 +38,9 @@ class ExampleActor(RunActor):
         with printed_block(token), tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
             out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
             results, uploads = Path(folder, "results"), Path(folder, "uploads")
-            work.mkdir()
             results.mkdir()
+            if self.scratch:
+                work.mkdir()
             try:
                 result = run_command(
                     ["bash", str(PROCESS_TASK), str(token["input"]), token.id],

@@ -61,6 +61,10 @@ class Document(MutableMapping[str, Any]):
     def __iter__(self) -> Iterator[str]:
         return iter(self.doc)
 
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a field, or a default if it is missing. Faster than what `Mapping` has."""
+        return self.doc.get(key, default)
+
     # Documents are compared by identity, so that they can be members of a set although they are mutable.
     __eq__ = object.__eq__
     __hash__ = object.__hash__
@@ -150,7 +154,7 @@ class Document(MutableMapping[str, Any]):
 
 def make_storable(doc: Document) -> list[str]:
     """Replace each field that JSON can't hold by a description of its value; return the names of these fields."""
-    if _is_storable(doc.doc):  # the common case, checked in one go
+    if _is_storable(_without_logs(doc.doc)):  # the common case, checked in one go
         return []
     replaced = []
     for name, value in list(doc.items()):
@@ -158,6 +162,18 @@ def make_storable(doc: Document) -> list[str]:
             doc[name] = repr(value).encode("utf-8", "backslashreplace").decode("utf-8")[:MAX_REPR]
             replaced.append(name)
     return replaced
+
+
+def _without_logs(content: dict[str, Any]) -> dict[str, Any]:
+    """Return what has to be tested of a document: JSON can hold the data of its attachments, unless it is no ASCII."""
+    entries = content.get("_attachments")
+    if not isinstance(entries, dict):
+        return content
+    left = dict(entries)
+    for name, entry in entries.items():
+        if isinstance(entry, dict) and isinstance(entry.get("data"), str) and entry["data"].isascii():
+            left[name] = {**entry, "data": ""}
+    return {**content, "_attachments": left}
 
 
 def _is_storable(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -146,7 +147,11 @@ def read_capped(path: str | Path, limit: int) -> bytes:
     :raises OSError: if the file can't be read
     """
     with Path(path).open("rb") as file:
-        head = file.read(limit + 1)
+        # Python takes as much memory as it is asked to read, however short the file is.
+        expected = min(limit, os.fstat(file.fileno()).st_size)
+        head = file.read(expected + 1)
+        if len(head) > expected:  # there is more, or the file grows, or the system does not know its size
+            head += file.read(limit + 1 - len(head))
         if len(head) <= limit:
             return head
         half = limit // 2

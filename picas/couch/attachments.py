@@ -31,20 +31,24 @@ def without_saved_data(content: Mapping[str, Any]) -> dict[str, Any]:
     entries = content.get("_attachments")
     if not entries:
         return dict(content)
-    sent = {
-        name: {key: value for key, value in entry.items() if key != "data"} if entry.get("stub") else entry
-        for name, entry in entries.items()
-    }
+    sent = {name: _without_data(entry) if entry.get("stub") else entry for name, entry in entries.items()}
     return {**content, "_attachments": sent}
+
+
+def _without_data(entry: dict[str, Any]) -> dict[str, Any]:
+    """Return what names an attachment that the database has: CouchDB goes by its name, the embedded server by digest.
+
+    The digest is computed here and not after each save, since most tokens are saved once with their logs, and dropped.
+    """
+    if "data" in entry and "digest" not in entry:
+        digest = hashlib.md5(base64.b64decode(entry["data"]), usedforsecurity=False).digest()
+        entry["digest"] = "md5-" + base64.b64encode(digest).decode("ascii")
+    return {key: value for key, value in entry.items() if key != "data"}
 
 
 def mark_saved(content: Mapping[str, Any]) -> None:
     """Note in a document that the database has its attachments, so that the next save does not send them again."""
     for entry in (content.get("_attachments") or {}).values():
-        if "data" in entry and not entry.get("stub"):
-            # The embedded server finds an attachment by its digest, CouchDB by its name.
-            digest = hashlib.md5(base64.b64decode(entry["data"]), usedforsecurity=False).digest()
-            entry["digest"] = "md5-" + base64.b64encode(digest).decode("ascii")
         entry["stub"] = True
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -200,12 +200,22 @@ def _portions(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
         yield first, len(texts)
 
 
+def _bulk_parts(texts: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the parts of the body of a `_bulk_docs` request for at least one document."""
+    before = b'{"docs":['
+    for text in texts:
+        yield before
+        yield text
+        before = b","
+    yield b"]}"
+
+
 def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], texts: Sequence[bytes]) -> Written:
     pauses = iter(REPEAT_PAUSES)
     written = Written([None] * len(docs), [False] * len(docs))
     left = list(range(len(docs)))
     while left:
-        body = b'{"docs":[' + b",".join(texts[number] for number in left) + b"]}"
+        body = b"".join(_bulk_parts(texts[number] for number in left))  # copies each document, with its logs, once
         headers = {"Content-Type": "application/json"}
         try:
             _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers=headers)

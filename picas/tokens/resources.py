@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from ..util import number_or_none
@@ -13,6 +13,7 @@ from ..util import number_or_none
 FIELDS = ("cores", "memory", "gpus", "tags")
 """The fields of a token that say which resources its work needs."""
 
+_FIELDS = frozenset(FIELDS)
 _MEGABYTES = {"K": 1 / 1024, "": 1.0, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
 _LONGEST = 1e12  # seconds; a longer walltime is ignored
 _LARGEST = 1e15  # caps larger numbers: no pilot has that much
@@ -66,24 +67,22 @@ class Room:
     @classmethod
     def of(cls, slots: int, has: Resources, running: Iterable[Resources] = ()) -> Room:
         """Return what a pilot has left while it processes tokens with the needs in `running`."""
-        room = cls(slots, slots, has.memory, has.gpus)
-        for needs in running:
-            room = room.without(needs)
-        return room
+        free, memory, gpus = slots, has.memory, has.gpus
+        for needs in running:  # plain numbers: this is called for each token, with all others
+            free -= min(needs.cores, slots)
+            memory -= needs.memory
+            gpus -= needs.gpus
+        return cls(slots, free, memory, gpus)
 
     def fits(self, needs: Resources) -> bool:
         """Return whether a token with these needs can start now."""
-        left = self.without(needs)
-        return min(left.slots, left.memory, left.gpus) >= 0
+        has_slots = min(needs.cores, self.total) <= self.slots
+        return has_slots and needs.memory <= self.memory and needs.gpus <= self.gpus
 
     def without(self, needs: Resources) -> Room:
         """Return what is left after a token with these needs has started."""
-        return replace(
-            self,
-            slots=self.slots - min(needs.cores, self.total),
-            memory=self.memory - needs.memory,
-            gpus=self.gpus - needs.gpus,
-        )
+        free = self.slots - min(needs.cores, self.total)
+        return Room(self.total, free, self.memory - needs.memory, self.gpus - needs.gpus)
 
 
 _ONE_CORE = Resources()
@@ -95,7 +94,7 @@ def needs_of(token: Mapping[str, Any]) -> Resources:
     `cores` and `gpus` are whole numbers, `memory` is a number of megabytes or a text with a unit ("4G"), and `tags` is
     a list of texts or a single text. An invalid value is ignored.
     """
-    if not any(field in token for field in FIELDS):
+    if _FIELDS.isdisjoint(token):
         return _ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
     return Resources(
         cores=max(1, math.ceil(_positive(token.get("cores")) or 1)),

@@ -20,6 +20,8 @@ _DECIMAL = re.compile(
 )
 _PREFIXED = re.compile(_WHITESPACE + r"(0[xX][0-9a-fA-F]+|0[oO][0-7]+|0[bB][01]+)" + _WHITESPACE)
 _SMALLEST_PLAIN = 1e-6
+_LARGEST_EXACT = 2**53
+"""Below this, each integer is a number of JavaScript."""
 _LARGEST_PLAIN = 1e21
 """JavaScript writes numbers between these two without an exponent."""
 
@@ -70,7 +72,10 @@ def state_of(token: Mapping[str, Any]) -> str | None:
 
 def is_in_state(token: Mapping[str, Any], state: str) -> bool:
     """Return whether a token is in the state with this name."""
-    return all(comparison.holds(token) for comparison in STATES[state])
+    for comparison in STATES[state]:  # noqa: SIM110  # called several times for each token: a generator takes longer
+        if not comparison.holds(token):
+            return False
+    return True
 
 
 def javascript_condition(state: str) -> str:
@@ -85,6 +90,8 @@ def has_failed(token: Mapping[str, Any]) -> bool:
 
 def parse_int(value: object) -> float:
     """Return what JavaScript's `parseInt(value, 10)` returns for a JSON value: a whole number, infinity or NaN."""
+    if type(value) is int and -_LARGEST_EXACT < value < _LARGEST_EXACT:  # nearly all values; not for True and False
+        return value
     number = number_or_none(value)
     if number is not None:
         if number == 0 or _SMALLEST_PLAIN <= abs(number) < _LARGEST_PLAIN:

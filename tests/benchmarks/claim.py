@@ -27,10 +27,12 @@ COLUMNS = (
     "who",
     "pilots",
     "slots",
+    "ahead",
     "tokens/s",
     "requests/token",
     "bulk/token",
     "server ms/token",
+    "pilot ms/token",
     "processed",
     "distinct",
     "twice",
@@ -41,7 +43,7 @@ COLUMNS = (
     "conflicts",
     "missing",
 )
-MEDIANS = ("tokens/s", "requests/token", "bulk/token", "server ms/token")
+MEDIANS = ("tokens/s", "requests/token", "bulk/token", "server ms/token", "pilot ms/token")
 SUMS = ("processed", "distinct", "twice", "left", "crashed", "stopped", "202", "conflicts", "missing")
 SETTLE = 10.0
 """Seconds until the nodes of a cluster agree; before that, one node may return outdated documents."""
@@ -85,6 +87,13 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--tokens", type=positive, default=5000, help="tokens to process per run (default: 5000)")
     parser.add_argument("--slots", type=positive, help="tokens that each pilot processes at a time: run(slots=…)")
+    parser.add_argument(
+        "--claim-ahead",
+        type=float,
+        metavar="SECONDS",
+        help="how far ahead each pilot locks tokens: Actor(claim_ahead=…); by default as that picas does",
+    )
+    parser.add_argument("--logs", action="store_true", help="attach two short logs to each token")
     parser.add_argument(
         "--backlog", type=int, default=0, metavar="N", help="further todo tokens that are not processed"
     )
@@ -151,7 +160,12 @@ def _settings(arguments: argparse.Namespace, database: str, pilots: int) -> Iter
             options["slots"] = arguments.slots
         if arguments.backlog:
             options["max_tasks"] = arguments.tokens // pilots + (number < arguments.tokens % pilots)
-        yield {"connection": node.settings(database), "options": options}
+        yield {
+            "connection": node.settings(database),
+            "options": options,
+            "claim_ahead": arguments.claim_ahead,
+            "work": "logs" if arguments.logs else "nothing",
+        }
 
 
 def _judge(outcome: Outcome) -> Row:
@@ -160,6 +174,8 @@ def _judge(outcome: Outcome) -> Row:
     return {
         "picas": next((told["picas"] for told in outcome.reports), None),
         "slots": next((told["slots"] for told in outcome.reports), None),
+        "ahead": next((told["ahead"] for told in outcome.reports), None),
+        "pilot ms/token": 1000 * outcome.cpu / max(len(times), 1),
         "tokens/s": len(times) / outcome.seconds if times else 0.0,
         "seconds": outcome.seconds,
         "seconds to end": outcome.seconds_to_end,
@@ -200,7 +216,7 @@ def _summaries(runs: list[Row], pilots: list[int], contenders: list[Contender]) 
     """Yield a row for each number of pilots and each contender, with medians of rates and sums of counts."""
     for number, contender in itertools.product(pilots, contenders):
         same = [row for row in runs if row["pilots"] == number and row["who"] == contender.name]
-        summary = {name: same[0][name] for name in ("who", "picas", "pilots", "slots")}
+        summary = {name: same[0][name] for name in ("who", "picas", "pilots", "slots", "ahead")}
         for names, merge in ((MEDIANS, median), (SUMS, sum)):
             for name in names:
                 values = [row[name] for row in same if name in row]

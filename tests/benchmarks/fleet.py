@@ -52,6 +52,11 @@ class Outcome:
         """Seconds from the first pilot's start to the last pilot's end, including a last look at the empty pool."""
         return self._latest("end") - min((report["start"] for report in self.reports), default=0.0)
 
+    @property
+    def cpu(self) -> float:
+        """Processor time of all pilots in seconds, from their start to their end, without that of their children."""
+        return float(sum(report["cpu"] for report in self.reports))
+
     def _latest(self, name: str) -> float:
         return max((report[name] for report in self.reports), default=0.0)
 

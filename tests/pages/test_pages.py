@@ -52,6 +52,7 @@ RUN_ELSEWHERE = {
         "tests/pilot/test_benchmarks.py",
         'measure("claim.py", "--pilots", ',
     ),
+    BENCHMARK.format("programs"): ("tests/pilot/test_benchmarks.py", 'measure("programs.py", "--repeat", '),
     BENCHMARK.format("bound") + " --connections 1 4 16": (
         "tests/pilot/test_benchmarks.py",
         'measure("bound.py", "--connections", ',
@@ -64,6 +65,10 @@ RUN_ELSEWHERE = {
     BENCHMARK.format("beats") + " --pilots 1000 --seconds 300 --server-pid $(pgrep -x beam.smp)": (
         "tests/pilot/test_benchmarks.py",
         'measure("beats.py", "--pilots", ',
+    ),
+    BENCHMARK.format("crowd") + " --pilots 1000 --server-pid $(pgrep -x beam.smp)": (
+        "tests/pilot/test_benchmarks.py",
+        'measure("crowd.py", *few)',
     ),
 }
 

@@ -31,12 +31,13 @@ def measure(location, tmp_path):
     return measure
 
 
-@pytest.mark.parametrize("slots", [[], ["--slots", "4"]])
-def test_claiming(measure, slots):
-    rows = measure("claim.py", "--pilots", "1", "3", "--tokens", "30", "--repeat", "1", "--conflicts", *slots)
+@pytest.mark.parametrize("options", [[], ["--slots", "4", "--logs"], ["--claim-ahead", "1"]])
+def test_claiming(measure, options):
+    rows = measure("claim.py", "--pilots", "1", "3", "--tokens", "30", "--repeat", "1", "--conflicts", *options)
     assert [row["pilots"] for row in rows] == [1, 3]
     for row in rows:
         assert row["tokens/s"] > 0
+        assert row["pilot ms/token"] > 0
         assert (row["processed"], row["distinct"], row["twice"], row["left"]) == (30, 30, 0, 0)
         assert (row["crashed"], row["conflicts"], row["missing"]) == (0, 0, 0)
 
@@ -44,6 +45,22 @@ def test_claiming(measure, slots):
 def test_claiming_a_share_of_a_larger_pool(measure):
     (row,) = measure("claim.py", "--pilots", "2", "--tokens", "10", "--repeat", "1", "--backlog", "20", "--done", "5")
     assert (row["processed"], row["distinct"]) == (10, 10)
+
+
+def test_programs(measure):
+    few = ["--tokens", "10", "--script-tokens", "5", "--sleeps", "1", "--threads", "2", "--seconds", "0.1"]
+    rows = measure("programs.py", "--repeat", "1", "--against", sys.executable, *few)
+    assert [(row["part"], row["who"], row["slots"]) for row in rows] == [
+        ("start", "subprocess.run", 2),
+        ("start", "run_command", 2),
+        ("start", "execute", 2),
+        ("pilot", "ours", 1),
+        ("pilot", "ours", 16),
+        ("script", "ours", 1),
+        ("script", "against", 1),
+        ("sleep", "local-example.py", 16),
+    ]
+    assert all(row["programs/s"] > 0 for row in rows)
 
 
 def test_the_upper_bound(measure):
@@ -69,3 +86,12 @@ def test_waiting_prints_its_options():
 def test_living(measure):
     (row,) = measure("beats.py", "--pilots", "20", "--seconds", "0.5", "--heartbeat", "0.2", "--lease", "1")
     assert (row["pilots"], row["seconds"]) == (20, 0.5)
+
+
+def test_a_crowd(measure):
+    few = ["--pilots", "5", "--token-seconds", "0.1", "--stretch", "2", "--seconds", "1", "--backlog", "5"]
+    (row,) = measure("crowd.py", *few)
+    assert row["tokens/s"] > 0
+    assert len(row["waits"]) == 5
+    assert all(0 <= share <= 1 for share in row["waits"])
+    assert row["crashed"] == 0, row["errors"]

@@ -325,6 +325,23 @@ def test_the_description_of_a_recursive_or_huge_value_is_short() -> None:
     assert len(document["huge"]) == 10_000
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"content_type": "text/plain", "data": "\ud800"},
+        {"content_type": "text/plain", "data": b"x"},
+        {"content_type": {1}, "data": "eA=="},
+        {1},
+    ],
+)
+def test_an_attachment_that_json_can_not_hold_is_found_beside_good_ones(entry: Any) -> None:
+    document = Document({"_id": "a"})
+    document.put_attachment("log", "x")
+    assert make_storable(document) == []
+    document["_attachments"]["bad"] = entry
+    assert make_storable(document) == ["_attachments"]
+
+
 # --- leaves
 
 

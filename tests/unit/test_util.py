@@ -127,6 +127,13 @@ def test_head_and_tail_of_a_file(tmp_path: Path, size: int, limit: int, expected
     assert read_capped(path, limit) == read_capped(str(path), limit) == expected
 
 
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="there is no /proc")
+def test_a_file_whose_size_the_system_does_not_know() -> None:
+    path = Path("/proc/version")
+    assert path.stat().st_size == 0
+    assert read_capped(path, 10_000) == path.read_bytes() != b""
+
+
 @pytest.mark.timing
 class TestWaitUntil:
     def test_returns_whether_the_condition_became_true(self) -> None:
