@@ -95,7 +95,7 @@ class ViewIterator:
         """
         return False
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """Save processed tokens and lock others, see `Claimer.exchange`; does not wait for tokens."""
         raise NotImplementedError("exchange is not implemented")
 
@@ -170,9 +170,9 @@ class _ClaimingIterator(ViewIterator):
         is_original = getattr(self.claim_task, "__func__", None) is _ClaimingIterator.claim_task
         return is_original and type(self).__next__ is ViewIterator.__next__
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """See `ViewIterator.exchange`."""
-        exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted)
+        exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted, ahead)
         self._is_ready = _always if exchange.is_over else exchange.is_ready
         self.next_at = exchange.next_at
         return exchange
@@ -291,11 +291,11 @@ class EndlessViewIterator(ViewIterator):
         is_original &= type(self).__next__ is EndlessViewIterator.__next__
         return is_original and isinstance(self.iterator, ViewIterator) and self.iterator.can_exchange(database)
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """See `ViewIterator.exchange`."""
-        is_over = wanted > 0 and self.is_cancelled()
+        is_over = wanted + ahead > 0 and self.is_cancelled()
         self._hand_down()
-        exchange = self.iterator.exchange(releases, 0 if is_over else wanted)
+        exchange = self.iterator.exchange(releases, *((0, 0) if is_over else (wanted, ahead)))
         if is_over:
             self.stop()
             exchange.is_over = True

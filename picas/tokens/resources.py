@@ -37,6 +37,11 @@ class Resources:
             and needs.tags <= self.tags
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a token with these needs takes a slot of the pilot and nothing else."""
+        return self.cores == 1 and not self.memory and not self.gpus
+
     def __str__(self) -> str:
         """Return them in words: "4 cores, 2000 MB, 1 GPU, tags a b"."""
         parts = [_count(self.cores, "core")]
@@ -66,8 +71,10 @@ class Room:
     @classmethod
     def of(cls, slots: int, has: Resources, running: Iterable[Resources] = ()) -> Room:
         """Return what a pilot has left while it processes tokens with the needs in `running`."""
-        room = cls(slots, slots, has.memory, has.gpus)
-        for needs in running:
+        needs_of_all = list(running)
+        larger = [needs for needs in needs_of_all if needs is not ONE_CORE]
+        room = cls(slots, slots - len(needs_of_all) + len(larger), has.memory, has.gpus)
+        for needs in larger:
             room = room.without(needs)
         return room
 
@@ -86,7 +93,8 @@ class Room:
         )
 
 
-_ONE_CORE = Resources()
+ONE_CORE = Resources()
+"""What a token needs that asks for nothing."""
 
 
 def needs_of(token: Mapping[str, Any]) -> Resources:
@@ -96,7 +104,7 @@ def needs_of(token: Mapping[str, Any]) -> Resources:
     a list of texts or a single text. An invalid value is ignored.
     """
     if not any(field in token for field in FIELDS):
-        return _ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
+        return ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
     return Resources(
         cores=max(1, math.ceil(_positive(token.get("cores")) or 1)),
         memory=megabytes(token.get("memory")) or 0.0,

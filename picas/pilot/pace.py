@@ -1,0 +1,68 @@
+"""How many tokens a pilot may hold: short tokens are locked and saved many at a time, long ones one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+CLAIM_AHEAD = 2.0
+"""Seconds of work that a pilot may hold, and the longest time for which it may hold a result, by default."""
+MOST_PER_SLOT = 64
+"""The most tokens that a pilot holds for each slot."""
+MOST = 256
+"""The most tokens that a pilot holds: more of them would make its requests large, and no token cheaper."""
+RECENT = 8
+"""The next token is expected to take as long as the longest of this many before it for each slot."""
+PATIENCE = 0.75
+"""The share of `claim_ahead` after which results are saved, and waiting tokens put back: that takes time as well."""
+SLOW = 0.25
+"""If a request takes more than this share of `claim_ahead`, the next is for fewer tokens."""
+
+
+class Pace:
+    """Learns how long tokens take, and decides how many of them the pilot may hold.
+
+    :param seconds: the `claim_ahead` of the pilot; 0 for no more tokens than it has slots
+    :param slots: the number of its slots
+    """
+
+    def __init__(self, seconds: float, slots: int) -> None:
+        self.is_on = seconds > 0
+        """Whether tokens are locked ahead."""
+        self.patience = PATIENCE * seconds
+        """Seconds after which a result is saved, or tokens that wait behind a long one are put back."""
+        self._seconds = seconds
+        self._slots = slots
+        self._allowed = slots  # by the requests so far
+        self._recent: list[float] = []  # seconds that the last tokens took
+
+    @property
+    def usual(self) -> float:
+        """Seconds that a token is expected to take."""
+        return max(self._recent, default=0.0)
+
+    def note(self, seconds: float) -> None:
+        """Note how long the work on a token took."""
+        self._recent.append(seconds)
+        if len(self._recent) > RECENT * self._slots:
+            del self._recent[0]
+        if seconds > self._seconds:
+            self._allowed = self._slots  # begins anew
+
+    def note_request(self, seconds: float) -> None:
+        """Note how long it took to lock tokens and to save others."""
+        if seconds > SLOW * self._seconds:
+            self._allowed = max(self._slots, self._allowed // 2)
+        else:
+            self._allowed = min(2 * self._allowed, MOST_PER_SLOT * self._slots, max(MOST, self._slots))
+
+    def most(self, at_work: Iterable[float] = ()) -> int:
+        """Return the most tokens that the pilot may hold: at least one for each slot.
+
+        :param at_work: for how many seconds the tokens in the slots have been at work
+        """
+        if not self.is_on or not self._recent:
+            return self._slots
+        longest = max(self.usual, max(at_work, default=0.0))
+        if self._allowed * longest > self._slots * self._seconds:
+            return max(self._slots, int(self._slots * self._seconds / longest))
+        return self._allowed
