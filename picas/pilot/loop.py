@@ -181,7 +181,7 @@ class Loop:
         wanted = math.ceil(max(0, min(self.room().slots, left)))  # a script may compute max_tasks by a division
         if not self._pace.is_on or (not wanted and (self._is_short or self._relief is not None)):
             return wanted, 0
-        if self._exchanging() is None:  # a script may change the actor's database, or the iterator
+        if self._is_crammed or self._exchanging() is None:  # a script may change the actor's database, or the iterator
             return wanted, 0
         now = time.monotonic()
         most = self._pace.most(now - attempt.began for attempt in running if attempt.began is not None)
@@ -342,7 +342,14 @@ class Loop:
     def _may_wait(self, attempt: Attempt) -> bool:
         """Return whether a token may wait for a slot: it gets no GPU, and needs no room beside other tokens."""
         needs = attempt.needs
-        return self._pace.is_on and (needs.is_plain if self._relief is None else not needs.gpus)
+        return (
+            self._pace.is_on and (needs.is_plain if self._relief is None else not needs.gpus) and not self._is_crammed
+        )
+
+    @property
+    def _is_crammed(self) -> bool:
+        """Whether slots stay empty on purpose, since a token needs several cores: they must take no waiting token."""
+        return self._relief is None and any(attempt.needs.cores > 1 for attempt in self.slots.running)
 
     def _may_begin(self, attempt: Attempt) -> bool:
         """Return whether the work on a token may begin: much may have changed while it waited for its slot."""

@@ -62,7 +62,10 @@ class Pace:
         """
         if not self.is_on or not self._recent:
             return self._slots
-        longest = max(self.usual, max(at_work, default=0.0))
+        so_far = max(at_work, default=0.0)
+        if so_far >= self.patience:
+            return self._slots
+        longest = max(self.usual, so_far)
         if self._allowed * longest > self._slots * self._seconds:
             return max(self._slots, int(self._slots * self._seconds / longest))
         return self._allowed

@@ -110,6 +110,8 @@ class Selection:
         :param taken: as for `move`
         :param count: the most tokens to move
         """
+        if self._room is not None and any(needs_of(token.value).cores > 1 for token in taken):
+            return  # slots stay empty beside it, and must not take a token that waits
         while window and count > 0:
             needs = needs_of(window[0].value)
             if not needs.is_plain if self._room is not None else needs.gpus:

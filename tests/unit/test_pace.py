@@ -66,6 +66,8 @@ def test_a_long_token_makes_it_begin_anew_at_once():
 def test_a_token_that_is_at_work_counts_with_the_time_so_far():
     pace = paced(slots=4)
     assert pace.most([0.1, 0.001]) == 80
+    assert pace.most([1.0, 0.001]) == 8
+    assert pace.most([1.5, 0.001]) == 4  # as long as it may be before those that wait are put back
     assert pace.most([30.0, 0.001]) == 4
 
 
