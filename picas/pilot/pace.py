@@ -12,10 +12,10 @@ MOST = 256
 """The most tokens that a pilot holds: more of them would make its requests large, and no token cheaper."""
 RECENT = 8
 """The next token is expected to take as long as the longest of this many before it for each slot."""
-PATIENCE = 0.75
-"""The share of `claim_ahead` after which results are saved, and waiting tokens put back: that takes time as well."""
-SLOW = 0.25
-"""If a request takes more than this share of `claim_ahead`, the next is for fewer tokens."""
+QUICK = 0.25
+"""The share of `claim_ahead` that is kept for saving results, and for putting waiting tokens back."""
+SLOW = 0.5
+"""The largest such share: if a request takes longer, the next is for fewer tokens."""
 
 
 class Pace:
@@ -28,7 +28,7 @@ class Pace:
     def __init__(self, seconds: float, slots: int) -> None:
         self.is_on = seconds > 0
         """Whether tokens are locked ahead."""
-        self.patience = PATIENCE * seconds
+        self.patience = (1 - QUICK) * seconds
         """Seconds after which a result is saved, or tokens that wait behind a long one are put back."""
         self._seconds = seconds
         self._slots = slots
@@ -50,7 +50,9 @@ class Pace:
 
     def note_request(self, seconds: float) -> None:
         """Note how long it took to lock tokens and to save others."""
-        if seconds > SLOW * self._seconds:
+        share = seconds / self._seconds if self.is_on else 0.0
+        self.patience = (1 - min(max(share, QUICK), SLOW)) * self._seconds
+        if share > SLOW:
             self._allowed = max(self._slots, self._allowed // 2)
         else:
             self._allowed = min(2 * self._allowed, MOST_PER_SLOT * self._slots, max(MOST, self._slots))

@@ -19,9 +19,10 @@ from .selection import Fits, Selection
 from .windows import WindowReader
 
 SHARE = 4
-CROWD_SHARE = 64
-"""A pilot locks at most one in so many of the free tokens ahead: others want some as well. The second number is for a
-pilot that has met others a short time ago."""
+"""A pilot that is alone locks at most one in so many of the free tokens ahead: others may come."""
+CROWD_SHARE = 32
+LEFT_IN_CROWD = 2
+"""In a crowd it is one in so many, less this number: near the end each pilot takes one at a time."""
 
 
 class Candidates:
@@ -84,7 +85,9 @@ class Candidates:
         """How many tokens may be taken that have to wait for a slot."""
         if self._selection.has_larger:
             return 0
-        return max(0, self._free // (CROWD_SHARE if self._reader.is_crowded else SHARE))
+        if self._reader.is_crowded:
+            return max(0, self._free // CROWD_SHARE - LEFT_IN_CROWD)
+        return max(0, self._free // SHARE)
 
     @property
     def has_larger(self) -> bool:

@@ -73,11 +73,20 @@ def test_a_token_that_is_at_work_counts_with_the_time_so_far():
 
 def test_slow_requests_halve_it():
     pace = paced()
-    pace.note_request(1.0)
+    pace.note_request(1.1)
     assert pace.most() == 32
     for _ in range(9):
-        pace.note_request(1.0)
+        pace.note_request(1.1)
     assert pace.most() == 1
+
+
+def test_results_wait_as_long_as_the_last_request_leaves_time_to_save_them():
+    pace = paced()
+    assert pace.patience == 1.5
+    pace.note_request(0.8)
+    assert pace.patience == 1.2
+    pace.note_request(30.0)
+    assert pace.patience == 1.0
 
 
 def test_0_seconds_switch_it_off():
