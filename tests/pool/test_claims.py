@@ -17,7 +17,7 @@ from support.workers import Worker, wait_for
 from picas import Document, Task, TaskViewIterator
 from picas.exceptions import PicasError
 from picas.modifiers import reset, scrub
-from picas.pool import claims
+from picas.pool import candidates, claims
 from picas.pool.candidates import Candidates
 from picas.pool.claims import MAX_BACKOFF, Claimer
 from picas.pool.results import ClaimedToken
@@ -29,6 +29,7 @@ BROKEN = Reply(500, b'{"error":"broken","reason":"odd"}')
 BUSY = Reply(503, b'{"error":"busy","reason":"later"}')
 LATE = "apply the request some time after the client has given up"
 PILOT = "pilot_7"
+AHEAD = {"is_on": False}
 BULK = ("POST", "_bulk_docs")
 
 
@@ -82,9 +83,19 @@ def numbered(*numbers):
     return [f"token_{number}" for number in numbers]
 
 
+@pytest.fixture(autouse=True, params=["at once", "ahead"])
+def mode(request, monkeypatch):
+    """Lock all tokens but the first ahead, as a pilot does whose tokens are short."""
+    monkeypatch.setattr(candidates, "SHARE", 1)  # also in a small pool
+    monkeypatch.setattr(candidates, "CROWD_SHARE", 1)
+    monkeypatch.setattr(candidates, "LEFT_IN_CROWD", 0)
+    monkeypatch.setitem(AHEAD, "is_on", request.param == "ahead")
+
+
 def claim(claimer, client, wanted=1, releases=()):
     """Exchange once, and return the tokens that were locked."""
-    return claimer.exchange(client, PILOT, releases, wanted).locked
+    at_once = min(wanted, 1) if AHEAD["is_on"] else wanted
+    return claimer.exchange(client, PILOT, releases, at_once, wanted - at_once).locked
 
 
 def finished(token):
