@@ -99,6 +99,9 @@ class ViewIterator:
         """Save processed tokens and lock others, see `Claimer.exchange`; does not wait for tokens."""
         raise NotImplementedError("exchange is not implemented")
 
+    def look_anew(self) -> None:
+        """Read the view again next time, though only tokens that can't be taken were there just now."""
+
     def settle(self) -> list[Task]:
         """Return the tokens that were locked by requests whose answers were lost.
 
@@ -178,7 +181,7 @@ class _ClaimingIterator(ViewIterator):
         return exchange
 
     def look_anew(self) -> None:
-        """Read the view again next time, though only tokens that wait for their retry were there just now."""
+        """See `ViewIterator.look_anew`."""
         if self._claimer is not None:
             self._claimer.look_anew()
 
@@ -334,6 +337,10 @@ class EndlessViewIterator(ViewIterator):
         """Continue with another client."""
         self.iterator.reconnect(database)
         self._waiter.end()
+
+    def look_anew(self) -> None:
+        """See `ViewIterator.look_anew`."""
+        self.iterator.look_anew()
 
     def settle(self) -> list[Task]:
         """See `ViewIterator.settle`."""

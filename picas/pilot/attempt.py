@@ -50,13 +50,10 @@ class Attempt(ClaimedToken):
         """Whether it was locked ahead, before there was a slot for it."""
         self.began: float | None = None
         """When the work on it began, on the clock of `time.monotonic`; None if it has not."""
+        self.is_given_back = False
+        """Whether it was put back before its work began."""
         self.ended = math.inf
         """When it came into its final state, on the same clock."""
-
-    @property
-    def is_given_back(self) -> bool:
-        """Whether it was put back before the work on it began."""
-        return self.waits and self.began is None and self.stage is not Stage.WORKING
 
     @property
     def is_concluded(self) -> bool:
@@ -121,6 +118,7 @@ class Attempt(ClaimedToken):
         """Put the token back, whose work has not begun: nothing is recorded, nothing counted."""
         modifiers.reset(self.token)
         self.advance(Stage.CONCLUDED)
+        self.is_given_back = True
         self.ended = time.monotonic()
 
     def put_back(self, reset_values: Sequence[Any] | None = None) -> str:

@@ -89,8 +89,7 @@ class Loop:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
             self._is_closed |= context.matcher.is_late or self._is_iterator_stopped()
-            if self._is_closed or (self._relief is None and self._is_stuck()):
-                self.give_back()
+            self.give_back(None if self._is_closed else self._surplus())
             wanted, ahead = self._wanted()
             if self._is_time_to_exchange(wanted, ahead):
                 self._exchange(wanted, ahead)
@@ -119,6 +118,7 @@ class Loop:
                 self.context.retries.apply(attempt.token)
                 self.unsaved.append(attempt)
                 self._attached += attempt.attached
+            self._gpus += attempt.gpus
             if attempt.began is not None:
                 self._pace.note(attempt.ended - attempt.began)
                 ended.append(attempt)
@@ -128,9 +128,16 @@ class Loop:
         """Save all tokens that are in their final state."""
         self._exchange(0)
 
-    def give_back(self) -> None:
-        """Take the tokens that wait for a slot, to be put back with the next save."""
-        for attempt in self.slots.take_back():
+    def give_back(self, count: int | None = None) -> None:
+        """Take tokens that wait for a slot, to be put back with the next save.
+
+        :param count: how many; all by default
+        """
+        taken = self.slots.take_back(self.slots.waiting() if count is None else count)
+        tokens = self._exchanging() if taken else None
+        if tokens is not None:
+            tokens.look_anew()
+        for attempt in taken:
             if attempt.stage is not Stage.LOST:
                 attempt.give_back()
                 self.unsaved.append(attempt)
@@ -183,8 +190,7 @@ class Loop:
             return wanted, 0
         if self._is_crammed or self._exchanging() is None:  # a script may change the actor's database, or the iterator
             return wanted, 0
-        now = time.monotonic()
-        most = self._pace.most(now - attempt.began for attempt in running if attempt.began is not None)
+        most = self._pace.most(self._times_at_work())
         self.slots.reserve = max(0, most - self.context.pilot.slots) // 2 if self._relief is None else 0
         return wanted, max(0, most - len(running) - wanted)
 
@@ -265,6 +271,22 @@ class Loop:
         has_callback = isinstance(tokens, EndlessViewIterator) and tokens.stop_callback is not None
         return self._is_alone or has_callback or bool(self.context.conditions.max_tasks)
 
+    def _times_at_work(self) -> list[float]:
+        """Return for how many seconds the tokens in the slots have been at work."""
+        now = time.monotonic()
+        return [
+            now - attempt.began
+            for attempt in list(self.slots.running)
+            if attempt.began is not None and attempt.ended == math.inf
+        ]
+
+    def _surplus(self) -> int:
+        """Return how many of the waiting tokens are to be put back, since they would have to wait for too long."""
+        if not self.slots.waiting():
+            return 0
+        at_work = [] if self._relief is not None else self._times_at_work()
+        return self._pace.surplus(len(self.slots.running), at_work)
+
     def _is_time_to_exchange(self, wanted: int, ahead: int) -> bool:
         if wanted or ahead:
             return True
@@ -282,13 +304,9 @@ class Loop:
             since = min(since, self._moved)
         return since + self._pace.patience
 
-    def _is_stuck(self) -> bool:
-        """Return whether tokens have waited for too long behind those in the slots."""
-        return self.slots.waiting() > 0 and self._moved + self._pace.patience <= time.monotonic()
-
     def _relieve(self) -> None:
-        if self._is_stuck():
-            self.give_back()
+        """Do what is due in another thread, while the only slot, that of the thread of the run, is busy."""
+        self.give_back(self._pace.surplus(len(self.slots.running), self._times_at_work()))
         self.save()
 
     def _collect(self, seconds: float) -> list[Attempt]:
@@ -299,9 +317,9 @@ class Loop:
             finally:
                 self._relief.leave()
         if self._pace.is_on and (self.unsaved or self.slots.waiting()):
-            # What has ended unseen is due half of this later at the earliest.
+            # Soon enough for what has ended, or was begun, unseen.
             left = self._due() - time.monotonic()
-            seconds = min(seconds, max(0.0, left), self._pace.patience / 2)
+            seconds = min(seconds, max(0.0, left), self._pace.patience / 4)
         return self.slots.collect(seconds, self._has_other_task)
 
     # --- slots
@@ -383,7 +401,6 @@ class Loop:
         attempt.ended = time.monotonic()
 
     def _note_end(self, attempt: Attempt) -> None:
-        self._gpus += attempt.gpus
         self._is_dry = False
         if self._last.has_larger:  # there may be room for one of them now
             self._last = Exchange()

@@ -16,6 +16,10 @@ QUICK = 0.25
 """The share of `claim_ahead` that is kept for saving results, and for putting waiting tokens back."""
 SLOW = 0.5
 """The largest such share: if a request takes longer, the next is for fewer tokens."""
+TOLERANCE = 1.25
+"""A pilot keeps up to so many times the tokens that it would lock now, before it puts some back."""
+MOMENT = 1e-6
+"""The shortest time that a token takes, in seconds."""
 
 
 class Pace:
@@ -58,16 +62,23 @@ class Pace:
             self._allowed = min(2 * self._allowed, MOST_PER_SLOT * self._slots, max(MOST, self._slots))
 
     def most(self, at_work: Iterable[float] = ()) -> int:
-        """Return the most tokens that the pilot may hold: at least one for each slot.
+        """Return the most tokens that the pilot may lock, those that it has included: at least one for each slot.
 
         :param at_work: for how many seconds the tokens in the slots have been at work
         """
-        if not self.is_on or not self._recent:
-            return self._slots
+        return min(self._allowed, self._in_time(at_work)) if self.is_on and self._recent else self._slots
+
+    def surplus(self, held: int, at_work: Iterable[float] = ()) -> int:
+        """Return how many tokens are to be put back, since they would have to wait for too long.
+
+        :param held: how many tokens are in the slots or wait for one; more than there are slots
+        :param at_work: for how many seconds those in the slots have been at work
+        """
+        most = self._in_time(at_work)
+        return held - most if held > TOLERANCE * most or most == self._slots else 0
+
+    def _in_time(self, at_work: Iterable[float]) -> int:
+        """Return how many tokens are expected to end in time; at least one for each slot."""
         so_far = max(at_work, default=0.0)
-        if so_far >= self.patience:
-            return self._slots
-        longest = max(self.usual, so_far)
-        if self._allowed * longest > self._slots * self._seconds:
-            return max(self._slots, int(self._slots * self._seconds / longest))
-        return self._allowed
+        longest = max(self.usual, so_far, MOMENT)
+        return self._slots if so_far >= self.patience else max(self._slots, int(self._slots * self._seconds / longest))

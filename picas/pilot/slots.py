@@ -39,8 +39,11 @@ class Slots(Generic[T]):
         """Return how many tokens wait for a slot."""
         raise NotImplementedError("waiting is not implemented")
 
-    def take_back(self) -> list[T]:
-        """Return the tokens that wait for a slot, which get none any more."""
+    def take_back(self, count: int) -> list[T]:
+        """Return tokens that wait for a slot, which get none any more.
+
+        :param count: the most tokens to return
+        """
         raise NotImplementedError("take_back is not implemented")
 
     def has_ended(self) -> bool:
@@ -79,12 +82,12 @@ class MainSlot(Slots[T]):
         """See `Slots.waiting`."""
         return len(self._waiting)
 
-    def take_back(self) -> list[T]:
+    def take_back(self, count: int) -> list[T]:
         """See `Slots.take_back`. Another thread may call this while a token is processed."""
         taken: list[T] = []
         with contextlib.suppress(IndexError):
-            while True:
-                taken.append(self._waiting.popleft())
+            while len(taken) < count:
+                taken.append(self._waiting.pop())
         self.running.difference_update(taken)
         return taken
 
@@ -134,11 +137,11 @@ class ThreadSlots(Slots[T]):
         """See `Slots.waiting`."""
         return self._waiting.qsize()
 
-    def take_back(self) -> list[T]:
+    def take_back(self, count: int) -> list[T]:
         """See `Slots.take_back`."""
         taken: list[T] = []
         with contextlib.suppress(Empty):
-            while True:
+            while len(taken) < count:
                 token = self._waiting.get_nowait()
                 if token is not None:
                     taken.append(token)

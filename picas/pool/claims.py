@@ -140,7 +140,6 @@ class Claimer:
             return Exchange()
         if any(not release.is_saved or is_free(release.token) for release in releases):
             # The views were read before these tokens were saved, and some of them are free again, or may be.
-            self._is_rechecked = False
             self.look_anew()
         exchange = self._after_emptiness()
         exchange.has_larger = any(view.has_larger for view in self.views)
@@ -148,6 +147,7 @@ class Claimer:
 
     def look_anew(self) -> None:
         """Read the views the next time that tokens are wanted, see `Candidates.look_anew`."""
+        self._is_rechecked = False
         for view in self.views:
             view.look_anew()
 

@@ -171,6 +171,24 @@ class TestTheBatches:
         Worker(watched, work, claim_ahead=0.5).run()
         assert [write.locked for write in writes() if write.locked][:8] == [1] * 8
 
+    @pytest.mark.parametrize("slots", [1, 4])
+    def test_are_cut_when_tokens_take_longer_than_before(self, client, push, slots):
+        push(400)
+
+        def work(task):
+            with lock:
+                number = len(actor.processed)
+            if number > 150:
+                time.sleep(0.1)
+            if 170 < number < 180:
+                held.append(len(in_state(client, "locked")))
+
+        held, lock = [], threading.Lock()
+        actor = Worker(client, work, claim_ahead=0.5)
+        actor.run(slots=slots, max_total_time=8)
+        assert held
+        assert max(held) <= 2 * 5 * slots + slots  # before the slots, and results
+
     @pytest.mark.parametrize("slots", [1, 3])
     def test_long_tokens_are_locked_and_saved_one_by_one(self, watched, push, writes, slots):
         push(4 * slots)

@@ -71,6 +71,20 @@ def test_a_token_that_is_at_work_counts_with_the_time_so_far():
     assert pace.most([30.0, 0.001]) == 4
 
 
+def test_tokens_that_would_wait_for_too_long_are_a_surplus():
+    pace = paced()
+    assert pace.surplus(64) == 0
+    assert pace.surplus(64, [0.02]) == 0
+    assert pace.surplus(64, [1.5]) == 63
+    pace.note(0.036)  # a little longer than before
+    assert pace.surplus(64) == 0
+    pace.note(0.1)
+    assert pace.surplus(64) == 44
+    pace.note(5.0)
+    assert pace.surplus(64) == 63
+    assert paced(slots=4).surplus(5, [1.5]) == 1
+
+
 def test_slow_requests_halve_it():
     pace = paced()
     pace.note_request(1.1)
