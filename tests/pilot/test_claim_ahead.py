@@ -366,7 +366,8 @@ Short(connect(), claim_ahead=20, grace=0.5).run(slots={slots})
 @pytest.mark.parametrize("slots", [1, 4])
 def test_a_stop_saves_what_is_finished_and_gives_back_the_rest_in_one_request(client, stopping, proxy, writes, slots):
     pilot = stopping(slots)
-    time.sleep(0.1)
+    wait_for(lambda: sum(line.startswith("long") for line in pilot.journal) == slots)
+    time.sleep(0.5)  # a request may be on its way
     held = len(in_state(client, "locked"))
     assert held > slots
     proxy.forget()
@@ -494,8 +495,14 @@ class TestATokenThatWaits:
 
     def test_is_not_started_after_max_total_time(self, client, push):
         push(400)
-        actor = Worker(client, lambda task: time.sleep(0.6 if task.id == "token_150" else 0), claim_ahead=20)
-        actor.run(max_total_time=1.5, max_token_time=1.0)
+        late = time.monotonic() + 5.1
+
+        def work(task):
+            if task.id == "token_150":
+                time.sleep(max(0.0, late - time.monotonic()))
+
+        actor = Worker(client, work, claim_ahead=40)
+        actor.run(max_total_time=5)
         assert len(actor.processed) == 151
         now = tokens(client)
         assert all(is_untouched(token) for id, token in now.items() if id not in actor.processed)
