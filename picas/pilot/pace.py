@@ -18,6 +18,8 @@ SLOW = 0.5
 """The largest such share: if a request takes longer, the next is for fewer tokens."""
 TOLERANCE = 1.25
 """A pilot keeps up to so many times the tokens that it would lock now, before it puts some back."""
+MANY = 1e9
+"""More tokens than a pilot ever holds."""
 MOMENT = 1e-6
 """The shortest time that a token takes, in seconds."""
 
@@ -81,4 +83,6 @@ class Pace:
         """Return how many tokens are expected to end in time; at least one for each slot."""
         so_far = max(at_work, default=0.0)
         longest = max(self.usual, so_far, MOMENT)
-        return self._slots if so_far >= self.patience else max(self._slots, int(self._slots * self._seconds / longest))
+        if so_far >= self.patience:
+            return self._slots
+        return max(self._slots, int(min(self._slots * self._seconds / longest, MANY)))

@@ -11,6 +11,9 @@ from typing import Callable
 
 log = logging.getLogger(__name__)
 
+LONGEST_PAUSE = 3600.0
+"""The longest time that the thread sleeps, in seconds: a lock can't wait for any number of them."""
+
 
 class Relief:
     """Does what is due in a thread of its own, but only while the thread of the run is in the user's code.
@@ -67,4 +70,4 @@ class Relief:
                 if due == math.inf:
                     self._thread = None
                     return
-            pause = max(due - time.monotonic(), 0.01)
+            pause = min(max(due - time.monotonic(), 0.01), LONGEST_PAUSE)

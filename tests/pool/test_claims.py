@@ -285,6 +285,25 @@ class TestExchange:
         assert client.get("token_0")["odd"] == "{1, 2}"
 
 
+class TestAhead:
+    def test_an_answer_without_a_token_is_no_end(self, client, push):
+        """Only a free slot asks whether there are tokens."""
+        claimer = Claimer(Candidates("todo", {}))
+        for _ in range(4):
+            exchange = claimer.exchange(client, PILOT, [], 0, 5)
+            assert (exchange.locked, exchange.is_over) == ([], False)
+        push(3)
+        assert len(claim(claimer, client)) == 1
+
+    def test_a_second_view_waits_until_a_free_slot_finds_the_first_empty(self, client, push):
+        push(40)
+        client.add_view("none", "function(doc) { if (doc.type == 'none') emit(doc._id); }")
+        claimer = Claimer(Candidates("none", {}), Candidates("todo", {}))
+        assert claimer.exchange(client, PILOT, [], 0, 5).locked == []
+        assert len(claimer.exchange(client, PILOT, [], 1, 5).locked) == 6
+        assert claimer.exchange(client, PILOT, [], 0, 5).locked == []
+
+
 class TestCost:
     def test_a_lone_pilot_makes_barely_more_than_one_request_for_each_token(self, proxy, far, client, push):
         push(120)

@@ -1,5 +1,7 @@
 """How many tokens a pilot may hold."""
 
+import math
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -101,6 +103,12 @@ def test_results_wait_as_long_as_the_last_request_leaves_time_to_save_them():
     assert pace.patience == 1.2
     pace.note_request(30.0)
     assert pace.patience == 1.0
+
+
+def test_infinity_is_a_time_too():
+    pace = paced(seconds=math.inf)
+    assert pace.most([1e6]) == 64
+    assert pace.surplus(64, [1e6]) == 0
 
 
 def test_0_seconds_switch_it_off():
