@@ -35,6 +35,11 @@ class Actor:
     :param lease: seconds without a heartbeat after which this pilot considers another dead and puts its tokens back; by
         default $PICAS_LEASE, or ten minutes. A pilot that has a longer lease is given that. A pilot whose Python code
         keeps all its threads from running for that long counts as dead, too.
+    :param claim_ahead: seconds of work for which the pilot may lock tokens ahead, and the longest time for which it
+        keeps a result, so that short tokens are locked and saved many at a time; by default $PICAS_CLAIM_AHEAD, or 2.
+        If the pilot is killed, the results of that time are lost, and their tokens are put back after the lease. 0
+        locks and saves each token when its turn has come. So does a run that has `max_tasks`, a `stop_function` or a
+        `cleanup_run` of its own, or an iterator that decides on each token
     :param max_lost: how often a token may lose its pilot before it counts as failed
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory
@@ -66,6 +71,7 @@ class Actor:
         max_outage: float | None = None,
         heartbeat: float | None = None,
         lease: float | None = None,
+        claim_ahead: float | None = None,
         max_lost: int = MAX_LOST,
         spool_folder: str | Path | None = None,
         walltime: float | None = None,
@@ -86,6 +92,7 @@ class Actor:
                 max_outage=max_outage,
                 heartbeat=heartbeat,
                 lease=lease,
+                claim_ahead=claim_ahead,
                 max_lost=max_lost,
                 spool_folder=spool_folder,
                 walltime=walltime,

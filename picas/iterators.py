@@ -95,9 +95,12 @@ class ViewIterator:
         """
         return False
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """Save processed tokens and lock others, see `Claimer.exchange`; does not wait for tokens."""
         raise NotImplementedError("exchange is not implemented")
+
+    def look_anew(self) -> None:
+        """Read the view again next time, though only tokens that can't be taken were there just now."""
 
     def settle(self) -> list[Task]:
         """Return the tokens that were locked by requests whose answers were lost.
@@ -170,15 +173,15 @@ class _ClaimingIterator(ViewIterator):
         is_original = getattr(self.claim_task, "__func__", None) is _ClaimingIterator.claim_task
         return is_original and type(self).__next__ is ViewIterator.__next__
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """See `ViewIterator.exchange`."""
-        exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted)
+        exchange = self._current_claimer().exchange(self.database, self.pilot, releases, wanted, ahead)
         self._is_ready = _always if exchange.is_over else exchange.is_ready
         self.next_at = exchange.next_at
         return exchange
 
     def look_anew(self) -> None:
-        """Read the view again next time, though only tokens that wait for their retry were there just now."""
+        """See `ViewIterator.look_anew`."""
         if self._claimer is not None:
             self._claimer.look_anew()
 
@@ -291,11 +294,11 @@ class EndlessViewIterator(ViewIterator):
         is_original &= type(self).__next__ is EndlessViewIterator.__next__
         return is_original and isinstance(self.iterator, ViewIterator) and self.iterator.can_exchange(database)
 
-    def exchange(self, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(self, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0) -> Exchange:
         """See `ViewIterator.exchange`."""
-        is_over = wanted > 0 and self.is_cancelled()
+        is_over = wanted + ahead > 0 and self.is_cancelled()
         self._hand_down()
-        exchange = self.iterator.exchange(releases, 0 if is_over else wanted)
+        exchange = self.iterator.exchange(releases, *((0, 0) if is_over else (wanted, ahead)))
         if is_over:
             self.stop()
             exchange.is_over = True
@@ -334,6 +337,10 @@ class EndlessViewIterator(ViewIterator):
         """Continue with another client."""
         self.iterator.reconnect(database)
         self._waiter.end()
+
+    def look_anew(self) -> None:
+        """See `ViewIterator.look_anew`."""
+        self.iterator.look_anew()
 
     def settle(self) -> list[Task]:
         """See `ViewIterator.settle`."""

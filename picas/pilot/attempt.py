@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import signal
+import time
 from collections.abc import Sequence
 from subprocess import Popen
 from typing import Any
@@ -15,6 +17,7 @@ from ..pool.results import ClaimedToken, Stage
 from ..processes import TimeLimit
 from ..tokens.resources import needs_of
 from ..tokens.states import is_in_state, parse_int, state_of
+from ..util import seconds
 from .options import STOP_SIGNALS
 
 log = logging.getLogger(__name__)
@@ -46,11 +49,28 @@ class Attempt(ClaimedToken):
         """What can interrupt the user's code."""
         self.interruption: BaseException | None = None
         """What ended the work, if not the user's code by itself."""
+        self.waits = False
+        """Whether it was locked ahead, before there was a slot for it."""
+        self.began: float | None = None
+        """When the work on it began, on the clock of `time.monotonic`; None if it has not."""
+        self.is_given_back = False
+        """Whether it was put back before its work began."""
+        self.ended = math.inf
+        """When it came into its final state, on the same clock."""
 
     @property
     def is_concluded(self) -> bool:
         """Whether the token is in its final state, saved or not."""
         return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST)
+
+    @property
+    def attached(self) -> int:
+        """The characters of the files in the token that have yet to be sent."""
+        entries = self.token.get("_attachments")
+        if not isinstance(entries, dict):  # the user's code can put anything there
+            return 0
+        data = [entry.get("data") for entry in entries.values() if isinstance(entry, dict) and not entry.get("stub")]
+        return sum(len(text) for text in data if isinstance(text, str))
 
     def has_result(self, auto_close: bool) -> bool:
         """Return whether the user's code has said how its work ended, so that only its own clean-up is left."""
@@ -87,6 +107,22 @@ class Attempt(ClaimedToken):
         modifiers.end_attempt(token, outcome)
         self.advance(Stage.CONCLUDED)
         return outcome
+
+    def begin(self) -> bool:
+        """Note that its work begins, and return whether it may: not if another pilot has taken it while it waited."""
+        if self.stage is Stage.LOST:
+            return False
+        if self.waits and "claim" in self.token:
+            self.token["claim"]["start"] = seconds()
+        self.began = time.monotonic()
+        return True
+
+    def give_back(self) -> None:
+        """Put the token back, whose work has not begun: nothing is recorded, nothing counted."""
+        modifiers.reset(self.token)
+        self.advance(Stage.CONCLUDED)
+        self.is_given_back = True
+        self.ended = time.monotonic()
 
     def put_back(self, reset_values: Sequence[Any] | None = None) -> str:
         """Put the token back, not counted as a failure, record the attempt, and return its outcome.

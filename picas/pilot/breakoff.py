@@ -43,6 +43,7 @@ class BreakOff:
         context, loop = self._context, self._loop
         running = loop.slots.running
         context.is_breaking_off = True
+        loop.give_back()
         self._children = self._children_of(running)
         self._ending.start()
         if self._children:

@@ -4,6 +4,10 @@ With one slot the user's code runs in the thread of the run, with several in a t
 tokens into their final state; the thread of the run saves those and locks others, all that have ended by then in one
 request. Where a `cleanup_run` or a `stop_function` of the user's is to find each token saved as it ended, each is saved
 by itself, in its slot.
+
+Short tokens are locked ahead (see `pace`): they wait for a slot, which takes the next at once, and what has ended is
+saved when few of them are left. A result that has waited long enough is saved before that, and tokens that wait behind
+a long one are put back. If the only slot is the thread of the run, another thread does both meanwhile (see `relief`).
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -28,6 +32,8 @@ from ..processes import exposed, set_environment, shielded
 from ..tokens.resources import Room
 from .attempt import Attempt
 from .context import Context
+from .pace import Pace
+from .relief import Relief
 from .slots import MainSlot, Slots, ThreadSlots
 from .work import Work
 
@@ -35,6 +41,8 @@ log = logging.getLogger(__name__)
 
 LOOK = 10.0
 """The longest pause between two checks of the conditions while tokens are at work, in seconds."""
+MAX_ATTACHED = 8_000_000
+"""Results are saved at once if their files have more characters than this: they are in memory until then."""
 
 
 class Loop:
@@ -58,11 +66,16 @@ class Loop:
         self._is_closed = False  # no further token is started
         self._is_dry = False  # there was no token for now; one that ends may bring another
         self._is_exhausted = False  # the iterator said that there are no more
+        self._is_short = False  # there was no token to be locked ahead
         self._last = Exchange()  # the answer to the last request for tokens
         self._failure: BaseException | None = None  # raised once the running tokens have ended
         self._gpus = gpu_names(context.pilot.has.gpus)  # those assigned to no token
         count = context.pilot.slots
         self.slots: Slots[Attempt] = MainSlot(self._work_on) if count == 1 else ThreadSlots(count, self._work_on)
+        self._pace = Pace(0.0 if self._must_see_each() else context.options.claim_ahead, count)
+        self._relief = Relief(self._due, self._relieve) if count == 1 and self._pace.is_on else None
+        self._attached = 0  # the size of the files in `unsaved`
+        self._moved = 0.0  # when a slot has last taken a token, on the clock of time.monotonic
         self._introduce()
 
     def run(self) -> None:
@@ -76,9 +89,10 @@ class Loop:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
             self._is_closed |= context.matcher.is_late or self._is_iterator_stopped()
-            wanted = self._wanted()
-            if wanted or self.unsaved:
-                self._exchange(wanted)
+            self.give_back(None if self._is_closed else self._surplus())
+            wanted, ahead = self._wanted()
+            if self._is_time_to_exchange(wanted, ahead):
+                self._exchange(wanted, ahead)
             if not self.slots.running and (self._is_closed or self._is_dry):
                 break
             for attempt in self.collect(LOOK):
@@ -96,30 +110,51 @@ class Loop:
 
         :param seconds: how long to wait for the first, unless there is something else to do
         """
-        ended = self.slots.collect(seconds, self._has_other_task)
-        for attempt in ended:
+        ended = []
+        for attempt in self._collect(seconds):
             if attempt.interruption is not None:
                 self.interrupted.append(attempt)
-            elif not self._is_alone:
+            elif not self._is_alone and attempt.stage is not Stage.LOST:
                 self.context.retries.apply(attempt.token)
                 self.unsaved.append(attempt)
+                self._attached += attempt.attached
+            self._gpus += attempt.gpus
+            if attempt.began is not None:
+                self._pace.note(attempt.ended - attempt.began)
+                ended.append(attempt)
         return ended
 
     def save(self) -> None:
         """Save all tokens that are in their final state."""
         self._exchange(0)
 
+    def give_back(self, count: int | None = None) -> None:
+        """Take tokens that wait for a slot, to be put back with the next save.
+
+        :param count: how many; all by default
+        """
+        taken = self.slots.take_back(self.slots.waiting() if count is None else count)
+        tokens = self._exchanging() if taken else None
+        if tokens is not None:
+            tokens.look_anew()
+        for attempt in taken:
+            if attempt.stage is not Stage.LOST:
+                attempt.give_back()
+                self.unsaved.append(attempt)
+
     def held(self) -> list[Attempt]:
-        """Return the tokens that this pilot holds and has not finished."""
-        return [*self.locked, *self.slots.running]
+        """Return the tokens that are locked by this pilot: at work, before it, or not saved yet."""
+        return [*self.locked, *self.slots.running, *self.unsaved]
 
     def room(self) -> Room:
-        """Return what is left of the pilot for further tokens."""
+        """Return what is left of the pilot for further tokens; less than nothing if some wait for a slot."""
         pilot = self.context.pilot
         return Room.of(pilot.slots, pilot.has, [attempt.needs for attempt in list(self.slots.running)])
 
     def close(self) -> None:
         """Let the slots end, and the iterator wait no longer."""
+        if self._relief is not None:
+            self._relief.close()
         self.slots.close()
         set_environment({})  # the GPUs of the last token, if this thread was its slot
         if isinstance(self._tokens, EndlessViewIterator):
@@ -143,30 +178,43 @@ class Loop:
         tokens = self._tokens
         return tokens if isinstance(tokens, ViewIterator) and tokens.can_exchange(self.context.actor.db) else None
 
-    def _wanted(self) -> int:
-        """Return how many tokens are to be locked now."""
-        if self._is_closed or self._is_dry or not self._last.is_ready():
-            return 0
-        left = self.context.conditions.tokens_left - len(self.slots.running)
-        return math.ceil(max(0, min(self.room().slots, left)))  # a script may compute max_tasks by a division
+    def _wanted(self) -> tuple[int, int]:
+        """Return how many tokens are to be locked now for slots that are free, and how many ahead."""
+        waiting = self.slots.waiting()
+        if waiting > self.slots.reserve or self._is_closed or self._is_dry or not self._last.is_ready():
+            return 0, 0
+        running = self.slots.running
+        left = self.context.conditions.tokens_left - len(running)
+        wanted = math.ceil(max(0, min(self.room().slots, left)))  # a script may compute max_tasks by a division
+        if not self._pace.is_on or (not wanted and (self._is_short or self._relief is not None)):
+            return wanted, 0
+        if self._is_crammed or self._exchanging() is None:  # a script may change the actor's database, or the iterator
+            return wanted, 0
+        most = self._pace.most(self._times_at_work())
+        self.slots.reserve = max(0, most - self.context.pilot.slots) // 2 if self._relief is None else 0
+        return wanted, max(0, most - len(running) - wanted)
 
-    def _exchange(self, wanted: int) -> None:
+    def _exchange(self, wanted: int, ahead: int = 0) -> None:
         """Save what has ended, lock other tokens and put them into slots."""
-        unsaved, self.unsaved = self.unsaved, []
+        unsaved = list(self.unsaved)
         tokens = self._exchanging()
+        room = self.room()
+        began = time.monotonic()
         if isinstance(self._tokens, ViewIterator):
-            self._tokens.room = self.room() if self.context.pilot.slots > 1 else None
-        if tokens is not None and unsaved and (wanted or len(unsaved) > 1):
-            exchange = tokens.exchange(unsaved, wanted)
+            self._tokens.room = room if self.context.pilot.slots > 1 else None
+        if tokens is not None and unsaved and (wanted or ahead or len(unsaved) > 1):
+            exchange = tokens.exchange(unsaved, wanted, ahead)
         else:
-            self._save_alone(unsaved)
-            exchange = self._ask(wanted) if wanted else Exchange()
+            self._save(unsaved)
+            exchange = self._ask(wanted, ahead) if wanted or ahead else Exchange()
         self.locked = [Attempt(token, self.context.values.of_run) for token in exchange.locked]
-        self._save_alone(unsaved)
-        if wanted:
+        self._save(unsaved)
+        if wanted or ahead:
+            self._pace.note_request(time.monotonic() - began)
+            self._is_short = ahead > 0 and not exchange.locked
             self._take_note(exchange)
         while self.locked:
-            self._start(self.locked[0])
+            room = self._start(self.locked[0], room)
 
     def _take_note(self, exchange: Exchange) -> None:
         """Decide from an answer when, and whether, to ask for tokens again."""
@@ -177,7 +225,7 @@ class Loop:
         self._is_dry = exchange.is_over or waits_too_long
         self._last = Exchange() if exchange.locked or self._is_dry else exchange
 
-    def _ask(self, wanted: int) -> Exchange:
+    def _ask(self, wanted: int, ahead: int) -> Exchange:
         """Lock tokens; none while the database is away and there is something else to do."""
         if not isinstance(self._tokens, ViewIterator):
             locked = [token for token in islice(self._tokens, 1) if token is not None]
@@ -186,7 +234,7 @@ class Loop:
 
         def request() -> Exchange:
             if exchanging is not None:
-                return exchanging.exchange([], wanted)
+                return exchanging.exchange([], wanted, ahead)
             # Not `tokens.poll()`: an iterator of a script's own may use that name for something else.
             if isinstance(tokens, EndlessViewIterator):
                 return EndlessViewIterator.poll(tokens)
@@ -213,23 +261,93 @@ class Loop:
             return True
         if self._is_closed:
             return False
-        return self.context.matcher.is_late or self._is_iterator_stopped() or self._wanted() > 0
+        return self.context.matcher.is_late or self._is_iterator_stopped() or self._wanted() != (0, 0)
+
+    # --- tokens that are locked ahead, and results that are not saved at once
+
+    def _must_see_each(self) -> bool:
+        """Return whether the user's code decides on each token, or may look at the one before it."""
+        tokens = self._tokens
+        has_callback = isinstance(tokens, EndlessViewIterator) and tokens.stop_callback is not None
+        return self._is_alone or has_callback or bool(self.context.conditions.max_tasks)
+
+    def _times_at_work(self) -> list[float]:
+        """Return for how many seconds the tokens in the slots have been at work."""
+        now = time.monotonic()
+        return [
+            now - attempt.began
+            for attempt in list(self.slots.running)
+            if attempt.began is not None and attempt.ended == math.inf
+        ]
+
+    def _surplus(self) -> int:
+        """Return how many of the waiting tokens are to be put back, since they would have to wait for too long."""
+        if not self.slots.waiting():
+            return 0
+        at_work = [] if self._relief is not None else self._times_at_work()
+        return self._pace.surplus(len(self.slots.running), at_work)
+
+    def _is_time_to_exchange(self, wanted: int, ahead: int) -> bool:
+        if wanted or ahead:
+            return True
+        if not self.unsaved or not self.slots.waiting():
+            return bool(self.unsaved)
+        if self._attached > MAX_ATTACHED:
+            return True
+        next_look = 0.0 if self._relief is None else self._pace.usual
+        return self.unsaved[0].ended + self._pace.patience <= time.monotonic() + next_look
+
+    def _due(self) -> float:
+        """Return when results are to be saved, or waiting tokens to be put back, at the latest."""
+        since = self.unsaved[0].ended if self.unsaved else math.inf
+        if self.slots.waiting():
+            since = min(since, self._moved)
+        return since + self._pace.patience
+
+    def _relieve(self) -> None:
+        """Do what is due in another thread, while the only slot, that of the thread of the run, is busy."""
+        self.give_back(self._pace.surplus(len(self.slots.running), self._times_at_work()))
+        self.save()
+
+    def _collect(self, seconds: float) -> list[Attempt]:
+        if self._relief is not None and not self.context.is_breaking_off:
+            self._relief.enter()
+            try:
+                return self.slots.collect(seconds, self._has_other_task)
+            finally:
+                self._relief.leave()
+        if self._pace.is_on and (self.unsaved or self.slots.waiting()):
+            # Soon enough for what has ended, or was begun, unseen.
+            left = self._due() - time.monotonic()
+            seconds = min(seconds, max(0.0, left), self._pace.patience / 4)
+        return self.slots.collect(seconds, self._has_other_task)
 
     # --- slots
 
-    def _start(self, attempt: Attempt) -> None:
-        """Put a token that was just locked into a slot, or back into the pool if it does not fit."""
+    def _start(self, attempt: Attempt, room: Room) -> Room:
+        """Put a token that was just locked into a slot, or back into the pool if it does not fit.
+
+        :param room: what is left of the pilot
+        :returns: what is left of it then
+        """
         context, token = self.context, attempt.token
         context.actor.current_task = token
         if "exit_code" in token:
             token["exit_code"] = ""  # that of an earlier attempt means nothing for this one
         # An iterator may not ask what fits; and a lock may be found only now, whose answer was lost.
-        has_room = self.room().fits(attempt.needs)
-        if has_room and context.matcher.fits(token):
+        has_room = room.fits(attempt.needs)
+        attempt.waits = not has_room and self._may_wait(attempt)
+        if (has_room or attempt.waits) and context.matcher.fits(token):
             attempt.gpus = [self._gpus.pop(0) for _ in range(attempt.needs.gpus)]
             self.locked.remove(attempt)
+            self._moved = time.monotonic()
             self.slots.start(attempt)
-            return
+            return room.without(attempt.needs)
+        if attempt.waits:
+            attempt.give_back()
+            self.unsaved.append(attempt)
+            self.locked.remove(attempt)
+            return room
         context.count(attempt.put_back(context.actor.token_reset_values), is_processed=False)
         Work(context, attempt).save()
         self.locked.remove(attempt)
@@ -237,12 +355,40 @@ class Loop:
             # It does not ask what fits and may give the same token again. That fits later if it only lacks room.
             self._is_dry = True
             self._is_closed |= has_room or not context.pilot.has.cover(attempt.needs)
+        return room
+
+    def _may_wait(self, attempt: Attempt) -> bool:
+        """Return whether a token may wait for a slot: it gets no GPU, and needs no room beside other tokens."""
+        needs = attempt.needs
+        return (
+            self._pace.is_on and (needs.is_plain if self._relief is None else not needs.gpus) and not self._is_crammed
+        )
+
+    @property
+    def _is_crammed(self) -> bool:
+        """Whether slots stay empty on purpose, since a token needs several cores: they must take no waiting token."""
+        return self._relief is None and any(attempt.needs.cores > 1 for attempt in self.slots.running)
+
+    def _may_begin(self, attempt: Attempt) -> bool:
+        """Return whether the work on a token may begin: much may have changed while it waited for its slot."""
+        context = self.context
+        if attempt.waits:
+            is_over = self._is_closed or context.is_over() or context.is_breaking_off or self._is_iterator_stopped()
+            if attempt.stage is not Stage.LOST and (is_over or not context.matcher.fits(attempt.token)):
+                attempt.give_back()
+                return False
+        return attempt.begin()
 
     def _work_on(self, attempt: Attempt) -> None:
         """Process a token in a slot; called in the slot's thread."""
+        if not self._may_begin(attempt):
+            return
+        self._moved = time.monotonic()
         if isinstance(self.slots, ThreadSlots):
             attempt.thread = threading.get_ident()
             attempt.values = self.context.values.enter_slot(attempt.token)
+        else:
+            self.context.actor.current_task = attempt.token
         set_environment(gpu_environment(attempt.gpus))
         work = Work(self.context, attempt)
         with shielded():
@@ -252,9 +398,9 @@ class Loop:
                     work.finish(self._is_seen)
             except BaseException as error:  # the thread of the run decides what follows
                 attempt.interruption = error
+        attempt.ended = time.monotonic()
 
     def _note_end(self, attempt: Attempt) -> None:
-        self._gpus += attempt.gpus
         self._is_dry = False
         if self._last.has_larger:  # there may be room for one of them now
             self._last = Exchange()
@@ -266,9 +412,11 @@ class Loop:
         if not self._is_closed:
             self.context.actor.current_task = None
 
-    def _save_alone(self, attempts: Iterable[Attempt]) -> None:
+    def _save(self, attempts: list[Attempt]) -> None:
         """Save tokens one by one that could not be saved together; they share the time to wait for the database."""
         give_up = time.monotonic() + self.context.options.max_outage
         for attempt in attempts:
             if attempt.stage is Stage.CONCLUDED:
                 Work(self.context, attempt).save(max(0.0, give_up - time.monotonic()))
+        self.unsaved = [attempt for attempt in self.unsaved if attempt.stage is Stage.CONCLUDED]
+        self._attached = 0

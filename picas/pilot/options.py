@@ -16,6 +16,7 @@ from ..processes import GRACE
 from ..tokens.resources import Resources
 from .heartbeat import lifetimes
 from .leases import MAX_LOST
+from .pace import CLAIM_AHEAD
 
 STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that stop a pilot by default."""
@@ -33,6 +34,7 @@ class Options:
     max_outage: float
     heartbeat: float
     lease: float
+    claim_ahead: float
     max_lost: int
     spool_folder: Path | None
     walltime: float
@@ -48,6 +50,7 @@ class Options:
         max_outage: float | None = None,
         heartbeat: float | None = None,
         lease: float | None = None,
+        claim_ahead: float | None = None,
         max_lost: int = MAX_LOST,
         spool_folder: str | Path | None = None,
         walltime: float | None = None,
@@ -72,6 +75,7 @@ class Options:
             max_outage=duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE),
             heartbeat=interval,
             lease=period,
+            claim_ahead=duration(claim_ahead, "PICAS_CLAIM_AHEAD", CLAIM_AHEAD),
             max_lost=max_lost,
             spool_folder=folder,
             walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),

@@ -195,7 +195,7 @@ class Run:
         loop = self._loop
         if loop is None:
             return {"holds": [], "free": self.context.pilot.slots}
-        return {"holds": [attempt.id for attempt in loop.held()], "free": loop.room().slots}
+        return {"holds": [attempt.id for attempt in loop.held()], "free": max(0, loop.room().slots)}
 
     def check_claims(self) -> None:
         """Stop the work on tokens that another pilot has taken; called in the heartbeat's thread.
@@ -212,6 +212,8 @@ class Run:
                 stored = {}
             if not modifiers.is_same_lock(stored, attempt.claimed) and attempt.advance(Stage.LOST):
                 log.warning("Token %s is no longer this pilot's: the work on it is stopped", attempt.id)
+                if attempt.began is None:
+                    continue  # it waits for its slot, which will see it
                 work = Work(self.context, attempt)
                 threading.Thread(target=work.stop_as_lost, name="picas-lost", daemon=True).start()
 

@@ -1,11 +1,15 @@
-"""Where tokens are processed: side by side in threads, or one at a time in the thread of the run."""
+"""Where tokens are processed: side by side in threads, or one at a time in the thread of the run.
+
+More tokens than there are slots can be started: those wait until a slot takes them.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 import time
-from queue import SimpleQueue
+from collections import deque
+from queue import Empty, SimpleQueue
 from typing import Callable, Generic, TypeVar
 
 from ..util import never, wait_until
@@ -23,11 +27,24 @@ class Slots(Generic[T]):
 
     def __init__(self) -> None:
         self.running: set[T] = set()
-        """The tokens in the slots; only the owner of this object changes it."""
+        """The tokens that were started, until they are collected; only the owner of this object changes it."""
+        self.reserve = 0
+        """While more tokens than this wait, those that have ended need not be collected at once."""
 
     def start(self, token: T) -> None:
-        """Put a token into an empty slot."""
+        """Put a token into a slot, or let it wait for one."""
         raise NotImplementedError("start is not implemented")
+
+    def waiting(self) -> int:
+        """Return how many tokens wait for a slot."""
+        raise NotImplementedError("waiting is not implemented")
+
+    def take_back(self, count: int) -> list[T]:
+        """Return tokens that wait for a slot, which get none any more.
+
+        :param count: the most tokens to return
+        """
+        raise NotImplementedError("take_back is not implemented")
 
     def has_ended(self) -> bool:
         """Return whether a token has ended that was not collected."""
@@ -54,12 +71,25 @@ class MainSlot(Slots[T]):
     def __init__(self, work: Callable[[T], None]) -> None:
         super().__init__()
         self._work = work
-        self._waiting: list[T] = []
+        self._waiting: deque[T] = deque()
 
     def start(self, token: T) -> None:
         """See `Slots.start`."""
         self.running.add(token)
         self._waiting.append(token)
+
+    def waiting(self) -> int:
+        """See `Slots.waiting`."""
+        return len(self._waiting)
+
+    def take_back(self, count: int) -> list[T]:
+        """See `Slots.take_back`. Another thread may call this while a token is processed."""
+        taken: list[T] = []
+        with contextlib.suppress(IndexError):
+            while len(taken) < count:
+                taken.append(self._waiting.pop())
+        self.running.difference_update(taken)
+        return taken
 
     def has_ended(self) -> bool:
         """See `Slots.has_ended`."""
@@ -67,10 +97,11 @@ class MainSlot(Slots[T]):
 
     def collect(self, seconds: float, is_enough: Callable[[], bool] = never) -> list[T]:
         """See `Slots.collect`."""
-        if not self._waiting:
+        try:
+            token = self._waiting.popleft()
+        except IndexError:
             wait_until(is_enough, seconds)
             return []
-        token = self._waiting.pop()
         self._work(token)
         self.running.discard(token)
         return [token]
@@ -102,6 +133,21 @@ class ThreadSlots(Slots[T]):
         self.running.add(token)
         self._waiting.put(token)
 
+    def waiting(self) -> int:
+        """See `Slots.waiting`."""
+        return self._waiting.qsize()
+
+    def take_back(self, count: int) -> list[T]:
+        """See `Slots.take_back`."""
+        taken: list[T] = []
+        with contextlib.suppress(Empty):
+            while len(taken) < count:
+                token = self._waiting.get_nowait()
+                if token is not None:
+                    taken.append(token)
+        self.running.difference_update(taken)
+        return taken
+
     def has_ended(self) -> bool:
         """See `Slots.has_ended`."""
         return not self._ended.empty()
@@ -109,31 +155,33 @@ class ThreadSlots(Slots[T]):
     def collect(self, seconds: float, is_enough: Callable[[], bool] = never) -> list[T]:
         """See `Slots.collect`."""
         give_up = time.monotonic() + seconds
-        collected: list[T] = []
         nap = 0.005
-        self._collect(collected, 0)  # also if is_enough() holds, as it may for hours
-        while not collected and not is_enough():
+        while not self._is_due() and not is_enough():
             left = give_up - time.monotonic()
-            self._collect(collected, min(nap, max(left, 0)))
             if left <= 0:
                 break
+            # Without the queue's own time-out: if a signal handler outlasts that, the queue waits for ever.
+            self._bell.acquire(timeout=min(nap, left))
             nap = min(nap * 1.5, NAP)
+        collected = self._take_ended()  # also if is_enough() holds, as it may for hours
         linger = time.monotonic() + LINGER
-        while collected and self.running and self._collect(collected, linger - time.monotonic()):
-            pass
+        while collected and self.running and self._waiting.empty():
+            left = linger - time.monotonic()
+            if left <= 0 or not self._bell.acquire(timeout=left):
+                break
+            collected += self._take_ended()
         return collected
 
-    def _collect(self, collected: list[T], seconds: float) -> bool:
-        give_up = time.monotonic() + seconds
-        while self._ended.empty():
-            # Without the queue's own time-out: if a signal handler outlasts that, the queue waits for ever.
-            left = give_up - time.monotonic()
-            if left <= 0 or not self._bell.acquire(timeout=left):
-                return False
-        token = self._ended.get_nowait()
-        self.running.discard(token)
-        collected.append(token)
-        return True
+    def _is_due(self) -> bool:
+        return not self._ended.empty() and self._waiting.qsize() <= self.reserve
+
+    def _take_ended(self) -> list[T]:
+        ended: list[T] = []
+        with contextlib.suppress(Empty):
+            while True:
+                ended.append(self._ended.get_nowait())
+        self.running.difference_update(ended)
+        return ended
 
     def close(self) -> None:
         """See `Slots.close`."""
@@ -147,5 +195,7 @@ class ThreadSlots(Slots[T]):
                 return
             self._work(token)
             self._ended.put(token)
+            if self._waiting.qsize() > self.reserve:
+                continue
             with contextlib.suppress(RuntimeError):  # it has been released already
                 self._bell.release()

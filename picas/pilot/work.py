@@ -45,6 +45,8 @@ class Work:
         began = time.monotonic()
         try:
             self._raise_if_broken_off()
+            if attempt.stage is Stage.LOST:
+                raise TokenLost
             with exposed():
                 context.actor.prepare_run()
                 with limit:
@@ -123,6 +125,7 @@ class Work:
             context.actor.db,
             max_outage=context.options.max_outage if max_outage is None else max_outage,
             spool_folder=context.options.spool_folder,
+            is_result=not attempt.is_given_back,
             is_stopped=self._is_given_up,
             as_spooled=as_spooled,
         )

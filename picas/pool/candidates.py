@@ -18,6 +18,12 @@ from .rows import TokenView
 from .selection import Fits, Selection
 from .windows import WindowReader
 
+SHARE = 4
+"""A pilot that is alone locks at most one in so many of the free tokens ahead: others may come."""
+CROWD_SHARE = 32
+LEFT_IN_CROWD = 2
+"""In a crowd it is one in so many, less this number: near the end each pilot takes one at a time."""
+
 
 class Candidates:
     """The free tokens of one view.
@@ -32,6 +38,7 @@ class Candidates:
         self._selection = Selection()
         self._reader = WindowReader(TokenView(view, self.view_params, self._selection), self._selection)
         self._window: deque[Document] = deque()  # what is left of it
+        self._free = 0  # how many free tokens there are, as far as this pilot knows
 
     def choose(self, fits: Fits, room: Room | None = None) -> None:
         """Set which tokens are given out from now on.
@@ -42,11 +49,13 @@ class Candidates:
         if self._selection.choose(fits, room):
             self._reader.start_anew()
 
-    def take(self, client: CouchDB, count: int = 1) -> list[Document]:
+    def take(self, client: CouchDB, count: int = 1, ahead: int = 0) -> list[Document]:
         """Return tokens that were free when they were read; none if the view has none.
 
         :param client: the pool
         :param count: the most tokens to return
+        :param ahead: how many more to return at most that are to wait for a slot. Near the end of the pool, or while a
+            token waits for more room, there are none of these
         :raises couchdb.ResourceNotFound: if there is no such view
         """
         selection, reader, window = self._selection, self._reader, self._window
@@ -57,11 +66,28 @@ class Candidates:
             window.clear()
             reader.note_stale()
         selection.move(window, taken, count)
-        if not taken and not (reader.is_resting and selection.seconds_left() > 0):
-            window.extend(reader.read(client, count))
+        if not taken and not window and (count or self._spare) and not self._is_resting:
+            window.extend(reader.read(client, count, ahead))
+            self._free = max(reader.size, len(window))
             selection.move(window, taken, count)
+        if ahead and (taken or not count):
+            selection.move_ahead(window, taken, min(ahead, self._spare))
+        self._free -= len(taken)
         selection.note_taken(len(taken))
         return taken
+
+    @property
+    def _is_resting(self) -> bool:
+        return self._reader.is_resting and self._selection.seconds_left() > 0
+
+    @property
+    def _spare(self) -> int:
+        """How many tokens may be taken that have to wait for a slot."""
+        if self._selection.has_larger:
+            return 0
+        if self._reader.is_crowded:
+            return max(0, self._free // CROWD_SHARE - LEFT_IN_CROWD)
+        return max(0, self._free // SHARE)
 
     @property
     def has_larger(self) -> bool:

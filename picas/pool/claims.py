@@ -97,7 +97,9 @@ class Claimer:
         self._failures = 0  # in a row
         self._is_rechecked = False
 
-    def exchange(self, client: CouchDB, pilot: str, releases: Sequence[ClaimedToken], wanted: int) -> Exchange:
+    def exchange(
+        self, client: CouchDB, pilot: str, releases: Sequence[ClaimedToken], wanted: int, ahead: int = 0
+    ) -> Exchange:
         """Save tokens that were processed and lock others, in one request if its answer is not lost.
 
         Each release that was saved is marked as saved. The others still have to be saved, with `ClaimedToken.save`,
@@ -106,35 +108,38 @@ class Claimer:
         :param client: the pool
         :param pilot: the id of the pilot that the tokens are locked for
         :param releases: tokens that this pilot holds, in their final state
-        :param wanted: the most tokens to lock
+        :param wanted: the most tokens to lock, for slots that are free
+        :param ahead: how many more to lock at most that are to wait for a slot, see `Candidates.take`. If only such
+            tokens are wanted, an answer without any does not mean that there are none
         :raises PicasError, couchdb.http.HTTPError: if the database refuses, or is away; never if there are releases
         """
         try:
             self._look_up(client)
-            candidates, tokens = self._candidates(client, wanted - len(self._found))
+            candidates, tokens = self._candidates(client, wanted - len(self._found), ahead)
         except (PicasError, HTTPError) as error:
             if not releases and not self._found:
                 raise
             log.debug("No candidates: %s", error)
             if releases:
                 self._write(client, releases, [])
-            return Exchange(self._take_found(wanted))  # it is unknown whether there are more
+            return Exchange(self._take_found(wanted + ahead))  # it is unknown whether there are more
         locks = [Lock.of(token, pilot) for token in tokens]
         locked = self._write(client, releases, locks) if releases or locks else []
         self._try_to_withdraw(client)
-        found = self._take_found(wanted)
+        found = self._take_found(wanted + ahead)
         if found or locked:
             self._start_anew()
         if candidates is not None and len(locked) < len(locks):
             self._failures += 1
             candidates.met_others(self._failures)
-        if not wanted or found or locked:
+        if found or locked:
             return Exchange(found + locked)
         if candidates is not None:
             return self._after_conflicts(candidates)
+        if not wanted:
+            return Exchange()
         if any(not release.is_saved or is_free(release.token) for release in releases):
             # The views were read before these tokens were saved, and some of them are free again, or may be.
-            self._is_rechecked = False
             self.look_anew()
         exchange = self._after_emptiness()
         exchange.has_larger = any(view.has_larger for view in self.views)
@@ -142,6 +147,7 @@ class Claimer:
 
     def look_anew(self) -> None:
         """Read the views the next time that tokens are wanted, see `Candidates.look_anew`."""
+        self._is_rechecked = False
         for view in self.views:
             view.look_anew()
 
@@ -182,12 +188,13 @@ class Claimer:
         except (PicasError, HTTPError) as error:
             log.warning("%s locks could not be withdrawn yet: %s", len(self._strays), error)
 
-    def _candidates(self, client: CouchDB, wanted: int) -> tuple[Candidates | None, list[Document]]:
-        if wanted > 0:
-            for candidates in self.views:
-                tokens = candidates.take(client, wanted)
-                if tokens:
-                    return candidates, tokens
+    def _candidates(self, client: CouchDB, wanted: int, ahead: int) -> tuple[Candidates | None, list[Document]]:
+        # Only if a token is wanted at once is it known whether a view is empty, so that the next has its turn.
+        views = self.views if wanted > 0 else self.views[:1] if wanted + ahead > 0 else ()
+        for candidates in views:
+            tokens = candidates.take(client, max(wanted, 0), ahead + min(wanted, 0))
+            if tokens:
+                return candidates, tokens
         return None, []
 
     def _write(self, client: CouchDB, releases: Sequence[ClaimedToken], locks: Sequence[Lock]) -> list[Task]:

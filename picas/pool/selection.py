@@ -69,8 +69,9 @@ class Selection:
         if not self._fits(token):
             when, self._has_refused = math.inf, True
         elif when <= time.time():
-            if self._room is None or self._room.fits(needs_of(token)):
-                return True
+            needs = needs_of(token)
+            if self._room is None or needs.is_plain or self._room.fits(needs):
+                return True  # a plain token fits once there is a slot, and may wait for it
             self._larger.add(token)
             return False
         self._postponed.add(token, when)
@@ -94,10 +95,31 @@ class Selection:
             if room is not None:
                 needs = needs_of(token.value)
                 if not room.fits(needs):
+                    if needs.is_plain:
+                        window.appendleft(token)
+                        return
                     self._larger.add(token.value)
                     continue
                 room = room.without(needs)
             taken.append(token)
+
+    def move_ahead(self, window: deque[Document], taken: list[Document], count: int) -> None:
+        """Move tokens that are to wait for a slot. The first one that needs more than a slot, or a GPU, ends this.
+
+        :param window: as for `move`
+        :param taken: as for `move`
+        :param count: the most tokens to move
+        """
+        if self._room is not None and any(needs_of(token.value).cores > 1 for token in taken):
+            return  # slots stay empty beside it, and must not take a token that waits
+        while window and count > 0:
+            needs = needs_of(window[0].value)
+            if not needs.is_plain if self._room is not None else needs.gpus:
+                return
+            token = window.popleft()
+            if self._fits(token.value):
+                taken.append(token)
+                count -= 1
 
     # --- the tokens that were set aside
 

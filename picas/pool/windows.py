@@ -162,18 +162,22 @@ class WindowReader:
         self._is_behind = False  # whether the queue was seen to lag much
         self._shard = 0  # that of the last token of the window
 
-    def read(self, client: CouchDB, wanted: int) -> list[Document]:
+    def read(self, client: CouchDB, wanted: int, ahead: int = 0) -> list[Document]:
         """Return tokens that can be taken, at least one if the view has any.
 
         :param client: the pool
         :param wanted: how many tokens are wanted at once
+        :param ahead: how many more can be used
         :raises couchdb.ResourceNotFound: if there is no such view
         """
         self._view.look_for_queue(client)
         begin = time.monotonic()
         is_crowded = self._crowd.is_here
-        rows = WINDOWS_PER_WANTED * wanted
-        order = _Order(max(self._size.next(self._view, is_crowded), rows), max(LEAST_LAGGING, rows), is_crowded)
+        rows = max(WINDOWS_PER_WANTED * wanted, wanted + ahead)
+        size = max(self._size.next(self._view, is_crowded), rows)
+        if ahead:
+            size = math.ceil(size / rows) * rows  # a rest would make a small request
+        order = _Order(size, max(LEAST_LAGGING, rows), is_crowded)
         try:
             tokens, self._is_all = self._read_window(client, order)
         except ResourceNotFound:
@@ -185,6 +189,19 @@ class WindowReader:
         self._read_at = time.monotonic()
         self._size.note_reading(self._read_at - begin)
         return tokens
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether this pilot has met others a short time ago."""
+        return self._crowd.is_here
+
+    @property
+    def size(self) -> int:
+        """The number of tokens in the queue when it was last read.
+
+        0 if there is no queue, or if the last window held all tokens.
+        """
+        return 0 if self._is_all else self._view.size
 
     @property
     def is_stale(self) -> bool:

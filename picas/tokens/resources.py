@@ -38,6 +38,11 @@ class Resources:
             and needs.tags <= self.tags
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether a token with these needs takes a slot of the pilot and nothing else."""
+        return self.cores == 1 and not self.memory and not self.gpus
+
     def __str__(self) -> str:
         """Return them in words: "4 cores, 2000 MB, 1 GPU, tags a b"."""
         parts = [_count(self.cores, "core")]
@@ -85,7 +90,8 @@ class Room:
         return Room(self.total, free, self.memory - needs.memory, self.gpus - needs.gpus)
 
 
-_ONE_CORE = Resources()
+ONE_CORE = Resources()
+"""What a token needs that asks for nothing."""
 
 
 def needs_of(token: Mapping[str, Any]) -> Resources:
@@ -95,7 +101,7 @@ def needs_of(token: Mapping[str, Any]) -> Resources:
     a list of texts or a single text. An invalid value is ignored.
     """
     if _FIELDS.isdisjoint(token):
-        return _ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
+        return ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
     return Resources(
         cores=max(1, math.ceil(_positive(token.get("cores")) or 1)),
         memory=megabytes(token.get("memory")) or 0.0,

@@ -1,8 +1,9 @@
 """Process a pool while everything breaks, and check that no token is lost or done twice.
 
 Pilots are killed, stopped and replaced at random, their connections are cut, and their server is restarted; tasks hang,
-fork and fail. When the time is up the chaos ends, and the pilots finish the remaining tokens. Then the pool is compared
-with the ledger, in which each task notes its begin and its end.
+fork and fail. Between them are many short ones, of which each pilot holds several. When the time is up the chaos ends,
+and the pilots finish the remaining tokens. Then the pool is compared with the ledger, in which each task notes its
+begin and its end.
 """
 
 from __future__ import annotations
@@ -18,23 +19,27 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from couchdb.http import HTTPError
+
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
-from chaos.tasks import DOOMED, KINDS, MAX_SCRUB  # noqa: E402
+from chaos.tasks import DOOMED, KINDS, MAX_SCRUB, QUICK  # noqa: E402
 from support.workers import Gate, is_alive  # noqa: E402
 
 from picas import CouchDB  # noqa: E402
 from picas.couch.outages import wait_out  # noqa: E402
 from picas.embedded import Server  # noqa: E402
+from picas.exceptions import PicasError  # noqa: E402
 from picas.generators import TokenGenerator  # noqa: E402
+from picas.pilot.fleet import running_pilots  # noqa: E402
 from picas.pool.recovery import recover  # noqa: E402
 from picas.tokens.states import state_of  # noqa: E402
 from picas.util import split_credentials  # noqa: E402
@@ -65,6 +70,8 @@ class Report:
     stopped: int = 0
     cut: int = 0
     restarted: int = 0
+    ahead: int = 0
+    """The most tokens that a pilot was seen to hold beyond those in its slots."""
     done: int = 0
     failed: int = 0
     attempts: dict[str, int] = field(default_factory=dict)
@@ -98,6 +105,7 @@ class Chaos:
     :param restart: restarts the server; None never restarts it
     :param seed: seed of the random choices
     :param spares_pilots: whether only the server and the connections break
+    :param quick: how many short tokens are pushed whenever the pool has fewer free ones
     """
 
     def __init__(
@@ -109,8 +117,10 @@ class Chaos:
         restart: Callable[[], None] | None,
         seed: int,
         spares_pilots: bool = False,
+        quick: int = 0,
     ) -> None:
         self.report = Report()
+        self._quick = quick
         self._client = client
         self._gates = gates
         self._folder = folder
@@ -136,7 +146,7 @@ class Chaos:
     def run(self, pilots: int, tokens: int, seconds: float) -> Report:
         """Push tokens, process them while everything breaks, and return the report."""
         create_views(self._client)
-        self._push(tokens)
+        self._push(KINDS[number % len(KINDS)] for number in range(tokens))
         try:
             for _ in range(pilots):
                 self._start_pilot()
@@ -149,14 +159,21 @@ class Chaos:
         self._compare()
         return self.report
 
-    def _push(self, tokens: int) -> None:
-        self.report.tokens = tokens
+    def _push(self, kinds: Iterable[str]) -> None:
         documents = [
-            {**TokenGenerator.get_empty_token(), "_id": f"token_{number}", "input": KINDS[number % len(KINDS)]}
-            for number in range(tokens)
+            {**TokenGenerator.get_empty_token(), "_id": f"token_{number}", "input": kind}
+            for number, kind in enumerate(kinds, self.report.tokens)
         ]
-        if not all(self._client.save_documents(documents)):
-            raise RuntimeError("the pool is not empty")
+        self.report.tokens += len(documents)
+        wait_out(lambda: self._client.save_documents(documents), PATIENCE, lambda: False)  # the server may be starting
+
+    def _look_and_feed(self) -> None:
+        """Note what pilots hold, and push short tokens if few are left. The server may be starting."""
+        with contextlib.suppress(PicasError, HTTPError):
+            for pilot in running_pilots(self._client):
+                self.report.ahead = max(self.report.ahead, len(pilot["holds"]) - pilot["slots"])
+            if count_states(self._client)["todo"] < self._quick:
+                self._push(QUICK for _ in range(self._quick))
 
     def _start_pilot(self) -> None:
         slots = self._random.choice((1, 1, 3))
@@ -174,6 +191,7 @@ class Chaos:
             time.sleep(self._random.uniform(0.2, 1.2))
             self._random.choice(self._actions)()
             self._replace_ended()
+            self._look_and_feed()
 
     def _kill(self) -> None:
         self._random.choice(self._pilots).kill()
@@ -314,6 +332,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pilots", type=int, default=6, help="pilots at a time (default: 6)")
     parser.add_argument("--tokens", type=int, default=140, help="tokens in the pool (default: 140)")
+    parser.add_argument(
+        "--quick",
+        type=int,
+        default=300,
+        help="further tokens, short ones, pushed whenever fewer are free (default: 300)",
+    )
     parser.add_argument("--seconds", type=float, default=45.0, help="duration of the chaos (default: 45)")
     parser.add_argument(
         "--url",
@@ -340,7 +364,8 @@ def main() -> None:
                 with contextlib.ExitStack() as stack:
                     gates = [stack.enter_context(Gate(node[0])) for node in nodes]
                     ours = (username, password)
-                    chaos = Chaos(client, gates, ours, folder, restart, arguments.seed, arguments.spare_pilots)
+                    spared, quick = arguments.spare_pilots, arguments.quick
+                    chaos = Chaos(client, gates, ours, folder, restart, arguments.seed, spared, quick)
                     report = chaos.run(arguments.pilots, arguments.tokens, arguments.seconds)
             finally:
                 del client.server[client.db.name]

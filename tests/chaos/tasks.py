@@ -14,6 +14,8 @@ from picas import EndlessViewIterator, RunActor, TaskViewIterator, console
 from picas.executers import execute
 
 KINDS = ("python", "command", "flaky", "forks", "fails", "hangs", "swarms")
+QUICK = "quick"
+"""A kind so short that pilots lock and save several at a time."""
 DOOMED = ("fails", "hangs", "swarms")
 """The kinds that always fail."""
 
@@ -43,7 +45,7 @@ class ChaosPilot(RunActor):
         if kind in COMMANDS:
             token["exit_code"] = execute(["sh", "-c", COMMANDS[kind]])[1]
         else:
-            time.sleep(0.1)
+            time.sleep(0.2 if kind == QUICK else 0.1)
         if not token.get("exit_code"):
             self._note(token, f"end {claim}")
 

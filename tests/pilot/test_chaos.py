@@ -21,5 +21,6 @@ def test_nothing_is_lost_while_everything_breaks(tmp_path):
     assert ran.returncode == 0, ran.stdout + ran.stderr
     result = json.loads(report.read_text())
     assert [result[wrong] for wrong in ("duplicates", "lost", "conflicts", "processes")] == [[]] * 4
-    assert result["done"] + result["failed"] == result["tokens"] == 70
+    assert result["done"] + result["failed"] == result["tokens"] > 300
+    assert result["ahead"] > 1
     assert result["killed"] + result["stopped"] + result["cut"] > 15

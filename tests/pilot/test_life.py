@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from typing import Any
 
 import pytest
+from couchdb.http import HTTPError
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
@@ -14,8 +16,9 @@ from support.tokens import make_token
 
 from picas import CouchDB, modifiers
 from picas.documents import Document
+from picas.exceptions import PicasError
 from picas.modifiers import claim_of
-from picas.pool import reset_tokens
+from picas.pool import candidates, reset_tokens
 from picas.pool.candidates import Candidates
 from picas.pool.claims import Claimer
 from picas.pool.results import ClaimedToken
@@ -46,7 +49,9 @@ class TokenLife(RuleBasedStateMachine):
         self.proxy = proxy
         self.proxy._faults.clear()
         self.claimers = [Claimer(Candidates("todo", {}), recheck_empty=False) for _ in PILOTS]
-        self.held: dict[int, ClaimedToken] = {}
+        self.held: dict[int, list[ClaimedToken]] = {pilot: [] for pilot in PILOTS}
+        self.most_at_once = 0
+        """The most tokens that an exchange has locked."""
         self.saved: Counter[str] = Counter()
         """How many results each claim has saved."""
         self.edits = dict.fromkeys(TOKENS, 0)
@@ -55,80 +60,94 @@ class TokenLife(RuleBasedStateMachine):
 
     # --- what pilots do
 
-    def _owns(self, pilot: int) -> bool:
-        """Return whether this pilot's token is locked by this pilot in the pool."""
-        held = self.held[pilot]
+    def _owns(self, held: ClaimedToken) -> bool:
+        """Return whether a token is locked in the pool by the lock that this pilot has."""
         return claim_of(self.client.get(held.id)).get("id") == claim_of(held.claimed)["id"]
 
-    def _save(self, pilot: int) -> None:
-        owned = self._owns(pilot)
-        held = self.held.pop(pilot)
+    def _save(self, pilot: int, held: ClaimedToken) -> None:
+        owned = self._owns(held)
+        self.held[pilot].remove(held)
         is_saved = held.save(self.ways[pilot], max_outage=10)
         assert is_saved == owned
         self.saved[claim_of(held.claimed).get("id", "")] += is_saved
 
-    def _take(self, pilot: int, locked: list[Any]) -> None:
-        for task in locked:
-            assert pilot not in self.held
-            self.held[pilot] = ClaimedToken(task)
-            assert self._owns(pilot)
+    def _exchange(self, pilot: int, releases: list[ClaimedToken]) -> None:
+        """Save tokens and lock one, and as many as there are ahead."""
+        wanted = 0 if len(self.held[pilot]) > len(releases) else 1
+        exchange = self.claimers[pilot].exchange(
+            self.ways[pilot], f"pilot {pilot}", releases, wanted, len(TOKENS) - wanted
+        )
+        for held in releases:
+            self.held[pilot].remove(held)
+        locked = [ClaimedToken(task) for task in exchange.locked]
+        self.held[pilot] += locked
+        for held in locked:
+            assert self._owns(held)
+        self.most_at_once = max(self.most_at_once, len(locked))
 
     @rule(pilot=st.sampled_from(PILOTS))
     def claim(self, pilot: int) -> None:
-        if pilot not in self.held:
-            try:
-                exchange = self.claimers[pilot].exchange(self.ways[pilot], f"pilot {pilot}", [], 1)
-            except Exception:
-                return  # the network failed too often, or the server refused; the pilot asks again
-            self._take(pilot, exchange.locked)
+        # The network may fail too often, or the server refuse; the pilot asks again.
+        with contextlib.suppress(PicasError, HTTPError):
+            self._exchange(pilot, [])
 
     @rule(pilot=st.sampled_from(PILOTS), code=st.sampled_from([0, 1, ""]))
     def close(self, pilot: int, code: Any) -> None:
-        if pilot in self.held:
-            token = self.held[pilot].token
-            token["exit_code"] = code
-            modifiers.end_attempt(modifiers.close(token), "done" if code == 0 else "failed")
-            self._save(pilot)
+        for held in self.held[pilot][:1]:
+            held.token["exit_code"] = code
+            modifiers.end_attempt(modifiers.close(held.token), "done" if code == 0 else "failed")
+            self._save(pilot, held)
 
     @rule(pilot=st.sampled_from(PILOTS))
     def fail(self, pilot: int) -> None:
-        if pilot in self.held:
-            modifiers.end_attempt(modifiers.set_error(self.held[pilot].token, "it failed"), "failed")
-            self._save(pilot)
+        for held in self.held[pilot][:1]:
+            modifiers.end_attempt(modifiers.set_error(held.token, "it failed"), "failed")
+            self._save(pilot, held)
 
     @rule(pilot=st.sampled_from(PILOTS))
     def scrub(self, pilot: int) -> None:
-        if pilot in self.held:
-            modifiers.scrub(modifiers.end_attempt(self.held[pilot].token, "failed"))
-            self._save(pilot)
+        for held in self.held[pilot][:1]:
+            modifiers.scrub(modifiers.end_attempt(held.token, "failed"))
+            self._save(pilot, held)
 
     @rule(pilot=st.sampled_from(PILOTS))
-    def go_on(self, pilot: int) -> None:
-        """Release the token and lock the next in one request."""
-        if pilot in self.held:
-            owned = self._owns(pilot)
-            held = self.held.pop(pilot)
+    def give_back(self, pilot: int) -> None:
+        """Put back the token that waits behind another, with nothing counted."""
+        for held in self.held[pilot][1:]:
+            modifiers.reset(held.token)
+            self._save(pilot, held)
+
+    @rule(pilot=st.sampled_from(PILOTS), count=st.sampled_from([1, len(TOKENS)]))
+    def go_on(self, pilot: int, count: int) -> None:
+        """Release tokens and lock others in one request."""
+        releases = self.held[pilot][:count]
+        owned = [self._owns(held) for held in releases]
+        for held in releases:
             held.token["exit_code"] = 0
             modifiers.end_attempt(modifiers.close(held.token), "done")
-            exchange = self.claimers[pilot].exchange(self.ways[pilot], f"pilot {pilot}", [held], 1)
+        if not releases:
+            return
+        self._exchange(pilot, releases)
+        for held, is_owned in zip(releases, owned):
             is_saved = held.is_saved or held.save(self.ways[pilot], max_outage=10)
-            assert is_saved == owned
-            self._take(pilot, exchange.locked)
+            assert is_saved == is_owned
+            self.saved[claim_of(held.claimed).get("id", "")] += is_saved
 
     @rule(pilot=st.sampled_from(PILOTS))
     def die(self, pilot: int) -> None:
-        """Kill the pilot without warning, and let others put its token back."""
-        if pilot in self.held:
-            held = self.held.pop(pilot)
-            token = Document(self.client.get(held.id).value)
-            if claim_of(token).get("id") == claim_of(held.claimed)["id"]:
+        """Kill the pilot without warning, and let others put its tokens back."""
+        held, self.held[pilot] = self.held[pilot], []
+        for each in held:
+            token = Document(self.client.get(each.id).value)
+            if claim_of(token).get("id") == claim_of(each.claimed)["id"]:
                 self.client.save(modifiers.lose(token, max_lost=2))
 
     @rule(pilot=st.sampled_from(PILOTS))
     def be_taken_for_dead(self, pilot: int) -> None:
-        """Let others put the token back while the pilot goes on."""
-        if pilot in self.held and self._owns(pilot):
-            self.client.save(modifiers.lose(self.client.get(self.held[pilot].id), max_lost=2))
+        """Let others put the tokens back while the pilot goes on."""
+        for held in self.held[pilot]:
+            if self._owns(held):
+                self.client.save(modifiers.lose(self.client.get(held.id), max_lost=2))
 
     # --- what people and the network do
 
@@ -157,7 +176,8 @@ class TokenLife(RuleBasedStateMachine):
     def each_token_has_one_owner_and_a_sound_history(self) -> None:
         for token_id in TOKENS:
             token = self.client.get(token_id)
-            owners = [pilot for pilot, held in self.held.items() if held.id == token_id and self._owns(pilot)]
+            held = [held for each in self.held.values() for held in each if held.id == token_id]
+            owners = [each for each in held if self._owns(each)]
             assert len(owners) <= 1
             if owners:
                 assert state_of(token) == "locked"
@@ -172,11 +192,20 @@ class TokenLife(RuleBasedStateMachine):
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_token_always_has_one_state_and_at_most_one_owner(client, location, through):
+def test_a_token_always_has_one_state_and_at_most_one_owner(client, location, through, monkeypatch):
+    monkeypatch.setattr(candidates, "SHARE", 1)  # otherwise nothing is locked ahead in so small a pool
+    monkeypatch.setattr(candidates, "CROWD_SHARE", 1)
+    monkeypatch.setattr(candidates, "LEFT_IN_CROWD", 0)
+    lives = []
+
+    def live():
+        lives.append(TokenLife(client, ways, proxy))
+        return lives[-1]
+
     with FaultProxy(location.url) as proxy:
         ways = [through(proxy) for _ in PILOTS]
         run_state_machine_as_test(
-            lambda: TokenLife(client, ways, proxy),
+            live,
             settings=settings(
                 max_examples=8,
                 stateful_step_count=25,
@@ -187,3 +216,4 @@ def test_a_token_always_has_one_state_and_at_most_one_owner(client, location, th
                 suppress_health_check=list(HealthCheck),
             ),
         )
+    assert max(life.most_at_once for life in lives) > 1

@@ -14,6 +14,8 @@ from support.tokens import make_token
 from picas import CouchDB, Document, Task
 from picas.pool import rows, selection, windows
 from picas.pool.candidates import Candidates
+from picas.pool.selection import fits_always
+from picas.tokens.resources import Room
 from picas.views import FREE_VIEW, QUEUE, create_views, has_queue
 
 EVERYTHING = "function(doc) { if (doc.type == 'token') { emit(doc._id, doc._id); } }"
@@ -781,3 +783,61 @@ class TestTheQueue:
 
         assert ids(TaskViewIterator(watched, "todo")) == numbered(0, 1, 2)
         assert {read["view"] for read in reads()} == {QUEUE}
+
+
+class TestAhead:
+    """Tokens that are to wait for a slot."""
+
+    def test_are_at_most_a_quarter_of_the_free_ones(self, client, push):
+        push(40)
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(client, 1, 0)) == numbered(0)
+        assert ids(source.take(client, 1, 30)) == numbered(*range(1, 11))  # one, and a quarter of the 39
+        assert ids(source.take(client, 2, 30)) == numbered(*range(11, 20))
+
+    def test_are_at_most_so_many_as_wanted(self, client, push):
+        push(40)
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 1, 3)) == numbered(0, 1, 2, 3)
+
+    def test_are_few_in_a_crowd_and_none_near_the_end(self, client, push):
+        push(200)
+        source = Candidates(FREE_VIEW, {})
+        source.take(client)
+        assert len(take_anew(client, source)) == 1
+        assert len(source.take(client, 1, 60)) == 1 + 198 // 32 - 2
+        lock(client, *(f"token_{number}" for number in range(140)))
+        source.look_anew()
+        take_anew(client, source, 60)
+        assert len(take_anew(client, source)) == 1
+        assert len(source.take(client, 1, 60)) == 1
+
+    def test_are_none_beside_tokens_that_wait_for_more_room(self, client, push):
+        push(40)
+        client.edit("token_5", lambda token: {**token, "cores": 3})
+        source = Candidates(FREE_VIEW, {})
+        source.choose(fits_always, Room(4, 2, 1000.0, 0))
+        assert ids(source.take(client, 2, 9)) == numbered(0, 1)
+        assert source.has_larger
+
+    def test_take_a_slot_and_nothing_else(self, client, push):
+        push(40)
+        client.edit("token_5", lambda token: {**token, "memory": 10})
+        source = Candidates(FREE_VIEW, {})
+        source.choose(fits_always, Room(4, 2, 1000.0, 0))
+        assert ids(source.take(client, 2, 9)) == numbered(0, 1, 2, 3, 4)
+        assert ids(source.take(client, 2, 9)) == numbered(*range(5, 15))
+
+    def test_need_no_gpu_if_there_is_one_slot(self, client, push):
+        push(40)
+        client.edit("token_5", lambda token: {**token, "gpus": 1})
+        client.edit("token_3", lambda token: {**token, "memory": 10, "cores": 2})
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 1, 9)) == numbered(0, 1, 2, 3, 4)
+
+    def test_are_found_though_no_slot_is_free(self, client, push):
+        push(100)
+        source = Candidates(FREE_VIEW, {})
+        source.choose(fits_always, Room(2, 2, 1000.0, 0))
+        assert len(source.take(client, 2)) == 2
+        source.choose(fits_always, Room(2, 0, 1000.0, 0))
+        assert ids(source.take(client, 0, 9)) == numbered(*range(2, 11))
+        assert not source.has_larger

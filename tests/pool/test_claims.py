@@ -17,7 +17,7 @@ from support.workers import Worker, wait_for
 from picas import Document, Task, TaskViewIterator
 from picas.exceptions import PicasError
 from picas.modifiers import reset, scrub
-from picas.pool import claims
+from picas.pool import candidates, claims
 from picas.pool.candidates import Candidates
 from picas.pool.claims import MAX_BACKOFF, Claimer
 from picas.pool.results import ClaimedToken
@@ -29,6 +29,7 @@ BROKEN = Reply(500, b'{"error":"broken","reason":"odd"}')
 BUSY = Reply(503, b'{"error":"busy","reason":"later"}')
 LATE = "apply the request some time after the client has given up"
 PILOT = "pilot_7"
+AHEAD = {"is_on": False}
 BULK = ("POST", "_bulk_docs")
 
 
@@ -82,9 +83,19 @@ def numbered(*numbers):
     return [f"token_{number}" for number in numbers]
 
 
+@pytest.fixture(autouse=True, params=["at once", "ahead"])
+def mode(request, monkeypatch):
+    """Lock all tokens but the first ahead, as a pilot does whose tokens are short."""
+    monkeypatch.setattr(candidates, "SHARE", 1)  # also in a small pool
+    monkeypatch.setattr(candidates, "CROWD_SHARE", 1)
+    monkeypatch.setattr(candidates, "LEFT_IN_CROWD", 0)
+    monkeypatch.setitem(AHEAD, "is_on", request.param == "ahead")
+
+
 def claim(claimer, client, wanted=1, releases=()):
     """Exchange once, and return the tokens that were locked."""
-    return claimer.exchange(client, PILOT, releases, wanted).locked
+    at_once = min(wanted, 1) if AHEAD["is_on"] else wanted
+    return claimer.exchange(client, PILOT, releases, at_once, wanted - at_once).locked
 
 
 def finished(token):
@@ -272,6 +283,25 @@ class TestExchange:
         assert [token.id for token in claim(claimer, client, 1, [held])] == numbered(1)
         assert held.is_saved
         assert client.get("token_0")["odd"] == "{1, 2}"
+
+
+class TestAhead:
+    def test_an_answer_without_a_token_is_no_end(self, client, push):
+        """Only a free slot asks whether there are tokens."""
+        claimer = Claimer(Candidates("todo", {}))
+        for _ in range(4):
+            exchange = claimer.exchange(client, PILOT, [], 0, 5)
+            assert (exchange.locked, exchange.is_over) == ([], False)
+        push(3)
+        assert len(claim(claimer, client)) == 1
+
+    def test_a_second_view_waits_until_a_free_slot_finds_the_first_empty(self, client, push):
+        push(40)
+        client.add_view("none", "function(doc) { if (doc.type == 'none') emit(doc._id); }")
+        claimer = Claimer(Candidates("none", {}), Candidates("todo", {}))
+        assert claimer.exchange(client, PILOT, [], 0, 5).locked == []
+        assert len(claimer.exchange(client, PILOT, [], 1, 5).locked) == 6
+        assert claimer.exchange(client, PILOT, [], 0, 5).locked == []
 
 
 class TestCost:

@@ -21,7 +21,7 @@ from picas import CouchDB, Task
 from picas.couch.outages import is_outage
 from picas.exceptions import NoQuorum, PicasError
 from picas.pilot.leases import Watch
-from picas.pool import quorum
+from picas.pool import candidates, quorum
 from picas.pool.candidates import Candidates
 from picas.pool.claims import Claimer
 from picas.pool.quorum import MARK, Stray, withdraw
@@ -30,6 +30,7 @@ from picas.tokens.states import state_of
 from picas.views import count_states
 
 PILOT = "pilot_7"
+AHEAD = {"is_on": False}
 CLUSTER = {"q": 2, "n": 3, "w": 2, "r": 2}
 
 
@@ -114,8 +115,19 @@ def is_deletion(doc):
     return bool(doc.get("_deleted"))
 
 
+@pytest.fixture(autouse=True, params=["at once", "ahead"])
+def mode(request, monkeypatch):
+    """Lock all tokens but the first ahead, as a pilot does whose tokens are short."""
+    monkeypatch.setattr(candidates, "SHARE", 1)  # also in a small pool
+    monkeypatch.setattr(candidates, "CROWD_SHARE", 1)
+    monkeypatch.setattr(candidates, "LEFT_IN_CROWD", 0)
+    monkeypatch.setitem(AHEAD, "is_on", request.param == "ahead")
+
+
 def claim(claimer, client, wanted=1, releases=()):
-    return claimer.exchange(client, PILOT, releases, wanted).locked
+    """Exchange once, and return the tokens that were locked."""
+    at_once = min(wanted, 1) if AHEAD["is_on"] else wanted
+    return claimer.exchange(client, PILOT, releases, at_once, wanted - at_once).locked
 
 
 def claim_in_the_end(claimer, client):

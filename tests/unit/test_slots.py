@@ -152,6 +152,36 @@ def test_closing_the_slots_ends_their_threads(slots):
     wait_for(lambda: not any(thread.is_alive() for thread in mine))
 
 
+@pytest.mark.parametrize("count", [0, 2, 9])
+def test_tokens_that_wait_can_be_taken_back(slots, count):
+    go = threading.Event()
+    one = slots(1, lambda token: go.wait(PATIENCE))
+    for token in range(5):
+        one.start(token)
+    wait_for(lambda: one.waiting() == 4)
+    taken = one.take_back(count)
+    assert len(taken) == min(count, 4)
+    assert one.waiting() == 4 - len(taken)
+    assert one.running == set(range(5)) - set(taken)
+    go.set()
+    assert collect_all(one, 5 - len(taken)) == [token for token in range(5) if token not in taken]
+
+
+@pytest.mark.timing
+def test_ended_tokens_are_not_collected_at_once_while_enough_others_wait(slots):
+    go = threading.Event()
+    one = slots(1, lambda token: token < 3 or go.wait(PATIENCE))
+    one.reserve = 1
+    for token in range(6):
+        one.start(token)
+    wait_for(lambda: one.waiting() == 2)
+    began = time.monotonic()
+    assert one.collect(0.2) == [0, 1, 2]
+    assert time.monotonic() - began >= 0.2
+    go.set()
+    assert collect_all(one, 3) == [3, 4, 5]
+
+
 def test_a_token_that_was_started_before_the_close_is_still_processed(slots):
     done = []
     one = slots(1, done.append)
@@ -176,6 +206,16 @@ class TestTheSlotOfTheMainThread:
         assert slot.collect(0.05) == []
         assert slot.collect(PATIENCE, lambda: time.monotonic() - began > 0.1) == []
         assert 0.1 < time.monotonic() - began < PATIENCE / 2
+
+    def test_processes_tokens_in_the_order_in_which_they_were_started(self):
+        done = []
+        slot = MainSlot(done.append)
+        for token in range(4):
+            slot.start(token)
+        assert slot.take_back(1) == [3]
+        while slot.waiting():
+            slot.collect(PATIENCE)
+        assert (done, slot.running) == ([0, 1, 2], set())
 
     def test_does_not_process_an_interrupted_token_twice(self):
         def break_off(token):
