@@ -75,6 +75,7 @@ class Loop:
         self._pace = Pace(0.0 if self._must_see_each() else context.options.claim_ahead, count)
         self._relief = Relief(self._due, self._relieve) if count == 1 and self._pace.is_on else None
         self._attached = 0  # the size of the files in `unsaved`
+        self._large = 0  # how many tokens in slots need several cores
         self._moved = 0.0  # when a slot has last taken a token, on the clock of time.monotonic
         self._introduce()
 
@@ -119,6 +120,7 @@ class Loop:
                 self.unsaved.append(attempt)
                 self._attached += attempt.attached
             self._gpus += attempt.gpus
+            self._large -= attempt.needs.cores > 1
             if attempt.began is not None:
                 self._pace.note(attempt.ended - attempt.began)
                 ended.append(attempt)
@@ -340,6 +342,7 @@ class Loop:
         if (has_room or attempt.waits) and context.matcher.fits(token):
             attempt.gpus = [self._gpus.pop(0) for _ in range(attempt.needs.gpus)]
             self.locked.remove(attempt)
+            self._large += attempt.needs.cores > 1
             self._moved = time.monotonic()
             self.slots.start(attempt)
             return room.without(attempt.needs)
@@ -367,7 +370,7 @@ class Loop:
     @property
     def _is_crammed(self) -> bool:
         """Whether slots stay empty on purpose, since a token needs several cores: they must take no waiting token."""
-        return self._relief is None and any(attempt.needs.cores > 1 for attempt in self.slots.running)
+        return self._relief is None and self._large > 0
 
     def _may_begin(self, attempt: Attempt) -> bool:
         """Return whether the work on a token may begin: much may have changed while it waited for its slot."""
