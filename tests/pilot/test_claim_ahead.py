@@ -70,10 +70,6 @@ def watched(through, proxy):
     return through(proxy)
 
 
-def states(client):
-    return {row.id: state_of(row.doc) for row in client.view("overview", include_docs=True).rows}
-
-
 def tokens(client):
     rows = client.all_docs(include_docs=True)
     return {row.id: row.doc for row in rows if row.doc.get("type") == "token"}
