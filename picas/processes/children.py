@@ -160,15 +160,21 @@ def child(
     :param keep_background: whether what it leaves in the background goes on after its token, and after this process
     :raises OSError: if the command can't be started
     """
+    command = _command(args, shell, cwd, environment() if env is None else env, grace)
+    started: tuple[Supervisor, Program] | None = None
     process: Child | None = None
     try:
-        with shielded():  # an interruption after the start, but before it is recorded, would leave the child behind
-            command = _command(args, shell, cwd, environment() if env is None else env, grace)
-            process = _start(args, command, stdout, stderr)
+        with _descriptors(stdout, stderr) as descriptors:
+            started = supervisors.start(command, descriptors)
+        with shielded():
+            process = Child(args, *started)
+            _running[process] = threading.get_ident()
         yield process
     except BaseException:
         if process is not None:
             end(process, grace)
+        elif started is not None:  # interrupted before it was recorded
+            started[0].abort(started[1])
         raise
     finally:
         if process is not None:
@@ -255,7 +261,9 @@ class _Ending:
         return all(have_ended) and not self._family.is_alive() and all(child.is_gone for child in self._children)
 
 
-def _start(args: Arguments, command: Command, stdout: int | None, stderr: int | None) -> Child:
+@contextlib.contextmanager
+def _descriptors(stdout: int | None, stderr: int | None) -> Iterator[list[int]]:
+    """Open the descriptors that a supervisor gets with a command, see `supervisor`."""
     _open_standard()
     descriptors = [0, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
     folder: int | None = None
@@ -263,13 +271,10 @@ def _start(args: Arguments, command: Command, stdout: int | None, stderr: int | 
         with contextlib.suppress(PermissionError):  # as after `sudo -u`; the program starts in the root folder then
             folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
             descriptors.append(folder)
-        one, program = supervisors.run(command, descriptors)
+        yield descriptors
     finally:
         if folder is not None:
             os.close(folder)
-    process = Child(args, one, program)
-    _running[process] = threading.get_ident()
-    return process
 
 
 def _command(

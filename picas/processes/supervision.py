@@ -25,7 +25,7 @@ from typing import Any
 from ..util import wait_until
 from . import supervisor
 from .descendants import Family, Root, start_of
-from .interrupts import exposed
+from .interrupts import shielded
 from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
@@ -121,12 +121,12 @@ class Supervisor:
         threading.Thread(target=self._read, name="picas-supervisor", daemon=True).start()
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
-        """Start a program, and wait until it has started.
+        """Begin to start a program; it is `is_answered` then.
 
         :param descriptors: those of its standard input, output and error, and of the working directory of this process
             unless it can't enter that
         :raises SupervisorLost: if the supervisor has ended
-        :raises OSError: if the program can't be started
+        :raises OSError: if there are too many open files
         """
         self._program = program
         command = program.command
@@ -134,14 +134,13 @@ class Supervisor:
             self._send("run", command.arguments, command.environment, command.folder, command.grace, fds=descriptors)
         except ConnectionError:
             raise SupervisorLost from None
-        try:
-            with exposed():  # the program may be on a file system that does not answer
-                program.is_answered.wait()
-        except BaseException:
+
+    def abort(self, program: Program) -> None:
+        """End a program that nobody waits for, if it is started at all."""
+        if program.is_answered.is_set():
+            self.end(program, program.command.grace)
+        else:
             self.close()
-            raise
-        if program.error is not None:
-            raise program.error
 
     def send_signal(self, program: Program, signum: int) -> None:
         """Send a signal to a program, if it still runs."""
@@ -152,7 +151,8 @@ class Supervisor:
 
         :param grace: seconds between SIGTERM and SIGKILL
         """
-        self._send_quietly("end", program.pid, grace)
+        if program.pid:
+            self._send_quietly("end", program.pid, grace)
 
     def keep(self, program: Program) -> None:
         """Leave what a program has started to itself. The supervisor can't be used again."""
@@ -284,22 +284,32 @@ class Supervisors:
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []
 
-    def run(self, command: Command, descriptors: Sequence[int]) -> tuple[Supervisor, Program]:
-        """Start a program.
+    def start(self, command: Command, descriptors: Sequence[int]) -> tuple[Supervisor, Program]:
+        """Start a program, and wait until it has started.
 
         :param descriptors: see `Supervisor.run`
         :raises OSError: if it can't be started
         """
         inherited = inherited_attributes()
-        program = Program(command)
-        try:
-            one = self._take(inherited)
-            one.run(program, descriptors)
-        except SupervisorLost:
+        for is_forked in (False, True):
+            one: Supervisor | None = None
             program = Program(command)
-            one = self._start(inherited, is_forked=True)
-            one.run(program, descriptors)
-        return one, program
+            try:
+                with shielded():
+                    one = self._start(inherited, is_forked=True) if is_forked else self._take(inherited)
+                    one.run(program, descriptors)
+                program.is_answered.wait()  # for long, if the program is on a file system that does not answer
+            except SupervisorLost:
+                continue
+            except BaseException:
+                if one is not None:
+                    one.abort(program)
+                raise
+            if program.error is None:
+                return one, program
+            if isinstance(program.error, OSError):
+                raise program.error
+        raise OSError(errno.ECHILD, "the process that starts programs has ended twice")
 
     def release(self, one: Supervisor) -> None:
         """Take back a supervisor below which nothing is left."""

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
+from support.proc import is_supervisor, pids_with, read_proc
 
 from picas.executers import execute
 from picas.processes import end_all, left_behind, running
@@ -57,27 +58,3 @@ def supervisors(monkeypatch: pytest.MonkeyPatch) -> Pids:
     tag = f"supervisors {os.getpid()} {time.monotonic()}".encode()
     monkeypatch.setenv("SUPERVISORS_TAG", tag.decode())
     return lambda: [pid for pid in pids_with(tag) if read_proc(pid, "comm") == b"picas-child\n"]
-
-
-def pids_with(text: bytes) -> list[int]:
-    """Return the living processes that have a text in their environment."""
-    pids = [int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()]
-    return [pid for pid in pids if pid != os.getpid() and text in read_proc(pid, "environ") and not is_zombie(pid)]
-
-
-def is_supervisor(pid: int) -> bool:
-    """Return whether a process is a supervisor."""
-    return read_proc(pid, "cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
-
-
-def is_zombie(pid: int) -> bool:
-    """Return whether a process has ended and was not waited for."""
-    return read_proc(pid, "stat").rpartition(b") ")[2][:1] in (b"Z", b"X")
-
-
-def read_proc(pid: int, name: str) -> bytes:
-    """Return the content of a file in a process's folder in /proc; empty if the process is gone."""
-    try:
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    except OSError:
-        return b""

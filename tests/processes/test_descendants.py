@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import is_zombie
+from support.proc import is_zombie
 from support.workers import is_alive, wait_for
 
 from picas.processes import descendants

@@ -16,7 +16,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from conftest import is_zombie, read_proc
+from support.proc import children_of, is_zombie, parent_of, read_proc
 from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
 from picas.exceptions import TokenTimeout
@@ -81,10 +81,6 @@ def receive(connection, count):
 def kill(process):
     process.kill()
     process.wait()
-
-
-def parent_of(pid):
-    return int(read_proc(pid, "stat").rpartition(b") ")[2].split()[1])
 
 
 class TestKilledPilot:
@@ -376,7 +372,7 @@ for one, other in pairs:
         ) as it:
             program = pid_in("child")
             parent = parent_of(program)
-            wait_for(lambda: _children(parent) == [program])
+            wait_for(lambda: children_of(parent) == [program])
             end(it, 5)
 
 
@@ -763,10 +759,6 @@ print(result.timed_out, result.exit_code, result.seconds < 4)
 """
         result = self.run("--mount", body=body, setup="mount -t tmpfs none /proc;")
         assert result.stdout.split() == ["False", "3", "True", "-15", "True"], result.stderr
-
-
-def _children(pid):
-    return [int(child) for child in read_proc(pid, f"task/{pid}/children").split()]
 
 
 def test_the_limits_are_those_of_the_system():
