@@ -120,9 +120,12 @@ class Run:
             with exposed():
                 context.actor.prepare_env()
             is_prepared = True
+            older = context.background()
             self._begin_heartbeat()
             self._recover()
             self._work()
+            with exposed():  # what threads of the user's code have left, in a run with several slots
+                context.end_children([child for child in context.background() if child not in older])
         except BaseException:
             context.end_children(context.children())
             self._settle()

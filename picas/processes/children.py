@@ -40,17 +40,18 @@ class Child(subprocess.Popen[bytes]):
     """A program that a supervisor runs. It can be used like any `Popen` without pipes.
 
     :param args: the arguments, as the caller has given them
-    :param one: the supervisor
+    :param supervisor: its supervisor
     :param program: the program
     """
 
-    def __init__(self, args: Arguments, one: Supervisor, program: Program) -> None:
+    def __init__(self, args: Arguments, supervisor: Supervisor, program: Program) -> None:
         # Not the constructor of `Popen`, which would start a process.
         self.args = args
         self.stdin = self.stdout = self.stderr = None
+        self.encoding = self.errors = self.text_mode = None
         self.pid = program.pid
         self.returncode: int | None = None
-        self._supervisor = one
+        self._supervisor = supervisor
         self._program = program
 
     def poll(self) -> int | None:
@@ -122,7 +123,7 @@ def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
 
     :param thread: the identifier of a thread, to get only the children that it started
     """
-    return [child for child, starter in list(_running.items()) if thread in (None, starter)]
+    return [child for child, starter in list(_running.items()) if thread in (None, starter) and not child.is_gone]
 
 
 def left_behind(thread: int | None = None) -> list[subprocess.Popen[Any]]:
@@ -178,13 +179,12 @@ def child(
         raise
     finally:
         if process is not None:
-            _running.pop(process, None)
+            if keep_background and not process.is_gone:
+                process.keep_background()
+            left_behind()  # forgets those that are gone
             if not process.is_gone:
-                if keep_background:
-                    process.keep_background()
-                else:
-                    left_behind()  # forgets those that are gone
-                    _left[process] = threading.get_ident()
+                _left[process] = threading.get_ident()
+            _running.pop(process, None)
 
 
 def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:

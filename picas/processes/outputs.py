@@ -84,14 +84,17 @@ class Outputs:
             ended, self._end = os.pipe()
             self._kept.callback(os.close, ended)
             # A daemon, because processes that the command leaves in the background may write for ever.
-            self._thread = threading.Thread(target=self._copy, args=(ended,), name="picas-output", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._copy, args=(ended,), name="picas-output", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._thread is None:
             self._close()
+            if self._end >= 0:  # the thread could not be started
+                os.close(self._end)
             return
         with shielded():
             os.close(self._end)

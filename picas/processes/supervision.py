@@ -17,18 +17,22 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ..util import wait_until
-from . import supervisor
+from . import supervisor as script
 from .descendants import Family, Root, start_of
 from .interrupts import shielded
 from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
+
+IDLE = 60.0
+"""Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
 
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # cause no SIGPIPE, whose default action is to end this process
 _CHUNK = 1 << 12  # bytes to receive at once; the messages of a supervisor are short
@@ -65,7 +69,7 @@ class Usage:
 
     @classmethod
     def of(cls, cpu: float, memory: int) -> Usage:
-        """Return it for seconds, and for what the system calls `ru_maxrss`: kilobytes, on macOS bytes."""
+        """Return it for seconds, and for an `ru_maxrss`, which is in kilobytes, on macOS in bytes."""
         return cls(cpu, memory / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
@@ -92,7 +96,7 @@ class Program:
         """Set when it is known whether it was started."""
         self.has_ended = threading.Event()
         self.is_gone = threading.Event()
-        """Set when the program has ended with all that it has started; also if this had to be given up."""
+        """Set when the program has ended with all that it has started, or that is no longer our business."""
         self.was_alive = True
         """Whether anything was alive when it was to be ended."""
 
@@ -107,17 +111,20 @@ class Supervisor:
         self.inherited = inherited
         self._program: Program | None = None
         self._connection, self._theirs = socket.socketpair()
+        self.free_since = 0.0
+        """When it was last released, on the clock of `time.monotonic`."""
+        self._sending = threading.RLock()
         self._inode = os.fstat(self._connection.fileno()).st_ino
 
-    def start(self, is_forked: bool = False) -> None:
+    def start(self, start: Callable[[socket.socket], None]) -> None:
         """Start the process.
 
-        :param is_forked: whether it is a fork of this process, for want of an interpreter that can run the script
-        :raises SupervisorLost: if no interpreter can run it
+        :param start: starts it with the other end of the connection
+        :raises SupervisorLost: if no interpreter can run the script
         :raises OSError: if there are too many processes, or not enough memory
         """
         with self._theirs:
-            (_fork if is_forked else _start)(self._theirs)
+            start(self._theirs)
         threading.Thread(target=self._read, name="picas-supervisor", daemon=True).start()
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
@@ -157,6 +164,7 @@ class Supervisor:
     def keep(self, program: Program) -> None:
         """Leave what a program has started to itself. The supervisor can't be used again."""
         self._program = None
+        program.is_gone.set()
         self._send_quietly("keep", program.pid)
         self.close()
 
@@ -170,7 +178,7 @@ class Supervisor:
         self._connection.close()
         self._theirs.close()
         if self._program is not None:
-            # Another thread may have been using the old one, and may have locked it.
+            # Not the old one: another thread may have been using it, and may have locked it.
             self._program.is_gone = threading.Event()
             self._program.is_gone.set()
 
@@ -180,9 +188,10 @@ class Supervisor:
         self._check()
         numbers = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in fds)
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if fds else []
-        sent = self._connection.sendmsg([data], ancillary, _NO_SIGNAL)
-        if sent < len(data):
-            self._connection.sendall(memoryview(data)[sent:], _NO_SIGNAL)
+        with self._sending:
+            sent = self._connection.sendmsg([data], ancillary, _NO_SIGNAL)
+            if sent < len(data):
+                self._connection.sendall(memoryview(data)[sent:], _NO_SIGNAL)
 
     def _check(self) -> None:
         """Check that nobody has closed the descriptor of the connection, which another file may have by now.
@@ -239,7 +248,8 @@ class Supervisor:
             self._note_end(program, is_gone=not is_left)
             program.has_ended.set()
         elif kind == "gone" and arguments[0] == program.pid:  # else it is about an earlier program
-            _, is_gone, program.was_alive = arguments
+            _, is_gone, program.was_alive, cpu, memory = arguments
+            program.usage = Usage.of(cpu, memory)
             self._note_end(program, is_gone)
             program.is_gone.set()
 
@@ -263,26 +273,30 @@ class Supervisor:
 
 
 class Supervisors:
-    """The supervisors of this process."""
+    """The supervisors of this process.
+
+    Operations on them are single ones on a set or a list, which are atomic: a signal handler may start a program in the
+    middle of a start, and its supervisor's thread must not have to wait for a lock of that.
+    """
 
     def __init__(self) -> None:
         self.start_anew()
 
     def before_fork(self) -> None:
-        """Let no other thread change anything while this process is forked."""
-        self._lock.acquire()
+        """Let no other thread open a connection while this process is forked."""
+        self._opening.acquire()
 
     def after_fork(self) -> None:
         """Go on after this process was forked."""
-        self._lock.release()
+        self._opening.release()
 
     def start_anew(self) -> None:
         """Begin without any supervisor, in a forked process as well."""
-        for one in getattr(self, "_all", set()):
-            one.abandon()
-        self._lock = threading.RLock()  # reentrant: a signal handler may start a child while its thread holds the lock
+        for supervisor in getattr(self, "_all", set()):
+            supervisor.abandon()
+        self._opening = threading.RLock()
         self._all: set[Supervisor] = set()
-        self._free: list[Supervisor] = []
+        self._free: list[Supervisor] = []  # the one that was used last is the last
 
     def start(self, command: Command, descriptors: Sequence[int]) -> tuple[Supervisor, Program]:
         """Start a program, and wait until it has started.
@@ -291,63 +305,77 @@ class Supervisors:
         :raises OSError: if it can't be started
         """
         inherited = inherited_attributes()
-        for is_forked in (False, True):
-            one: Supervisor | None = None
+        for provide in (self._take, self._start, self._fork):
+            supervisor: Supervisor | None = None
             program = Program(command)
             try:
                 with shielded():
-                    one = self._start(inherited, is_forked=True) if is_forked else self._take(inherited)
-                    one.run(program, descriptors)
+                    supervisor = provide(inherited)
+                    supervisor.run(program, descriptors)
                 program.is_answered.wait()  # for long, if the program is on a file system that does not answer
             except SupervisorLost:
                 continue
             except BaseException:
-                if one is not None:
-                    one.abort(program)
+                if supervisor is not None:
+                    supervisor.abort(program)
                 raise
             if program.error is None:
-                return one, program
+                return supervisor, program
             if isinstance(program.error, OSError):
                 raise program.error
-        raise OSError(errno.ECHILD, "the process that starts programs has ended twice")
+        raise OSError(errno.ECHILD, "the process that starts programs has ended again and again")
 
-    def release(self, one: Supervisor) -> None:
+    def release(self, supervisor: Supervisor) -> None:
         """Take back a supervisor below which nothing is left."""
-        with self._lock:
-            if one in self._all and one not in self._free:
-                self._free.append(one)
+        now = time.monotonic()
+        if supervisor in self._all:
+            supervisor.free_since = now
+            self._free.append(supervisor)
+        with contextlib.suppress(IndexError):  # another thread has taken the last
+            if self._free[0].free_since < now - IDLE:
+                self._close(self._free.pop(0))
 
-    def forget(self, one: Supervisor) -> None:
+    def forget(self, supervisor: Supervisor) -> None:
         """Note that a supervisor has ended, or will."""
-        with self._lock:
-            self._all.discard(one)
-            if one in self._free:
-                self._free.remove(one)
+        self._all.discard(supervisor)
+        with contextlib.suppress(ValueError):
+            self._free.remove(supervisor)
 
     def _take(self, inherited: object) -> Supervisor:
-        """Return a supervisor that passes the present attributes of this process on."""
-        with self._lock:
-            # The one that was used last: the memory of the others may be paged out.
-            found = next((one for one in reversed(self._free) if one.inherited == inherited), None)
-            outdated = self._free[0] if self._free and found is None else None
-            for one in (found, outdated):
-                if one is not None:
-                    self._free.remove(one)
-        if outdated is not None:
-            outdated.close()
-        return self._start(inherited) if found is None else found
+        """Return a free supervisor that passes the present attributes of this process on, or start one.
 
-    def _start(self, inherited: object, is_forked: bool = False) -> Supervisor:
-        with self._lock:  # no fork of this process may have a connection that it does not know
-            one = Supervisor(inherited)
-            self._all.add(one)
+        The one that was used last comes first: the memory of the others may have been paged out.
+        """
+        for supervisor in reversed(list(self._free)):
+            if supervisor.inherited == inherited:
+                with contextlib.suppress(ValueError):  # another thread has taken it
+                    self._free.remove(supervisor)
+                    return supervisor
+        with contextlib.suppress(IndexError):
+            self._close(self._free.pop(0))  # it does not fit any more; one comes, one goes
+        return self._start(inherited)
+
+    def _close(self, supervisor: Supervisor) -> None:
+        self._all.discard(supervisor)
+        supervisor.close()
+
+    def _start(self, inherited: object) -> Supervisor:
+        return self._add(inherited, _start)
+
+    def _fork(self, inherited: object) -> Supervisor:
+        return self._add(inherited, _fork)
+
+    def _add(self, inherited: object, start: Callable[[socket.socket], None]) -> Supervisor:
+        with self._opening:  # no fork of this process may have a connection that it does not know
+            supervisor = Supervisor(inherited)
+            self._all.add(supervisor)
         try:
-            one.start(is_forked)
+            supervisor.start(start)
         except BaseException:
-            self.forget(one)
-            one.abandon()
+            self.forget(supervisor)
+            supervisor.abandon()
             raise
-        return one
+        return supervisor
 
 
 supervisors = Supervisors()
@@ -399,13 +427,13 @@ def _start(connection: socket.socket) -> None:
     :raises SupervisorLost: if no interpreter can run it
     :raises OSError: if there are too many processes, or not enough memory
     """
-    script = Path(os.path.abspath(supervisor.__file__))  # noqa: PTH100  # keep symbolic links
-    if not sys.executable or getattr(sys, "frozen", False) or not script.is_file():
+    path = Path(os.path.abspath(script.__file__))  # noqa: PTH100  # keep symbolic links
+    if not sys.executable or getattr(sys, "frozen", False) or not path.is_file():
         raise SupervisorLost
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
     try:
         parent = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(script)],
+            [sys.executable, "-I", "-S", str(path)],
             stdin=connection.fileno(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -435,7 +463,8 @@ def _fork(connection: socket.socket) -> None:
         raise
     if pid:
         os.close(ours)
-        os.waitpid(pid, 0)
+        with contextlib.suppress(ChildProcessError):  # the user's code, or the system, has waited for it
+            os.waitpid(pid, 0)
         return
     try:
         os.setsid()
@@ -444,6 +473,6 @@ def _fork(connection: socket.socket) -> None:
             for number, descriptor in enumerate((ours, null, null)):
                 os.dup2(descriptor, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            supervisor.main()
+            script.main()
     finally:
         os._exit(0)

@@ -19,7 +19,7 @@ and the supervisor answers
     ("failed", errno, is_folder)    it was not started: because of the folder, or because of the program
     ("ended", status, cpu, memory, is_left)     status of `os.waitpid`, seconds, and kilobytes (on macOS bytes);
         `is_left` says whether something goes on in the background
-    ("gone", pid, is_gone, was_alive)   the answer to "end", and said once what was left has ended by itself
+    ("gone", pid, is_gone, was_alive, cpu, memory)  sent after "end", and when the background has ended by itself
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ class Supervisor:
             _enter(pilots_folder, folder)
             is_in_folder = True
             self._program = self._group = spawn(arguments, environment, standard)
-        except OSError as error:
-            self._send("failed", error.errno or errno.EIO, not is_in_folder)
+        except (OSError, ValueError) as error:  # ValueError for an empty name
+            self._send("failed", getattr(error, "errno", None) or errno.EINVAL, not is_in_folder)
         else:
             self._send("started", self._program)
         finally:
@@ -202,7 +202,7 @@ class Supervisor:
     def _send_signal(self, number: int) -> None:
         try:  # noqa: SIM105  # it starts faster without contextlib
             os.kill(self._program, number)
-        except OSError:  # it has changed its user, or there is no such signal
+        except (OSError, OverflowError):  # it has changed its user, or there is no such signal
             pass
 
     def _reap(self) -> None:
@@ -226,8 +226,7 @@ class Supervisor:
             self._is_left = self._is_alive
             self._send("ended", status, self._cpu, self._memory, self._is_left)
         elif self._is_left and not self._is_alive and self._tree is None:
-            self._is_left = False
-            self._send("gone", self._group, True, False)
+            self._note_gone(was_alive=False)
 
     def _look(self, has_children: bool) -> bool:
         """Return whether anything is alive below that can be found and ended.
@@ -244,14 +243,13 @@ class Supervisor:
     def _begin_to_end(self, grace: float) -> None:
         kill_at = time.monotonic() + grace
         if self._tree is not None:
-            self._kill_at = min(self._kill_at, kill_at)  # somebody has lost patience
+            self._kill_at = min(self._kill_at, kill_at)  # a later call may allow less time, but not more
             return
         self._reap()
         if self._is_alive:
             self._tree, self._kill_at, self._give_up_at = Descendants(os.getpid(), self._group), kill_at, 0.0
         else:  # at once, since the next message may be the next program
-            self._is_left = False
-            self._send("gone", self._group, True, False)
+            self._note_gone(was_alive=False)
 
     def _go_on_ending(self, tree: Descendants) -> None:
         now = time.monotonic()
@@ -262,8 +260,12 @@ class Supervisor:
             self._give_up_at = self._give_up_at or now + KILL_WAIT
             tree.kill()
         else:
-            self._tree, self._is_left = None, False
-            self._send("gone", self._group, not self._is_alive, True)
+            self._tree = None
+            self._note_gone(was_alive=True)
+
+    def _note_gone(self, was_alive: bool) -> None:
+        self._is_left = False
+        self._send("gone", self._group, not self._is_alive, was_alive, self._cpu, self._memory)
 
 
 def _enter(pilots_folder: list[int], folder: bytes) -> None:
@@ -286,14 +288,13 @@ def spawn(arguments: list[bytes], environment: Mapping[bytes, bytes], standard: 
     :raises OSError: if it can't be started
     """
     program = arguments[0]
-    names = [program]
-    if b"/" not in program:
-        path = environment.get(b"PATH", os.fsencode(_DEFAULT_PATH))
-        names = [os.path.join(folder, program) for folder in path.split(b":")]  # noqa: PTH118  # bytes
     actions = [(os.POSIX_SPAWN_DUP2, descriptor, number) for number, descriptor in enumerate(standard)]
+    if b"/" in program:
+        return _spawn(program, arguments, environment, actions)
     number = errno.ENOENT
-    for name in names:
-        if not os.access(name, os.F_OK):
+    for folder in environment.get(b"PATH", os.fsencode(_DEFAULT_PATH)).split(b":"):
+        name = os.path.join(folder, program)  # noqa: PTH118  # bytes
+        if not os.access(name, os.F_OK):  # faster than a failed start
             continue
         try:
             return _spawn(name, arguments, environment, actions)

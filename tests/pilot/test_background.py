@@ -141,6 +141,20 @@ def test_the_end_of_a_token_in_one_slot_ends_nothing_of_another(client, push):
     assert alive == [True]
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+def test_what_threads_of_the_users_code_have_left_ends_with_the_run(client, push, slots):
+    push(4)
+    services = []
+
+    def work(task):
+        thread = threading.Thread(target=lambda: services.append(leave(task.id)))
+        thread.start()
+        thread.join()
+
+    Worker(client, work).run(slots=slots)
+    assert [is_alive(pid) for pid in services] == [False] * 4
+
+
 @pytest.mark.timing
 def test_a_stubborn_one_is_killed_after_the_grace_period(client, push):
     push(1)

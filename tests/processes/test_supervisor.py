@@ -267,7 +267,10 @@ for line in sys.stdin:
 
     def test_shares_nothing_with_the_pilot(self, waiting):
         process, found = waiting
-        wait_for(lambda: os.path.realpath(f"/proc/{found}/cwd") == "/")  # it has come back from its first program
+        wait_for(
+            lambda: len(list(Path(f"/proc/{found}/fd").iterdir())) == 5
+        )  # it has closed those of its first program
+        assert os.path.realpath(f"/proc/{found}/cwd") == "/"
         links = {link.name: str(link.readlink()) for link in Path(f"/proc/{found}/fd").iterdir()}
         assert links["0"].startswith("socket:")
         assert {links["1"], links["2"]} == {os.devnull}
@@ -595,6 +598,18 @@ class TestProgramSearch:
         run_command(["tool"], env={"PATH": ":".join(str(path.parent) for path in places)}, stdout="out")
         assert Path("out").read_text() == f"{places[1]}\n"
 
+    @pytest.mark.parametrize(
+        "name", ["", "file/tool", "./loop", "./" + "x" * 300], ids=["none", "no folder", "loop", "long"]
+    )
+    def test_fails_as_that_of_subprocess(self, name):
+        Path("file").touch()
+        Path("loop").symlink_to("loop")
+        with pytest.raises(OSError) as expected:  # noqa: PT011
+            subprocess.run([name], check=False)
+        with pytest.raises(OSError) as caught:  # noqa: PT011
+            run_command([name])
+        assert caught.value.errno in (expected.value.errno, errno.EINVAL)
+
     def test_reports_a_file_that_can_not_be_run(self, place):
         path = place("first", 0o644)
         with pytest.raises(PermissionError):
@@ -621,8 +636,81 @@ class TestUsage:
         assert 190 < large.max_memory_mb < 400
         assert small.cpu_seconds < 0.5
 
-    def test_of_a_killed_program(self):
+    def test_of_a_killed_program_is_known_too(self):
         assert run_command(["sleep", "60"], timeout=0.1, grace=5).cpu_seconds < 0.5
+        burn = f"{sys.executable} -c 'while True: pass'; true"
+        assert run_command(burn, shell=True, timeout=1, grace=5).cpu_seconds > 0.2
+
+
+class TestMany:
+    """Programs in many threads, with supervisors that come and go."""
+
+    @pytest.mark.timing
+    def test_no_time_out_ends_the_program_of_another_thread(self):
+        wrong = []
+        end = time.monotonic() + 3
+
+        def work(thread):
+            while time.monotonic() < end:
+                seconds = 0.01 + 0.005 * (thread % 2)
+                result = run_command(
+                    ["sleep", str(seconds)], timeout=(seconds + 0.003 if thread % 3 else None), grace=0
+                )
+                if result.exit_code != 0 and not result.timed_out:
+                    wrong.append(result)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(16)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert wrong == []
+
+    def test_a_signal_handler_may_start_a_program_at_any_time(self):
+        code = """
+import signal, time
+from picas.executers import execute
+count = 0
+is_inside = False
+def handle(*_):
+    global count, is_inside
+    if not is_inside:
+        is_inside = True
+        try:
+            execute(["/no/such/program"] if count % 2 else ["true"])
+        except FileNotFoundError:
+            pass
+        count += 1
+        is_inside = False
+signal.signal(signal.SIGALRM, handle)
+signal.setitimer(signal.ITIMER_REAL, 0.003, 0.0037)
+end = time.monotonic() + 3
+while time.monotonic() < end:
+    execute(["true"])
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(count > 3)
+"""
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
+        assert result.stdout == b"True\n", result.stderr
+
+    def test_supervisors_that_are_not_used_end(self, fresh, monkeypatch):
+        monkeypatch.setattr(supervision, "IDLE", 0.5)
+        threads = [threading.Thread(target=run_command, args=(["sleep", "0.3"],)) for _ in range(5)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(fresh._free) == 5
+        time.sleep(0.6)
+        for _ in range(5):
+            run_command(["true"])
+        wait_for(lambda: len(fresh._all) == 1)
+
+    def test_a_supervisor_that_was_killed_is_replaced_by_one_as_small(self, fresh):
+        os.kill(int(execute("echo $PPID", shell=True)[2]), signal.SIGKILL)
+        execute(["true"])
+        parent = int(execute("echo $PPID", shell=True)[2])
+        assert read_proc(parent, "cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
 
 
 class TestWithoutInterpreter:
