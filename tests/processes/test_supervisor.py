@@ -58,6 +58,18 @@ def fresh(monkeypatch):
         one.close()
 
 
+@pytest.fixture
+def nobody():
+    """Return the start of a command that runs the rest of it as another user."""
+    if os.geteuid() != 0 or not shutil.which("setpriv"):
+        pytest.skip("only root can become another user")
+    command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    python = [sys.executable, "-c", "import picas.executers"]
+    if subprocess.run([*command, *python], cwd="/", capture_output=True, check=False).returncode:
+        pytest.skip("no other user can run this Python, or read the package")
+    return command
+
+
 def message(*content):
     """Return a message as it is sent to a supervisor."""
     data = marshal.dumps(content)
@@ -514,20 +526,12 @@ print(execute(program)[2].decode())
             subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60).stdout == b"3\n"
         )
 
-    @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root can become somebody else")
-    def test_a_working_directory_that_can_not_be_entered(self, tmp_path):
+    def test_a_working_directory_that_can_not_be_entered(self, tmp_path, nobody):
         """As after `sudo -u`. The program starts elsewhere."""
         code = "from picas.executers import execute; print(execute(['true'])[1])"
-        user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
         locked = tmp_path / "locked"
         locked.mkdir(mode=0o700)
-        package = Path(supervisor.__file__).parents[2]
-        if subprocess.run([*user, "ls", package], capture_output=True, check=False).returncode:
-            pytest.skip("nobody else can read the package")
-        environment = {**os.environ, "PYTHONPATH": str(package), "HOME": "/"}
-        result = subprocess.run(
-            [*user, sys.executable, "-c", code], cwd=locked, env=environment, capture_output=True, check=False
-        )
+        result = subprocess.run([*nobody, sys.executable, "-c", code], cwd=locked, capture_output=True, check=False)
         assert result.stdout == b"0\n", result.stderr
 
     def test_the_standard_input(self):
@@ -824,7 +828,7 @@ print(result.timed_out, result.exit_code, result.seconds < 4)
         result = self.run(*options, body=body, setup=setup)
         assert result.stdout.split() == ["True", "-15", "True"], result.stderr
 
-    def test_a_program_that_proc_hides_ends_too(self, open_folder):
+    def test_a_program_that_proc_hides_ends_too(self, open_folder, nobody):
         """With the mount option hidepid, other users' processes can't be seen, and a setuid program is one."""
         tool = Path("tool").absolute()
         shutil.copy(shutil.which("sleep"), tool)
@@ -834,8 +838,7 @@ result = run_command([{str(tool)!r}, "60"], timeout=0.3, grace=5)
 print(result.timed_out, result.exit_code, result.seconds < 4)
 """
         setup = "mount -t proc -o hidepid=2 proc /proc; cd /; "
-        user = "setpriv --reuid 65534 --regid 65534 --clear-groups"
-        result = self.run("--mount", body=body, setup=setup, user=user)
+        result = self.run("--mount", body=body, setup=setup, user=" ".join(nobody))
         assert result.stdout.split() == ["True", "-15", "True"], result.stderr
 
     def test_without_proc_programs_run_and_end_with_their_group(self):
