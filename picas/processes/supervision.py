@@ -171,11 +171,12 @@ class Supervisor:
     def close(self) -> None:
         """Let the supervisor end, and with it all that is below it."""
         with contextlib.suppress(OSError):
+            self._check()
             self._connection.shutdown(socket.SHUT_RDWR)
 
     def abandon(self) -> None:
         """Close the connection in a forked process, or the supervisor would not notice the end of its pilot."""
-        self._connection.close()
+        self._close_connection()
         self._theirs.close()
         if self._program is not None:
             # Not the old one: another thread may have been using it, and may have locked it.
@@ -205,6 +206,14 @@ class Supervisor:
         if inode != self._inode:
             raise ConnectionAbortedError
 
+    def _close_connection(self) -> None:
+        try:
+            self._check()
+        except ConnectionError:
+            self._connection.detach()  # the descriptor is somebody else's
+        else:
+            self._connection.close()
+
     def _send_quietly(self, *message: Any) -> None:
         with contextlib.suppress(OSError):  # it has ended, which the other thread finds out
             self._send(*message)
@@ -230,7 +239,7 @@ class Supervisor:
                     self._note(self._program, *marshal.loads(buffer[LENGTH.size : end]))
                 buffer = buffer[end:]
         supervisors.forget(self)
-        self._connection.close()
+        self._close_connection()
         if self._program is not None:
             self._note_loss(self._program)
 
