@@ -13,7 +13,8 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Union
 
@@ -285,16 +286,25 @@ def _command(
     :raises ValueError: if an argument or a variable can't be passed to a program
     """
     listed = [args] if isinstance(args, (str, bytes, os.PathLike)) else list(args)
-    arguments = [os.fsencode(argument) for argument in (["/bin/sh", "-c", *listed] if shell else listed)]
-    encoded = {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
-    folder = b"" if cwd is None else os.fsencode(cwd)
-    if not arguments:
+    if not listed:
         raise ValueError("there is no command")
-    if any(b"\0" in text for text in (*arguments, *encoded, *encoded.values(), folder)):
-        raise ValueError("embedded null byte")
-    if any(not name or b"=" in name for name in encoded):
+    names = _joined(variables)
+    if b"=" in names or (variables and b"" in names.split(b"\0")):
         raise ValueError("illegal environment variable name")
-    return Command(arguments, encoded, folder, float(grace))
+    arguments = _joined(["/bin/sh", "-c", *listed] if shell else listed)
+    folder = b"" if cwd is None else _joined([cwd])
+    return Command(arguments, _joined(list(chain.from_iterable(variables.items()))), folder, float(grace))
+
+
+def _joined(texts: Collection[str | bytes | os.PathLike[Any]]) -> bytes:
+    """Return texts with zero bytes between them. This is done for each program, with all variables."""
+    try:
+        joined = os.fsencode("\0".join(texts))  # type: ignore[arg-type]
+    except TypeError:  # not all are of type str
+        joined = b"\0".join(map(os.fsencode, texts))
+    if joined.count(b"\0") > max(0, len(texts) - 1):
+        raise ValueError("embedded null byte")
+    return joined
 
 
 def _open_standard() -> None:

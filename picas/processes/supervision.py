@@ -51,8 +51,8 @@ _LIMITS = sorted({value for name, value in vars(resource).items() if name.starts
 class Command:
     """What a supervisor is to run, see `supervisor`."""
 
-    arguments: list[bytes]
-    environment: dict[bytes, bytes]
+    arguments: bytes
+    environment: bytes
     folder: bytes
     """The working directory, relative to that of this process."""
     grace: float
@@ -427,7 +427,9 @@ def end_family(roots: Sequence[Root], grace: float) -> None:
 
 def _error_of(command: Command, number: int, is_folder: bool) -> OSError:
     """Return the error of a program that could not be started."""
-    return OSError(number, os.strerror(number), os.fsdecode(command.folder if is_folder else command.arguments[0]))
+    return OSError(
+        number, os.strerror(number), os.fsdecode(command.folder if is_folder else command.arguments.partition(b"\0")[0])
+    )
 
 
 def _start(connection: socket.socket) -> None:

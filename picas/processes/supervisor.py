@@ -7,8 +7,9 @@ pilot asks for that, and when the socket ends because the pilot was killed.
 A message is a tuple in the format of `marshal`, preceded by its length. The pilot sends
 
     ("run", arguments, environment, folder, grace), with the descriptors of the program's standard input, output and
-        error and of the pilot's working directory, unless it can't enter that; `folder` is relative to it, and `grace`
-        is the number of seconds between SIGTERM and SIGKILL if the pilot is killed
+        error and of the pilot's working directory, unless it can't enter that. There are zero bytes between the
+        arguments, and between the names and values of the environment. `folder` is relative to the working directory,
+        and `grace` is the number of seconds between SIGTERM and SIGKILL if the pilot is killed
     ("signal", pid, number)     send a signal to the program with this pid, if that still runs
     ("end", pid, grace)         end that program and all below, if no other has been started since
     ("keep", pid)               let what is left in the background go on, and leave the pilot
@@ -62,6 +63,7 @@ MAX_DESCRIPTORS = 4
 
 _PAUSE = 0.05  # seconds between two checks after SIGTERM
 _KILL_PAUSE = 0.002  # seconds between two checks after SIGKILL, when processes may keep forking
+_PATIENCE = 1.0  # milliseconds for which the start of a program is not reported: it may end before
 _CHUNK = 1 << 16  # bytes to receive at once
 _TITLE = "picas-child"  # the supervisor's name for `ps` and `pkill`
 _DEFAULT_PATH = "/bin:/usr/bin"
@@ -78,6 +80,7 @@ class Supervisor:
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self._buffer = b""
+        self._outgoing = b""
         self._descriptors: list[int] = []  # received, and not used yet
         self._is_cut_off = False  # whether the pilot has left
         self._is_adopting = become_subreaper()
@@ -103,7 +106,10 @@ class Supervisor:
     def serve(self) -> None:
         """Serve the pilot until it leaves, and end then what it has left."""
         while not self._is_cut_off or self._tree is not None or self._is_left:
-            for descriptor, _ in self._poll.poll(self._pause()):
+            events = self._poll.poll(self._pause())
+            if not events:
+                self._flush()
+            for descriptor, _ in events:
                 if descriptor == self._woken:
                     os.read(self._woken, _CHUNK)
                 elif not self._is_cut_off:
@@ -114,6 +120,8 @@ class Supervisor:
 
     def _pause(self) -> float | None:
         """Return the milliseconds after which to check again, None if there is nothing to check."""
+        if self._outgoing:
+            return _PATIENCE
         if self._tree is None:
             return None
         return 1000 * (_PAUSE if time.monotonic() < self._kill_at else _KILL_PAUSE)
@@ -159,12 +167,19 @@ class Supervisor:
         elif kind == "keep" and arguments[0] == self._group:
             self._cut_off()
 
-    def _send(self, *message: Any) -> None:
-        if self._is_cut_off:
-            return
+    def _send(self, *message: Any, can_wait: bool = False) -> None:
+        """Send a message. One that can wait is sent together with the next, if that comes in time."""
         data = marshal.dumps(message)
+        self._outgoing += LENGTH.pack(len(data)) + data
+        if not can_wait:
+            self._flush()
+
+    def _flush(self) -> None:
+        data, self._outgoing = self._outgoing, b""
+        if self._is_cut_off or not data:
+            return
         try:
-            self._connection.sendall(LENGTH.pack(len(data)) + data)
+            self._connection.sendall(data)
         except OSError:
             self._lose_pilot()
 
@@ -181,18 +196,18 @@ class Supervisor:
 
     # --- the program
 
-    def _run(self, arguments: list[bytes], environment: Mapping[bytes, bytes], folder: bytes, grace: float) -> None:
+    def _run(self, arguments: bytes, environment: bytes, folder: bytes, grace: float) -> None:
         standard, pilots_folder = self._descriptors[:3], self._descriptors[3:]
         self._grace, self._cpu, self._memory, self._is_left = grace, 0.0, 0, False
         is_in_folder = False
         try:
             _enter(pilots_folder, folder)
             is_in_folder = True
-            self._program = self._group = spawn(arguments, environment, standard)
+            self._program = self._group = spawn(arguments.split(b"\0"), _variables(environment), standard)
         except (OSError, ValueError) as error:  # ValueError for an empty name
             self._send("failed", getattr(error, "errno", None) or errno.EINVAL, not is_in_folder)
         else:
-            self._send("started", self._program)
+            self._send("started", self._program, can_wait=True)
         finally:
             os.chdir("/")  # a file system that is in use can't be unmounted
             for descriptor in self._descriptors:
@@ -266,6 +281,11 @@ class Supervisor:
     def _note_gone(self, was_alive: bool) -> None:
         self._is_left = False
         self._send("gone", self._group, not self._is_alive, was_alive, self._cpu, self._memory)
+
+
+def _variables(environment: bytes) -> dict[bytes, bytes]:
+    parts = environment.split(b"\0")
+    return dict(zip(parts[::2], parts[1::2]))
 
 
 def _enter(pilots_folder: list[int], folder: bytes) -> None:

@@ -399,7 +399,7 @@ class TestEnd:
             script = [sys.executable, "-I", "-S", supervisor.__file__]
             subprocess.run(script, stdin=theirs.fileno(), start_new_session=True, check=True)
             folder = os.open(".", os.O_RDONLY)
-            run = ("run", [b"sh", b"-c", b"sleep 0.3; exit 3"], {b"PATH": b"/bin:/usr/bin"}, b"", 5.0)
+            run = ("run", b"sh\0-c\0sleep 0.3; exit 3", b"PATH\0/bin:/usr/bin", b"", 5.0)
             socket.send_fds(ours, [message(*run)], [0, 1, 2, folder])
             (_, pid), ended = receive(ours, 2)
             assert (ended[0], os.waitstatus_to_exitcode(ended[1]), ended[4]) == ("ended", 3, False)
@@ -558,6 +558,12 @@ class TestLargeCommands:
         run_command("env | wc -c", shell=True, env=values, stdout="size")
         assert int(Path("size").read_text()) > 1_200_000
 
+    def test_arguments_of_any_type(self):
+        command = ["sh", b"-c", 'printf "%s|" "$0" "$@" "$A"', Path("a"), "", b"\xff", "\udcfe", ""]
+        assert execute(command)[2] == b"a||\xff|\xfe|||"
+        run_command(command, env={"A": "b"}, stdout="out")
+        assert Path("out").read_bytes() == b"a||\xff|\xfe||b|"
+
     def test_a_command_that_is_too_large_is_refused(self):
         with pytest.raises(OSError, match="Argument list too long") as caught:
             execute(["echo", "x" * 3_000_000])
@@ -565,7 +571,14 @@ class TestLargeCommands:
 
     @pytest.mark.parametrize(
         ("arguments", "options"),
-        [([], {}), (["echo", "a\0b"], {}), (["true"], {"env": {"A": "\0"}}), (["true"], {"env": {"A=B": ""}})],
+        [
+            ([], {}),
+            (["echo", "a\0b"], {}),
+            (["true"], {"env": {"A": "\0"}}),
+            (["true"], {"env": {"A=B": ""}}),
+            (["true"], {"env": {"": "A"}}),
+            (["true"], {"cwd": "a\0b"}),
+        ],
     )
     def test_what_can_not_be_passed_to_a_program_is_refused(self, arguments, options):
         with pytest.raises(ValueError, match=r"no command|null byte|illegal environment"):
