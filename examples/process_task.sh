@@ -20,7 +20,7 @@ upload() {
     $copy "$1" "$url" && printf '%s\t%s\n' "$name" "$url" >> "$PICAS_UPLOADS"
 }
 
-echo "Working on $tokenid on $(hostname)"
+echo "Working on $tokenid"
 
 # In this example, the token's input is a command.
 bash -c "$input"

@@ -31,6 +31,8 @@ from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
 
+MAX_STARTS = 16
+"""The most programs that are started at the same time; more would only be in each other's way."""
 IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
 
@@ -101,6 +103,10 @@ class Program:
         """Whether anything was alive when it was to be ended."""
 
 
+Start = Callable[[socket.socket], Callable[[], object]]
+"""Starts a supervisor process, see `Supervisor.start`."""
+
+
 class Supervisor:
     """A supervisor process, and the thread that reads its answers.
 
@@ -116,16 +122,19 @@ class Supervisor:
         self._sending = threading.RLock()
         self._inode = os.fstat(self._connection.fileno()).st_ino
 
-    def start(self, start: Callable[[socket.socket], None]) -> None:
+    def start(self, start: Start) -> Callable[[], object]:
         """Start the process.
 
         :param start: starts it with the other end of the connection
-        :raises SupervisorLost: if no interpreter can run the script
+        :returns: a function that waits until it has started, and that raises SupervisorLost if no interpreter can run
+            the script
+        :raises SupervisorLost: the same
         :raises OSError: if there are too many processes, or not enough memory
         """
         with self._theirs:
-            start(self._theirs)
+            wait = start(self._theirs)
         threading.Thread(target=self._read, name="picas-supervisor", daemon=True).start()
+        return wait
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
         """Begin to start a program; it is `is_answered` then.
@@ -304,6 +313,7 @@ class Supervisors:
         for supervisor in getattr(self, "_all", set()):
             supervisor.abandon()
         self._opening = threading.RLock()
+        self._places = threading.Semaphore(MAX_STARTS)
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []  # the one that was used last is the last
 
@@ -314,6 +324,12 @@ class Supervisors:
         :raises OSError: if it can't be started
         """
         inherited = inherited_attributes()
+        with self._places:
+            return self._start_in_place(inherited, command, descriptors)
+
+    def _start_in_place(
+        self, inherited: object, command: Command, descriptors: Sequence[int]
+    ) -> tuple[Supervisor, Program]:
         for provide in (self._take, self._start, self._fork):
             supervisor: Supervisor | None = None
             program = Program(command)
@@ -374,15 +390,19 @@ class Supervisors:
     def _fork(self, inherited: object) -> Supervisor:
         return self._add(inherited, _fork)
 
-    def _add(self, inherited: object, start: Callable[[socket.socket], None]) -> Supervisor:
-        with self._opening:  # no fork of this process may have a connection that it does not know
-            supervisor = Supervisor(inherited)
-            self._all.add(supervisor)
+    def _add(self, inherited: object, start: Start) -> Supervisor:
+        supervisor: Supervisor | None = None
         try:
-            supervisor.start(start)
+            # No fork of this process may have a connection that it does not know, or the pipe of a starting `Popen`.
+            with self._opening:
+                supervisor = Supervisor(inherited)
+                self._all.add(supervisor)
+                wait = supervisor.start(start)
+            wait()
         except BaseException:
-            self.forget(supervisor)
-            supervisor.abandon()
+            if supervisor is not None:
+                self.forget(supervisor)
+                supervisor.close()
             raise
         return supervisor
 
@@ -432,8 +452,8 @@ def _error_of(command: Command, number: int, is_folder: bool) -> OSError:
     )
 
 
-def _start(connection: socket.socket) -> None:
-    """Start the script of a supervisor.
+def _start(connection: socket.socket) -> Callable[[], object]:
+    """Start the script of a supervisor, see `Supervisor.start`.
 
     :raises SupervisorLost: if no interpreter can run it
     :raises OSError: if there are too many processes, or not enough memory
@@ -457,12 +477,16 @@ def _start(connection: socket.socket) -> None:
             raise
         log.warning("%s can't be started (%s): this process is forked instead", sys.executable, error)
         raise SupervisorLost from None
-    if parent.wait() != 0:
-        raise SupervisorLost
+
+    def wait() -> None:
+        if parent.wait() != 0:
+            raise SupervisorLost
+
+    return wait
 
 
-def _fork(connection: socket.socket) -> None:
-    """Let a fork of this process be a supervisor.
+def _fork(connection: socket.socket) -> Callable[[], object]:
+    """Let a fork of this process be a supervisor, see `Supervisor.start`.
 
     :raises OSError: if there are too many processes, or not enough memory
     """
@@ -476,7 +500,7 @@ def _fork(connection: socket.socket) -> None:
         os.close(ours)
         with contextlib.suppress(ChildProcessError):  # the user's code, or the system, has waited for it
             os.waitpid(pid, 0)
-        return
+        return lambda: None
     try:
         os.setsid()
         if os.fork() == 0:

@@ -187,7 +187,7 @@ class Node:
         self.settings = settings
         self.job.mkdir()
         self.binaries.mkdir()
-        for program in ("bash", "tar", "gzip", "touch", "hostname", "sh"):
+        for program in ("bash", "tar", "gzip", "touch", "sh"):
             (self.binaries / program).symlink_to(shutil.which(program))
 
     def install_python(self, name="python3"):
