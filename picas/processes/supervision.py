@@ -11,22 +11,19 @@ import errno
 import logging
 import marshal
 import os
-import resource
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Callable
 
 from ..util import wait_until
-from . import supervisor as script
 from .descendants import Family, Root, start_of
 from .interrupts import shielded
+from .launch import Start, SupervisorLost, fork_supervisor, inherited_attributes, start_supervisor
 from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
@@ -38,15 +35,6 @@ IDLE = 60.0
 
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # cause no SIGPIPE, whose default action is to end this process
 _CHUNK = 1 << 12  # bytes to receive at once; the messages of a supervisor are short
-_INHERITED = tuple(
-    f"{name}:".encode()
-    for name in (
-        "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "CapInh", "CapPrm", "CapBnd", "CapAmb",
-        "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed",
-    )
-)  # fmt: skip
-"""The lines of /proc/…/status with what a process inherits from its parent."""
-_LIMITS = sorted({value for name, value in vars(resource).items() if name.startswith("RLIMIT_")})
 
 
 @dataclass(frozen=True)
@@ -75,10 +63,6 @@ class Usage:
         return cls(cpu, memory / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-class SupervisorLost(Exception):
-    """The supervisor has ended before it started the program."""
-
-
 class Program:
     """A program that a supervisor runs. The thread that reads the supervisor's answers sets what is known of it.
 
@@ -103,10 +87,6 @@ class Program:
         """Whether anything was alive when it was to be ended."""
 
 
-Start = Callable[[socket.socket], Callable[[], object]]
-"""Starts a supervisor process, see `Supervisor.start`."""
-
-
 class Supervisor:
     """A supervisor process, and the thread that reads its answers.
 
@@ -123,12 +103,10 @@ class Supervisor:
         self._inode = os.fstat(self._connection.fileno()).st_ino
 
     def start(self, start: Start) -> Callable[[], object]:
-        """Start the process.
+        """Start the process, see `Start`, and return the function that waits for it.
 
         :param start: starts it with the other end of the connection
-        :returns: a function that waits until it has started, and that raises SupervisorLost if no interpreter can run
-            the script
-        :raises SupervisorLost: the same
+        :raises SupervisorLost: if no interpreter can run the script
         :raises OSError: if there are too many processes, or not enough memory
         """
         with self._theirs:
@@ -385,10 +363,10 @@ class Supervisors:
         supervisor.close()
 
     def _start(self, inherited: object) -> Supervisor:
-        return self._add(inherited, _start)
+        return self._add(inherited, start_supervisor)
 
     def _fork(self, inherited: object) -> Supervisor:
-        return self._add(inherited, _fork)
+        return self._add(inherited, fork_supervisor)
 
     def _add(self, inherited: object, start: Start) -> Supervisor:
         supervisor: Supervisor | None = None
@@ -411,20 +389,6 @@ supervisors = Supervisors()
 os.register_at_fork(
     before=supervisors.before_fork, after_in_parent=supervisors.after_fork, after_in_child=supervisors.start_anew
 )
-
-
-def inherited_attributes() -> object:
-    """Return what a process that is started by this thread inherits, except its environment and descriptors.
-
-    What of it can't be read without doing harm on this system is left out.
-    """
-    try:
-        with open("/proc/thread-self/status", "rb", buffering=0) as file:  # noqa: PTH123  # faster than `Path`
-            lines = file.read().split(b"\n")
-    except OSError:
-        lines = []
-    limits = [resource.getrlimit(limit) for limit in _LIMITS]
-    return [line for line in lines if line.startswith(_INHERITED)], limits, os.getpriority(os.PRIO_PROCESS, 0)
 
 
 def end_family(roots: Sequence[Root], grace: float) -> None:
@@ -450,64 +414,3 @@ def _error_of(command: Command, number: int, is_folder: bool) -> OSError:
     return OSError(
         number, os.strerror(number), os.fsdecode(command.folder if is_folder else command.arguments.partition(b"\0")[0])
     )
-
-
-def _start(connection: socket.socket) -> Callable[[], object]:
-    """Start the script of a supervisor, see `Supervisor.start`.
-
-    :raises SupervisorLost: if no interpreter can run it
-    :raises OSError: if there are too many processes, or not enough memory
-    """
-    path = Path(os.path.abspath(script.__file__))  # noqa: PTH100  # keep symbolic links
-    if not sys.executable or getattr(sys, "frozen", False) or not path.is_file():
-        raise SupervisorLost
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
-    try:
-        parent = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(path)],
-            stdin=connection.fileno(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd="/",
-            env=environment,
-            start_new_session=True,
-        )
-    except OSError as error:
-        if error.errno in (errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE):
-            raise
-        log.warning("%s can't be started (%s): this process is forked instead", sys.executable, error)
-        raise SupervisorLost from None
-
-    def wait() -> None:
-        if parent.wait() != 0:
-            raise SupervisorLost
-
-    return wait
-
-
-def _fork(connection: socket.socket) -> Callable[[], object]:
-    """Let a fork of this process be a supervisor, see `Supervisor.start`.
-
-    :raises OSError: if there are too many processes, or not enough memory
-    """
-    ours = os.dup(connection.fileno())  # the fork closes all connections that it knows
-    try:
-        pid = os.fork()
-    except BaseException:
-        os.close(ours)
-        raise
-    if pid:
-        os.close(ours)
-        with contextlib.suppress(ChildProcessError):  # the user's code, or the system, has waited for it
-            os.waitpid(pid, 0)
-        return lambda: None
-    try:
-        os.setsid()
-        if os.fork() == 0:
-            null = os.open(os.devnull, os.O_RDWR)
-            for number, descriptor in enumerate((ours, null, null)):
-                os.dup2(descriptor, number)
-            os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            script.main()
-    finally:
-        os._exit(0)

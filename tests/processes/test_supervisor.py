@@ -863,7 +863,3 @@ print(result.timed_out, result.exit_code, result.seconds < 4)
 """
         result = self.run("--mount", body=body, setup="mount -t tmpfs none /proc;")
         assert result.stdout.split() == ["False", "3", "True", "-15", "True"], result.stderr
-
-
-def test_the_limits_are_those_of_the_system():
-    assert resource.RLIMIT_NOFILE in supervision._LIMITS
