@@ -115,7 +115,7 @@ class Supervisor:
         return wait
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
-        """Begin to start a program; it is `is_answered` then.
+        """Begin to start a program. Its `is_answered` is set when that has worked or failed.
 
         :param descriptors: those of its standard input, output and error, and of the working directory of this process
             unless it can't enter that

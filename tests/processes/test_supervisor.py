@@ -3,7 +3,6 @@
 import errno
 import marshal
 import os
-import resource
 import shutil
 import signal
 import socket
