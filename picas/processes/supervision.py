@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any, Callable
 
 from ..util import wait_until
@@ -63,6 +64,42 @@ class Usage:
         return cls(cpu, memory / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
+class Once:
+    """Something that happens once, in one thread, and that others wait for.
+
+    Unlike with `threading.Event`, a thread whose wait is interrupted by a signal handler never holds a lock that `set`
+    needs: otherwise the handler could wait for the thread that calls `set`, and that for the handler.
+    """
+
+    def __init__(self) -> None:
+        self._has_happened = False
+        self._lock = threading.Lock()  # released when it has happened
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Let it happen."""
+        self._has_happened = True
+        self._release()
+
+    def is_set(self) -> bool:
+        """Return whether it has happened."""
+        return self._has_happened
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it has happened, for `timeout` seconds at most, and return whether it has."""
+        if not self._has_happened and self._lock.acquire(timeout=_forever(timeout)):
+            self._release()  # for others who wait
+        return self._has_happened
+
+    def _release(self) -> None:
+        with contextlib.suppress(RuntimeError):  # it is released
+            self._lock.release()
+
+
+def _forever(timeout: float | None) -> float:
+    return -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
+
+
 class Program:
     """A program that a supervisor runs. The thread that reads the supervisor's answers sets what is known of it.
 
@@ -78,10 +115,10 @@ class Program:
         """None while it runs, and if it is unknown because the supervisor was killed."""
         self.error: OSError | SupervisorLost | None = None
         """Why it was not started."""
-        self.is_answered = threading.Event()
+        self.is_answered = Once()
         """Set when it is known whether it was started."""
-        self.has_ended = threading.Event()
-        self.is_gone = threading.Event()
+        self.has_ended = Once()
+        self.is_gone = Once()
         """Set when the program has ended with all that it has started, or that is no longer our business."""
         self.was_alive = True
         """Whether anything was alive when it was to be ended."""
@@ -166,8 +203,6 @@ class Supervisor:
         self._close_connection()
         self._theirs.close()
         if self._program is not None:
-            # Not the old one: another thread may have been using it, and may have locked it.
-            self._program.is_gone = threading.Event()
             self._program.is_gone.set()
 
     def _send(self, *message: Any, fds: Sequence[int] = ()) -> None:
@@ -291,7 +326,9 @@ class Supervisors:
         for supervisor in getattr(self, "_all", set()):
             supervisor.abandon()
         self._opening = threading.RLock()
-        self._places = threading.Semaphore(MAX_STARTS)
+        self._places: SimpleQueue[None] = SimpleQueue()  # unlike a semaphore, a signal handler may use it at any time
+        for _ in range(MAX_STARTS):
+            self._places.put(None)
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []  # the one that was used last is the last
 
@@ -302,8 +339,11 @@ class Supervisors:
         :raises OSError: if it can't be started
         """
         inherited = inherited_attributes()
-        with self._places:
+        self._places.get()
+        try:
             return self._start_in_place(inherited, command, descriptors)
+        finally:
+            self._places.put(None)
 
     def _start_in_place(
         self, inherited: object, command: Command, descriptors: Sequence[int]
