@@ -18,7 +18,6 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from queue import SimpleQueue
 from typing import Any, Callable
 
 from ..util import wait_until
@@ -29,8 +28,6 @@ from .supervisor import KILL_WAIT, LENGTH
 
 log = logging.getLogger(__name__)
 
-MAX_STARTS = 16
-"""The most programs that are started at the same time; more would only be in each other's way."""
 IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
 
@@ -326,9 +323,6 @@ class Supervisors:
         for supervisor in getattr(self, "_all", set()):
             supervisor.abandon()
         self._opening = threading.RLock()
-        self._places: SimpleQueue[None] = SimpleQueue()  # unlike a semaphore, a signal handler may use it at any time
-        for _ in range(MAX_STARTS):
-            self._places.put(None)
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []  # the one that was used last is the last
 
@@ -339,15 +333,6 @@ class Supervisors:
         :raises OSError: if it can't be started
         """
         inherited = inherited_attributes()
-        self._places.get()
-        try:
-            return self._start_in_place(inherited, command, descriptors)
-        finally:
-            self._places.put(None)
-
-    def _start_in_place(
-        self, inherited: object, command: Command, descriptors: Sequence[int]
-    ) -> tuple[Supervisor, Program]:
         for provide in (self._take, self._start, self._fork):
             supervisor: Supervisor | None = None
             program = Program(command)
