@@ -92,10 +92,6 @@ class Child(subprocess.Popen[bytes]):
         """Begin to end the program and all that it has started, see `end`."""
         self._supervisor.end(self._program, float(grace))
 
-    def await_end(self, seconds: float) -> bool:
-        """Wait until the program and all that it has started are gone, and return whether they are."""
-        return self._program.is_gone.wait(seconds)
-
     @property
     def was_alive(self) -> bool:
         """Whether anything was alive when it was to be ended."""

@@ -84,7 +84,7 @@ class Once:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until it has happened, for `timeout` seconds at most, and return whether it has."""
-        if not self._has_happened and self._lock.acquire(timeout=_forever(timeout)):
+        if not self._has_happened and self._lock.acquire(timeout=_lock_timeout(timeout)):
             self._release()  # for others who wait
         return self._has_happened
 
@@ -93,7 +93,8 @@ class Once:
             self._lock.release()
 
 
-def _forever(timeout: float | None) -> float:
+def _lock_timeout(timeout: float | None) -> float:
+    """Return what `acquire` of a lock takes for this number of seconds; None is for ever."""
     return -1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX)
 
 
