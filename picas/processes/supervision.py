@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
+ANSWER_WAIT = 5.0
+"""Seconds to wait for the answer to an interrupted start. One from a file system that does not answer takes longer."""
 
 _NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # cause no SIGPIPE, whose default action is to end this process
 _CHUNK = 1 << 12  # bytes to receive at once; the messages of a supervisor are short
@@ -165,11 +167,16 @@ class Supervisor:
             raise SupervisorLost from None
 
     def abort(self, program: Program) -> None:
-        """End a program that nobody waits for, if it is started at all."""
-        if program.is_answered.is_set():
-            self.end(program, program.command.grace)
-        else:
-            self.close()
+        """End a program whose start was interrupted, and wait for its end.
+
+        If it is not known soon whether it has started, the supervisor ends it as soon as that has happened.
+        """
+        with shielded():
+            if program.is_answered.wait(ANSWER_WAIT):
+                self.end(program, program.command.grace)
+                program.is_gone.wait(program.command.grace + KILL_WAIT if program.pid else 0)
+            else:
+                self.close()
 
     def send_signal(self, program: Program, signum: int) -> None:
         """Send a signal to a program, if it still runs."""

@@ -221,7 +221,7 @@ class TestAnAcceptedLock:
         push(3)
         cluster.accept_next(is_lock, times=4)
         seen = []
-        worker = Worker(through, lambda task: seen.append(client.get(task.id)["claim"] == task["claim"]))
+        worker = Worker(through, lambda task: seen.append(client.get(task.id)["claim"]["id"] == task["claim"]["id"]))
         worker.run()
         assert sorted(worker.processed) == ["token_0", "token_1", "token_2"]
         assert seen == [True] * 3
@@ -580,7 +580,7 @@ class TestLostAnswers:
     def test_a_pilot_processes_each_token_once(self, through, client, cluster, push):
         push(5)
         seen = []
-        worker = Worker(through, lambda task: seen.append(client.get(task.id)["claim"] == task["claim"]))
+        worker = Worker(through, lambda task: seen.append(client.get(task.id)["claim"]["id"] == task["claim"]["id"]))
         cluster.fail("POST", "_bulk_docs", CUT, after=True, times=3)
         worker.run()
         assert sorted(worker.processed) == [f"token_{number}" for number in range(5)]

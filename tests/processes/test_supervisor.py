@@ -360,6 +360,20 @@ time.sleep(60)
         wait_for(lambda: not is_alive(parent))
         assert execute(["echo", "next"])[2] == b"next\n"
 
+    def test_an_interrupted_start_is_over_only_when_the_program_has_ended(self, fresh, tagged, monkeypatch):
+        """Otherwise a stopped pilot would put a token back whose program is still running."""
+        monkeypatch.setattr(supervision, "ANSWER_WAIT", 60)
+        parent = int(execute(["sh", "-c", "echo $PPID"])[2])
+        os.kill(parent, signal.SIGSTOP)
+        has_answered = threading.Event()
+        timer = threading.Timer(1, lambda: has_answered.set() or os.kill(parent, signal.SIGCONT))
+        timer.start()
+        with pytest.raises(TokenTimeout), TimeLimit(0.3, lambda: False, lambda: False):
+            run_command(["sleep", "60"])
+        assert has_answered.is_set()
+        assert tagged() == []
+        timer.join()
+
     def test_a_connection_that_user_code_has_closed_is_not_mistaken_for_another(self):
         """Some code closes all descriptors that it did not open."""
         code = """
