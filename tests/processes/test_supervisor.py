@@ -311,8 +311,9 @@ for line in sys.stdin:
 
     def test_knows_no_secret(self, pilot, supervisors, monkeypatch):
         monkeypatch.setenv("PICAS_PASSWORD", "open sesame")
-        process = pilot("execute(['true']); time.sleep(60)")
-        (found,) = wait_for(supervisors)
+        process = pilot("execute(['true']); note('ran'); time.sleep(60)")
+        wait_for(Path("journal").exists)  # a program that starts looks like its supervisor for a moment
+        (found,) = supervisors()
         for file in ("environ", "cmdline"):
             assert b"sesame" not in read_proc(found, file)
         process.kill()
