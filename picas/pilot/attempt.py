@@ -55,6 +55,8 @@ class Attempt(ClaimedToken):
         """When the work on it began, on the clock of `time.monotonic`; None if it has not."""
         self.is_given_back = False
         """Whether it was put back before its work began."""
+        self.is_left_open = False
+        """Whether it is to stay locked, although its work was broken off."""
         self.ended = math.inf
         """When it came into its final state, on the same clock."""
 
@@ -62,6 +64,12 @@ class Attempt(ClaimedToken):
     def is_concluded(self) -> bool:
         """Whether the token is in its final state, saved or not."""
         return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether this pilot is known to hold the token no longer."""
+        is_taken_before = self.stage is Stage.LOST and self.began is None
+        return self.stage in (Stage.SAVED, Stage.TAKEN) or self.is_left_open or is_taken_before
 
     @property
     def attached(self) -> int:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from subprocess import Popen
 from typing import Any
 
@@ -16,6 +17,7 @@ from ..util import wait_until
 from .attempt import Attempt
 from .context import Context
 from .loop import Loop
+from .rescue import quietly
 from .work import Work
 
 log = logging.getLogger(__name__)
@@ -39,11 +41,21 @@ class BreakOff:
         self._children: list[Popen[Any]] = []
 
     def run(self) -> None:
-        """End the children and the code of all slots, and save the tokens."""
+        """End the children and the code of all slots, and save the tokens. Each step is taken whatever happens."""
+        loop = self._loop
+        self._context.is_breaking_off = True
+        quietly(loop.give_back, "Taking back the tokens that wait for a slot")
+        quietly(self._end_code, "Ending the code of the tokens at work")
+        for attempt in loop.held():
+            quietly(partial(self._wind_up, attempt), f"Putting back token {attempt.id}")
+        if not quietly(loop.save, "Saving the tokens together"):
+            for attempt in loop.unsaved:
+                quietly(Work(self._context, attempt).save, f"Saving token {attempt.id}")
+
+    def _end_code(self) -> None:
+        """End the children and the code of all slots."""
         context, loop = self._context, self._loop
         running = loop.slots.running
-        context.is_breaking_off = True
-        loop.give_back()
         self._children = self._children_of(running)
         self._ending.start()
         if self._children:
@@ -58,21 +70,24 @@ class BreakOff:
             # A child may have been about to start, and code may go on to start the next.
             context.end_children(self._children_of(running))
             self._interrupt(running)
-        left = list(running)
-        if left:
-            log.warning("%s tokens are put back though their code has not ended", len(left))
-        for attempt in [*loop.locked, *loop.interrupted, *left]:
-            # If it is concluded, its clean-up was interrupted, or counting it failed: then it has yet to be saved.
-            is_unsaved = attempt.stage is Stage.CONCLUDED and attempt in loop.interrupted
-            if is_unsaved or (not attempt.is_concluded and Work(context, attempt).wind_up()):
-                loop.unsaved.append(attempt)
-        loop.save()
+        if running:
+            log.warning("%s tokens are put back though their code has not ended", len(running))
+
+    def _wind_up(self, attempt: Attempt) -> None:
+        """Bring a token into its final state, and note that it has yet to be saved."""
+        loop = self._loop
+        # If it is concluded, its clean-up was interrupted, or counting it failed; or its slot is about to save it.
+        is_unsaved = attempt.stage is Stage.CONCLUDED and attempt not in loop.slots.running
+        if attempt in loop.unsaved:
+            return
+        if is_unsaved or (not attempt.is_concluded and Work(self._context, attempt).wind_up()):
+            loop.unsaved.append(attempt)
 
     def _have_children_ended(self) -> bool:
         return not self._ending.is_alive()
 
     def _end_children(self) -> None:
-        self._context.end_children(self._children)
+        quietly(lambda: self._context.end_children(self._children), "Ending the children")
 
     def _interrupt(self, attempts: Iterable[Attempt]) -> None:
         """Interrupt the code in slots, again and again until it is left."""

@@ -12,6 +12,7 @@ from .. import modifiers
 from ..documents import Document
 from ..tokens.states import is_in_state, parse_int
 from ..util import number_or_none
+from .rescue import call
 
 
 @dataclass
@@ -39,7 +40,7 @@ class StopConditions:
 
     def are_met(self) -> bool:
         """Return whether the run ends, now that a token has been processed."""
-        if self.stop_function is not None and self.stop_function(**self.stop_function_args):
+        if self.stop_function is not None and call(self.stop_function, **self.stop_function_args):
             return True
         return self.tokens_left <= 0
 

@@ -56,10 +56,7 @@ class Loop:
         self.context = context
         self.unsaved: list[Attempt] = []
         """Tokens in their final state that have yet to be saved."""
-        self.interrupted: list[Attempt] = []
-        """Tokens whose work has not come to its end."""
-        self.locked: list[Attempt] = []
-        """Tokens that are locked and have not come into a slot yet."""
+        self._held: list[Attempt] = []  # all tokens that were locked, and not known to be over at the last request
         self._tokens: Iterator[Any] = iter(context.actor.iterator)
         self._is_seen = is_seen
         self._is_alone = is_seen or self._exchanging() is None  # whether the slots save their tokens themselves
@@ -113,9 +110,7 @@ class Loop:
         """
         ended = []
         for attempt in self._collect(seconds):
-            if attempt.interruption is not None:
-                self.interrupted.append(attempt)
-            elif not self._is_alone and attempt.stage is not Stage.LOST:
+            if attempt.interruption is None and not self._is_alone and attempt.stage is not Stage.LOST:
                 self.context.retries.apply(attempt.token)
                 self.unsaved.append(attempt)
                 self._attached += attempt.attached
@@ -145,8 +140,8 @@ class Loop:
                 self.unsaved.append(attempt)
 
     def held(self) -> list[Attempt]:
-        """Return the tokens that are locked by this pilot: at work, before it, or not saved yet."""
-        return [*self.locked, *self.slots.running, *self.unsaved]
+        """Return the tokens that may be locked by this pilot: at work, before it, or not saved."""
+        return [attempt for attempt in list(self._held) if not attempt.is_over]
 
     def room(self) -> Room:
         """Return what is left of the pilot for further tokens; less than nothing if some wait for a slot."""
@@ -199,24 +194,34 @@ class Loop:
     def _exchange(self, wanted: int, ahead: int = 0) -> None:
         """Save what has ended, lock other tokens and put them into slots."""
         unsaved = list(self.unsaved)
-        tokens = self._exchanging()
         room = self.room()
         began = time.monotonic()
         if isinstance(self._tokens, ViewIterator):
             self._tokens.room = room if self.context.pilot.slots > 1 else None
-        if tokens is not None and unsaved and (wanted or ahead or len(unsaved) > 1):
-            exchange = tokens.exchange(unsaved, wanted, ahead)
-        else:
-            self._save(unsaved)
-            exchange = self._ask(wanted, ahead) if wanted or ahead else Exchange()
-        self.locked = [Attempt(token, self.context.values.of_run) for token in exchange.locked]
+        try:
+            exchange = self._request(unsaved, wanted, ahead)
+            locked = [Attempt(token, self.context.values.of_run) for token in exchange.locked]
+        except (PicasError, HTTPError):
+            raise
+        except Exception:
+            self.context.has_left_some = True  # nobody knows any more what was locked
+            raise
+        self._held = self.held() + locked
         self._save(unsaved)
         if wanted or ahead:
             self._pace.note_request(time.monotonic() - began)
             self._is_short = ahead > 0 and not exchange.locked
             self._take_note(exchange)
-        while self.locked:
-            room = self._start(self.locked[0], room)
+        for attempt in locked:
+            room = self._start(attempt, room)
+
+    def _request(self, unsaved: list[Attempt], wanted: int, ahead: int) -> Exchange:
+        """Save tokens and lock others, in one request if the iterator can do that."""
+        tokens = self._exchanging()
+        if tokens is not None and unsaved and (wanted or ahead or len(unsaved) > 1):
+            return tokens.exchange(unsaved, wanted, ahead)
+        self._save(unsaved)
+        return self._ask(wanted, ahead) if wanted or ahead else Exchange()
 
     def _take_note(self, exchange: Exchange) -> None:
         """Decide from an answer when, and whether, to ask for tokens again."""
@@ -341,7 +346,6 @@ class Loop:
         attempt.waits = not has_room and self._may_wait(attempt)
         if (has_room or attempt.waits) and context.matcher.fits(token):
             attempt.gpus = [self._gpus.pop(0) for _ in range(attempt.needs.gpus)]
-            self.locked.remove(attempt)
             self._large += attempt.needs.cores > 1
             self._moved = time.monotonic()
             self.slots.start(attempt)
@@ -349,11 +353,9 @@ class Loop:
         if attempt.waits:
             attempt.give_back()
             self.unsaved.append(attempt)
-            self.locked.remove(attempt)
             return room
         context.count(attempt.put_back(context.actor.token_reset_values), is_processed=False)
         Work(context, attempt).save()
-        self.locked.remove(attempt)
         if self._exchanging() is None:
             # It does not ask what fits and may give the same token again. That fits later if it only lacks room.
             self._is_dry = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Callable
 
@@ -30,6 +29,7 @@ from .leases import Watch
 from .loop import Loop
 from .matching import Matcher
 from .options import Options
+from .rescue import SpareDescriptors, call, quietly, restore_recursion_limit
 from .work import Work
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Run:
         self._default_cleanup = default_cleanup
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None
+        self._spare = SpareDescriptors()
 
     def work(self, install_handlers: Callable[[], None], restore_handlers: Callable[[], None]) -> None:
         """Process tokens until there are no more or a condition is met.
@@ -79,11 +80,13 @@ class Run:
         with shielded():  # a signal interrupts only the user's code; the loop checks for it by itself
             busy_threads.add(self.context.thread)
             install_handlers()
+            self._spare.keep()
             try:
                 self._prepare_and_work()
             finally:
-                self._release_iterator()
-                self._end_heartbeat()
+                quietly(self._release_iterator, "Releasing the iterator")
+                quietly(self._end_heartbeat, "Ending the heartbeat")
+                self._spare.release()
                 restore_handlers()
                 busy_threads.discard(self.context.thread)
 
@@ -104,9 +107,9 @@ class Run:
         :raises PilotStopped: always
         """
         context = self.context
-        context.end_children(context.children())
+        self._end_children()
         if isinstance(token, Document) and is_in_state(token, "locked"):
-            self._wind_up([Attempt(token, context.values.of_run)])
+            self._wind_up(token, context.values.of_run)
         self._settle()
         self._clean_env_quietly()
         raise PilotStopped(context.options.stop_exit_code)
@@ -118,7 +121,7 @@ class Run:
         is_prepared = False
         try:
             with exposed():
-                context.actor.prepare_env()
+                call(context.actor.prepare_env)
             is_prepared = True
             older = context.background()
             self._begin_heartbeat()
@@ -127,22 +130,30 @@ class Run:
             with exposed():  # what threads of the user's code have left, in a run with several slots
                 context.end_children([child for child in context.background() if child not in older])
         except BaseException:
-            context.end_children(context.children())
+            self._make_room()
+            self._end_children()
             self._settle()
             if is_prepared or context.is_stopping():
                 self._clean_env_quietly()
             raise
         self._settle()
-        context.actor.cleanup_env()
+        call(context.actor.cleanup_env)
+
+    def _make_room(self) -> None:
+        """Make sure that user code has left enough for the end of the run."""
+        restore_recursion_limit()
+        self._spare.release()
 
     def _work(self) -> None:
         self._loop = loop = Loop(self.context, self._is_seen())
         try:
             loop.run()
         except BaseException:
+            self._make_room()
             BreakOff(self.context, loop).run()
             raise
         finally:
+            self.context.has_left_some |= bool(loop.held())
             self._loop = None
             loop.close()
 
@@ -154,10 +165,7 @@ class Run:
 
     def _clean_env_quietly(self) -> None:
         """Clean up without hiding the exception that ends the run."""
-        try:
-            self.context.actor.cleanup_env()
-        except Exception:
-            log.exception("cleanup_env failed")
+        quietly(self.context.actor.cleanup_env, "cleanup_env")
 
     def _release_iterator(self) -> None:
         iterator = self.context.actor.iterator
@@ -248,20 +256,29 @@ class Run:
             return
         try:
             tokens = iterator.settle()
-        except (PicasError, HTTPError) as error:
+        except Exception as error:  # most likely the database is away
             log.error("A token may have stayed locked by this pilot, %s: %s", self.context.pilot.id, error)
             self.context.has_left_some = True
             return
-        self._wind_up([Attempt(token, {}) for token in tokens])
+        for token in tokens:
+            self._wind_up(token, {})
 
-    def _wind_up(self, attempts: Iterable[Attempt]) -> None:
-        for attempt in attempts:
-            work = Work(self.context, attempt)
+    def _wind_up(self, token: Document, values: dict[str, Any]) -> None:
+        """Bring a token that is in no slot into its final state, and save it."""
+
+        def wind_up() -> None:
+            work = Work(self.context, Attempt(token, values))
             if work.wind_up():
                 work.save()
+
+        self.context.has_left_some |= not quietly(wind_up, f"Putting back token {token.id}")
+
+    def _end_children(self) -> None:
+        context = self.context
+        quietly(lambda: context.end_children(context.children()), "Ending the children")
 
     def _end_children_for_stop(self) -> None:
         context = self.context
         # Not logged in the handler, which may have interrupted a log call.
         log.warning("Stopping on signal %s", context.stop_signal)
-        context.end_children(context.children())
+        self._end_children()

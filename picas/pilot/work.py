@@ -15,6 +15,7 @@ from ..processes import KILL_WAIT, TimeLimit, exposed
 from ..util import wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
+from .rescue import call
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +49,9 @@ class Work:
             if attempt.stage is Stage.LOST:
                 raise TokenLost
             with exposed():
-                context.actor.prepare_run()
+                call(context.actor.prepare_run)
                 with limit:
-                    context.actor.process_task(attempt.token)
+                    call(context.actor.process_task, attempt.token)
                     if not context.is_breaking_off:  # else the code has swallowed the interruption
                         attempt.advance(Stage.RETURNED)
         except (PilotStopped, KeyboardInterrupt):
@@ -92,6 +93,7 @@ class Work:
         elif reset_values is not None:
             context.count(attempt.put_back(reset_values), is_processed=False)
         else:
+            attempt.is_left_open = True
             return False
         return True
 
@@ -187,7 +189,7 @@ class Work:
         try:
             self._raise_if_broken_off()
             with exposed(), limit:
-                self.context.actor.cleanup_run()
+                call(self.context.actor.cleanup_run)
         except Exception as error:
             log.exception("cleanup_run failed after token %s", self.attempt.id)
             if is_saved:

@@ -1,0 +1,71 @@
+"""What brings a run to its end whatever happens: when PiCaS' own code raises, or user code has used up a resource."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from typing import Any, Callable
+
+log = logging.getLogger(__name__)
+
+LEAST_RECURSION = 1000
+"""The lowest recursion limit in which a run's own code works; it is the interpreter's default."""
+SPARE_DESCRIPTORS = 8
+"""Enough to connect to the database and to spool a result."""
+
+
+def quietly(step: Callable[[], object], what: str) -> bool:
+    """Do a step of an end whose other steps must follow, and return whether it worked; an error is only logged.
+
+    :param what: what does not work if it fails, for the log
+    """
+    try:
+        step()
+    except Exception:
+        log.exception("%s failed", what)
+        return False
+    return True
+
+
+def call(hook: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Call the user's code, and undo what it does to the interpreter that the run's own code can't work with.
+
+    :returns: what it returns
+    :raises BaseException: what it raises
+    """
+    try:
+        return hook(*arguments, **named)
+    finally:
+        restore_recursion_limit()
+
+
+def restore_recursion_limit() -> None:
+    """Raise the recursion limit to `LEAST_RECURSION`, if user code has lowered it."""
+    if sys.getrecursionlimit() < LEAST_RECURSION:
+        sys.setrecursionlimit(LEAST_RECURSION)
+
+
+class SpareDescriptors:
+    """Descriptors that are free when they are needed, even if user code leaves all others open."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+        self._inodes: set[int] = set()
+
+    def keep(self) -> None:
+        """Open them."""
+        with contextlib.suppress(OSError):  # then there are none to spare
+            self._descriptors += os.pipe()
+            self._inodes = {os.fstat(descriptor).st_ino for descriptor in self._descriptors}
+            while len(self._descriptors) < SPARE_DESCRIPTORS:
+                self._descriptors.append(os.dup(self._descriptors[0]))
+
+    def release(self) -> None:
+        """Close them, unless user code has done so."""
+        while self._descriptors:
+            descriptor = self._descriptors.pop()
+            with contextlib.suppress(OSError):
+                if os.fstat(descriptor).st_ino in self._inodes:  # else it is another file by now
+                    os.close(descriptor)
