@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import signal
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from .. import modifiers
 from ..documents import Document
 from ..exceptions import TokenLost, TokenTimeout
+from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import TimeLimit
 from ..tokens.resources import needs_of
@@ -20,7 +20,7 @@ from ..tokens.states import is_in_state, parse_int, state_of
 from ..util import seconds
 from .options import STOP_SIGNALS
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _STOPPED_EXIT_CODES = frozenset(
     code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)

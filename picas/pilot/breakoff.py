@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterable
@@ -11,6 +10,7 @@ from subprocess import Popen
 from typing import Any
 
 from ..exceptions import PilotStopped
+from ..logs import get_logger
 from ..pool.results import Stage
 from ..processes import KILL_WAIT, RETRY, SETTLE
 from ..util import wait_until
@@ -20,7 +20,7 @@ from .loop import Loop
 from .rescue import quietly
 from .work import Work
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 OBEDIENCE = 1.0
 """Seconds that children have to end before the code that may be waiting for them is interrupted."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 from functools import partial
@@ -11,6 +10,7 @@ from typing import Any, Callable, Literal, Union
 
 from ..batch import deadline as deadline_of_job
 from ..iterators import ViewIterator
+from ..logs import get_logger
 from ..processes import interrupt
 from .conditions import RetryPolicy, StopConditions
 from .context import UserActor, Values
@@ -18,7 +18,7 @@ from .identity import Pilot
 from .options import Options
 from .run import Run
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 SlotCount = Union[int, Literal["auto"]]
 Handler = Callable[[int, Union[FrameType, None]], Any]

@@ -20,11 +20,13 @@ from couchdb.http import HTTPError, ResourceConflict
 from ..clients import CouchDB
 from ..config import duration
 from ..couch import explain
+from ..couch.outages import is_outage
 from ..exceptions import PicasError, SettingsError
+from ..logs import get_logger
 from .identity import DEAD, RUNNING, TYPE, Pilot
 from .leases import LEASE, Watch
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 HEARTBEAT = 60.0
 """The longest time between two saves of a pilot's document, in seconds."""
@@ -68,7 +70,8 @@ class Heartbeat:
     :param interval: seconds between two saves
     :param watch: looks at the other pilots
     :param work: returns what the pilot works on, as fields for its document
-    :param on_return: called when the pilot was marked as dead, so that its tokens may belong to other pilots
+    :param on_return: called when the pilot was marked as dead, or may have been, so that its tokens may belong to
+        other pilots
     """
 
     def __init__(
@@ -91,6 +94,7 @@ class Heartbeat:
         self._checks = 0  # that are left to do
         self._is_troubled = False
         self._next_beat = self._next_look = 0.0  # on the clock of time.monotonic
+        self._last_beat = time.monotonic()  # when the last was saved
         self._has_ended = threading.Event()  # no signal handler uses it, since it has a lock
         self._thread: threading.Thread | None = None
 
@@ -132,18 +136,16 @@ class Heartbeat:
         return max(min(self._next_beat, self._next_look) - time.monotonic(), 0.0)
 
     def _run(self) -> None:
-        while True:
+        pause = 0.0
+        while not self._has_ended.wait(min(pause, self._interval)):
+            pause = RETRY
             try:
                 pause = self.step()
             except (PicasError, HTTPError) as error:
                 log.info("Could not look at the other pilots: %s", explain(error))
                 self._next_look = time.monotonic() + self._watch.interval
-                pause = RETRY
-            except Exception:  # whatever it is: without its heartbeat the pilot would lose its tokens
+            except BaseException:  # whatever it is: without its heartbeat the pilot would lose its tokens
                 log.exception("An error in the heartbeat")
-                pause = RETRY
-            if self._has_ended.wait(min(pause, self._interval)):
-                return
 
     def _pause(self) -> float:
         return self._interval * random.uniform(0.9, 1)  # pilots that started together should not save in step
@@ -155,6 +157,8 @@ class Heartbeat:
         except (PicasError, HTTPError) as error:
             log.log(logging.DEBUG if self._is_troubled else logging.WARNING, "No heartbeat: %s", explain(error))
             self._is_troubled = True
+            if not is_outage(error) and time.monotonic() - self._last_beat > self._watch.lease:
+                self._on_return()  # only this pilot is refused: the others, who see it as dead, take its tokens
             return False
         self._is_troubled = False
         if self._checks > 0:
@@ -183,6 +187,7 @@ class Heartbeat:
     def _put(self, content: dict[str, Any]) -> None:
         known = {} if self._rev is None else {"_rev": self._rev}
         self._rev = self._client.save({**content, **known})["_rev"]
+        self._last_beat = time.monotonic()
 
     def _find_own(self) -> None:
         """Find out how others have changed the document."""

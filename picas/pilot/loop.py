@@ -12,7 +12,6 @@ a long one are put back. If the only slot is the thread of the run, another thre
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 import time
@@ -26,6 +25,7 @@ from ..batch import gpu_environment, gpu_names
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import EndlessViewIterator, ViewIterator
+from ..logs import get_logger
 from ..pool.claims import Exchange
 from ..pool.results import Stage
 from ..processes import exposed, set_environment, shielded
@@ -37,7 +37,7 @@ from .relief import Relief
 from .slots import MainSlot, Slots, ThreadSlots
 from .work import Work
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LOOK = 10.0
 """The longest pause between two checks of the conditions while tokens are at work, in seconds."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..logs import get_logger
 from ..tokens.resources import Resources, needs_of, walltime_of
 from .conditions import StopConditions
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 RECENT = 10
 """The next token is expected to take as long as the longest of this many before it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import threading
 import time
 from typing import Callable
 
-log = logging.getLogger(__name__)
+from ..logs import get_logger
+
+log = get_logger(__name__)
 
 LONGEST_PAUSE = 3600.0
 """The longest time that the thread sleeps, in seconds: a lock can't wait for any number of them."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import sys
 from typing import Any, Callable
 
-log = logging.getLogger(__name__)
+from ..logs import get_logger
+
+log = get_logger(__name__)
 
 LEAST_RECURSION = 1000
 """The lowest recursion limit in which a run's own code works; it is the interpreter's default."""

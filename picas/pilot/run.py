@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import threading
 from dataclasses import replace
@@ -16,6 +15,7 @@ from ..couch.outages import is_outage, wait_out
 from ..documents import Document
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import ViewIterator
+from ..logs import get_logger
 from ..pool import Stage, fits_always, recover_quietly
 from ..processes import exposed, shielded
 from ..tokens.states import is_in_state
@@ -32,7 +32,7 @@ from .options import Options
 from .rescue import SpareDescriptors, call, quietly, restore_recursion_limit
 from .work import Work
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Run:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 from support.faults import CUT, FaultProxy, Reply
-from support.workers import Worker, is_alive, pid_in, signal_after, wait_for
+from support.workers import PilotProcess, Worker, is_alive, pid_in, signal_after, wait_for
 
 from picas import Document, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import SettingsError, Unreachable
@@ -350,6 +350,49 @@ class TestAHeartbeat:
         Worker(client, lambda task: wait_for(lambda: len(calls) > 3), heartbeat=0.05, lease=0.2).run()
         assert state_of(client.get("token_0")) == "done"
 
+    @pytest.mark.parametrize("cause", [SystemExit, KeyboardInterrupt, MemoryError])
+    def test_nothing_ends_it(self, client, push, monkeypatch, cause):
+        push(1)
+        monkeypatch.setattr(heartbeat, "RETRY", 0.01)
+        save = Heartbeat._save
+        calls = []
+
+        def fail(beat):
+            calls.append(1)
+            if 1 < len(calls) < 4:
+                raise cause
+            save(beat)
+
+        monkeypatch.setattr(Heartbeat, "_save", fail)
+        Worker(client, lambda task: wait_for(lambda: pilots(client)[0]["beat"] > 2), heartbeat=0.05, lease=5).run()
+        assert state_of(client.get("token_0")) == "done"
+
+    def test_goes_on_if_nothing_can_be_logged(self, client, push, gate, environment, tmp_path):
+        """The user's code has closed the standard error, and there is something to say."""
+        push(1)
+        process = PilotProcess(
+            tmp_path,
+            {**environment, "PICAS_HOST_URL": gate.url},
+            """
+class Closing(Noting):
+    def process_task(self, task):
+        sys.stderr.close()
+        note("working")
+        while not os.path.exists("go"):
+            time.sleep(0.01)
+Closing(connect(), heartbeat=0.05, lease=30).run()
+""",
+        )
+        process.wait_for("working")
+        first = pilots(client)[0]["beat"]
+        gate.close()
+        time.sleep(0.5)
+        gate.open()
+        wait_for(lambda: pilots(client)[0]["beat"] > first + 3)
+        (tmp_path / "go").touch()
+        assert process.end() == 0
+        assert state_of(client.get("token_0")) == "done"
+
 
 @pytest.mark.timing
 class TestAPilotThatReturns:
@@ -404,6 +447,18 @@ class TestAPilotThatReturns:
         assert not is_alive(pid_in(tmp_path / "pid"))
         assert client.get("token_0")["claim"]["pilot"] == "another"
         assert len(spool()) == 1
+
+    def test_although_the_server_refuses_its_heartbeat(self, client, push, through, proxy, spool):
+        push(2)
+
+        def work(task):
+            proxy.fail("PUT", PREFIX, Reply(403, b'{"error":"forbidden","reason":"tokens only"}'), times=999)
+            self.declare_dead(client)
+            while True:
+                time.sleep(0.01)
+
+        Worker(through(proxy), work, heartbeat=0.05, lease=0.3, grace=1).run(max_tasks=1)
+        assert client.get("token_0")["claim"]["pilot"] == "another"
 
     def test_goes_on_with_what_is_still_its_own(self, client, push):
         push(1)

@@ -20,7 +20,7 @@ from picas import exceptions
 PACKAGE = Path(picas.__file__).resolve().parent
 
 FLOORS = (
-    ("config", "exceptions", "generators", "picaslogger", "sandbox", "util", "version"),
+    ("config", "exceptions", "generators", "logs", "picaslogger", "sandbox", "util", "version"),
     ("tokens",),
     ("processes",),
     ("batch", "jobid", "schedulers"),
