@@ -16,13 +16,15 @@ from uuid import uuid4
 from . import jobid
 from .tokens import retries
 from .tokens.states import is_in_state, parse_int
-from .util import list_in, seconds
+from .util import is_number, list_in, seconds
 
 Token = TypeVar("Token", bound=MutableMapping[str, Any])
 Ref = Union[str, list[Any]]
 
 ERROR_MARK = 99
 """The value of `lock`, `done` and an unset exit code after an error."""
+QUICK = 10.0
+"""A pilot that is stopped within this many seconds after it has begun with a token may have been stopped by that."""
 MAX_ATTEMPTS = 20
 """How many attempts a token keeps; the oldest are dropped first."""
 MAX_ERRORS = 20
@@ -114,6 +116,28 @@ def lose(token: Token, max_lost: int) -> Token:
     return set_error(token, f"the token has lost its pilot {lost} times: it may be what kills them")
 
 
+def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0) -> Token:
+    """Put back a token whose pilot was stopped, not counted as a failure.
+
+    If two pilots in a row were stopped as soon as they had begun with it, the second counts in `lost_count`, as a pilot
+    that has died, and so does each further one.
+
+    :param max_lost: the highest `lost_count`; after that the token is marked as failed, because it may be what stops
+        the pilots
+    :param lock: the new value of `lock`; 0 for a free token
+    :param done: the new value of `done`; 0 for a free token
+    """
+    before, last = [None, *list_in(end_attempt(token, "stopped"), "attempts")][-2:]
+    if not (_was_quick(before) and _was_quick(last) and before["pilot"] != last["pilot"]):
+        return reset(token, lock, done)
+    lost = _count_one_more(token, "lost_count")
+    if lost <= max_lost:
+        return reset(token, lock, done)
+    return set_error(
+        token, f"pilots were stopped as soon as they had begun with the token, {lost} times: it may be why"
+    )
+
+
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
     """Mark a token as failed: `lock` and `done` become 99, and so does an exit code that is unset or 0.
 
@@ -188,6 +212,14 @@ def _count_one_more(token: MutableMapping[str, Any], field: str) -> int:
     count = parse_int(token.get(field, None))
     token[field] = count = int(count) + 1 if math.isfinite(count) else 1
     return count
+
+
+def _was_quick(attempt: Any) -> bool:
+    """Return whether an attempt in a token ended with a stop of its pilot as soon as it had begun."""
+    if not isinstance(attempt, dict) or attempt.get("outcome") != "stopped":
+        return False
+    start, end = attempt.get("start"), attempt.get("end")
+    return is_number(start) and is_number(end) and 0 <= end - start <= QUICK
 
 
 def _forget_owner(token: Token) -> Token:

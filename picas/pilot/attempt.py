@@ -132,13 +132,13 @@ class Attempt(ClaimedToken):
         self.is_given_back = True
         self.ended = time.monotonic()
 
-    def put_back(self, reset_values: Sequence[Any] | None = None) -> str:
+    def put_back(self, reset_values: Sequence[Any] | None = None, max_lost: float = math.inf) -> str:
         """Put the token back, not counted as a failure, record the attempt, and return its outcome.
 
         :param reset_values: what `lock` and `done` become, 0 by default
+        :param max_lost: how often pilots may be stopped as soon as they have begun with it, see `modifiers.stop`
         """
-        modifiers.end_attempt(self.token, "stopped")
-        modifiers.reset(self.token, *(reset_values or (0, 0)))
+        modifiers.stop(self.token, math.inf if self.began is None else max_lost, *(reset_values or (0, 0)))
         self.advance(Stage.CONCLUDED)
         return "stopped"
 

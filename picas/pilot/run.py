@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import threading
 from dataclasses import replace
+from functools import partial
+from subprocess import Popen
 from typing import Any, Callable
 
 from couchdb.http import HTTPError
@@ -95,10 +97,14 @@ class Run:
 
         :raises PilotStopped: always
         """
-        self.context.is_breaking_off = True
+        context = self.context
+        context.is_breaking_off = True
+        # Taken now, and not after the end of the run: then it is unknown which children are another actor's.
+        children = context.children() if context.thread in busy_threads else []
         # In another thread: code that is interrupted while it waits for a child would not see it end here.
-        threading.Thread(target=self._end_children_for_stop, name="picas-stop", daemon=True).start()
-        raise PilotStopped(self.context.options.stop_exit_code)
+        end = partial(self._end_children_for_stop, children)
+        threading.Thread(target=end, name="picas-stop", daemon=True).start()
+        raise PilotStopped(context.options.stop_exit_code)
 
     def stop_idle(self, token: Any) -> None:
         """Do what a run does when it is stopped, for a handler that is called while there is no run.
@@ -277,8 +283,8 @@ class Run:
         context = self.context
         quietly(lambda: context.end_children(context.children()), "Ending the children")
 
-    def _end_children_for_stop(self) -> None:
+    def _end_children_for_stop(self, children: list[Popen[Any]]) -> None:
         context = self.context
         # Not logged in the handler, which may have interrupted a log call.
         log.warning("Stopping on signal %s", context.stop_signal)
-        self._end_children()
+        quietly(lambda: context.end_children(children), "Ending the children")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 import time
 from typing import Callable
@@ -54,11 +55,11 @@ class Work:
                     call(context.actor.process_task, attempt.token)
                     if not context.is_breaking_off:  # else the code has swallowed the interruption
                         attempt.advance(Stage.RETURNED)
-        except (PilotStopped, KeyboardInterrupt):
-            raise
         except (TokenTimeout, TokenLost):
             pass  # the limit and the attempt know it
         except BaseException as caught:  # also sys.exit() in a library: no token ends the pilot
+            if self._is_stop(caught):
+                raise
             error = caught
         finally:
             limit.close()
@@ -91,7 +92,7 @@ class Work:
             context.count(attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
-            context.count(attempt.put_back(reset_values), is_processed=False)
+            context.count(attempt.put_back(reset_values, context.options.max_lost), is_processed=False)
         else:
             attempt.is_left_open = True
             return False
@@ -167,6 +168,15 @@ class Work:
         if self.context.is_breaking_off:
             raise PilotStopped(self.context.options.stop_exit_code)
 
+    def _is_stop(self, error: BaseException) -> bool:
+        """Return whether an exception in the user's code comes from a signal; such code may raise the same itself."""
+        context = self.context
+        if not isinstance(error, (PilotStopped, KeyboardInterrupt)):
+            return False
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        is_ctrl_c = is_main_thread and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        return context.is_stopping() or context.is_breaking_off or (is_ctrl_c and isinstance(error, KeyboardInterrupt))
+
     def _is_given_up(self) -> bool:
         """Return whether the result is spooled rather than saved later.
 
@@ -190,7 +200,9 @@ class Work:
             self._raise_if_broken_off()
             with exposed(), limit:
                 call(self.context.actor.cleanup_run)
-        except Exception as error:
+        except (Exception, KeyboardInterrupt) as error:
+            if self._is_stop(error):
+                raise
             log.exception("cleanup_run failed after token %s", self.attempt.id)
             if is_saved:
                 before = ClaimedToken(self.attempt.token)

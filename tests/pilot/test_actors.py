@@ -9,12 +9,12 @@ import pytest
 from couchdb.http import ResourceNotFound, Unauthorized
 from support.faults import CUT, FaultProxy
 from support.tokens import make_token
-from support.workers import PilotProcess, is_alive, untraced_threads, wait_for
+from support.workers import PilotProcess, is_alive, stop_this_pilot, untraced_threads, wait_for
 
 import picas
 from picas import Actor, CouchDB, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.couch import outages
-from picas.exceptions import PicasError
+from picas.exceptions import PicasError, PilotStopped
 from picas.executers import execute, run_command
 from picas.modifiers import BasicTokenModifier, reset
 from picas.pilot.identity import Pilot
@@ -321,16 +321,6 @@ class TestOutcome:
         work_on(client, work)
         assert client.get("token_0")["exit_code"] == 99
         assert state_of(client.get("token_0")) == "error"
-
-    def test_keyboard_interrupt_ends_the_run_and_puts_the_token_back(self, client, push):
-        """The user's code raises it; the signal has its own handler."""
-        push(2)
-        actor = Recorder(client)
-        actor.raising["process_task"] = KeyboardInterrupt()
-        with pytest.raises(KeyboardInterrupt):
-            actor.run()
-        assert actor.calls == ["prepare_env", "prepare_run", "process_task", "cleanup_env"]
-        assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
 
     def test_the_exit_code_of_an_earlier_attempt_does_not_count(self, client, push):
         """Older clients leave it on the token when they put it back."""
@@ -943,8 +933,8 @@ class TestOutages:
         theirs = [Task(client.get(f"token_{number}")).lock(actor._picas.pilot.id) for number in range(2)]
         assert all(client.save_documents(theirs))
         actor.iterator._current_claimer()._found = theirs
-        actor.raising["process_task"] = KeyboardInterrupt()
-        with pytest.raises(KeyboardInterrupt):
+        actor.process_task = lambda task: stop_this_pilot()
+        with pytest.raises(PilotStopped):
             actor.run()
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from support.faults import CUT, FaultProxy
 from support.tokens import make_token
-from support.workers import PilotProcess, Worker, wait_for
+from support.workers import PilotProcess, Worker, stop_this_pilot, wait_for
 
 from picas import CouchDB, EndlessViewIterator, PrioritizedViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import PicasError, PilotStopped, SettingsError
@@ -719,15 +719,15 @@ class TestFailures:
         assert all(len([one for one in token["attempts"] if one["outcome"] == "done"]) == 1 for token in now.values())
         assert sorted(processed) == sorted(now)
 
-    def test_a_keyboard_interrupt_saves_and_gives_back(self, client, push):
+    def test_a_signal_saves_and_gives_back(self, client, push):
         push(400)
 
         def work(task):
             if len(actor.processed) == 150:
-                raise KeyboardInterrupt
+                stop_this_pilot()
 
         actor = Worker(client, work, claim_ahead=20)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(PilotStopped):
             actor.run()
         assert count_states(client) == {"todo": 251, "locked": 0, "done": 149, "error": 0}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.faults import FaultProxy, Reply
 from support.tokens import make_token
-from support.workers import PilotProcess, is_alive, signal_after, wait_for
+from support.workers import PilotProcess, is_alive, signal_after, stop_this_pilot, wait_for
 
 from picas import (
     Actor,
@@ -282,11 +282,15 @@ class TestHooks:
         assert all("no disk" in token["error"][0]["message"] for token in all_tokens(client, 4))
 
     @pytest.mark.parametrize("slots", [1, 2])
-    def test_a_keyboard_interrupt_in_cleanup_run_leaves_the_saved_result(self, client, push, spool, slots):
+    def test_a_signal_in_cleanup_run_leaves_the_saved_result(self, client, push, spool, slots):
         push(1)
-        actor = SeeingPilot(client, lambda task: task.update({"exit_code": 1}))
-        actor.raising["cleanup_run"] = KeyboardInterrupt()
-        with pytest.raises(KeyboardInterrupt):
+
+        class Stopping(SeeingPilot):
+            def cleanup_run(self):
+                stop_this_pilot()
+
+        actor = Stopping(client, lambda task: task.update({"exit_code": 1}))
+        with pytest.raises(PilotStopped):
             actor.run(slots=slots, max_scrub=1, max_tasks=1)
         assert outcomes(client, 1) == [["failed"]]
         assert actor.tasks_processed == 1
@@ -395,25 +399,25 @@ class TestOutcome:
         assert actor._picas.pilot.outcomes == {"done": 3, "failed": 3}
         assert actor.count("cleanup_env") == 1
 
-    def test_keyboard_interrupt_in_one_slot_puts_the_others_back_and_ends_the_run(self, client, push, kind):
+    def test_a_signal_in_one_slot_puts_the_others_back_and_ends_the_run(self, client, push, kind):
         push(5)
         together = threading.Barrier(3, timeout=20)
 
         def work(task):
             together.wait()
             if task.id == "token_1":
-                raise KeyboardInterrupt
+                stop_this_pilot()
             nap(NEVER)
 
         actor = kind(client, work)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(PilotStopped):
             actor.run(slots=3)
         assert count_states(client) == {"todo": 5, "locked": 0, "done": 0, "error": 0}
         assert outcomes(client, 5) == [["stopped"]] * 3 + [[]] * 2
         assert all(token["scrub_count"] == 0 for token in all_tokens(client, 5))
         assert actor.count("cleanup_env") == 1
 
-    def test_keyboard_interrupt_in_one_slot_ends_the_children_of_the_others(self, client, push, kind):
+    def test_a_signal_in_one_slot_ends_the_children_of_the_others(self, client, push, kind):
         push(2)
         children = []
 
@@ -421,10 +425,10 @@ class TestOutcome:
             if task.id == "token_1":
                 wait_for(running)
                 children.extend(running())
-                raise KeyboardInterrupt
+                stop_this_pilot()
             execute(["sleep", str(NEVER)])
 
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(PilotStopped):
             kind(client, work).run(slots=2)
         assert [child.poll() for child in children] == [-15]
         assert outcomes(client, 2) == [["stopped"]] * 2
@@ -759,9 +763,9 @@ class TestOutages:
                 return
             wait_in_slot(is_closed)
             nap(0.3)
-            raise KeyboardInterrupt
+            stop_this_pilot()
 
-        with pytest.raises(KeyboardInterrupt):  # token_1 is not changed, so nothing else waits for the database
+        with pytest.raises(PilotStopped):  # token_1 is not changed, so nothing else waits for the database
             SeeingPilot(far, work, token_reset_values=None, max_outage=NEVER).run(slots=2, max_tasks=2)
         assert [file.name[:7] for file in spool()] == ["token_0"]
         gate.open()
@@ -869,16 +873,16 @@ class TestIterators:
         assert count_states(client)["done"] == 1
 
     @pytest.mark.timing
-    def test_a_slot_that_waits_for_tokens_does_not_delay_a_keyboard_interrupt(self, client, push, kind):
+    def test_a_slot_that_waits_for_tokens_does_not_delay_a_signal(self, client, push, kind):
         push(1)
         iterator = EndlessViewIterator(TaskViewIterator(client, "todo"), sleep_sec=NEVER)
 
         def work(task):
             nap(0.2)
-            raise KeyboardInterrupt
+            stop_this_pilot()
 
         began = time.monotonic()
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(PilotStopped):
             kind(client, work, iterator=iterator).run(slots=2, max_total_time=10)
         assert time.monotonic() - began < 8
 
@@ -1352,10 +1356,10 @@ def test_the_children_of_another_actor_are_not_ended(client, push, tmp_path):
     def work(task):
         if task.id == "token_0":
             nap(0.3)
-            raise KeyboardInterrupt
+            stop_this_pilot()
         execute(["sleep", str(NEVER)])
 
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(PilotStopped):
         Pilot(client, work, startkey="t").run(slots=2)
     thread.join(30)
     assert codes == [0]

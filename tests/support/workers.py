@@ -211,6 +211,14 @@ def untraced_threads() -> Iterator[None]:
         threading.settrace(trace)  # type: ignore[arg-type]
 
 
+def stop_this_pilot() -> None:
+    """Stop the run of this process by a signal, and wait for that."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    give_up = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up:  # a thread is interrupted between two instructions only
+        time.sleep(0.01)
+
+
 class Gate:
     """A TCP relay to a server. While it is closed, connections break and new ones are refused.
 
