@@ -13,6 +13,7 @@ from .conditions import RetryPolicy, StopConditions
 from .identity import Pilot
 from .matching import Matcher
 from .options import Options
+from .signals import Signals
 
 busy_threads: set[int] = set()
 """The identifiers of the threads in which actors run."""
@@ -73,6 +74,7 @@ class Context:
     :param retries: whether failed tokens are retried
     :param matcher: which tokens fit
     :param pilot: what the pool knows of this run
+    :param signals: the signals that stop it
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Context:
         retries: RetryPolicy,
         matcher: Matcher,
         pilot: Pilot,
+        signals: Signals,
     ) -> None:
         self.actor = actor
         self.options = options
@@ -92,6 +95,7 @@ class Context:
         self.retries = retries
         self.matcher = matcher
         self.pilot = pilot
+        self.signals = signals
         self.thread = threading.get_ident()
         """The identifier of the thread of the run."""
         self.stop_signal: int | None = None

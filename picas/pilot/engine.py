@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from functools import partial
-from types import FrameType
 from typing import Any, Callable, Literal, Union
 
 from ..batch import deadline as deadline_of_job
@@ -17,11 +14,11 @@ from .context import UserActor, Values
 from .identity import Pilot
 from .options import Options
 from .run import Run
+from .signals import Handler, Signals
 
 log = get_logger(__name__)
 
 SlotCount = Union[int, Literal["auto"]]
-Handler = Callable[[int, Union[FrameType, None]], Any]
 
 
 class Engine:
@@ -38,7 +35,7 @@ class Engine:
         self.pilot = Pilot()
         """The last run, as the pool knows it."""
         self._run: Run | None = None
-        self._previous_handlers: dict[int, Any] = {}
+        self._signals = Signals(options.stop_signals)
 
     def work(
         self,
@@ -64,6 +61,7 @@ class Engine:
             count,
             conditions,
             retries,
+            self._signals,
             default_cleanup=default_cleanup,
             deadline=deadline,
             deadline_source=source,
@@ -71,7 +69,7 @@ class Engine:
         self.pilot = run.context.pilot
         self._run = run
         try:
-            run.work(set_handlers, self._restore_handlers)
+            run.work(set_handlers)
         finally:
             if not run.context.is_stopping():  # a further signal is ignored, even after the run
                 self._run = None
@@ -83,8 +81,9 @@ class Engine:
         """
         run, is_idle = self._run, self._run is None
         if run is None:
-            run = Run(actor, self.options, self.values, 1, StopConditions(), RetryPolicy())
+            run = Run(actor, self.options, self.values, 1, StopConditions(), RetryPolicy(), self._signals)
         if run.context.is_stopping():
+            run.stop_again()
             return
         run.context.stop_signal = signum
         if isinstance(actor.iterator, ViewIterator):
@@ -103,20 +102,7 @@ class Engine:
 
     def set_handlers(self, handler: Handler) -> None:
         """Make the stop signals call a handler. Does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            log.info("Not in the main thread: no signal handlers are installed")
-            return
-        for signum in self.options.stop_signals:
-            previous = signal.getsignal(signum)
-            if signum == signal.SIGHUP and previous == signal.SIG_IGN:
-                continue  # started with nohup
-            self._previous_handlers.setdefault(signum, previous)
-            signal.signal(signum, handler)
-
-    def _restore_handlers(self) -> None:
-        while self._previous_handlers:
-            signum, previous = self._previous_handlers.popitem()
-            signal.signal(signum, signal.SIG_DFL if previous is None else previous)
+        self._signals.handle(handler)
 
     def _count(self, slots: SlotCount) -> int:
         """Return the number of slots."""

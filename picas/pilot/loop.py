@@ -73,6 +73,7 @@ class Loop:
         self._relief = Relief(self._due, self._relieve) if count == 1 and self._pace.is_on else None
         self._attached = 0  # the size of the files in `unsaved`
         self._large = 0  # how many tokens in slots need several cores
+        self._signals = context.signals.state()
         self._moved = 0.0  # when a slot has last taken a token, on the clock of time.monotonic
         self._introduce()
 
@@ -403,6 +404,7 @@ class Loop:
                     work.finish(self._is_seen)
             except BaseException as error:  # the thread of the run decides what follows
                 attempt.interruption = error
+            self.context.signals.restore_state(self._signals)
         attempt.ended = time.monotonic()
 
     def _note_end(self, attempt: Attempt) -> None:

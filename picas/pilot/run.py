@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import threading
 from dataclasses import replace
 from functools import partial
@@ -19,8 +20,9 @@ from ..exceptions import PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always, recover_quietly
-from ..processes import exposed, shielded
+from ..processes import exposed, is_shielded, shielded
 from ..tokens.states import is_in_state
+from ..util import wait_until
 from .attempt import Attempt
 from .breakoff import BreakOff
 from .conditions import RetryPolicy, StopConditions
@@ -32,6 +34,7 @@ from .loop import Loop
 from .matching import Matcher
 from .options import Options
 from .rescue import SpareDescriptors, call, quietly, restore_recursion_limit
+from .signals import Signals
 from .work import Work
 
 log = get_logger(__name__)
@@ -46,6 +49,7 @@ class Run:
     :param slots: how many tokens are processed at a time
     :param conditions: what ends the run
     :param retries: whether failed tokens are retried
+    :param signals: the signals that stop it
     :param default_cleanup: the `cleanup_run` that does nothing
     :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
     :param deadline_source: where the deadline comes from, for people
@@ -59,6 +63,7 @@ class Run:
         slots: int,
         conditions: StopConditions,
         retries: RetryPolicy,
+        signals: Signals,
         *,
         default_cleanup: Callable[..., Any] | None = None,
         deadline: float = math.inf,
@@ -67,20 +72,22 @@ class Run:
         has = replace(options.resources, cores=max(options.resources.cores, slots))
         matcher = Matcher(has, deadline, deadline_source, conditions)
         pilot = Pilot(slots=slots, has=has, deadline=deadline)
-        self.context = Context(actor, options, values, conditions, retries, matcher, pilot)
+        self.context = Context(actor, options, values, conditions, retries, matcher, pilot, signals)
         self._default_cleanup = default_cleanup
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None
         self._spare = SpareDescriptors()
+        self._is_stop_due = False  # whether the user's code is to be interrupted once more
 
-    def work(self, install_handlers: Callable[[], None], restore_handlers: Callable[[], None]) -> None:
+    def work(self, install_handlers: Callable[[], None]) -> None:
         """Process tokens until there are no more or a condition is met.
 
         :param install_handlers: lets signals stop the run
-        :param restore_handlers: undoes that
         """
+        signals = self.context.signals
         with shielded():  # a signal interrupts only the user's code; the loop checks for it by itself
             busy_threads.add(self.context.thread)
+            signals.put_in_order()
             install_handlers()
             self._spare.keep()
             try:
@@ -89,7 +96,7 @@ class Run:
                 quietly(self._release_iterator, "Releasing the iterator")
                 quietly(self._end_heartbeat, "Ending the heartbeat")
                 self._spare.release()
-                restore_handlers()
+                signals.restore()
                 busy_threads.discard(self.context.thread)
 
     def stop(self) -> None:
@@ -102,9 +109,18 @@ class Run:
         # Taken now, and not after the end of the run: then it is unknown which children are another actor's.
         children = context.children() if context.thread in busy_threads else []
         # In another thread: code that is interrupted while it waits for a child would not see it end here.
-        end = partial(self._end_children_for_stop, children)
+        end = partial(self._end_code_for_stop, children)
         threading.Thread(target=end, name="picas-stop", daemon=True).start()
         raise PilotStopped(context.options.stop_exit_code)
+
+    def stop_again(self) -> None:
+        """Interrupt code that has gone on after it was interrupted; called by a signal handler.
+
+        :raises PilotStopped: if it is time for that; otherwise a further signal is ignored
+        """
+        is_due, self._is_stop_due = self._is_stop_due, False
+        if is_due and not is_shielded(self.context.thread):
+            raise PilotStopped(self.context.options.stop_exit_code)
 
     def stop_idle(self, token: Any) -> None:
         """Do what a run does when it is stopped, for a handler that is called while there is no run.
@@ -283,8 +299,16 @@ class Run:
         context = self.context
         quietly(lambda: context.end_children(context.children()), "Ending the children")
 
-    def _end_children_for_stop(self, children: list[Popen[Any]]) -> None:
+    def _end_code_for_stop(self, children: list[Popen[Any]]) -> None:
+        """End the children, and interrupt code again that has swallowed the interruption, or takes long to clean up."""
         context = self.context
         # Not logged in the handler, which may have interrupted a log call.
         log.warning("Stopping on signal %s", context.stop_signal)
         quietly(lambda: context.end_children(children), "Ending the children")
+        while context.stop_signal is not None and not wait_until(self._is_over, context.options.grace):
+            if not is_shielded(context.thread):
+                self._is_stop_due = True
+                signal.pthread_kill(context.thread, context.stop_signal)
+
+    def _is_over(self) -> bool:
+        return self.context.thread not in busy_threads

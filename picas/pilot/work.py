@@ -51,6 +51,7 @@ class Work:
                 raise TokenLost
             with exposed():
                 call(context.actor.prepare_run)
+                self._raise_if_broken_off()  # the code may have swallowed the interruption
                 with limit:
                     call(context.actor.process_task, attempt.token)
                     if not context.is_breaking_off:  # else the code has swallowed the interruption

@@ -69,6 +69,7 @@ _TITLE = "picas-child"  # the supervisor's name for `ps` and `pkill`
 _DEFAULT_PATH = "/bin:/usr/bin"
 _BATCH_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXCPU")
 _RESTORED = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores them; a program expects their default actions
+_RESTORED += [signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]  # the pilot may ignore or block them
 
 
 class Supervisor:
@@ -326,7 +327,7 @@ def spawn(arguments: list[bytes], environment: Mapping[bytes, bytes], standard: 
 
 def _spawn(name: bytes, arguments: list[bytes], environment: Mapping[bytes, bytes], actions: Any) -> int:
     # posix_spawn, because it copies nothing of this process, however large that is.
-    options: dict[str, Any] = {"file_actions": actions, "setsigdef": _RESTORED}
+    options: dict[str, Any] = {"file_actions": actions, "setsigdef": _RESTORED, "setsigmask": []}
     try:
         return os.posix_spawn(name, arguments, environment, setsid=True, **options)
     except NotImplementedError:  # an old C library

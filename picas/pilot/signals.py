@@ -1,0 +1,110 @@
+"""The signals of a pilot's process: put in order for a run, and in order for each token."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import weakref
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, Callable, Union
+
+from ..logs import get_logger
+
+log = get_logger(__name__)
+
+Handler = Callable[[int, Union[FrameType, None]], Any]
+
+_installed: weakref.WeakSet[Signals] = weakref.WeakSet()  # those with handlers of theirs
+
+
+@dataclass(frozen=True)
+class State:
+    """Which handlers and which blocked signals a process has."""
+
+    handlers: Mapping[int, Any]
+    blocked: frozenset[int]
+
+
+class Signals:
+    """The signals that stop a run, and SIGCHLD: who ignores or blocks it gets no exit code of a child.
+
+    What is changed is undone at the end of the run. Only the main thread can change handlers; in another, nothing is
+    changed but the blocked signals of that thread.
+
+    :param stop_signals: the signals that stop the run
+    """
+
+    def __init__(self, stop_signals: Iterable[int]) -> None:
+        self._stop_signals = tuple(stop_signals)
+        self._previous: dict[int, Any] = {}  # handlers
+        self._blocked: Iterable[int] | None = None
+
+    def put_in_order(self) -> None:
+        """Let this process hear its signals, whatever it has inherited from the program that started it."""
+        self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, [*self._stop_signals, signal.SIGCHLD])
+        if _is_main_thread() and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+            self._set(signal.SIGCHLD, signal.SIG_DFL)
+
+    def handle(self, handler: Handler) -> None:
+        """Make the stop signals call a handler. Does nothing outside the main thread."""
+        if not _is_main_thread():
+            log.info("Not in the main thread: no signal handlers are installed")
+            return
+        for signum in self._stop_signals:
+            if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
+                continue  # started with nohup
+            self._set(signum, handler)
+
+    def restore(self) -> None:
+        """Undo what was changed."""
+        while self._previous:
+            _set(*self._previous.popitem())
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        _installed.discard(self)
+
+    def state(self) -> State | None:
+        """Return how things are, None outside the main thread."""
+        if not _is_main_thread():
+            return None
+        handlers = {signum: signal.getsignal(signum) for signum in (*self._stop_signals, signal.SIGCHLD)}
+        return State(handlers, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+
+    def restore_state(self, before: State | None) -> None:
+        """Undo what the user's code has changed since then: it may have replaced or blocked a signal."""
+        now = self.state()
+        if before is None or now is None or now == before:
+            return
+        log.info("The user's code has changed the signals of the pilot: they are put in order")
+        for signum, handler in before.handlers.items():
+            if now.handlers[signum] != handler:
+                _set(signum, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.blocked)
+
+    def _set(self, signum: int, handler: Any) -> None:
+        self._previous.setdefault(signum, signal.getsignal(signum))
+        signal.signal(signum, handler)
+        _installed.add(self)
+
+
+def _set(signum: int, handler: Any) -> None:
+    signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def _restore_all() -> None:
+    """Give a forked process, which is no pilot, the handlers that this one had before the run."""
+    for signals in list(_installed):
+        with contextlib.suppress(ValueError):  # not the main thread of the main interpreter
+            signals.restore()
+
+
+os.register_at_fork(after_in_child=_restore_all)
