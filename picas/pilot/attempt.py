@@ -41,8 +41,8 @@ class Attempt(ClaimedToken):
         """What it needs of the pilot; the user's code may change the token's fields later."""
         self.gpus: list[str] = []
         """The names of the GPUs assigned to it."""
-        self.older_background: list[Popen[Any]] = []
-        """The children that had left something in the background before the work on it began."""
+        self.older: list[Popen[Any]] = []
+        """The children that had left something in the background before the work on it began, and what was forked."""
         self.thread: int | None = None
         """The identifier of its slot's thread; None if the work is done in the thread of the run."""
         self.limit: TimeLimit | None = None

@@ -7,7 +7,7 @@ from subprocess import Popen
 from typing import Any, Protocol
 
 from ..documents import Document
-from ..processes import end_all, left_behind, running
+from ..processes import end_all, forks, left_behind, running
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions
 from .identity import Pilot
@@ -98,6 +98,8 @@ class Context:
         self.signals = signals
         self.thread = threading.get_ident()
         """The identifier of the thread of the run."""
+        self.older_forks = forks()
+        """What Python code had forked before the run."""
         self.stop_signal: int | None = None
         """The signal that stops the run."""
         self.is_breaking_off = False
@@ -125,7 +127,7 @@ class Context:
 
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""
-        children = running(self._thread_of(attempt))
+        children = running(self._thread_of(attempt)) + self.forks(attempt)
         own = (self.values.of_run if attempt is None else attempt.values).get("subprocess")
         if own is not None and hasattr(own, "send_signal") and own not in children and own.poll() is None:
             children.append(own)
@@ -137,7 +139,12 @@ class Context:
         What was left before an attempt, for example by `prepare_env`, is not counted as the attempt's.
         """
         left = left_behind(self._thread_of(attempt))
-        return left if attempt is None else [child for child in left if child not in attempt.older_background]
+        return left if attempt is None else [child for child in left if child not in attempt.older]
+
+    def forks(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
+        """Return the processes that Python code has forked since the begin of the run, or of an attempt."""
+        older = self.older_forks if attempt is None else attempt.older
+        return [fork for fork in forks(self._thread_of(attempt)) if fork not in older]
 
     def end_children(self, children: list[Popen[Any]]) -> bool:
         """End children and all that descends from them; return whether any was alive."""

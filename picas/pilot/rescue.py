@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from typing import Any, Callable
+import traceback
+from typing import Any, Callable, NoReturn
 
 from ..logs import get_logger
 
@@ -33,13 +34,37 @@ def quietly(step: Callable[[], object], what: str) -> bool:
 def call(hook: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """Call the user's code, and undo what it does to the interpreter that the run's own code can't work with.
 
+    A process that it has forked, and that comes back from it, ends here: it is no pilot.
+
     :returns: what it returns
     :raises BaseException: what it raises
     """
+    pid = os.getpid()
     try:
-        return hook(*arguments, **named)
+        result = hook(*arguments, **named)
+    except BaseException as error:
+        if os.getpid() != pid:
+            _leave(error)
+        raise
     finally:
         restore_recursion_limit()
+    if os.getpid() != pid:
+        _leave()
+    return result
+
+
+def _leave(error: BaseException | None = None) -> NoReturn:
+    """End a forked process as Python does, but without anything that was registered for the end of the pilot."""
+    code = 0
+    try:
+        if isinstance(error, SystemExit):
+            code = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            code = 1
+            traceback.print_exception(type(error), error, error.__traceback__)
+        sys.stdout.flush()
+    finally:
+        os._exit(code & 0xFF)
 
 
 def restore_recursion_limit() -> None:

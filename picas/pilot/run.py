@@ -145,12 +145,13 @@ class Run:
             with exposed():
                 call(context.actor.prepare_env)
             is_prepared = True
-            older = context.background()
+            older = context.background() + context.forks()
             self._begin_heartbeat()
             self._recover()
             self._work()
             with exposed():  # what threads of the user's code have left, in a run with several slots
-                context.end_children([child for child in context.background() if child not in older])
+                left = context.background() + context.forks()
+                context.end_children([child for child in left if child not in older])
         except BaseException:
             self._make_room()
             self._end_children()

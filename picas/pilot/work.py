@@ -43,7 +43,8 @@ class Work:
         context, attempt = self.context, self.attempt
         limit = self._limit(context.conditions.max_token_time)
         error: BaseException | None = None
-        attempt.older_background = context.background(attempt)
+        attempt.older = []
+        attempt.older = context.background(attempt) + context.forks(attempt)
         began = time.monotonic()
         try:
             self._raise_if_broken_off()
@@ -155,8 +156,8 @@ class Work:
         return self.context.end_children(self.context.children(self.attempt))
 
     def _end_background(self) -> None:
-        """End what the children of the user's code have left in the background."""
-        background = self.context.background(self.attempt)
+        """End what the children of the user's code have left in the background, and what the code has forked."""
+        background = self.context.background(self.attempt) + self.context.forks(self.attempt)
         if background:
             with exposed():  # it may take as long as the grace period
                 self.context.end_children(background)

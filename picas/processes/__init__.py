@@ -7,6 +7,7 @@ the pilot itself is killed.
 
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
+from .forks import forks
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
 from .outputs import MAX_OUTPUT, Outputs, read_pipes
 from .supervisor import KILL_WAIT
@@ -26,6 +27,7 @@ __all__ = [
     "end_all",
     "environment",
     "exposed",
+    "forks",
     "interrupt",
     "is_shielded",
     "left_behind",

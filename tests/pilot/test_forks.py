@@ -1,0 +1,208 @@
+"""User code that forks: a forked process is no pilot, and ends with its token."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from support.workers import PilotProcess, Worker, is_alive, pid_in, wait_for
+
+from picas.pilot.identity import pilot_rows
+from picas.processes import forks
+from picas.tokens.states import state_of
+from picas.views import count_states
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning"),
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere forks are known only in part"),
+]
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
+
+
+@pytest.fixture
+def pilot(environment, tmp_path):
+    """Return a function that starts a pilot in its own process; the process is ended after the test."""
+    started = []
+
+    def start(body, **options):
+        started.append(PilotProcess(tmp_path, environment, body, **options))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.close()
+
+
+def nap(name):
+    """Note the pid in a file, and sleep for longer than any test takes."""
+    Path(name).write_text(str(os.getpid()))
+    time.sleep(120)
+
+
+def fork_napping(name):
+    if os.fork() == 0:
+        nap(name)
+    return pid_in(name)
+
+
+def start_process(name, method="fork"):
+    process = multiprocessing.get_context(method).Process(target=nap, args=(name,), daemon=True)
+    process.start()
+    return pid_in(name)
+
+
+def start_pool(name):
+    context = multiprocessing.get_context("fork")
+    pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context)
+    pool.submit(nap, name)
+    return pid_in(name)
+
+
+WAYS = [fork_napping, start_process, start_pool, lambda name: start_process(name, "spawn")]
+NAMES = ["fork", "Process", "pool", "spawn"]
+
+
+class TestAForkedProcess:
+    @pytest.mark.parametrize("hook", ["prepare_env", "prepare_run", "process_task", "cleanup_run", "cleanup_env"])
+    @pytest.mark.parametrize(
+        ("ending", "code"),
+        [("raise OSError('a defect')", 1), ("return", 0), ("sys.exit(7)", 7), ("raise KeyboardInterrupt", 1)],
+    )
+    def test_that_comes_back_is_no_pilot(self, client, push, pilot, hook, ending, code):
+        push(2)
+        process = pilot(f"""
+class Forking(Noting):
+    def {hook}(self, *arguments):
+        pid = os.fork()
+        if pid == 0:
+            {ending}
+        note("code", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+Forking(connect()).run()
+note("end", os.getpid())
+""")
+        assert process.end() == 0, process.errors.read_text()
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 2, "error": 0}
+        assert [line for line in process.journal if line.startswith("end")] == [f"end {process.process.pid}"]
+        assert {line for line in process.journal if line.startswith("code")} == {f"code {code}"}
+        assert ("a defect" in process.errors.read_text()) == ("a defect" in ending)
+        assert list(pilot_rows(client)) == []
+
+    def test_does_not_handle_the_signals_of_the_pilot(self, client, push, pilot):
+        push(1)
+        process = pilot("""
+class Forking(Noting):
+    def process_task(self, task):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+        os.kill(pid, signal.SIGTERM)
+        task["output"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+Forking(connect()).run()
+""")
+        assert process.end() == 0, process.errors.read_text()
+        assert client.get("token_0")["output"] == -signal.SIGTERM
+
+    def test_its_exit_code_is_the_users(self, client, push):
+        push(1)
+
+        def work(task):
+            pid = os.fork()
+            if pid == 0:
+                os._exit(5)
+            time.sleep(0.1)
+            task["exit_code"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+        Worker(client, work).run()
+        assert client.get("token_0")["exit_code"] == 5
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+class TestWhatIsForkedEndsWithItsToken:
+    @pytest.mark.parametrize("start", WAYS, ids=NAMES)
+    def test_at_its_end(self, client, push, start, slots):
+        push(1)
+        Worker(client, lambda task: task.update({"output": start("pid")})).run(slots=slots)
+        pid = client.get("token_0")["output"]
+        wait_for(lambda: not is_alive(pid))
+        assert state_of(client.get("token_0")) == "done"
+
+    @pytest.mark.parametrize("start", WAYS[:3], ids=NAMES[:3])
+    def test_at_its_time_out(self, client, push, start, slots):
+        push(1)
+
+        def work(task):
+            task["output"] = start("pid")
+            while True:
+                time.sleep(0.01)
+
+        Worker(client, work, grace=1).run(max_token_time=1, slots=slots)
+        token = client.get("token_0")
+        wait_for(lambda: not is_alive(pid_in("pid")))
+        assert token["attempts"][0]["outcome"] == "time-out"
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_stop_ends_workers(client, push, pilot, slots):
+    push(1)
+    process = pilot(f"""
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+def nap(name):
+    open(name, "w").write(str(os.getpid()))
+    time.sleep(120)
+class Forking(Noting):
+    def process_task(self, task):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+            pool.submit(nap, "pid").result()
+Forking(connect(), grace=2).run(slots={slots})
+""")
+    pid = pid_in(process.folder / "pid")
+    assert process.stop() == 0, process.errors.read_text()
+    assert not is_alive(pid)
+    assert state_of(client.get("token_0")) == "todo"
+
+
+def test_workers_of_prepare_env_work_for_all_tokens(client, push):
+    push(5)
+
+    class Pooling(Worker):
+        def prepare_env(self):
+            context = multiprocessing.get_context("fork")
+            self.pool = concurrent.futures.ProcessPoolExecutor(2, mp_context=context)
+            self.pool.submit(abs, 1).result()
+
+        def cleanup_env(self):
+            self.pool.shutdown()
+
+    actor = Pooling(client)
+    actor.work = lambda task: task.update({"output": actor.pool.submit(abs, -3).result()})
+    actor.run()
+    assert [client.get(f"token_{number}")["output"] for number in range(5)] == [3] * 5
+
+
+def test_a_users_own_program_goes_on(client, push, tmp_path):
+    """Also if Python calls the user's code between the fork and the program."""
+    import subprocess
+
+    push(1)
+    programs = []
+
+    def work(task):
+        programs.append(subprocess.Popen(["sleep", "60"]))
+        programs.append(subprocess.Popen(["sleep", "60"], preexec_fn=os.setsid))  # noqa: PLW1509  # as old scripts do
+
+    Worker(client, work).run()
+    assert [program.poll() for program in programs] == [None, None]
+    for program in programs:
+        program.kill()
+        program.wait()
+    assert forks() == []
