@@ -58,6 +58,14 @@ PATIENCE = 180.0
 """Seconds that the pilots may take to finish the remaining tokens after the chaos."""
 STOP_PATIENCE = 30.0
 """Seconds that pilots may take to stop, including their tasks."""
+_STATUSES = (
+    "200 OK", "204 No Content", "302 Found", "400 Bad Request", "403 Forbidden", "404 Not Found",
+    "405 Method Not Allowed", "407 Proxy Authentication Required", "502 Bad Gateway", "520 Unknown",
+)  # fmt: skip
+_PAGE = "<html>Welcome to our proxy</html>"
+_HEADERS = f"Content-Type: text/html\r\nContent-Length: {len(_PAGE)}\r\nConnection: close"
+NONSENSE = [f"HTTP/1.1 {status}\r\n{_HEADERS}\r\n\r\n{_PAGE}".encode() for status in _STATUSES]
+"""Answers of proxies and portals on the way to the server."""
 
 
 @dataclass
@@ -69,6 +77,10 @@ class Report:
     killed: int = 0
     stopped: int = 0
     cut: int = 0
+    babbled: int = 0
+    """How often pilots got the answers of something that is not CouchDB."""
+    sick: int = 0
+    """Pilots that were started on a full disk."""
     restarted: int = 0
     ahead: int = 0
     """The most tokens that a pilot was seen to hold beyond those in its slots."""
@@ -126,9 +138,12 @@ class Chaos:
         self._folder = folder
         self._restart = restart
         self._random = random.Random(seed)
-        self._actions = [self._cut] * 3 + [self._restart_server]
+        self._actions = [self._cut] * 2 + [self._babble] * 2 + [self._restart_server]
         if not spares_pilots:
-            self._actions += [self._kill] * 4 + [self._stop] * 2
+            self._actions += [self._kill] * 4 + [self._stop] * 2 + [self._replace_by_sick] * 2
+        self._scratch = folder / "scratch"
+        self._scratch.mkdir()
+        self._full_disk = folder / "full"
         self._ledger = folder / "ledger"
         self._ledger.mkdir()
         self._mark = uuid4().hex
@@ -145,6 +160,10 @@ class Chaos:
 
     def run(self, pilots: int, tokens: int, seconds: float) -> Report:
         """Push tokens, process them while everything breaks, and return the report."""
+        with _full_disk(self._full_disk):
+            return self._run(pilots, tokens, seconds)
+
+    def _run(self, pilots: int, tokens: int, seconds: float) -> Report:
         create_views(self._client)
         self._push(KINDS[number % len(KINDS)] for number in range(tokens))
         try:
@@ -175,14 +194,23 @@ class Chaos:
             if count_states(self._client)["todo"] < self._quick:
                 self._push(QUICK for _ in range(self._quick))
 
-    def _start_pilot(self) -> None:
+    def _start_pilot(self, is_sick: bool = False) -> None:
+        """Start a pilot.
+
+        :param is_sick: whether it can't write: neither its log, nor results, nor the files of its tasks
+        """
         slots = self._random.choice((1, 1, 3))
         self.report.pilots += 1
-        with (self._folder / f"pilot_{self.report.pilots}.log").open("wb") as log:
+        with contextlib.ExitStack() as stack:
+            log = stack.enter_context((self._folder / f"pilot_{self.report.pilots}.log").open("wb"))
             command = [sys.executable, str(HERE / "tasks.py"), str(self._ledger), str(slots)]
             gate = self._gates[self.report.pilots % len(self._gates)]
             environment = {**self._environment, "PICAS_HOST_URL": gate.url}
-            options: dict[str, Any] = {"env": environment, "stdout": log, "stderr": log, "cwd": self._folder}
+            options: dict[str, Any] = {"env": environment, "stdout": log, "stderr": log, "cwd": self._scratch}
+            if is_sick:
+                environment["TMPDIR"] = str(self._full_disk)
+                full = stack.enter_context(Path("/dev/full").open("wb"))
+                options.update({"stdout": full, "stderr": full, "cwd": self._full_disk})
             self._pilots.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, **options))
 
     def _break_things(self, seconds: float) -> None:
@@ -200,6 +228,19 @@ class Chaos:
     def _stop(self) -> None:
         self._random.choice(self._pilots).send_signal(self._random.choice((signal.SIGTERM, signal.SIGINT)))
         self.report.stopped += 1
+
+    def _replace_by_sick(self) -> None:
+        """Kill a pilot, and start one on a full disk. It ends as soon as it notices that, and a healthy one follows."""
+        if self._full_disk.exists():
+            self._kill()
+            self._start_pilot(is_sick=True)
+            self.report.sick += 1
+
+    def _babble(self) -> None:
+        """Let a proxy answer that is not CouchDB."""
+        with self._random.choice(self._gates).babbling(self._random.choice(NONSENSE)):
+            time.sleep(self._random.uniform(0, 1))
+        self.report.babbled += 1
 
     def _cut(self) -> None:
         gate = self._random.choice(self._gates)
@@ -302,6 +343,25 @@ class Chaos:
     def _lines(self, token_id: str) -> list[str]:
         path = self._ledger / token_id
         return path.read_text(encoding="ascii").splitlines() if path.exists() else []
+
+
+@contextlib.contextmanager
+def _full_disk(folder: Path) -> Iterator[None]:
+    """Mount a file system without any free space on a folder, if this process may."""
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", str(folder)]
+    if subprocess.run(mount, stderr=subprocess.DEVNULL, check=False).returncode != 0:
+        folder.rmdir()
+        print("No pilot is sick: only root can mount a full disk", file=sys.stderr)
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError), (folder / "filling").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 @contextlib.contextmanager

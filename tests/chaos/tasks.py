@@ -13,7 +13,7 @@ from typing import Any
 from picas import EndlessViewIterator, RunActor, TaskViewIterator, console
 from picas.executers import execute
 
-KINDS = ("python", "command", "flaky", "forks", "fails", "hangs", "swarms")
+KINDS = ("python", "command", "flaky", "forks", "fails", "hangs", "swarms", "writes", "closes")
 QUICK = "quick"
 """A kind so short that pilots lock and save several at a time."""
 DOOMED = ("fails", "hangs", "swarms")
@@ -44,6 +44,11 @@ class ChaosPilot(RunActor):
             raise RuntimeError("flaky tasks fail the first time")
         if kind in COMMANDS:
             token["exit_code"] = execute(["sh", "-c", COMMANDS[kind]])[1]
+        elif kind == "writes":
+            Path(f"scratch_{claim}").write_bytes(bytes(100_000))
+        elif kind == "closes":
+            sys.stdout.close()
+            sys.stderr.close()
         else:
             time.sleep(0.2 if kind == QUICK else 0.1)
         if not token.get("exit_code"):

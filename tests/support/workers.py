@@ -252,6 +252,19 @@ class Gate:
         self._listener = socket.create_server(("127.0.0.1", self._port))
         self._serve()
 
+    @contextlib.contextmanager
+    def babbling(self, answer: bytes) -> Iterator[None]:
+        """Give this answer to each request instead of passing it on."""
+        self.close()
+        self._listener = socket.create_server(("127.0.0.1", self._port))
+        self._thread = threading.Thread(target=_babble, args=(self._listener, answer), daemon=True)
+        self._thread.start()
+        try:
+            yield
+        finally:
+            self.close()
+            self.open()
+
     def _serve(self) -> None:
         self._thread = threading.Thread(target=self._accept, args=(self._listener,), daemon=True)
         self._thread.start()
@@ -277,6 +290,22 @@ class Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _babble(listener: socket.socket, answer: bytes) -> None:
+    """Give the same answer to each request, until the listener is closed."""
+    while True:
+        try:
+            connection = listener.accept()[0]
+        except OSError:
+            return
+        with connection, contextlib.suppress(OSError):
+            connection.settimeout(1)
+            connection.recv(1 << 20)
+            connection.sendall(answer)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1 << 20):  # what is left of the request; otherwise the answer would be lost
+                pass
 
 
 def _pass_on(near: socket.socket, far: socket.socket) -> None:
