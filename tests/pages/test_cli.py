@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -84,6 +85,29 @@ class TestSettings:
             command(*arguments), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False
         )
         assert (result.returncode, result.stderr) == (0, "")
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
+    @pytest.mark.parametrize("mode", [0o700, 0o1777])
+    def test_picasconfig_of_another_user_is_not_run(self, environment, tmp_path, mode):
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        folder.chmod(mode)
+        config = folder / "picasconfig.py"
+        config.write_text("open('ran', 'w')\n")
+        os.chown(config, 65534, 65534)
+
+        def check(**changes):
+            env = {**environment, **changes}
+            return subprocess.run(
+                command("check"), cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+            )
+
+        complete, incomplete = check(), check(PICAS_PASSWORD="")
+        assert (complete.returncode, complete.stderr) == (0, "")
+        assert (incomplete.returncode, incomplete.stdout) == (1, "")
+        assert f": {config} is not used: it belongs to another user (uid 65534)" in incomplete.stderr
+        assert incomplete.stderr.count("\n") == 1
+        assert not (folder / "ran").exists()
 
     def test_missing_settings_name_the_folder_of_picasconfig(self, environment, tmp_path):
         for name in list(environment):
