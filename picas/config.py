@@ -92,7 +92,7 @@ def load(
     }
     found: dict[str, Any] = {}
     _take(found, arguments, None)
-    _take(found, {name: os.environ.get(variable) for name, variable in NAMES.items()}, None)
+    _take(found, {name: _variable(variable) for name, variable in NAMES.items()}, None)
     _take(found, *_from_picasconfig(script_dir or _script_dir(), found))
     _take(found, *_from_ini())
     _take_from_netrc(found)
@@ -104,6 +104,9 @@ def load(
             f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py {where}, in "
             f"the environment (export {missing[0]}=…), or in {_ini_path()}"
         )
+    for name in REQUIRED:
+        if not _is_text(found[name]):
+            raise SettingsError(f"{NAMES[name]} is not UTF-8 text")
     return Settings(
         host_url=found["host_url"],
         database=found["database"],
@@ -111,6 +114,23 @@ def load(
         password=found["password"],
         ssl_verification=_verification(found.get("ssl_verification", True)),
     )
+
+
+def _variable(name: str) -> str | None:
+    """Return a variable of the environment, None if it is not set. The locale of a worker node may know no UTF-8."""
+    value = os.environ.get(name)
+    try:
+        return value and os.fsencode(value).decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _missing(found: Mapping[str, Any]) -> list[str]:

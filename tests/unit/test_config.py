@@ -202,6 +202,19 @@ def test_the_repr_of_the_settings_hides_the_password(sources: Sources) -> None:
     assert SECRET not in str(settings)
 
 
+def test_a_password_in_utf_8_whatever_the_locale(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(sources, PASSWORD="käse€")
+    assert sources.load().password == "käse€"
+    monkeypatch.setattr(os, "environ", {**os.environ, "PICAS_PASSWORD": "käse€".encode().decode("latin-1")})
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))  # as in a locale with Latin-1
+    assert sources.load().password == "käse€"
+
+
+def test_a_password_that_is_not_utf_8(sources: Sources) -> None:
+    complete(sources, PASSWORD="k\udce4se")  # what Python makes of another encoding
+    assert complaint(sources) == "PICAS_PASSWORD is not UTF-8 text"
+
+
 # --- files that others can read
 
 
