@@ -30,6 +30,7 @@ def folder(tmp_path):
     """A copy of the examples, so that nothing is written into the project."""
     copy = tmp_path / "examples"
     shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("__pycache__", "*.tar", "logs_*"))
+    (copy / "picasconfig.py").chmod(0o644)  # with a umask of 002, git lets the group write to it
     return copy
 
 
@@ -188,6 +189,28 @@ class TestPushTokens:
     def test_an_invalid_field_is_refused(self, script):
         assert "cores is not like FIELD=VALUE" in complaint(script("pushTokens.py", "--set", "cores", "-"), code=2)
         assert "'lock' can't be set" in complaint(script("pushTokens.py", "--set", "lock=1", "quickExample.txt"))
+
+    def test_a_pipe_is_read_like_standard_input(self, script, folder, client):
+        os.mkfifo(folder / "pipe")
+        (folder / "list").write_text("in a file\n")
+        commands = {
+            "python pushTokens.py <(echo substituted)": "substituted",
+            "echo piped | python pushTokens.py /dev/stdin": "piped",
+            "python pushTokens.py /dev/stdin <list": "in a file",
+            "python pushTokens.py - <list": "in a file",
+            "(echo named >pipe) & timeout 50 python pushTokens.py pipe": "named",
+        }
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        for number, (command, text) in enumerate(commands.items()):
+            result = script("bash", "-c", command, PATH=path)
+            assert (result.stdout, result.stderr) == (f"Pushed 1 tokens: token_{number}\n", ""), command
+            assert client.get(f"token_{number}")["input"] == text
+
+    def test_standard_input_that_is_closed_or_empty(self, script):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        for name in ("-", "/dev/stdin"):
+            for command in (f"python pushTokens.py {name} <&-", f"python pushTokens.py {name} </dev/null"):
+                assert "standard input has no inputs" in complaint(script("bash", "-c", command, PATH=path))
 
     def test_a_missing_file(self, script):
         line = complaint(script("pushTokens.py", "nothing.txt"))
