@@ -13,7 +13,7 @@ import pytest
 import requests
 from support.tokens import make_token
 
-from picas import VERSION, TaskViewIterator, modifiers
+from picas import VERSION, Task, TaskViewIterator, modifiers
 from picas.pool import spool
 from picas.pool.results import ClaimedToken
 
@@ -142,6 +142,12 @@ def test_status_shows_which_tokens_no_pilot_can_take(environment, client):
     assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
 
 
+def test_escape_sequences_of_a_token_do_not_reach_the_terminal(environment, client):
+    client.save(make_token(0, tags=["\x1b]0;evil\x07", "x\ntodo 0"]))
+    result = picas(environment, "status")
+    assert result.stdout.splitlines()[5:] == ["  1 needs 1 core, tags \\x1b]0;evil\\x07 x todo 0"]
+
+
 def test_status_with_the_views_of_an_older_release(environment, client, push):
     """They do not count what tokens need."""
     push(2, cores=4)
@@ -180,6 +186,16 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
 
 class TestRecover:
     """`picas recover` saves results that went to files."""
+
+    def test_escape_sequences_of_a_token_do_not_reach_the_terminal(self, environment, client, tmp_path):
+        token = client.save(Task(make_token(0, _id="\x1b[2J")))
+        held = ClaimedToken(next(TaskViewIterator(client, "todo")))
+        spool.keep(held.token, held.claimed, "x", tmp_path / "spool", database=client.db.name, server=client.url)
+        client.save(modifiers.reset(client.get(token.id)))
+        result = picas(environment, "recover")
+        assert result.returncode == 1
+        assert "\\x1b[2J" in result.stdout
+        assert "\x1b" not in result.stdout + result.stderr
 
     def test_saves_results_with_their_logs_once(self, environment, client, keep):
         keep(2)
