@@ -402,6 +402,19 @@ def test_the_template_runs(script, client):
     assert client.get("token_0")["output"] == {"length": 10}
 
 
+def test_escape_sequences_of_a_token_do_not_reach_the_terminal(script, client):
+    client.save_documents([make_token(number, input="true \x1b]0;evil\x07", colour="\x9b31m") for number in range(3)])
+    for command in (
+        ["local-example.py", "--max-tasks", "1", "-vv"],
+        ["local-example.py", "--slots", "2", "--max-tasks", "1"],
+    ):
+        result = script(*command)
+        assert result.returncode == 0
+        assert "input true \\x1b]0;evil\\x07\n" in result.stdout
+        assert not re.search("[\x1b\x07\x9b]", result.stdout + result.stderr)
+    assert script("example-template.py").stdout == "My input is: true \\x1b]0;evil\\x07\n"
+
+
 def test_process_task_passes_the_exit_code_through(script):
     result = script("bash", "process_task.sh", "echo hello; exit 7", "token_9")
     assert result.returncode == 7
@@ -424,6 +437,23 @@ class TestUploads:
         assert uploads == {name: f"{storage}/token_0_{name}" for name in ("one.dat", "two.dat")}
         assert [Path(uploads[name]).read_text() for name in ("one.dat", "two.dat")] == ["large\n", "larger\n"]
         assert "uploads" not in client.get("token_1")
+
+    @pytest.mark.parametrize(
+        ("id", "name", "stored"),
+        [
+            ("../escaped", "one.dat", "..=2Fescaped_one.dat"),
+            ("a/../../b", "one.dat", "a=2F..=2F..=2Fb_one.dat"),
+            ("..%2Fb?c#d", "x%2F..%2F..%2Fy", "..=252Fb=3Fc=23d_x=252F..=252F..=252Fy"),  # for a storage with URLs
+            ("käse=1", "-my file.txt", "k=C3=A4se=3D1_-my=20file.txt"),
+        ],
+    )
+    def test_an_id_is_one_name_in_the_storage(self, script, client, tmp_path, id, name, stored):
+        client.save(make_token(0, _id=id, input=f'echo large > "$PICAS_RESULTS/{name}"'))
+        storage = tmp_path / "storage" / "mine"
+        result = script("local-example.py", PICAS_STORAGE=str(storage), PICAS_COPY="install -D")
+        assert "Processed 1 tokens: 1 done" in result.stdout
+        assert client.get(id)["uploads"] == {name: f"{storage}/{stored}"}
+        assert [path.name for path in (tmp_path / "storage").rglob("*")] == ["mine", stored]
 
     def test_a_failed_upload_is_an_error_of_the_token(self, script, client):
         script("pushTokens.py", "-", stdin=self.WORK)
