@@ -1,11 +1,12 @@
 """The smallest actor: copy this file, and write your own work into process_task."""
 
 from picas import RunActor, connect, console
+from picas.util import visible
 
 
 class MyActor(RunActor):
     def process_task(self, token):
-        print("My input is:", token["input"])
+        print("My input is:", visible(token["input"]))
         token["output"] = {"length": len(token["input"])}
         token["exit_code"] = 0  # any other exit code, or an exception, puts the token into the view error
 

@@ -17,6 +17,7 @@ from couchdb.http import ResourceNotFound
 from picas import RunActor, connect, console
 from picas.actors import outcomes
 from picas.executers import run_command
+from picas.util import visible
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
 LINE = "-----------------------"
@@ -79,7 +80,7 @@ def printed_block(token: Any) -> Iterator[None]:
 
 
 def print_lines(lines: list[str]) -> None:
-    print("".join(f"{line}\n" for line in lines), end="", flush=True)  # print writes its "end" separately
+    print(visible("".join(f"{line}\n" for line in lines)), end="", flush=True)  # print writes its "end" separately
 
 
 def main() -> None:

@@ -12,11 +12,23 @@ tokenid=$2
 storage=${PICAS_STORAGE:-}     # e.g. davs://webdav.example.org:2880/my-project, or remote:folder for rclone
 copy=${PICAS_COPY:-gfal-copy}  # called with a file and a URL; or "rclone copyto", or "curl -fsST" for WebDAV
 
+# one_name TEXT: prints the text as a part of one file's name, with = and two digits for each other character.
+one_name() {
+    local LC_ALL=C i character code
+    for ((i = 0; i < ${#1}; i++)); do
+        character=${1:i:1}
+        case $character in
+            [A-Za-z0-9._-]) printf %s "$character" ;;
+            *) printf -v code %d "'$character"; printf =%02X $((code & 255)) ;;
+        esac
+    done
+}
+
 # upload FILE: copies a result to the storage, and notes its URL in the token's field "uploads".
 upload() {
     local name url
     name=$(basename "$1")
-    url=$storage/${tokenid}_$name  # no folder: not every storage creates missing ones
+    url=$storage/$(one_name "${tokenid}_$name")  # no folder: not every storage creates missing ones
     $copy "$1" "$url" && printf '%s\t%s\n' "$name" "$url" >> "$PICAS_UPLOADS"
 }
 

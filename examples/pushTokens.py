@@ -11,21 +11,19 @@ Use --set to say what the work needs from a pilot, e.g. --set cores=4 --set memo
 
 import argparse
 import json
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Optional
 
 from picas import connect, console
-from picas.pushes import InputError, push_file, was_broken_off
+from picas.pushes import InputError, push_file, repeatable, was_broken_off
 
 PROGRESS_MINIMUM = 2000  # tokens; fewer are pushed at once
 
 
 def main() -> None:
     parser = console.ArgumentParser(description=__doc__)
-    parser.add_argument("file", metavar="FILE", help="a text file, or - for standard input")
+    parser.add_argument("file", metavar="FILE", help="a text file or a pipe, or - for standard input")
     parser.add_argument("--resume", action="store_true", help="finish an interrupted push of the same file")
     parser.add_argument(
         "--set", type=field, action="append", metavar="FIELD=VALUE", dest="fields",
@@ -34,17 +32,8 @@ def main() -> None:
     arguments = parser.parse_args()
     fields = None if arguments.fields is None else dict(arguments.fields)
 
-    if arguments.file != "-":
-        push(Path(arguments.file), arguments.file, arguments.resume, fields)
-        return
-    with tempfile.TemporaryDirectory() as folder:  # the input is read twice: to count the lines, and to send them
-        path = Path(folder, "input")
-        with path.open("wb") as copy:
-            shutil.copyfileobj(sys.stdin.buffer, copy)
-        try:
-            push(path, "-", arguments.resume, fields)
-        except InputError as error:
-            raise InputError(str(error).replace(str(path), "standard input")) from None
+    with repeatable(arguments.file) as path:
+        push(path, arguments.file, arguments.resume, fields)
 
 
 def push(path: Path, name: str, resume: bool, fields: Optional[dict[str, Any]]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from picas import connect, console
 from picas.autopilot import Autopilot, read_table
 from picas.schedulers import Slurm
+from picas.util import visible
 
 TABLE = Path(__file__).resolve().parent / "autopilot.ini"
 
@@ -31,7 +32,7 @@ def main() -> int:
     console.log_to_stderr(arguments.verbose)
 
     classes = read_table(arguments.table)
-    autopilot = Autopilot(connect(), classes, Slurm(), arguments.dry_run, lambda line: print(line, flush=True))
+    autopilot = Autopilot(connect(), classes, Slurm(), arguments.dry_run, lambda line: print(visible(line), flush=True))
     if arguments.stay is not None:
         autopilot.stay(arguments.stay)
     return 0 if autopilot.look() else console.EXIT_FAILURE

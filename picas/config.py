@@ -2,15 +2,19 @@
 
 Each setting of the connection is taken from the first source that has it: arguments, the environment, `picasconfig.py`
 beside the script, `~/.config/picas/config.ini` (section `[picas]`), and `~/.netrc` for the password.
+
+Python code runs with all rights of the user. So `picasconfig.py` is used only if it belongs to the user or to root and
+nobody else may write to it, and it is run only if it sets a missing setting and is more than a list of literals.
 """
 
 from __future__ import annotations
 
+import ast
 import configparser
 import logging
 import math
 import os
-import runpy
+import shlex
 import stat
 import sys
 import traceback
@@ -87,22 +91,22 @@ def load(
         "ssl_verification": ssl_verification,
     }
     found: dict[str, Any] = {}
-    for values, origin in (
-        (arguments, None),
-        ({name: os.environ.get(variable) for name, variable in NAMES.items()}, None),
-        _from_picasconfig(script_dir or _script_dir()),
-        _from_ini(),
-    ):
-        _take(found, values, origin)
+    _take(found, arguments, None)
+    _take(found, {name: _variable(variable) for name, variable in NAMES.items()}, None)
+    _take(found, *_from_picasconfig(script_dir or _script_dir(), found))
+    _take(found, *_from_ini())
     _take_from_netrc(found)
 
-    missing = [NAMES[name] for name in REQUIRED if name not in found]
+    missing = _missing(found)
     if missing:
         where = "beside the script" if script_dir is None else f"in {script_dir}"
         raise SettingsError(
             f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py {where}, in "
             f"the environment (export {missing[0]}=…), or in {_ini_path()}"
         )
+    for name in REQUIRED:
+        if not _is_text(found[name]):
+            raise SettingsError(f"{NAMES[name]} is not UTF-8 text")
     return Settings(
         host_url=found["host_url"],
         database=found["database"],
@@ -110,6 +114,28 @@ def load(
         password=found["password"],
         ssl_verification=_verification(found.get("ssl_verification", True)),
     )
+
+
+def _variable(name: str) -> str | None:
+    """Return a variable of the environment, None if it is not set. The locale of a worker node may know no UTF-8."""
+    value = os.environ.get(name)
+    try:
+        return value and os.fsencode(value).decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _missing(found: Mapping[str, Any]) -> list[str]:
+    """Return the variables of the settings that no source has had so far."""
+    return [NAMES[name] for name in REQUIRED if name not in found]
 
 
 def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None) -> None:
@@ -166,16 +192,88 @@ def _script_dir() -> Path:
     return Path(main).resolve().parent if main else Path.cwd()
 
 
-def _from_picasconfig(folder: Path) -> tuple[dict[str, Any], Path | None]:
+def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+    """Return what picasconfig.py sets.
+
+    :param found: what earlier sources had. If nothing is missing, a file that can't be trusted or read is left alone
+    """
     path = folder / "picasconfig.py"
-    if not path.is_file():
+    is_missing = bool(_missing(found))
+    try:
+        if not path.is_file():
+            return {}, None
+        with path.open("rb") as file:
+            danger = _danger(path, os.fstat(file.fileno()))
+            source = b"" if danger else file.read()
+    except OSError as error:
+        danger = f"{path} can't be read: {_why_unreadable(error)}"
+    if danger:
+        if is_missing:
+            raise SettingsError(danger)
+        log.debug("%s", danger)
         return {}, None
     try:
-        content = runpy.run_path(str(path))
+        tree = ast.parse(source, str(path))
+        content = _literals(tree)
+        if content is None and (is_missing or _sets_verification(tree, found)):
+            content = {"__name__": "picasconfig", "__file__": str(path)}
+            exec(compile(tree, str(path), "exec"), content)  # not the file, which may have changed since the check
     except Exception as error:
         # The error's own message may quote the password: name 'secret' is not defined.
         raise SettingsError(f"{path} can't be run: {type(error).__name__}{_place(error, path)}") from None
-    return {name: content.get(variable) for name, variable in NAMES.items()}, path
+    return {name: (content or {}).get(variable) for name, variable in NAMES.items()}, path
+
+
+def _danger(path: Path, opened: os.stat_result) -> str:
+    """Return a line about why the code in a file may be another user's, and what to do; "" if it is not.
+
+    A folder that everyone may write to counts as well, unless only a file's owner may rename it there (as in /tmp):
+    another user can rename a file of mine whose content is theirs, such as a log.
+    """
+    mine = (os.geteuid(), 0)
+    owners = [owner for owner in (path.lstat().st_uid, opened.st_uid) if owner not in mine]
+    if owners:
+        return (
+            f"{path} is not used: it belongs to another user (uid {owners[0]}), whose code would run with your "
+            "rights. Copy it to a file of your own, or set its settings in the environment"
+        )
+    if opened.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"{path} is not used: others can write code into it. Run: chmod go-w {shlex.quote(str(path))}"
+    folder = path.parent.stat().st_mode
+    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
+        return f"{path} is not used: everyone can replace it. Run: chmod o-w {shlex.quote(str(path.parent))}"
+    return ""
+
+
+def _literals(tree: ast.Module) -> dict[str, Any] | None:
+    """Return what a module assigns to names, None if it does anything else than assign literals."""
+    values: dict[str, Any] = {}
+    for node in tree.body:
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            continue  # a docstring
+        if isinstance(node, ast.Assign):
+            targets = node.targets
+        elif isinstance(node, ast.AnnAssign):
+            targets = [node.target]
+        else:
+            return None
+        try:
+            value = ast.literal_eval(node.value)  # type: ignore[arg-type]  # an annotation alone has none
+        except (TypeError, ValueError):
+            return None
+        for target in targets:
+            if not isinstance(target, ast.Name):
+                return None
+            values[target.id] = value
+    return values
+
+
+def _sets_verification(tree: ast.Module, found: Mapping[str, Any]) -> bool:
+    """Return whether a module sets how certificates are checked, and no earlier source has."""
+    name = NAMES["ssl_verification"]
+    return "ssl_verification" not in found and any(
+        isinstance(node, ast.Name) and node.id == name for node in ast.walk(tree)
+    )
 
 
 def _place(error: Exception, path: Path) -> str:

@@ -16,7 +16,7 @@ from .clients import CouchDB
 from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
 from .tokens.states import STATES
-from .util import one_line
+from .util import one_line, visible
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -39,6 +39,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
     :param main: returns the exit code, or None for 0
     """
+    if logging.lastResort is not None:  # it prints the warnings of a script that does not configure logging
+        logging.lastResort.setFormatter(LogFormatter())
     try:
         code = main() or 0
         sys.stdout.flush()
@@ -56,6 +58,10 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 
 def describe(error: BaseException) -> str:
     """Return one line about an error of the server or the connection that says what to do."""
+    return visible(_describe(error))
+
+
+def _describe(error: BaseException) -> str:
     if isinstance(error, Unauthorized):
         return "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"
     if isinstance(error, Forbidden):
@@ -146,13 +152,23 @@ def confirm(question: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
+class LogFormatter(logging.Formatter):
+    """A formatter for a terminal: text of tokens in the log can't contain escape sequences."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the lines for a record, with the traceback if it has one."""
+        return visible(super().format(record))
+
+
 def log_to_stderr(verbosity: int) -> None:
     """Show the log on standard error.
 
     :param verbosity: 0 for warnings, 1 for progress, 2 or more for every detail
     """
     levels = [logging.WARNING, logging.INFO, logging.DEBUG]
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=levels[min(verbosity, 2)])
+    handler = logging.StreamHandler()
+    handler.setFormatter(LogFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=levels[min(verbosity, 2)])
 
 
 class ProgressBar:

@@ -12,7 +12,11 @@ import copy
 import hashlib
 import json
 import re
+import shutil
+import sys
+import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -89,6 +93,39 @@ def read_inputs(path: Path) -> Iterator[str]:
         raise InputError(f"{path} is not UTF-8 text (after line {number})") from error
 
 
+@contextmanager
+def repeatable(name: str | Path) -> Iterator[Path]:
+    """Give the file that a `with` block can read several times, as a push does.
+
+    A pipe, like anything else that may be readable only once, is copied to a temporary file.
+
+    :param name: a file; the text "-" is standard input
+    :raises InputError: if it can't be read. In an error of the block, the copy is called by the name of what was copied
+    """
+    path = Path(name)
+    is_standard_input = name == "-" or str(path) == "/dev/stdin"
+    is_kept = path.is_file() and path.parts[:2] != ("/", "dev")
+    if not is_standard_input and (is_kept or not path.exists()):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copied = Path(folder, "input")
+        try:
+            with copied.open("wb") as copy:
+                if not is_standard_input:
+                    with path.open("rb") as source:
+                        shutil.copyfileobj(source, copy)
+                elif sys.stdin is not None:  # it may be closed
+                    shutil.copyfileobj(sys.stdin.buffer, copy)
+        except OSError as error:
+            raise InputError(f"can't read {name}: {error.strerror}") from error
+        try:
+            yield copied
+        except InputError as error:
+            shown = "standard input" if is_standard_input else str(name)
+            raise InputError(str(error).replace(str(copied), shown)) from None
+
+
 def push_file(
     client: CouchDB,
     path: Path,
@@ -98,7 +135,7 @@ def push_file(
 ) -> Pushed:
     """Create a token for each input in a file and return what was done.
 
-    The file is read twice, to count the inputs and to send them, and is not held in memory.
+    The file is read twice, to count the inputs and to send them, and is not held in memory. A pipe is copied first.
 
     :param client: the pool
     :param path: the file, see `read_inputs`
@@ -112,6 +149,13 @@ def push_file(
     :raises PushError: if the file changes meanwhile, or if the server refuses tokens
     """
     _check_fields(fields or {})
+    with repeatable(path) as kept:
+        return _push(client, kept, resume, progress, fields)
+
+
+def _push(
+    client: CouchDB, path: Path, resume: bool, progress: Progress | None, fields: Mapping[str, Any] | None
+) -> Pushed:
     count, digest = _survey(path)
     if not count:
         raise InputError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")

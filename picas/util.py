@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import time
 from collections.abc import Mapping
 from copy import deepcopy
@@ -16,6 +17,9 @@ if TYPE_CHECKING:  # not in Python 3.9
 
 LONGEST_NAP = 0.2
 """Seconds between two checks of `wait_until` at most."""
+
+_CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Characters that steer a terminal or change the direction of the text, and halves of characters."""
 
 
 def seconds() -> int:
@@ -97,11 +101,19 @@ def list_in(fields: Mapping[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def visible(text: str) -> str:
+    """Return a text with its control characters in the form "\\x1b", for a terminal; newlines and tabs are kept.
+
+    A token may come from anybody. Escape sequences in it could change what the terminal shows, or what it types.
+    """
+    return _CONTROLS.sub(lambda found: found.group().encode("unicode_escape").decode("ascii"), text)
+
+
 def one_line(detail: object) -> str:
-    """Return a text on one line. The parts of a tuple, which may be nested, are joined with colons."""
+    """Return a text on one line, see `visible`. The parts of a tuple, which may be nested, are joined with colons."""
     if isinstance(detail, tuple):
         return ": ".join(one_line(part) for part in detail if part)
-    return " ".join(str(detail).split())
+    return visible(" ".join(str(detail).split()))
 
 
 def always() -> bool:

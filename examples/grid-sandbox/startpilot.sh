@@ -22,20 +22,20 @@ fi
 
 # Jobs of earlier releases bring CouchDB-1.2.tar.gz beside picas.tar.
 [ -f CouchDB-1.2.tar.gz ] && [ ! -d CouchDB-1.2 ] && tar -xf CouchDB-1.2.tar.gz
-export PYTHONPATH=$software:$PWD/CouchDB-1.2${PYTHONPATH:+:$PYTHONPATH}
-export PATH=$software/bin:$PATH  # for a virtual environment
+packages=$software:$PWD/CouchDB-1.2  # not exported: tasks must not find the packages of the pilot
 
-for name in python3 python python3.{14,13,12,11,10,9}; do
+for name in "$software/bin/python3" python3 python python3.{14,13,12,11,10,9}; do
     if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
         python=$name
         break
     fi
 done
 [ -n "${python:-}" ] || fail "there is no Python 3.9 or later in $PATH"
-"$python" -c 'import picas' || fail "picas can't be imported: build picas.tar with build.sh"
+search=$packages${PYTHONPATH:+:$PYTHONPATH}
+PYTHONPATH=$search "$python" -c 'import picas' || fail "picas can't be imported: build picas.tar with build.sh"
 
 chmod 600 picasconfig.py 2>/dev/null  # it holds a password
-"$python" -m picas.cli check
+PYTHONPATH=$search "$python" -m picas.cli check
 case $? in
     0) ;;
     $TRY_LATER) fail "DIRAC should run this job again" $RESCHEDULE ;;
@@ -45,5 +45,9 @@ esac
 # Without this file, DIRAC kills a job that uses hardly any processor time, like a pilot that waits for tokens.
 touch DISABLE_WATCHDOG_CPU_WALLCLOCK_CHECK
 
+# This runs a script whose modules are in the folders of the first argument.
+run='import runpy, sys
+sys.path[:1], sys.argv = sys.argv[1].split(":"), sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")'
 # "exec" makes Python the process that DIRAC signals, so that a pilot that must stop can put its token back.
-exec "$python" local-example.py "$@"
+exec "$python" -c "$run" "$PWD:$packages" local-example.py "$@"

@@ -17,6 +17,7 @@ from ..exceptions import PicasError
 from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
+from ..util import one_line, visible
 from ..views import DESIGN_DOC, count_states
 
 EXIT_TRY_LATER = 75
@@ -77,7 +78,7 @@ def _status(options: argparse.Namespace) -> None:
     except ResourceNotFound:
         raise console.no_such_view("overview_total", options.design_doc) from None
     for state, count in counts.items():
-        print(f"{state} {count}")
+        print(visible(f"{state} {count}"))
     with contextlib.suppress(ResourceNotFound):  # the views of an older release
         for line in _describe_kinds(without_pilot(client, options.design_doc)):
             print(line)
@@ -88,7 +89,7 @@ def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
     if kinds:
         yield "No running pilot has what these tokens in todo need:"
     for kind in kinds[:MAX_SHOWN]:
-        yield f"  {kind}"
+        yield f"  {one_line(kind)}"
     if len(kinds) > MAX_SHOWN:
         yield f"  and {sum(kind.count for kind in kinds[MAX_SHOWN:])} others"
 

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..util import visible
+
 
 def add_verbs(verbs: Any) -> None:
     """Add these verbs to the command's parser.
@@ -42,5 +44,8 @@ def _port(text: str) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from ..embedded.serve import default_data_folder, serve  # noqa: PLC0415  # no other verb needs it
 
+    def say(line: str) -> None:
+        print(visible(line), flush=True)  # its last words may contain text of requests
+
     data = None if options.memory else options.data or default_data_folder()
-    return serve(data, options.port, ready_file=options.ready_file)
+    return serve(data, options.port, ready_file=options.ready_file, say=say)

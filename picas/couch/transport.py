@@ -267,7 +267,8 @@ class RequestsSession(requests.Session):
     def __init__(self, credentials: Credentials, verify: bool | str, timeouts: Timeouts) -> None:
         super().__init__()
         self.trust_env = False  # `Session` uses no proxies either, and `config` has read ~/.netrc
-        self.auth = credentials
+        encoded = credentials and tuple(str(part).encode("utf-8") for part in credentials)
+        self.auth = encoded  # type: ignore[assignment]  # bytes, because `requests` encodes text as Latin-1
         self.headers["User-Agent"] = USER_AGENT
         self.verify = self._verification = verify
         self._timeouts = timeouts

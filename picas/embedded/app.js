@@ -10,7 +10,7 @@
 
 const { randomUUID } = require("node:crypto");
 
-const { Guard, gate, sessionRoutes } = require("./auth.js");
+const { Guard, gate, screen, sessionRoutes } = require("./auth.js");
 const { changes } = require("./changes.js");
 const { HttpError, INDEX_MARK } = require("./databases.js");
 const { designProblem } = require("./views.js");
@@ -66,13 +66,14 @@ function createApp(load, databases, config) {
   app.set("query parser", "simple"); // brackets in a key must not become lists
 
   const json = express.json({ limit: BODY_LIMIT, type: () => true });
-  const form = express.urlencoded({ extended: false });
   const raw = express.raw({ limit: BODY_LIMIT, type: () => true });
   const pouch = load("express-pouchdb")(databases.PouchDB, { mode: "custom", overrideMode: { include: PARTS } });
 
+  app.use(harden);
+  app.use(screen);
   app.get("/_up", (req, res) => res.json({ status: "ok" }));
   app.use(gate(guard));
-  sessionRoutes(app, guard, [formOrJson(form, json)]);
+  sessionRoutes(app, guard, express);
   app.use("/_utils", (req, res, next) => pouchAt("/_utils", pouch, req, res, next));
   app.use(normalize);
   serverRoutes(app, databases, json);
@@ -90,8 +91,11 @@ function wrap(handler) {
   return (req, res, next) => Promise.resolve(handler(req, res, next)).catch(next);
 }
 
-function formOrJson(form, json) {
-  return (req, res, next) => (/urlencoded/.test(req.headers["content-type"] || "") ? form : json)(req, res, next);
+/** Keeps browsers from showing the web interface inside a foreign page, and from running data as a script. */
+function harden(req, res, next) {
+  res.set("Content-Security-Policy", "frame-ancestors 'self'");
+  res.set("X-Content-Type-Options", "nosniff");
+  next();
 }
 
 function pouchAt(prefix, pouch, req, res, next) {
@@ -104,8 +108,12 @@ function pouchAt(prefix, pouch, req, res, next) {
 function normalize(req, res, next) {
   req.url = req.url.replace(/^(\/[^/?]+)\/_(design|local)%2[fF]/, "$1/_$2/");
   req.headers.accept = "application/json"; // the answer is JSON, whatever the client prefers
-  const type = req.headers["content-type"] || "";
+  const type = (req.headers["content-type"] || "").trim().toLowerCase();
   if (targetOf(req).attachment) return next();
+  if (type.startsWith("text/plain") || (req.method === "POST" && type.includes("urlencoded"))) {
+    // A web page may send these anywhere without asking first.
+    throw new HttpError(415, "bad_content_type", "Content-Type must be application/json");
+  }
   if (type.startsWith("multipart/")) {
     throw new HttpError(
       415,
@@ -461,6 +469,7 @@ async function attachment(db, target, req, res, next) {
     const result = await db.removeAttachment(id, name, rev);
     return res.json({ ok: true, id, rev: result.rev });
   }
+  res.set("Content-Security-Policy", "sandbox"); // as in CouchDB: a task may have written a page with a script
   return next();
 }
 

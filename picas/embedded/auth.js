@@ -2,7 +2,8 @@
 /*
  * Access control: one name and one password, by HTTP Basic or by the cookie that CouchDB's web interface uses.
  *
- * Only /_up, the files of the web interface, and /_session, for the login, need no password.
+ * Only /_up, the files of the web interface, and /_session, for the login, need no password. A browser that knows the
+ * password sends it with requests of any web page, so requests of foreign pages are rejected first.
  */
 
 const { createHmac, randomBytes, timingSafeEqual } = require("node:crypto");
@@ -10,6 +11,9 @@ const { createHmac, randomBytes, timingSafeEqual } = require("node:crypto");
 const COOKIE = "AuthSession";
 const SESSION_MS = 12 * 3600 * 1000;
 const SAFE = ["GET", "HEAD"];
+const LOGIN = [...SAFE, "POST", "DELETE"];
+const LOGIN_LIMIT = 4096; // bytes in the body of a login, which is read without a password
+const LOCAL = ["127.0.0.1", "localhost", "[::1]"];
 
 class Guard {
   constructor(username, password) {
@@ -32,7 +36,7 @@ class Guard {
     if (header !== undefined) return this.#basic(header) ? "default" : null;
     const cookie = sessionCookie(req);
     if (!cookie) return "";
-    return this.#validSession(cookie) && sameOrigin(req) ? "cookie" : null;
+    return this.#validSession(cookie) ? "cookie" : null;
   }
 
   /** Returns a new value for the session cookie. */
@@ -69,16 +73,36 @@ function sessionCookie(req) {
   return "";
 }
 
-/** A browser also sends the cookie with requests of pages from other servers on this machine: these must not write. */
-function sameOrigin(req) {
-  const origin = req.headers.origin;
-  return SAFE.includes(req.method) || !origin || origin === `http://${req.headers.host}`;
+/** True if the client calls this server by a name that no other server has. (It may use another port: a tunnel.) */
+function isLocal(host) {
+  return host === undefined || LOCAL.includes(host.toLowerCase().replace(/:\d*$/, ""));
+}
+
+/** True if the request comes from no web page, or from a page of this server. */
+function isOurs(origin, host) {
+  return origin === undefined || origin === `http://${host}` || origin === `https://${host}`;
+}
+
+/** Rejects requests of foreign pages: they name the page as their origin, or use a name that leads here by a trick. */
+function screen(req, res, next) {
+  const { host, origin } = req.headers;
+  if (isLocal(host) && isOurs(origin, host)) return next();
+  const reason = "Requests of pages from other servers, and requests to this server by other names, are refused.";
+  return res.status(403).json({ error: "forbidden", reason });
 }
 
 /** True for requests that need no password. */
 function isOpen(req) {
-  if (req.path === "/_up" || req.path === "/_session") return true;
-  return SAFE.includes(req.method) && (req.path === "/_utils" || req.path.startsWith("/_utils/"));
+  if (req.path === "/_session") return LOGIN.includes(req.method);
+  return SAFE.includes(req.method) && (req.path === "/_up" || /^\/_utils(\/|$)/.test(req.path));
+}
+
+/** Lets a request take its time once it is complete: until then, the server ends a connection that is silent. */
+function liftTimeout(req) {
+  const lift = () => req.socket.setTimeout(0);
+  const hasBody = req.headers["transfer-encoding"] !== undefined || Number(req.headers["content-length"]) > 0;
+  if (hasBody) req.once("end", lift);
+  else lift();
 }
 
 function deny(req, res, reason) {
@@ -92,6 +116,7 @@ function deny(req, res, reason) {
 function gate(guard) {
   return (req, res, next) => {
     req.authenticated = guard.check(req);
+    if (req.authenticated) liftTimeout(req);
     if (req.authenticated || isOpen(req)) return next();
     const known = req.authenticated === null;
     return deny(req, res, known ? "Name or password is incorrect." : "You are not authorized to access this server.");
@@ -99,7 +124,8 @@ function gate(guard) {
 }
 
 /** The routes of /_session, as in CouchDB: current user, login, logout. */
-function sessionRoutes(app, guard, parsers) {
+function sessionRoutes(app, guard, express) {
+  const parsers = [express.json({ limit: LOGIN_LIMIT }), express.urlencoded({ extended: false, limit: LOGIN_LIMIT })];
   const cookie = { httpOnly: true, sameSite: "strict", path: "/" };
   const user = { name: guard.username, roles: ["_admin"] };
 
@@ -125,4 +151,4 @@ function sessionRoutes(app, guard, parsers) {
   });
 }
 
-module.exports = { Guard, gate, sessionRoutes };
+module.exports = { Guard, gate, screen, sessionRoutes };

@@ -2,9 +2,10 @@
 /*
  * The embedded server of PiCaS: starts, reports its port, and ends with its parent process.
  *
- * It reads one JSON line from stdin: {modules, folder, host, port, username, password}. It writes one JSON line to
- * stdout: {port}, or {error, message} before it ends with exit code 1. It runs until stdin closes, which happens when
- * its parent ends for any reason.
+ * It reads one JSON line from stdin: {modules, folder, host, port, username, password, connections, stall}, where
+ * `connections` is their largest number, and `stall` the time in milliseconds after which one with an incomplete
+ * request is closed. It writes one JSON line to stdout: {port}, or {error, message} before it ends with exit code 1. It runs
+ * until stdin closes, which happens when its parent ends for any reason.
  */
 
 const { AsyncLocalStorage } = require("node:async_hooks");
@@ -16,6 +17,7 @@ const { Databases } = require("./databases.js");
 const { createApp } = require("./app.js");
 
 const KEEP_ALIVE_MS = 65_000; // longer than clients keep an idle connection
+const REQUEST_MS = 1_800_000; // the longest time for sending a request with a large attachment
 const FINISH_MS = 1_000; // how long running requests may take after the server was told to stop
 const STOP_MS = 4_000; // after this, it ends in any case
 
@@ -56,10 +58,11 @@ function survive(requests) {
 /** Answers data that is not an HTTP request, such as the rest of a body that is longer than its Content-Length. */
 function refuse(err, socket) {
   if (!socket.writable) return socket.destroy();
+  const isLate = err.code === "ERR_HTTP_REQUEST_TIMEOUT";
   const body = JSON.stringify({ error: "bad_request", reason: `not a valid HTTP request: ${err.message}` }) + "\n";
   return socket.end(
-    `HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nContent-Length: ${Buffer.byteLength(body)}\r\n` +
-      `Connection: close\r\n\r\n${body}`,
+    `HTTP/1.1 ${isLate ? "408 Request Timeout" : "400 Bad Request"}\r\nContent-Type: application/json\r\n` +
+      `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
   );
 }
 
@@ -90,10 +93,14 @@ function start(config, onServer) {
   const requests = new AsyncLocalStorage();
   survive(requests);
 
-  const server = http.createServer((req, res) => requests.run(res, () => app(req, res)));
+  const server = http.createServer({ connectionsCheckingInterval: config.stall / 4 }, (req, res) =>
+    requests.run(res, () => app(req, res)),
+  );
   server.keepAliveTimeout = KEEP_ALIVE_MS;
-  server.headersTimeout = KEEP_ALIVE_MS + 1_000;
-  server.requestTimeout = 0;
+  server.timeout = config.stall; // without a byte; lifted once a request is complete, and its password correct
+  server.headersTimeout = config.stall;
+  server.requestTimeout = REQUEST_MS;
+  server.maxConnections = config.connections;
   server.on("clientError", refuse);
   server.once("error", (err) => {
     say({ error: err.code || "error", message: err.message });

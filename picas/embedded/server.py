@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 HOST = "127.0.0.1"  # never another address: the connection is not encrypted
 START_SECONDS = 60.0  # a cold file system is slow
 STOP_SECONDS = 6.0  # the server ends within 4 s
+MAX_CONNECTIONS = 1000
+STALL_SECONDS = 30.0  # the server closes a connection whose request is incomplete for this time
 FOLDER_SECONDS = 5.0  # a server whose parent has died releases its folder within this time
 LAST_LINES = 20  # of the server's log, for error messages
 PASSWORD_BYTES = 24
@@ -246,6 +248,8 @@ class Server:
             "port": self._asked_port,
             "username": self.username,
             "password": self.password,
+            "connections": MAX_CONNECTIONS,
+            "stall": round(STALL_SECONDS * 1000),
         }
         process = subprocess.Popen(
             [str(node), "--no-deprecation", str(HERE / "server.js")],

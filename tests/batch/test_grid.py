@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 from pathlib import Path
 
 import pytest
@@ -270,6 +271,29 @@ class TestStartPilot:
         (environment / "bin" / "python3").chmod(0o755)
         (node.job / "software.txt").write_text(str(environment))  # without a line end
         assert_done(node.start(), client)
+
+    @pytest.mark.parametrize("way", ["archive", "software.txt", "virtual environment"])
+    def test_a_task_does_not_find_the_packages_of_the_pilot(self, node, client, sandbox, tmp_path, way):
+        own = tmp_path / "own"
+        own.mkdir()
+        (own / "mine.py").write_text("print('from the grid')\n")
+        look = "import importlib.util as u, mine; print([name for name in ('picas', 'requests') if u.find_spec(name)])"
+        token = client.get("token_0")
+        token["input"] = f'cd /; echo $PYTHONPATH; python3 -c "{look}"'
+        client.save(token)
+        shared = tmp_path / "shared"
+        if way == "archive":
+            node.unpack(sandbox)
+        else:
+            (node.job / "software.txt").write_text(str(shared))
+            folder = "."
+            if way == "virtual environment":
+                venv.create(shared, symlinks=True)
+                folder = "lib/python{}.{}/site-packages".format(*sys.version_info)
+            node.unpack(sandbox, shared / folder)
+        assert_done(node.start(PYTHONPATH=str(own)), client)
+        lines = client.get("token_0").get_attachment("logs_token_0.out", client)["data"].decode().splitlines()
+        assert lines[1:] == [str(own), "from the grid", "[]"]
 
     def test_without_the_shared_folder_the_job_is_rescheduled(self, node, client):
         (node.job / "software.txt").write_text("/nowhere at all\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 import requests
 from support.tokens import make_token
 
-from picas import VERSION, TaskViewIterator, modifiers
+from picas import VERSION, Task, TaskViewIterator, modifiers
 from picas.pool import spool
 from picas.pool.results import ClaimedToken
 
@@ -85,6 +86,29 @@ class TestSettings:
         )
         assert (result.returncode, result.stderr) == (0, "")
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file of another user")
+    @pytest.mark.parametrize("mode", [0o700, 0o1777])
+    def test_picasconfig_of_another_user_is_not_run(self, environment, tmp_path, mode):
+        folder = tmp_path / "shared"
+        folder.mkdir()
+        folder.chmod(mode)
+        config = folder / "picasconfig.py"
+        config.write_text("open('ran', 'w')\n")
+        os.chown(config, 65534, 65534)
+
+        def check(**changes):
+            env = {**environment, **changes}
+            return subprocess.run(
+                command("check"), cwd=folder, env=env, capture_output=True, text=True, timeout=60, check=False
+            )
+
+        complete, incomplete = check(), check(PICAS_PASSWORD="")
+        assert (complete.returncode, complete.stderr) == (0, "")
+        assert (incomplete.returncode, incomplete.stdout) == (1, "")
+        assert f": {config} is not used: it belongs to another user (uid 65534)" in incomplete.stderr
+        assert incomplete.stderr.count("\n") == 1
+        assert not (folder / "ran").exists()
+
     def test_missing_settings_name_the_folder_of_picasconfig(self, environment, tmp_path):
         for name in list(environment):
             if name.startswith("PICAS_"):
@@ -116,6 +140,12 @@ def test_status_shows_which_tokens_no_pilot_can_take(environment, client):
     assert lines[15:] == ["  and 4 others"]
     client.save({"_id": "picas_pilot_a", "type": "pilot", "state": "running", "cores": 12})
     assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
+
+
+def test_escape_sequences_of_a_token_do_not_reach_the_terminal(environment, client):
+    client.save(make_token(0, tags=["\x1b]0;evil\x07", "x\ntodo 0"]))
+    result = picas(environment, "status")
+    assert result.stdout.splitlines()[5:] == ["  1 needs 1 core, tags \\x1b]0;evil\\x07 x todo 0"]
 
 
 def test_status_with_the_views_of_an_older_release(environment, client, push):
@@ -156,6 +186,16 @@ def test_wrong_arguments_are_one_line_and_exit_code_2(environment, arguments):
 
 class TestRecover:
     """`picas recover` saves results that went to files."""
+
+    def test_escape_sequences_of_a_token_do_not_reach_the_terminal(self, environment, client, tmp_path):
+        token = client.save(Task(make_token(0, _id="\x1b[2J")))
+        held = ClaimedToken(next(TaskViewIterator(client, "todo")))
+        spool.keep(held.token, held.claimed, "x", tmp_path / "spool", database=client.db.name, server=client.url)
+        client.save(modifiers.reset(client.get(token.id)))
+        result = picas(environment, "recover")
+        assert result.returncode == 1
+        assert "\\x1b[2J" in result.stdout
+        assert "\x1b" not in result.stdout + result.stderr
 
     def test_saves_results_with_their_logs_once(self, environment, client, keep):
         keep(2)

@@ -128,6 +128,26 @@ def test_the_bar_is_hidden_without_a_terminal_and_for_little_work():
         assert stream.getvalue() == ""
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        "log.warning(evil)",  # Python's own handler
+        "console.log_to_stderr(0); log.warning('%s', evil)",
+        "console.log_to_stderr(0)\ntry: raise ValueError(evil)\nexcept ValueError: log.exception('in a traceback')",
+        "raise PicasError(evil)",
+        "raise Forbidden(('forbidden', evil))",
+        "raise FileNotFoundError(2, 'No such file', evil)",
+    ],
+)
+def test_escape_sequences_in_the_log_and_in_errors_do_not_reach_the_terminal(code):
+    head = "import logging; from couchdb.http import Forbidden; from picas import console; "
+    head += "from picas.exceptions import PicasError; log = logging.getLogger('picas.x'); evil = 'a\\x1b[2Jb'; "
+    script = f"{head}exec_ = {code!r}\nconsole.run(lambda: exec(exec_))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert "a\\x1b[2Jb" in result.stderr
+    assert "\x1b" not in result.stderr
+
+
 @pytest.mark.parametrize(("verbosity", "level"), [(0, "WARNING"), (1, "INFO"), (2, "DEBUG"), (5, "DEBUG")])
 def test_the_verbosity_sets_the_level_of_the_log(verbosity, level):
     code = f"""

@@ -30,6 +30,7 @@ def folder(tmp_path):
     """A copy of the examples, so that nothing is written into the project."""
     copy = tmp_path / "examples"
     shutil.copytree(EXAMPLES, copy, ignore=shutil.ignore_patterns("__pycache__", "*.tar", "logs_*"))
+    (copy / "picasconfig.py").chmod(0o644)  # with a umask of 002, git lets the group write to it
     return copy
 
 
@@ -188,6 +189,28 @@ class TestPushTokens:
     def test_an_invalid_field_is_refused(self, script):
         assert "cores is not like FIELD=VALUE" in complaint(script("pushTokens.py", "--set", "cores", "-"), code=2)
         assert "'lock' can't be set" in complaint(script("pushTokens.py", "--set", "lock=1", "quickExample.txt"))
+
+    def test_a_pipe_is_read_like_standard_input(self, script, folder, client):
+        os.mkfifo(folder / "pipe")
+        (folder / "list").write_text("in a file\n")
+        commands = {
+            "python pushTokens.py <(echo substituted)": "substituted",
+            "echo piped | python pushTokens.py /dev/stdin": "piped",
+            "python pushTokens.py /dev/stdin <list": "in a file",
+            "python pushTokens.py - <list": "in a file",
+            "(echo named >pipe) & timeout 50 python pushTokens.py pipe": "named",
+        }
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        for number, (command, text) in enumerate(commands.items()):
+            result = script("bash", "-c", command, PATH=path)
+            assert (result.stdout, result.stderr) == (f"Pushed 1 tokens: token_{number}\n", ""), command
+            assert client.get(f"token_{number}")["input"] == text
+
+    def test_standard_input_that_is_closed_or_empty(self, script):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        for name in ("-", "/dev/stdin"):
+            for command in (f"python pushTokens.py {name} <&-", f"python pushTokens.py {name} </dev/null"):
+                assert "standard input has no inputs" in complaint(script("bash", "-c", command, PATH=path))
 
     def test_a_missing_file(self, script):
         line = complaint(script("pushTokens.py", "nothing.txt"))
@@ -379,6 +402,19 @@ def test_the_template_runs(script, client):
     assert client.get("token_0")["output"] == {"length": 10}
 
 
+def test_escape_sequences_of_a_token_do_not_reach_the_terminal(script, client):
+    client.save_documents([make_token(number, input="true \x1b]0;evil\x07", colour="\x9b31m") for number in range(3)])
+    for command in (
+        ["local-example.py", "--max-tasks", "1", "-vv"],
+        ["local-example.py", "--slots", "2", "--max-tasks", "1"],
+    ):
+        result = script(*command)
+        assert result.returncode == 0
+        assert "input true \\x1b]0;evil\\x07\n" in result.stdout
+        assert not re.search("[\x1b\x07\x9b]", result.stdout + result.stderr)
+    assert script("example-template.py").stdout == "My input is: true \\x1b]0;evil\\x07\n"
+
+
 def test_process_task_passes_the_exit_code_through(script):
     result = script("bash", "process_task.sh", "echo hello; exit 7", "token_9")
     assert result.returncode == 7
@@ -401,6 +437,23 @@ class TestUploads:
         assert uploads == {name: f"{storage}/token_0_{name}" for name in ("one.dat", "two.dat")}
         assert [Path(uploads[name]).read_text() for name in ("one.dat", "two.dat")] == ["large\n", "larger\n"]
         assert "uploads" not in client.get("token_1")
+
+    @pytest.mark.parametrize(
+        ("id", "name", "stored"),
+        [
+            ("../escaped", "one.dat", "..=2Fescaped_one.dat"),
+            ("a/../../b", "one.dat", "a=2F..=2F..=2Fb_one.dat"),
+            ("..%2Fb?c#d", "x%2F..%2F..%2Fy", "..=252Fb=3Fc=23d_x=252F..=252F..=252Fy"),  # for a storage with URLs
+            ("käse=1", "-my file.txt", "k=C3=A4se=3D1_-my=20file.txt"),
+        ],
+    )
+    def test_an_id_is_one_name_in_the_storage(self, script, client, tmp_path, id, name, stored):
+        client.save(make_token(0, _id=id, input=f'echo large > "$PICAS_RESULTS/{name}"'))
+        storage = tmp_path / "storage" / "mine"
+        result = script("local-example.py", PICAS_STORAGE=str(storage), PICAS_COPY="install -D")
+        assert "Processed 1 tokens: 1 done" in result.stdout
+        assert client.get(id)["uploads"] == {name: f"{storage}/{stored}"}
+        assert [path.name for path in (tmp_path / "storage").rglob("*")] == ["mine", stored]
 
     def test_a_failed_upload_is_an_error_of_the_token(self, script, client):
         script("pushTokens.py", "-", stdin=self.WORK)

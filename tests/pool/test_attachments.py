@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import requests
@@ -19,6 +20,7 @@ from support.tokens import make_token
 
 from picas import CouchDB, Task
 from picas.couch import attachments
+from picas.embedded import Server
 from picas.exceptions import LostAnswer, Unreachable
 
 MEGABYTE = 1 << 20
@@ -54,6 +56,31 @@ def through(client: CouchDB, proxy: FaultProxy, location: Location) -> CouchDB:
     through.server.resource.session.retry_pauses = (0.0, 0.0)
     proxy.requests.clear()
     return through
+
+
+@pytest.fixture
+def with_umlauts(location: Location, client: CouchDB, is_couchdb: bool) -> Iterator[CouchDB]:
+    """A client whose password is not ASCII, and not even Latin-1."""
+    name, password = f"käse_{uuid4().hex}", "käse€"
+    if not is_couchdb:
+        with Server(username=name, password=password) as server:
+            yield CouchDB(server.url, "picas", name, password, create=True)
+        return
+    users = client.server["_users"]
+    user = {"_id": f"org.couchdb.user:{name}", "name": name, "password": password, "type": "user", "roles": []}
+    users.save(user)
+    try:
+        client.set_users(members=[name])
+        yield CouchDB(location.url, client.db.name, name, password)
+    finally:
+        del users[user["_id"]]
+
+
+def test_a_password_in_utf_8(with_umlauts: CouchDB, file: Path, tmp_path: Path) -> None:
+    document = with_umlauts.save(Task({"_id": "a"}))
+    with_umlauts.put_attachment_file(document, file, "x")
+    with_umlauts.get_attachment_file("a", "x", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == file.read_bytes()
 
 
 # --- in the document

@@ -234,6 +234,8 @@ class TestLife:
             "port": 0,
             "username": "u",
             "password": "p",
+            "connections": 10,
+            "stall": 5000,
         }
         process = subprocess.Popen(
             [node.binary, Path(node_module.__file__).with_name("server.js")],
@@ -374,13 +376,125 @@ class TestSafety:
             assert session.get(url).json()["userCtx"] == {"name": "picas", "roles": ["_admin"]}
             assert session.get(f"{shared.url}/_all_dbs").ok
             elsewhere = {"Origin": "http://127.0.0.1:1"}
-            assert session.put(f"{shared.url}/by_cookie", headers=elsewhere).status_code == 401
+            assert session.put(f"{shared.url}/by_cookie", headers=elsewhere).status_code == 403
             assert session.put(f"{shared.url}/by_cookie").status_code == 201
             cookie = session.cookies["AuthSession"]
             assert session.delete(url).ok
             assert session.get(f"{shared.url}/_all_dbs").status_code == 401
         forged = {"Cookie": f"AuthSession=f{cookie}"}
         assert requests.get(f"{shared.url}/_all_dbs", headers=forged, timeout=5).status_code == 401
+
+    @pytest.mark.parametrize("method", ["GET", "PUT", "POST", "DELETE", "OPTIONS"])
+    @pytest.mark.parametrize("path", ["/_up", "/_utils/", "/_session", "/_all_dbs", "/db", "/db/doc"])
+    def test_requests_of_foreign_pages_are_refused(self, shared, http, method, path):
+        port = shared.port
+        foreign = [
+            {"Origin": origin} for origin in ("https://example.org", "null", "http://127.0.0.1:1", "file://", "")
+        ]
+        foreign += [
+            {"Host": host} for host in ("example.org", f"example.org:{port}", f"127.0.0.1.example.org:{port}", "")
+        ]
+        foreign += [{"Host": f"example.org:{port}", "Origin": f"http://example.org:{port}"}]
+        for headers in foreign:
+            answer = http.request(method, shared.url + path, headers=headers, json={})
+            assert error_of(answer) == (403, "forbidden"), headers
+
+    def test_requests_of_its_own_pages_are_answered(self, shared, http, db):
+        for host in (
+            f"127.0.0.1:{shared.port}",
+            "localhost:8000",
+            "LOCALHOST",
+            "[::1]:8000",
+        ):  # a tunnel has its own port
+            for headers in ({"Host": host}, {"Host": host, "Origin": f"http://{host}"}):
+                assert http.get(db, headers=headers).ok
+                assert http.post(db, headers=headers, json={}).status_code == 201
+
+    def test_a_page_cannot_push_a_token_with_a_password_that_the_browser_knows(self, shared, http, db):
+        """What a form or a script of a page can send without asking the server first."""
+        token = '{"_id": "token_0", "type": "token", "input": "id", "lock": 0, "done": 0}'
+        for kind in (
+            "text/plain",
+            "TEXT/plain;charset=UTF-8",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+        ):
+            headers = {"Content-Type": kind}
+            assert error_of(http.post(db, data=token, headers=headers)) == (415, "bad_content_type")
+            docs = f'{{"docs": [{token}]}}'
+            assert error_of(http.post(f"{db}/_bulk_docs", data=docs, headers=headers)) == (415, "bad_content_type")
+        plain = {"Content-Type": "text/plain"}
+        assert error_of(http.put(f"{db}/token_0", data=token, headers=plain)) == (415, "bad_content_type")
+        login = json.dumps({"name": shared.username, "password": shared.password})
+        assert error_of(requests.post(f"{shared.url}/_session", data=login, headers=plain, timeout=5))[0] == 401
+        assert http.get(db).json()["doc_count"] == 0
+
+    def test_an_attachment_is_no_page_that_may_run_scripts(self, shared, http, db):
+        html = {"Content-Type": "text/html"}
+        assert http.put(f"{db}/a/page.html", data=b"<script>1</script>", headers=html).status_code == 201
+        answer = http.get(f"{db}/a/page.html")
+        assert (answer.content, answer.headers["Content-Security-Policy"]) == (b"<script>1</script>", "sandbox")
+        headers = requests.get(shared.web_url, timeout=5).headers
+        assert headers["Content-Security-Policy"] == "frame-ancestors 'self'"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+
+    @pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded"])
+    def test_without_a_password_no_large_body_is_read(self, shared, kind):
+        name = "a" * 5000
+        body = json.dumps({"name": name}) if kind.endswith("json") else f"name={name}"
+        for data in (body, (part for part in [body.encode()])):  # the second has no Content-Length
+            answer = requests.post(f"{shared.url}/_session", data=data, headers={"Content-Type": kind}, timeout=5)
+            assert error_of(answer) == (413, "too_large")
+        for method, path in (("PUT", "/_session"), ("PUT", "/_up"), ("POST", "/_up"), ("POST", "/_utils/")):
+            answer = requests.request(method, shared.url + path, data=body, headers={"Content-Type": kind}, timeout=5)
+            assert error_of(answer) == (401, "unauthorized")
+
+    def test_half_open_requests_are_ended(self, monkeypatch):
+        monkeypatch.setattr("picas.embedded.server.STALL_SECONDS", 0.5)
+        with Server(password="p") as server:
+            host = f"Host: 127.0.0.1:{server.port}\r\n"
+            basic = "Authorization: Basic cGljYXM6cA==\r\n"
+            length = "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+            halves = [
+                "",
+                "GET / HT",
+                f"GET / HTTP/1.1\r\n{host}X-More: ",
+                f"POST /_session HTTP/1.1\r\n{host}{length}",
+                f"PUT /db/doc HTTP/1.1\r\n{host}{basic}{length}",
+            ]
+            connections = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in halves]
+            for connection, half in zip(connections, halves):
+                connection.sendall(half.encode())
+            for connection in connections:
+                answer = connection.makefile().read()  # until the server closes the connection
+                assert answer == "" or answer.startswith("HTTP/1.1 408 Request Timeout")
+                connection.close()
+
+    def test_a_complete_request_may_wait_longer(self, monkeypatch):
+        monkeypatch.setattr("picas.embedded.server.STALL_SECONDS", 0.5)
+        with Server(password="p") as server, requests.Session() as session:
+            session.auth = ("picas", "p")
+            session.put(f"{server.url}/db")
+            feed = {"feed": "longpoll", "timeout": "1000", "since": "now"}
+            assert session.get(f"{server.url}/db/_changes", params=feed).json()["results"] == []
+            assert session.post(f"{server.url}/db/_changes", params=feed, json={}).json()["results"] == []
+
+    def test_the_number_of_connections_is_limited(self, monkeypatch):
+        monkeypatch.setattr("picas.embedded.server.MAX_CONNECTIONS", 3)
+        with Server() as server:
+            held = [socket.create_connection(("127.0.0.1", server.port), timeout=20) for _ in range(3)]
+            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as one_more:
+                assert one_more.recv(1) == b""
+            for connection in held:
+                connection.close()
+
+            def answers():
+                try:
+                    return requests.get(f"{server.url}/_up", timeout=5).ok
+                except requests.ConnectionError:
+                    return False
+
+            assert wait_until(answers)
 
     @linux_only
     def test_no_secret_in_arguments_or_environment(self, monkeypatch):
@@ -509,9 +623,8 @@ class TestHttp:
         rev = http.put(f"{db}/a", json={}).json()["rev"]
         request = requests.Request("PUT", f"{db}/a/x", params={"rev": rev}, auth=http.auth).prepare()
         with socket.create_connection(("127.0.0.1", shared.port)) as half:
-            head = (
-                f"PUT {request.path_url} HTTP/1.1\r\nHost: x\r\nAuthorization: {request.headers['Authorization']}\r\n"
-            )
+            head = f"PUT {request.path_url} HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            head += f"Authorization: {request.headers['Authorization']}\r\n"
             half.sendall(f"{head}Content-Length: 1000\r\n\r\nonly this".encode())
             time.sleep(0.1)
         time.sleep(0.1)

@@ -1,12 +1,13 @@
 """Filling the pool: ids that are never used twice, and pushes that can be resumed."""
 
+import os
 import threading
 
 import pytest
 from support.tokens import make_token
 
 from picas import pushes
-from picas.pushes import COUNTER_ID, InputError, PushError, push_file, read_inputs, was_broken_off
+from picas.pushes import COUNTER_ID, InputError, PushError, push_file, read_inputs, repeatable, was_broken_off
 
 
 @pytest.fixture(autouse=True)
@@ -221,6 +222,43 @@ def test_a_file_that_is_not_a_list_of_inputs_is_rejected_before_anything_is_push
 def test_a_missing_file_is_named(client, tmp_path):
     with pytest.raises(InputError, match=r"can't read .*missing: No such file"):
         push_file(client, tmp_path / "missing")
+
+
+def feed(path, content):
+    """Write to a pipe as soon as somebody reads it."""
+    writer = threading.Thread(target=path.write_bytes, args=(content,), daemon=True)
+    writer.start()
+    return writer
+
+
+class TestPipe:
+    @pytest.fixture
+    def pipe(self, tmp_path):
+        path = tmp_path / "pipe"
+        os.mkfifo(path)
+        return path
+
+    def test_is_pushed_and_resumed_like_a_file(self, client, pipe):
+        feed(pipe, b"a\nb\n")
+        assert push_file(client, pipe).ids() == "token_0 to token_1"
+        assert inputs(client) == {0: "a", 1: "b"}
+        feed(pipe, b"a\nb\n")
+        result = push_file(client, pipe, resume=True)
+        assert (result.pushed, result.existing) == (0, 2)
+
+    def test_without_inputs_is_named_in_the_error(self, client, pipe):
+        feed(pipe, b"# nothing\n")
+        with pytest.raises(InputError, match=f"{pipe} has no inputs"):
+            push_file(client, pipe)
+
+    def test_that_is_a_folder(self, client, tmp_path):
+        with pytest.raises(InputError, match=f"can't read {tmp_path}: Is a directory"):
+            push_file(client, tmp_path)
+
+    def test_a_file_is_not_copied(self, listing):
+        path = listing("a")
+        with repeatable(path) as kept:
+            assert kept == path
 
 
 @pytest.mark.parametrize("lines", [["a"], ["a", "x", "c"]])

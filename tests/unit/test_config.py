@@ -202,6 +202,19 @@ def test_the_repr_of_the_settings_hides_the_password(sources: Sources) -> None:
     assert SECRET not in str(settings)
 
 
+def test_a_password_in_utf_8_whatever_the_locale(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    complete(sources, PASSWORD="käse€")
+    assert sources.load().password == "käse€"
+    monkeypatch.setattr(os, "environ", {**os.environ, "PICAS_PASSWORD": "käse€".encode().decode("latin-1")})
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode("latin-1"))  # as in a locale with Latin-1
+    assert sources.load().password == "käse€"
+
+
+def test_a_password_that_is_not_utf_8(sources: Sources) -> None:
+    complete(sources, PASSWORD="k\udce4se")  # what Python makes of another encoding
+    assert complaint(sources) == "PICAS_PASSWORD is not UTF-8 text"
+
+
 # --- files that others can read
 
 
@@ -242,6 +255,126 @@ def test_only_the_file_that_the_password_came_from_is_checked(
     sources.write_netrc("default login u password netrc\n", 0o644)
     assert sources.load().password == SECRET
     assert caplog.records == []
+
+
+# --- picasconfig.py is Python code
+
+MARK = "open(__file__ + '.ran', 'w').close()\n"
+"""Code that shows that it was run."""
+
+
+def has_run(path: Path) -> bool:
+    return path.with_name(path.name + ".ran").exists()
+
+
+def give_away(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a file belong to another user than the one who reads it, and than root."""
+    if os.geteuid() == 0:
+        os.chown(path, 65534, -1, follow_symlinks=False)
+    else:
+        reader = os.geteuid() + 1
+        monkeypatch.setattr(os, "geteuid", lambda: reader)
+
+
+def test_the_code_of_another_user_is_not_run(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sources.write_picasconfig(MARK)
+    give_away(path, monkeypatch)
+    text = complaint(sources)
+    assert text.startswith(f"{path} is not used: it belongs to another user (uid ")
+    assert "Copy it to a file of your own" in text
+    assert not has_run(path)
+
+
+def test_a_link_that_another_user_made_is_not_followed(
+    sources: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sources.script_dir / "picasconfig.py"
+    path.symlink_to(write(tmp_path / "mine.py", MARK))
+    give_away(path, monkeypatch)
+    assert "it belongs to another user" in complaint(sources)
+    assert not has_run(path)
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o664, 0o666, 0o777])
+def test_a_file_that_others_can_write_is_not_run(sources: Sources, mode: int) -> None:
+    path = sources.write_picasconfig(MARK, mode)
+    assert complaint(sources) == f"{path} is not used: others can write code into it. Run: chmod go-w {path}"
+    assert not has_run(path)
+    path.chmod(mode & ~0o022)
+    assert complaint(sources).startswith("Not set")
+    assert has_run(path)
+
+
+def test_literals_of_a_file_that_others_can_write_are_not_used_either(sources: Sources) -> None:
+    complete(sources)
+    sources.write_picasconfig("PICAS_PASSWORD = 'theirs'", 0o620)
+    sources.write_ini("[picas]\npassword = ini\n")
+    assert "is not used" in complaint(sources)
+
+
+def test_a_folder_in_which_everyone_can_replace_the_file(sources: Sources) -> None:
+    path = sources.write_picasconfig(MARK)
+    sources.script_dir.chmod(0o777)
+    assert complaint(sources) == f"{path} is not used: everyone can replace it. Run: chmod o-w {path.parent}"
+    assert not has_run(path)
+    sources.script_dir.chmod(0o1777)  # like /tmp, where only its owner can replace a file
+    assert complaint(sources).startswith("Not set")
+    assert has_run(path)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o602, 0o620, 0o000])
+def test_a_file_is_left_alone_if_the_environment_has_all_settings(sources: Sources, mode: int) -> None:
+    complete(sources, PASSWORD=SECRET)
+    path = sources.write_picasconfig(MARK + "import os\nPICAS_PASSWORD = 'py'\n", mode)
+    assert sources.load().password == SECRET
+    assert not has_run(path)
+
+
+def test_another_user_s_file_is_left_alone_if_the_environment_has_all_settings(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complete(sources, PASSWORD=SECRET)
+    path = sources.write_picasconfig(MARK + "PICAS_SSL_VERIFICATION = False")
+    give_away(path, monkeypatch)
+    assert sources.load().ssl_verification is True
+    assert not has_run(path)
+
+
+def test_literals_are_read_without_running_them(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.exec", lambda *arguments: pytest.fail("the file was run"))
+    sources.write_picasconfig(
+        '"""My settings."""\n'
+        "HOST = PICAS_HOST_URL = 'http://' 'h'\n"
+        f"PICAS_DATABASE: str = 'd'\nPICAS_USERNAME = 'first'\nPICAS_USERNAME = 'u'\nPICAS_PASSWORD = '{SECRET}'\n"
+        "PICAS_SSL_VERIFICATION = False\n"
+    )
+    settings = sources.load()
+    assert as_tuple(settings) == ("http://h", "d", "u", SECRET)
+    assert settings.ssl_verification is False
+
+
+def test_a_file_that_computes_its_settings_is_run(sources: Sources) -> None:
+    sources.write_picasconfig(
+        "import os.path\nname = 'x'\nPICAS_HOST_URL = f'http://{name}'\nPICAS_DATABASE = os.path.basename('/a/d')\n"
+        f"PICAS_USERNAME = 'u'\nif name:\n    PICAS_PASSWORD = '{SECRET}'\n"
+    )
+    assert as_tuple(sources.load()) == ("http://x", "d", "u", SECRET)
+
+
+def test_computed_tls_verification_is_used_if_the_environment_has_the_other_settings(sources: Sources) -> None:
+    complete(sources, PASSWORD="p")
+    sources.write_picasconfig("import os\nPICAS_SSL_VERIFICATION = os.environ.get('ABSENT', 'false')")
+    assert sources.load().ssl_verification is False
+
+
+def test_a_file_that_cannot_be_read(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sources.write_picasconfig(MARK)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may read every file
+    assert complaint(sources) == f"{path} can't be read: Permission denied"
 
 
 # --- TLS

@@ -24,6 +24,7 @@ from picas.util import (
     read_capped,
     seconds,
     time_elapsed,
+    visible,
     wait_until,
 )
 
@@ -68,10 +69,27 @@ def test_a_field_that_is_not_a_list_counts_as_an_empty_list() -> None:
         (("not_found", "missing"), "not_found: missing"),
         ((500, ("error", None), "a\nreason"), "500: error: a reason"),
         (ValueError("of an\nerror"), "of an error"),
+        (("bad", "\x1b[2J"), "bad: \\x1b[2J"),
     ],
 )
 def test_a_message_fits_on_one_line(detail: object, line: str) -> None:
     assert one_line(detail) == line
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("käse €\n\tb", "käse €\n\tb"),
+        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
+        ("over\rwritten\b\0\x7f", "over\\rwritten\\x08\\x00\\x7f"),
+        ("\x9b31m\x85", "\\x9b31m\\x85"),  # one character that some terminals take for an escape sequence
+        ("\u202etxt.exe\u2066", "\\u202etxt.exe\\u2066"),
+        ("\ud83d", "\\ud83d"),
+    ],
+)
+def test_characters_that_steer_a_terminal_become_visible(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    assert visible(shown) == shown
 
 
 def test_after_is_true_once_its_seconds_have_passed() -> None:
