@@ -24,7 +24,7 @@ from couchdb.http import ResourceNotFound
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
-from ..pool import Stray, drop_beside_others, withdraw
+from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
@@ -89,6 +89,7 @@ class Watch:
         self._design_doc = design_doc
         self._seen: dict[str, _Sighting] = {}
         self._dead: dict[str, float] = {}  # dead pilots, and the times until which to look for their tokens
+        self._reader = Reader()
         self._strays: list[Stray] = []  # writes of ours that no majority has taken
 
     def look(self) -> float:
@@ -163,17 +164,17 @@ class Watch:
         self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
         ids = [str(id) for id in list_in(document, "holds")]
         if ids:  # for a pool that has no view of the claims
-            self._put_back_tokens(self.client.get_documents(ids), [document.id])
+            self._put_back_tokens(self._reader.documents(self.client, ids), [document.id])
         return True
 
     def _put_back(self, pilots: Sequence[str]) -> None:
         """Put back the tokens that these pilots hold."""
         try:
-            rows = self.client.view(CLAIMS, design_doc=self._design_doc, keys=list(pilots), include_docs=True).rows
+            _, tokens = self._reader.rows(self.client, CLAIMS, design_doc=self._design_doc, keys=list(pilots))
         except ResourceNotFound:
             log.info("There is no view %s/%s: create it with createViews.py", self._design_doc, CLAIMS)
             return
-        self._put_back_tokens([Document(dict(row.doc)) for row in rows if row.doc is not None], pilots)
+        self._put_back_tokens(tokens, pilots)
 
     def _put_back_tokens(self, tokens: Iterable[Document], pilots: Sequence[str]) -> None:
         lost = [

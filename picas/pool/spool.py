@@ -18,6 +18,7 @@ from ..couch import doc_path
 from ..documents import Document
 from ..exceptions import SettingsError
 from ..modifiers import claim_of
+from ..tokens.storable import make_storable
 from ..util import seconds
 
 FOLDER_VARIABLE = "PICAS_SPOOL"
@@ -173,6 +174,7 @@ def _read_own(path: Path) -> bytes:
 def _write(folder: Path, content: dict[str, Any]) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     token, claimed = content["token"], content["claimed"]
+    text = _encode(content)
     # Without a claim, nothing else distinguishes this result from that of another attempt.
     claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}-{uuid4().hex}"
     path = folder / f"{_safe(token.get('_id', 'token'))}-{_safe(claim)}.json"
@@ -180,7 +182,7 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, default=repr, skipkeys=True)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -190,6 +192,14 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     for written in (folder, folder.parent):  # so that the names survive if the machine goes down now
         _sync(written)
     return path
+
+
+def _encode(content: dict[str, Any]) -> str:
+    """Return any content as JSON, whatever it is: what JSON can't hold of it is replaced, see `make_storable`."""
+    content = {**content, "claimed": dict(content["claimed"]), "token": dict(content["token"])}
+    for part in (content["claimed"], content["token"]):
+        make_storable(part)
+    return json.dumps(content)
 
 
 def _safe(name: object) -> str:

@@ -78,13 +78,13 @@ class TestKeeping:
         assert path.parent == folder
         assert path.exists()
 
-    def test_a_failed_write_leaves_no_partial_file(self, folder):
-        class Broken:
-            def __repr__(self):
-                raise RuntimeError("no words")
+    def test_a_failed_write_leaves_no_partial_file(self, folder, monkeypatch):
+        def interrupt(descriptor):
+            raise KeyboardInterrupt
 
-        with pytest.raises(RuntimeError):
-            spool.keep(Task({**TOKEN.value, "output": Broken()}), CLAIMED, "x", folder)
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            spool.keep(TOKEN, CLAIMED, "x", folder)
         assert list(folder.iterdir()) == []
 
     def test_a_full_disk_counts_as_not_writable(self, folder, tmp_path, monkeypatch):
