@@ -49,7 +49,8 @@ class TokenView:
         self._params = {
             name: value for name, value in view_params.items() if name not in ("design_doc", "include_docs")
         }
-        self._may_have_queue = view == FREE_VIEW and set(view_params) <= {"design_doc"}
+        self._is_plain = view == FREE_VIEW and set(view_params) <= {"design_doc"}
+        self._may_have_queue = self._is_plain
         self._selection = selection
         self._reader = Reader()
 
@@ -58,9 +59,17 @@ class TokenView:
         if self._may_have_queue:
             self.has_queue, self._may_have_queue = has_queue(client, self._design_doc), False
 
-    def drop_queue(self) -> None:
-        """Go on without the queue: somebody has created the views again with an older release."""
+    def forget_queue(self) -> None:
+        """Go on without the queue, which is missing, and look for it the next time.
+
+        Somebody may have created the views again, also with an older release.
+        """
         self.has_queue, self.size = False, 0
+        self._may_have_queue = self._is_plain
+
+    def __str__(self) -> str:
+        """Return the view's name for people: "Monitor/todo"."""
+        return f"{self._design_doc}/{self._view}"
 
     def read(self, client: CouchDB, params: Mapping[str, Any], is_fresh: bool = True) -> Rows:
         """Read some rows with their tokens.
