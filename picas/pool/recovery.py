@@ -91,11 +91,11 @@ def recover_quietly(
 
     :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses everything; call this again then
     """
-    folder = folder or spool.default_folder()
     try:
+        folder = folder or spool.default_folder()
         files = spool.files(folder)
     except OSError as error:
-        _warn(f"Results that may be in {folder} were not recovered: {explain(error)}")
+        _warn(f"Results that may be in {folder or spool.FOLDER} were not recovered: {explain(error)}")
         return Recovered()
     random.shuffle(files)  # pilots that start together should not save the same results in step
     return _recover(client, files, _warn, is_stopped)

@@ -1,0 +1,70 @@
+"""Where a pilot keeps results that it can't save, and when it brings them in."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+from support.workers import Worker
+
+from picas.exceptions import PicasError
+from picas.pool.recovery import recover
+
+pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """Another folder, for code that changes its working directory."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    return elsewhere
+
+
+class TestTheFolder:
+    @pytest.mark.parametrize("given", ["argument", "environment", "default"])
+    def test_is_fixed_when_the_actor_is_made(self, client, far, gate, push, tmp_path, monkeypatch, elsewhere, given):
+        if given == "environment":
+            monkeypatch.setenv("PICAS_SPOOL", "kept")
+        else:
+            monkeypatch.delenv("PICAS_SPOOL")
+
+        def work(task):
+            os.chdir(elsewhere)
+            monkeypatch.setenv("PICAS_SPOOL", str(elsewhere / "later"))
+            gate.close()
+
+        push(1)
+        options = {"spool_folder": "kept"} if given == "argument" else {}
+        pilot = Worker(far, work, max_outage=0.05, **options)
+        with pytest.raises(PicasError):
+            pilot.run()
+        gate.open()
+        assert list(elsewhere.iterdir()) == []
+        folder = tmp_path / ("picas-spool" if given == "default" else "kept")
+        assert len(list(folder.glob("*.json"))) == 1
+        assert recover(client, folder).saved == ["token_0"]
+
+    def test_is_not_removed_with_a_scratch_folder_that_the_code_works_in(self, far, gate, push, tmp_path, monkeypatch):
+        monkeypatch.delenv("PICAS_SPOOL")
+        push(1)
+
+        def work(task):
+            with tempfile.TemporaryDirectory(dir=tmp_path) as scratch:
+                os.chdir(scratch)
+            gate.close()
+
+        with pytest.raises(PicasError):
+            Worker(far, work, max_outage=0.05).run()
+        assert len(list((tmp_path / "picas-spool").glob("*.json"))) == 1
+
+    def test_a_pilot_runs_also_where_the_working_directory_is_gone(self, client, push, elsewhere, monkeypatch):
+        monkeypatch.delenv("PICAS_SPOOL")
+        monkeypatch.chdir(elsewhere)
+        shutil.rmtree(elsewhere)
+        push(1)
+        pilot = Worker(client)
+        pilot.run()
+        assert pilot.processed == ["token_0"]
+        assert not Path(elsewhere).exists()
