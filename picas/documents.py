@@ -124,7 +124,7 @@ class Document(MutableMapping[str, Any]):
         :param name: the attachment's name
         :param path: the file
         :param limit: how many bytes of the file to attach at most
-        :raises OSError: if the file can't be read
+        :raises OSError: if the file can't be read, or is no regular file
         """
         self.put_attachment(name, read_capped(path, limit), "text/plain")
 
