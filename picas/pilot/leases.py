@@ -17,7 +17,7 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from couchdb.http import ResourceNotFound
 
@@ -40,8 +40,6 @@ KEPT = 7 * 86400
 """Seconds that the document of a dead pilot is kept for people to see, by the clock of the pilot that deletes it."""
 SECONDS_PER_PILOT = 0.6
 """The shortest time between two looks, in seconds for each pilot: 1,000 pilots look 1.7 times a second together."""
-MAX_PILOTS = 10_000
-"""The most pilots that a pilot looks at. A pool hardly ever has more."""
 PAGE = 200
 """The most tokens to put back with one request."""
 
@@ -68,6 +66,7 @@ class Watch:
         so.
     :param max_lost: how often a token may lose its pilot; after that it counts as failed
     :param design_doc: the design document with the view of the claims
+    :param also: called with the client after each look
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class Watch:
         lease: float = LEASE,
         max_lost: int = MAX_LOST,
         design_doc: str = DESIGN_DOC,
+        also: Callable[[CouchDB], object] | None = None,
     ) -> None:
         self.client = client
         self.lease = lease
@@ -87,6 +87,7 @@ class Watch:
         self._pilot = pilot
         self._max_lost = max_lost
         self._design_doc = design_doc
+        self._also = also
         self._seen: dict[str, _Sighting] = {}
         self._dead: dict[str, float] = {}  # dead pilots, and the times until which to look for their tokens
         self._reader = Reader()
@@ -108,12 +109,14 @@ class Watch:
         if self._dead:
             self._put_back(list(self._dead))
         self.interval = min(self.lease, max(self.lease / 4, count * SECONDS_PER_PILOT))
+        if self._also is not None:
+            self._also(self.client)
         return self.interval
 
     def _note_revisions(self) -> int:
         """Note which documents have changed, and return the number of pilots."""
         now = time.monotonic()
-        rows = pilot_rows(self.client, limit=MAX_PILOTS)
+        rows = pilot_rows(self.client)
         seen = {row.id: row.value["rev"] for row in rows if row.id != self._pilot}
         for id, rev in seen.items():
             known = self._seen.get(id)
