@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,14 @@ def files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
     except FileNotFoundError:
         return []
+
+
+def has_files(folder: Path | None, known: Container[Path] = ()) -> bool:
+    """Return whether there are files with results in a folder, by default the default folder, besides those known."""
+    try:
+        return any(path not in known for path in files(folder or default_folder()))
+    except OSError:
+        return False
 
 
 def read(path: Path) -> Kept:

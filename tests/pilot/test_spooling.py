@@ -3,13 +3,17 @@
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
-from support.workers import Worker
+from support.tokens import make_token
+from support.workers import PATIENCE, Worker, wait_for
 
+from picas import EndlessViewIterator, TaskViewIterator
 from picas.exceptions import PicasError
 from picas.pool.recovery import recover
+from picas.tokens.states import state_of
 
 pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
 
@@ -68,3 +72,45 @@ class TestTheFolder:
         pilot.run()
         assert pilot.processed == ["token_0"]
         assert not Path(elsewhere).exists()
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_pilot_brings_in_its_own_results_while_it_runs(client, far, gate, push, spool, slots):
+    def work(task):
+        task["output"] = "the result"
+        if task.id == "token_0":
+            gate.close()
+
+    push(1)
+    iterator = EndlessViewIterator(TaskViewIterator(far, "todo"), 0.1)
+    pilot = Worker(far, work, iterator=iterator, max_outage=1, lease=1, claim_ahead=0)
+    run = threading.Thread(target=pilot.run, kwargs={"slots": slots})
+    run.start()
+    try:
+        try:
+            wait_for(spool)
+        finally:
+            gate.open()
+        wait_for(lambda: state_of(client.get("token_0")) == "done")
+        assert client.get("token_0")["output"] == "the result"
+        wait_for(lambda: spool() == [])
+        client.save(make_token(1))
+        wait_for(lambda: pilot.processed == ["token_0", "token_1"])
+    finally:
+        iterator.stop()
+        run.join(PATIENCE)
+    assert not run.is_alive()
+
+
+def test_a_log_that_is_a_named_pipe_does_not_hold_up_the_pilot(client, push, tmp_path):
+    push(2)
+
+    def work(task):
+        os.mkfifo(tmp_path / task.id)
+        task.put_log("out", tmp_path / task.id)
+
+    Worker(client, work).run()
+    for number in range(2):
+        token = client.get(f"token_{number}")
+        assert state_of(token) == "error"
+        assert "not a regular file" in token["error"][0]["message"]
