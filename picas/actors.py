@@ -42,7 +42,7 @@ class Actor:
         `cleanup_run` of its own, or an iterator that decides on each token
     :param max_lost: how often a token may lose its pilot before it counts as failed
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
-        working directory
+        working directory. A relative path counts from where the actor is made, wherever its code changes to later
     :param walltime: seconds from the start of a run until the pilot must have ended; by default $PICAS_WALLTIME, or
         what the batch system says. The pilot takes no token that can't end before then: by the token's own field
         `walltime` (seconds) or `max_token_time`, whichever is less, else by the time of the longest of the last tokens

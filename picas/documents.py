@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import mimetypes
 import socket
 from collections.abc import Iterator, MutableMapping
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
 
 LOG_LIMIT = 10_000_000
 """Bytes of a log that are attached at most, by default."""
-MAX_REPR = 10_000
-"""Characters kept of the description of a value that JSON can't hold."""
 _MAX_ID = 60  # characters of an id that `repr` shows
 
 
@@ -127,7 +124,7 @@ class Document(MutableMapping[str, Any]):
         :param name: the attachment's name
         :param path: the file
         :param limit: how many bytes of the file to attach at most
-        :raises OSError: if the file can't be read
+        :raises OSError: if the file can't be read, or is no regular file
         """
         self.put_attachment(name, read_capped(path, limit), "text/plain")
 
@@ -150,38 +147,6 @@ class Document(MutableMapping[str, Any]):
     def remove_attachment(self, name: str) -> None:
         """Remove an attachment, if there is one. Saving the document removes it from the database."""
         self.doc.get("_attachments", {}).pop(name, None)
-
-
-def make_storable(doc: Document) -> list[str]:
-    """Replace each field that JSON can't hold by a description of its value; return the names of these fields."""
-    if _is_storable(_without_logs(doc.doc)):  # the common case, checked in one go
-        return []
-    replaced = []
-    for name, value in list(doc.items()):
-        if not _is_storable(value):
-            doc[name] = repr(value).encode("utf-8", "backslashreplace").decode("utf-8")[:MAX_REPR]
-            replaced.append(name)
-    return replaced
-
-
-def _without_logs(content: dict[str, Any]) -> dict[str, Any]:
-    """Return what has to be tested of a document: JSON can hold the data of its attachments, unless it is no ASCII."""
-    entries = content.get("_attachments")
-    if not isinstance(entries, dict):
-        return content
-    left = dict(entries)
-    for name, entry in entries.items():
-        if isinstance(entry, dict) and isinstance(entry.get("data"), str) and entry["data"].isascii():
-            left[name] = {**entry, "data": ""}
-    return {**content, "_attachments": left}
-
-
-def _is_storable(value: Any) -> bool:
-    try:
-        json.dumps(value, allow_nan=False, ensure_ascii=False).encode("utf-8")
-    except (TypeError, ValueError, RecursionError):
-        return False
-    return True
 
 
 def guess_mimetype(name: str) -> str:

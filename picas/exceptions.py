@@ -27,6 +27,10 @@ class NoQuorum(PicasError, ConnectionError):
     """Too many nodes of a cluster are down: fewer than a majority of the copies would hold what is written now."""
 
 
+class ViewGone(PicasError):
+    """A view that was read before is missing: somebody is replacing its design document, or has deleted it."""
+
+
 class TokenTimeout(BaseException):
     """Raised inside `process_task` when the token's time is up.
 

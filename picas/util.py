@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 import re
+import stat
 import time
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 if TYPE_CHECKING:  # not in Python 3.9
@@ -149,6 +151,18 @@ def cut_line(cut: int, size: int) -> bytes:
     return f"\n[... picas cut {cut} of {size} bytes here ...]\n".encode()
 
 
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a regular file for reading; never wait for another process to write, as a named pipe does.
+
+    :raises OSError: if it can't be read, or is no regular file
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return os.fdopen(descriptor, "rb")
+
+
 def read_capped(path: str | Path, limit: int) -> bytes:
     """Return the content of a file; of a file larger than `limit`, its head and tail with a line between them.
 
@@ -156,9 +170,9 @@ def read_capped(path: str | Path, limit: int) -> bytes:
 
     :param path: the file
     :param limit: how many bytes of the file to return at most
-    :raises OSError: if the file can't be read
+    :raises OSError: if the file can't be read, or is no regular file
     """
-    with Path(path).open("rb") as file:
+    with open_regular(path) as file:
         # Python takes as much memory as it is asked to read, however short the file is.
         expected = min(limit, os.fstat(file.fileno()).st_size)
         head = file.read(expected + 1)

@@ -27,6 +27,8 @@ NEEDS = "needs"
 """The view that counts the free tokens by what they need: its keys are lists of the values of `NEEDS_FIELDS`. Tokens
 without any of these fields are not in it."""
 NEEDS_FIELDS = (*FIELDS, "walltime")
+CONFLICTS = "conflicts"
+"""The view of the tokens with conflicting revisions, which replication between servers can leave."""
 
 _EMIT = "emit(doc._id, doc._id);"
 _QUEUE_EMITS = (
@@ -67,6 +69,18 @@ def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int
     """
     rows = client.view(OVERVIEW, design_doc=design_doc, group=True).rows
     return {**dict.fromkeys(STATES, 0), **{row.key: row.value for row in rows}}
+
+
+def tokens_in_conflict(client: CouchDB, design_doc: str = DESIGN_DOC, limit: int = 10) -> tuple[int, list[str]]:
+    """Return how many tokens have conflicting revisions, and the ids of the first of them.
+
+    Pilots and people see only one of the revisions of such a token: CouchDB chooses it, the same on all servers.
+
+    :raises couchdb.ResourceNotFound: if the views were not created, or by an older release
+    """
+    result = client.view(CONFLICTS, design_doc=design_doc, limit=limit)
+    ids = [row.id for row in result.rows]
+    return int(result.total_rows), ids
 
 
 def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
@@ -113,6 +127,7 @@ def _definitions(condition: str | None) -> dict[str, Any]:
         "map": _function(f"if ({token} && {javascript_condition(FREE_VIEW)} && ({says})) {{ emit([{needs}], null); }}"),
         "reduce": "_count",
     }
+    views[CONFLICTS] = {"map": _function(f"if ({token} && doc._conflicts) {{ emit(doc._id, null); }}")}
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}
     return views

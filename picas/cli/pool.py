@@ -18,7 +18,7 @@ from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
 from ..util import one_line, visible
-from ..views import DESIGN_DOC, count_states
+from ..views import DESIGN_DOC, count_states, tokens_in_conflict
 
 EXIT_TRY_LATER = 75
 """The exit code of `picas check` if it may succeed later or elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
@@ -80,8 +80,19 @@ def _status(options: argparse.Namespace) -> None:
     for state, count in counts.items():
         print(visible(f"{state} {count}"))
     with contextlib.suppress(ResourceNotFound):  # the views of an older release
+        for line in _describe_conflicts(*tokens_in_conflict(client, options.design_doc, MAX_SHOWN)):
+            print(visible(line))
+    with contextlib.suppress(ResourceNotFound):
         for line in _describe_kinds(without_pilot(client, options.design_doc)):
             print(line)
+
+
+def _describe_conflicts(count: int, ids: Sequence[str]) -> Iterator[str]:
+    """Yield the line about tokens with conflicting revisions."""
+    if count:
+        shown = ", ".join(ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
+        what = "1 token has" if count == 1 else f"{count} tokens have"
+        yield f"{what} conflicting revisions, of which pilots see one: {shown}"
 
 
 def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:

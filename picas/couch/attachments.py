@@ -15,6 +15,7 @@ import requests
 from couchdb.http import ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, Unreachable
+from ..util import open_regular
 from .connections import server_of
 from .revisions import Revision
 from .transport import RETRY_PAUSES, is_unsent, pause, raise_error
@@ -99,11 +100,11 @@ class Upload(Write):
         :raises Unreachable: if there was no connection
         :raises LostAnswer: if the connection broke, so that it is unknown whether the file has arrived
         :raises couchdb.http.HTTPError: if the server refuses the file
-        :raises OSError: if the file can't be read
+        :raises OSError: if the file can't be read, or is no regular file
         """
         server = server_of(self._url)
         headers, params = {"Content-Type": self._mimetype}, {"rev": self._rev}
-        with self._path.open("rb") as file:
+        with open_regular(self._path) as file:
             try:
                 answer = self._session.put(self._url, data=file, params=params, headers=headers, allow_redirects=False)
             except requests.RequestException as error:

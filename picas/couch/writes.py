@@ -18,7 +18,7 @@ import couchdb
 from couchdb import json as couchdb_json
 from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound, ServerError
 
-from ..exceptions import LostAnswer, NoQuorum, Unreachable
+from ..exceptions import LostAnswer, NoQuorum, Unreachable, ViewGone
 from .revisions import Revision
 from .transport import PASSING_ERRORS, pause
 
@@ -249,7 +249,7 @@ def is_unknown_outcome(error: BaseException) -> bool:
 
 def is_passing(error: BaseException) -> bool:
     """Return whether the network or the server caused an error, so that the same request may succeed later."""
-    return isinstance(error, (NoQuorum, Unreachable)) or is_unknown_outcome(error)
+    return isinstance(error, (NoQuorum, Unreachable, ViewGone)) or is_unknown_outcome(error)
 
 
 def doc_path(doc_id: str) -> list[str]:

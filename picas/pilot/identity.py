@@ -19,6 +19,8 @@ from ..version import VERSION
 
 PREFIX = "picas_pilot_"
 """The beginning of the ids of all pilots, so that CouchDB lists their documents without a view."""
+PAGE = 5000
+"""The most pilots that are listed with one request."""
 TYPE = "pilot"
 """The type of a pilot's document."""
 RUNNING = "running"
@@ -26,12 +28,19 @@ DEAD = "dead"
 """The states of a pilot's document."""
 
 
-def pilot_rows(client: CouchDB, **params: Any) -> list[Any]:
-    """Return the row of each pilot's document.
+def pilot_rows(client: CouchDB, include_docs: bool = False) -> list[Any]:
+    """Return the row of each pilot's document, however many there are.
 
-    :param params: `limit`, `include_docs`, see `CouchDB.all_docs`
+    :param include_docs: whether the rows have the documents
     """
-    return client.all_docs(startkey=PREFIX, endkey=PREFIX + "\ufff0", **params)
+    found: list[Any] = []
+    start = PREFIX
+    while True:
+        rows = client.all_docs(startkey=start, endkey=PREFIX + "\ufff0", limit=PAGE, include_docs=include_docs)
+        found += rows[1:] if found else rows  # a page begins with the last row of the one before
+        if len(rows) < PAGE:
+            return found
+        start = rows[-1].id
 
 
 def _new_id() -> str:

@@ -17,14 +17,14 @@ import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Callable
 
 from couchdb.http import ResourceNotFound
 
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
-from ..pool import Stray, drop_beside_others, withdraw
+from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
@@ -40,8 +40,6 @@ KEPT = 7 * 86400
 """Seconds that the document of a dead pilot is kept for people to see, by the clock of the pilot that deletes it."""
 SECONDS_PER_PILOT = 0.6
 """The shortest time between two looks, in seconds for each pilot: 1,000 pilots look 1.7 times a second together."""
-MAX_PILOTS = 10_000
-"""The most pilots that a pilot looks at. A pool hardly ever has more."""
 PAGE = 200
 """The most tokens to put back with one request."""
 
@@ -68,6 +66,7 @@ class Watch:
         so.
     :param max_lost: how often a token may lose its pilot; after that it counts as failed
     :param design_doc: the design document with the view of the claims
+    :param also: called with the client after each look
     """
 
     def __init__(
@@ -77,6 +76,7 @@ class Watch:
         lease: float = LEASE,
         max_lost: int = MAX_LOST,
         design_doc: str = DESIGN_DOC,
+        also: Callable[[CouchDB], object] | None = None,
     ) -> None:
         self.client = client
         self.lease = lease
@@ -87,8 +87,10 @@ class Watch:
         self._pilot = pilot
         self._max_lost = max_lost
         self._design_doc = design_doc
+        self._also = also
         self._seen: dict[str, _Sighting] = {}
         self._dead: dict[str, float] = {}  # dead pilots, and the times until which to look for their tokens
+        self._reader = Reader()
         self._strays: list[Stray] = []  # writes of ours that no majority has taken
 
     def look(self) -> float:
@@ -107,12 +109,14 @@ class Watch:
         if self._dead:
             self._put_back(list(self._dead))
         self.interval = min(self.lease, max(self.lease / 4, count * SECONDS_PER_PILOT))
+        if self._also is not None:
+            self._also(self.client)
         return self.interval
 
     def _note_revisions(self) -> int:
         """Note which documents have changed, and return the number of pilots."""
         now = time.monotonic()
-        rows = pilot_rows(self.client, limit=MAX_PILOTS)
+        rows = pilot_rows(self.client)
         seen = {row.id: row.value["rev"] for row in rows if row.id != self._pilot}
         for id, rev in seen.items():
             known = self._seen.get(id)
@@ -163,17 +167,17 @@ class Watch:
         self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
         ids = [str(id) for id in list_in(document, "holds")]
         if ids:  # for a pool that has no view of the claims
-            self._put_back_tokens(self.client.get_documents(ids), [document.id])
+            self._put_back_tokens(self._reader.documents(self.client, ids), [document.id])
         return True
 
     def _put_back(self, pilots: Sequence[str]) -> None:
         """Put back the tokens that these pilots hold."""
         try:
-            rows = self.client.view(CLAIMS, design_doc=self._design_doc, keys=list(pilots), include_docs=True).rows
+            _, tokens = self._reader.rows(self.client, CLAIMS, design_doc=self._design_doc, keys=list(pilots))
         except ResourceNotFound:
             log.info("There is no view %s/%s: create it with createViews.py", self._design_doc, CLAIMS)
             return
-        self._put_back_tokens([Document(dict(row.doc)) for row in rows if row.doc is not None], pilots)
+        self._put_back_tokens(tokens, pilots)
 
     def _put_back_tokens(self, tokens: Iterable[Document], pilots: Sequence[str]) -> None:
         lost = [

@@ -64,8 +64,6 @@ class Options:
         :raises SettingsError: if one of the times or resources is invalid, or the spool folder is a file
         """
         interval, period = lifetimes(heartbeat, lease)
-        folder = None if spool_folder is None else Path(spool_folder)
-        spool.check_folder(folder)
         return cls(
             resources=resources(cores, memory, gpus, tags),
             auto_close=auto_close,
@@ -77,6 +75,6 @@ class Options:
             lease=period,
             claim_ahead=duration(claim_ahead, "PICAS_CLAIM_AHEAD", CLAIM_AHEAD),
             max_lost=max_lost,
-            spool_folder=folder,
+            spool_folder=spool.fixed_folder(spool_folder),
             walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),
         )

@@ -19,7 +19,7 @@ from ..documents import Document
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
-from ..pool import Stage, fits_always, recover_quietly
+from ..pool import Stage, fits_always
 from ..processes import exposed, is_shielded, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
@@ -35,6 +35,7 @@ from .matching import Matcher
 from .options import Options
 from .rescue import SpareDescriptors, call, quietly, restore_recursion_limit
 from .signals import Signals
+from .sweep import Sweep
 from .work import Work
 
 log = get_logger(__name__)
@@ -78,6 +79,7 @@ class Run:
         self._heartbeat: Heartbeat | None = None
         self._spare = SpareDescriptors()
         self._is_stop_due = False  # whether the user's code is to be interrupted once more
+        self._sweep = Sweep(options.spool_folder)
 
     def work(self, install_handlers: Callable[[], None]) -> None:
         """Process tokens until there are no more or a condition is met.
@@ -214,12 +216,13 @@ class Run:
         options, pilot = self.context.options, self.context.pilot
         # Of its own: the script may change the actor's. Its class may have a `copy` without that parameter.
         client = CouchDB.copy(self.context.actor.db, retries=False)
-        watch = Watch(client, pilot.id, options.lease, options.max_lost)
+        watch = Watch(client, pilot.id, options.lease, options.max_lost, also=self._sweep.begin)
         heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, self.describe_work, self.check_claims)
         heartbeat.save_first()
         return heartbeat
 
     def _end_heartbeat(self) -> None:
+        self._sweep.end()
         heartbeat, self._heartbeat = self._heartbeat, None
         if heartbeat is not None:
             heartbeat.end(is_clean=not self.context.has_left_some)
@@ -256,11 +259,7 @@ class Run:
     def _recover(self) -> None:
         """Save the results that earlier pilots have spooled."""
         if isinstance(self.context.actor.db, CouchDB):
-            self._wait_out(self._recover_quietly)
-
-    def _recover_quietly(self) -> None:
-        context = self.context
-        recover_quietly(context.actor.db, context.options.spool_folder, is_stopped=context.is_stopping)
+            self._wait_out(lambda: self._sweep.run(self.context.actor.db, self.context.is_stopping))
 
     def _wait_out(self, action: Callable[[], Any]) -> Any:
         """Return what an action returns, None if the run is over while the database is away."""

@@ -12,6 +12,7 @@ from .changes import Waiter
 from .claims import Claimer, Exchange
 from .edits import Change, count_tokens, delete_tokens, reset_tokens
 from .quorum import Stray, drop_beside_others, withdraw
+from .reading import Reader
 from .recovery import Recovered, recover, recover_quietly
 from .results import ClaimedToken, Stage, reason_of
 from .selection import Fits, fits_always
@@ -23,6 +24,7 @@ __all__ = [
     "Claimer",
     "Exchange",
     "Fits",
+    "Reader",
     "Recovered",
     "Stage",
     "Stray",

@@ -4,6 +4,9 @@ The feed is a long poll: the server answers a request when a document that `FREE
 wakes all pilots that wait. So no pilot tries to lock the token at once: each waits for a random time, and reads the
 feed again from the same place. If another pilot has locked the token meanwhile, the feed no longer has it, and the
 pilot goes on waiting.
+
+A token can come into a view without a change: somebody creates the views again, or repairs them. So a pilot looks at
+the pool every few minutes, whatever the feed says.
 """
 
 from __future__ import annotations
@@ -32,6 +35,8 @@ SPREAD = 0.7
 """Seconds within which pilots that were woken together look again."""
 FIRST_PAUSE = 0.5
 """Seconds until a pilot looks at the pool again if the feed does not work. The pauses double."""
+LOOK = 300.0
+"""The longest time, in seconds, that a pilot relies on the feed before it looks at the pool."""
 FEED_RETRY = 300.0
 """Seconds after which a feed that did not work is tried again."""
 
@@ -138,7 +143,9 @@ class Waiter:
         feed = self._feed  # a signal handler may call `end` meanwhile
         if feed is not None and not feed.is_broken:
             feed.listen()
-            return feed.calls
+            is_time = After(LOOK * random.uniform(0.5, 1))  # not in step with other pilots
+            calls = feed.calls
+            return lambda: calls() or is_time()
         if feed is not None:
             self._give_up_feed()
         if client is not None and self._may_try_feed():

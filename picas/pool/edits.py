@@ -14,6 +14,7 @@ from ..documents import Document
 from ..tokens.states import STATES, is_in_state
 from ..util import is_number
 from ..views import DESIGN_DOC
+from .reading import Reader
 
 PAGE = 1000
 """The number of tokens to read and write at once."""
@@ -101,13 +102,14 @@ def _pages(client: CouchDB, view: str, design_doc: str) -> Iterator[list[Documen
     A page begins at the last key of the page before. Rows with this key that were seen already are skipped here, since
     not every server can begin at a row.
     """
+    reader = Reader()
     start: dict[str, Any] = {}
     seen: set[str] = set()
     while True:
         limit = PAGE + len(seen)
-        rows = client.view(view, design_doc=design_doc, limit=limit, include_docs=True, **start).rows
-        new = {row.id: row.doc for row in rows if row.id not in seen and row.doc is not None}
-        yield [Document(dict(doc)) for doc in new.values()]
+        result, tokens = reader.rows(client, view, design_doc=design_doc, limit=limit, **start)
+        rows = result.rows
+        yield list({token.id: token for token in tokens if token.id not in seen}.values())
         if len(rows) < limit:
             return
         last = rows[-1].key

@@ -51,7 +51,14 @@ class Recovered:
 
 
 class _NotOurs(Exception):
-    """The token belongs to somebody else by now; the text says why."""
+    """The token belongs to somebody else by now; the text says why.
+
+    :param was_ours: whether the token in the database shows that it is the one that the result is for
+    """
+
+    def __init__(self, reason: str, was_ours: bool = False) -> None:
+        super().__init__(reason)
+        self.was_ours = was_ours
 
 
 def _warn(line: str) -> None:
@@ -69,7 +76,7 @@ def recover(
 
     Other changes to a token since then stay, as they do when a pilot saves a result. If a token belongs to somebody
     else by now, its file is moved to the folder `not-ours` beside it. Files that are not results, files for another
-    database, and files with results that the server refuses stay where they are.
+    database or perhaps another server, and files with results that the server refuses stay where they are.
 
     :param client: the pool
     :param folder: the folder, by default the default folder. It need not exist.
@@ -86,19 +93,25 @@ def recover_quietly(
     folder: Path | None = None,
     *,
     is_stopped: Callable[[], bool] = never,
+    left: set[Path] | None = None,
 ) -> Recovered:
-    """Do what `recover` does, for a pilot that starts: if the folder can't be read, that is only logged.
+    """Do what `recover` does, for a pilot: if the folder can't be read, that is only logged.
 
+    :param left: files that are not tried again; gets those that stay where they are
     :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses everything; call this again then
     """
-    folder = folder or spool.default_folder()
     try:
+        folder = folder or spool.default_folder()
         files = spool.files(folder)
     except OSError as error:
-        _warn(f"Results that may be in {folder} were not recovered: {explain(error)}")
+        _warn(f"Results that may be in {folder or spool.FOLDER} were not recovered: {explain(error)}")
         return Recovered()
+    left = set() if left is None else left
+    files = [path for path in files if path not in left]
     random.shuffle(files)  # pilots that start together should not save the same results in step
-    return _recover(client, files, _warn, is_stopped)
+    recovered = _recover(client, files, _warn, is_stopped)
+    left.update(recovered.left, recovered.unreadable)
+    return recovered
 
 
 def _recover(
@@ -136,6 +149,11 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
             _save(client, kept)
         except _NotOurs as reason:
             line = f"{line}: {reason}"
+            if kept.server not in (None, client.url) and not reason.was_ours:
+                # Another server can have a database with the same name, and tokens with the same ids.
+                recovered.left.append(path)
+                tell(one_line(f"{line}, or it is the one on {kept.server}. It is kept in {path}"))
+                return
             aside = spool.put_aside(path)
             recovered.kept_aside.append(aside)
             tell(one_line(f"{line}. It is kept in {aside}"))
@@ -172,7 +190,9 @@ def _save(client: CouchDB, kept: spool.Kept) -> None:
         elif is_same_lock(stored, kept.claimed):
             held = ClaimedToken(Document(dict(result)), kept.claimed)
         else:
-            raise _NotOurs("another pilot or a person has taken the token")
+            claim = claim_of(kept.claimed).get("id")
+            claims = [attempt.get("claim") for attempt in list_in(stored, "attempts") if isinstance(attempt, dict)]
+            raise _NotOurs("another pilot or a person has taken the token", was_ours=claim in claims)
         held.make_storable()
         try:
             held.save_merged(client)

@@ -13,9 +13,10 @@ from ..clients import CouchDB
 from ..couch.connections import explain
 from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
 from ..couch.writes import merge
-from ..documents import Document, make_storable
+from ..documents import Document
 from ..exceptions import PicasError
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
+from ..tokens.storable import make_storable
 from ..util import never, one_line
 from . import spool
 
@@ -23,6 +24,10 @@ log = logging.getLogger(__name__)
 
 MERGES = 5
 """How often a result is merged into a newer revision before it is spooled."""
+MAX_NAMED = 10
+"""How many of the values that could not be stored are named in the token."""
+MAX_PATH = 300
+"""How many characters of each of these names are kept."""
 REFUSAL = "the result could not be saved"
 """The first words of the error in a token whose result the server refused."""
 
@@ -67,7 +72,7 @@ class ClaimedToken:
 
     def __init__(self, token: Document, claimed: dict[str, Any] | None = None, stage: Stage = Stage.CONCLUDED) -> None:
         self.token = token
-        self.claimed = {name: _copy(value) for name, value in token.value.items()} if claimed is None else claimed
+        self.claimed = _copy_fields(token.value) if claimed is None else claimed
         self.stage = stage
 
     @property
@@ -133,8 +138,14 @@ class ClaimedToken:
     def make_storable(self) -> None:
         """Turn the token into a document that the database accepts, whatever the user's code has put into it."""
         self.token["_id"] = self.id  # the user's code may have changed it
-        for name in make_storable(self.token):
-            note_error(self.token, f"the field {name} could not be stored as it is: its description stands in it now")
+        faults = make_storable(self.token.value)
+        if faults:
+            names = ", ".join(fault[:MAX_PATH] for fault in faults[:MAX_NAMED])
+            others = f" and {len(faults) - MAX_NAMED} others" if len(faults) > MAX_NAMED else ""
+            text = (
+                f"these were described, renamed or left out, since they can't be stored as they were: {names}{others}"
+            )
+            note_error(self.token, text)
 
     def save_merged(self, client: CouchDB) -> None:
         """Save the token, merging it into newer revisions a bounded number of times.
@@ -188,6 +199,18 @@ class ClaimedToken:
             client.save(end_attempt(stored, "failed"))
         except (PicasError, HTTPError) as error:
             log.warning("Token %s stays locked: %s", self.id, reason_of(error))
+
+
+def _copy_fields(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a copy of a token's content. What is nested too deeply to be copied, by an iterator of a script's own, is
+    shared."""
+    copied = {}
+    for name, value in content.items():
+        try:
+            copied[name] = _copy(value)
+        except RecursionError:
+            copied[name] = value
+    return copied
 
 
 def _copy(value: Any) -> Any:

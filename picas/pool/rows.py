@@ -11,6 +11,7 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..modifiers import is_free
 from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue, key_in_queue
+from .reading import Reader
 from .selection import Selection
 
 
@@ -48,17 +49,27 @@ class TokenView:
         self._params = {
             name: value for name, value in view_params.items() if name not in ("design_doc", "include_docs")
         }
-        self._may_have_queue = view == FREE_VIEW and set(view_params) <= {"design_doc"}
+        self._is_plain = view == FREE_VIEW and set(view_params) <= {"design_doc"}
+        self._may_have_queue = self._is_plain
         self._selection = selection
+        self._reader = Reader()
 
     def look_for_queue(self, client: CouchDB) -> None:
         """Find out whether the view has a queue, the first time."""
         if self._may_have_queue:
             self.has_queue, self._may_have_queue = has_queue(client, self._design_doc), False
 
-    def drop_queue(self) -> None:
-        """Go on without the queue: somebody has created the views again with an older release."""
+    def forget_queue(self) -> None:
+        """Go on without the queue, which is missing, and look for it the next time.
+
+        Somebody may have created the views again, also with an older release.
+        """
         self.has_queue, self.size = False, 0
+        self._may_have_queue = self._is_plain
+
+    def __str__(self) -> str:
+        """Return the view's name for people: "Monitor/todo"."""
+        return f"{self._design_doc}/{self._view}"
 
     def read(self, client: CouchDB, params: Mapping[str, Any], is_fresh: bool = True) -> Rows:
         """Read some rows with their tokens.
@@ -72,9 +83,8 @@ class TokenView:
         if not is_fresh:
             params = {**params, "update": False}
         view = QUEUE if self.has_queue else self._view
-        result = client.view(view, design_doc=self._design_doc, **params, include_docs=True)
+        result, tokens = self._reader.rows(client, view, design_doc=self._design_doc, **params)
         rows = result.rows
-        tokens = [Document(dict(row.doc)) for row in rows if row.doc is not None]
         free = [token for token in tokens if is_free(token)]
         if self.has_queue:
             self.size = result.total_rows // ROWS_PER_TOKEN
@@ -82,7 +92,7 @@ class TokenView:
             last=rows[-1].key if rows else None,
             count=len(rows),
             free=len(free),
-            ready=[token for token in free if self._selection.accepts(token.value)],
+            ready=[token for token in free if not self._reader.leaves(token) and self._selection.accepts(token.value)],
             shows_others=self._view == FREE_VIEW and is_fresh and len(free) < len(tokens),
         )
 

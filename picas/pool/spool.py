@@ -9,6 +9,7 @@ import os
 import re
 import stat
 import tempfile
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ..couch import doc_path
 from ..documents import Document
 from ..exceptions import SettingsError
 from ..modifiers import claim_of
+from ..tokens.storable import make_storable
 from ..util import seconds
 
 FOLDER_VARIABLE = "PICAS_SPOOL"
@@ -53,15 +55,20 @@ def default_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or FOLDER).absolute()
 
 
-def check_folder(folder: Path | None = None) -> None:
-    """Check that a path can be a folder for results.
+def fixed_folder(folder: str | Path | None = None) -> Path | None:
+    """Return the folder for results as an absolute path, so that it stays the same if code changes to another folder.
 
     :param folder: the path, by default the default folder
+    :returns: None if the path is relative and the working directory is gone
     :raises SettingsError: if there is a file at that path
     """
-    path = folder or default_folder()
-    if path.exists() and not path.is_dir():
+    try:
+        path = default_folder() if folder is None else Path(folder).absolute()
+    except FileNotFoundError:
+        return None  # `keep` finds another place
+    if os.path.exists(path) and not path.is_dir():  # noqa: PTH110  # also if it can't be read
         raise SettingsError(f"{FOLDER_VARIABLE} must name a folder, for results that can't be saved; {path} is a file")
+    return path
 
 
 def keep(
@@ -112,6 +119,14 @@ def files(folder: Path) -> list[Path]:
         return sorted(path for path in folder.iterdir() if path.name.endswith(".json"))
     except FileNotFoundError:
         return []
+
+
+def has_files(folder: Path | None, known: Container[Path] = ()) -> bool:
+    """Return whether there are files with results in a folder, by default the default folder, besides those known."""
+    try:
+        return any(path not in known for path in files(folder or default_folder()))
+    except OSError:
+        return False
 
 
 def read(path: Path) -> Kept:
@@ -173,6 +188,7 @@ def _read_own(path: Path) -> bytes:
 def _write(folder: Path, content: dict[str, Any]) -> Path:
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     token, claimed = content["token"], content["claimed"]
+    text = _encode(content)
     # Without a claim, nothing else distinguishes this result from that of another attempt.
     claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}-{uuid4().hex}"
     path = folder / f"{_safe(token.get('_id', 'token'))}-{_safe(claim)}.json"
@@ -180,7 +196,7 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(content, file, default=repr, skipkeys=True)
+            file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -190,6 +206,14 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     for written in (folder, folder.parent):  # so that the names survive if the machine goes down now
         _sync(written)
     return path
+
+
+def _encode(content: dict[str, Any]) -> str:
+    """Return any content as JSON, whatever it is: what JSON can't hold of it is replaced, see `make_storable`."""
+    content = {**content, "claimed": dict(content["claimed"]), "token": dict(content["token"])}
+    for part in (content["claimed"], content["token"]):
+        make_storable(part)
+    return json.dumps(content)
 
 
 def _safe(name: object) -> str:

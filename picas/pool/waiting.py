@@ -15,6 +15,7 @@ from typing import Any
 from ..clients import CouchDB
 from ..documents import Document
 from ..tokens.resources import Resources, Room, needs_of
+from .reading import read_documents
 
 MAX_REMEMBERED = 10_000
 """The most tokens of each kind that a pilot remembers of one view."""
@@ -153,4 +154,4 @@ def read_unchanged(client: CouchDB, revs: Mapping[str, str]) -> list[Document]:
     """Return the tokens that still have the given revisions, by id."""
     if not revs:
         return []
-    return [token for token in client.get_documents(revs) if token.rev == revs[token.id]]
+    return [token for token in read_documents(client, revs) if token.rev == revs[token.id]]

@@ -18,6 +18,7 @@ from couchdb.http import ResourceNotFound
 
 from ..clients import CouchDB
 from ..documents import Document
+from ..exceptions import ViewGone
 from ..util import is_number
 from .rows import Rows, TokenView, key_behind
 from .selection import Selection
@@ -169,6 +170,7 @@ class WindowReader:
         :param wanted: how many tokens are wanted at once
         :param ahead: how many more can be used
         :raises couchdb.ResourceNotFound: if there is no such view
+        :raises ViewGone: if there is none any more
         """
         self._view.look_for_queue(client)
         begin = time.monotonic()
@@ -179,12 +181,14 @@ class WindowReader:
             size = math.ceil(size / rows) * rows  # a rest would make a small request
         order = _Order(size, max(LEAST_LAGGING, rows), is_crowded)
         try:
-            tokens, self._is_all = self._read_window(client, order)
-        except ResourceNotFound:
-            if not self._view.has_queue:
+            tokens, self._is_all = self._read_with_or_without_queue(client, order)
+        except ResourceNotFound as error:
+            if self._read_at == -math.inf or _is_database_missing(error):
                 raise
-            self._view.drop_queue()
-            tokens, self._is_all = self._read_window(client, order)
+            self._view.forget_queue()
+            raise ViewGone(
+                f"there is no view {self._view} any more: create the views with python createViews.py"
+            ) from error
         self._sort(client, tokens, is_crowded)
         self._read_at = time.monotonic()
         self._size.note_reading(self._read_at - begin)
@@ -245,6 +249,16 @@ class WindowReader:
         return is_behind_another or in_a_row >= GONE_IN_A_ROW
 
     # --- one window
+
+    def _read_with_or_without_queue(self, client: CouchDB, order: _Order) -> tuple[list[Document], bool]:
+        """Do what `_read_window` does, without the queue if that is missing."""
+        try:
+            return self._read_window(client, order)
+        except ResourceNotFound:
+            if not self._view.has_queue:
+                raise
+        self._view.forget_queue()
+        return self._read_window(client, order)
 
     def _read_window(self, client: CouchDB, order: _Order) -> tuple[list[Document], bool]:
         """Return tokens to take, at least one if there is any, and whether these are known to be all."""
@@ -369,6 +383,10 @@ class WindowReader:
         tokens.sort(key=lambda token: (client.shard_of(token.id) - self._shard) % client.shards)
         if tokens:
             self._shard = client.shard_of(tokens[-1].id)
+
+
+def _is_database_missing(error: ResourceNotFound) -> bool:
+    return error.args[:1] in ((("not_found", "Database does not exist."),), (("not_found", "no_db_file"),))
 
 
 def _priority(token: Document) -> float:

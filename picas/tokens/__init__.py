@@ -1,7 +1,7 @@
 """What can be said of a token without a database.
 
 `states` defines the states and evaluates them in Python and JavaScript, `resources` has what a token needs and what a
-pilot has, and `retries` decides when a failed token is tried again.
+pilot has, `retries` decides when a failed token is tried again, and `storable` replaces what a document can't hold.
 """
 
 from .resources import Resources, Room, megabytes, needs_of, walltime_of

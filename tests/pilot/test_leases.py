@@ -102,6 +102,15 @@ class TestAWatch:
             assert look_for(watch, 0.15) == []
         assert client.get(pilot)["state"] == RUNNING
 
+    def test_sees_more_pilots_than_are_listed_at_once(self, client, dead_pilot, monkeypatch):
+        monkeypatch.setattr("picas.pilot.identity.PAGE", 3)
+        for count in range(1, 8):
+            dead_pilot()
+            watch = Watch(client, lease=NEVER)
+            watch.look()
+            assert len(watch._seen) == len({row.id for row in pilot_rows(client)}) == len(pilot_rows(client)) == count
+        assert all(row.doc["type"] == "pilot" for row in pilot_rows(client, include_docs=True))
+
     def test_looks_at_revisions_and_at_no_clock(self, client, push, dead_pilot, monkeypatch):
         push(1)
         pilot = dead_pilot(start=2**40, lease=0.1)

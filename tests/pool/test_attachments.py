@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -249,6 +250,12 @@ def test_the_content_type_of_a_file(client: CouchDB, token: Task, tmp_path: Path
         path.write_bytes(b"x")
         client.put_attachment_file(token, path, mimetype=mimetype)
         assert client.get(token.id)["_attachments"][name]["content_type"] == expected
+
+
+def test_a_named_pipe_is_refused_as_a_file_to_attach(client: CouchDB, token: Task, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        client.put_attachment_file(token, tmp_path / "pipe")
 
 
 def test_an_empty_file(client: CouchDB, token: Task, tmp_path: Path) -> None:

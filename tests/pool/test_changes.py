@@ -307,6 +307,27 @@ class TestTokensThatBecomeFreeMeanwhile:
             wait_for(lambda: pilot.got, 1.5)
 
 
+@pytest.mark.timing
+class TestTokensThatComeIntoAViewWithoutAChange:
+    @pytest.mark.parametrize("condition", ["doc.cores == 4", "doc.no.such.field"])
+    def test_since_the_views_were_created_again_with_another_condition_or_repaired(
+        self, client, far, proxy, monkeypatch, condition
+    ):
+        monkeypatch.setattr(changes, "LOOK", 0.5)
+        create_views(client, condition=condition)
+        client.save(make_token(0, cores=1))
+        with Consumer(endless(far)) as pilot:
+            wait_for(lambda: is_idle(proxy))
+            time.sleep(0.6)  # it looks in vain
+            assert not pilot.got
+            assert proxy.count("GET", "_changes") == 1
+            create_views(client)
+            wait_for(lambda: pilot.got)
+
+    def test_are_looked_for_once_in_a_few_minutes(self):
+        assert 60 <= changes.LOOK <= 600
+
+
 BROKEN_FEEDS = {
     "not found": Reply(404, b'{"error":"not_found","reason":"missing"}'),
     "bad request": Reply(400, b'{"error":"bad_request","reason":"no such filter"}'),

@@ -259,6 +259,35 @@ class TestATokenOfSomebodyElse:
         assert file.exists()
 
 
+class TestAResultForAnotherServer:
+    """Its database has the same name, and tokens with the same ids."""
+
+    @pytest.fixture(autouse=True)
+    def moved(self, quick, keep, folder):
+        keep()
+        (self.file,) = spool.files(folder)
+        content = json.loads(self.file.read_text())
+        self.file.write_text(json.dumps({**content, "server": "https://other.example.org"}))
+
+    @pytest.mark.parametrize("state", ["locked by another", "free", "absent"])
+    def test_is_left_where_it_is(self, client, folder, state):
+        client.delete(client.get("token_0"))
+        if state != "absent":
+            client.save(make_token(0))
+        if state == "locked by another":
+            next(TaskViewIterator(client, "todo"))
+        lines = Lines()
+        assert recover(client, folder, tell=lines) == Recovered(left=[self.file])
+        assert self.file.exists()
+        assert not (folder / "not-ours").exists()
+        (line,) = lines
+        assert "https://other.example.org" in line
+
+    def test_is_saved_if_that_is_only_another_address_of_this_one(self, client, folder):
+        """The claim of the token says so."""
+        assert recover(client, folder).saved == ["token_0"]
+
+
 class TestATokenThatWasPutBackBecauseItsPilotSeemedDead:
     """Its pilot could not reach the database. No pilot has the token now, so its result may still be saved."""
 
@@ -730,6 +759,16 @@ class TestQuietly:
         assert str(folder) in line
         with pytest.raises(NotADirectoryError):
             recover(client)
+
+    def test_it_tries_files_that_were_left_only_once(self, client, folder, keep, caplog):
+        keep()
+        (folder / "a.json").write_text("{")
+        left = set()
+        assert recover_quietly(client, left=left).saved == ["token_0"]
+        assert left == {folder / "a.json"}
+        caplog.clear()
+        assert recover_quietly(client, left=left) == Recovered()
+        assert caplog.text == ""
 
     def test_it_ends_between_two_files_if_the_pilot_is_stopped(self, client, keep, spool):
         keep(3)

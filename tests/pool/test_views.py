@@ -6,7 +6,7 @@ from support.tokens import make_token
 
 from picas import CouchDB, Task
 from picas.tokens.states import STATES
-from picas.views import count_states, create_views
+from picas.views import count_states, create_views, tokens_in_conflict
 
 
 def design(client, name="Monitor"):
@@ -22,6 +22,7 @@ def test_creates_a_view_for_each_state_the_queue_and_the_overview(client):
         "queue",
         "claims",
         "needs",
+        "conflicts",
         "overview_total",
     }
 
@@ -63,7 +64,15 @@ def test_all_views_are_created_with_one_write(client):
 def test_custom_views_stay(client):
     client.add_view("mine", "function(doc) { emit(doc._id, doc._id); }", design_doc="Mixed")
     assert create_views(client, "Mixed") is True
-    assert set(design(client, "Mixed")["views"]) == {*STATES, "queue", "claims", "needs", "overview_total", "mine"}
+    assert set(design(client, "Mixed")["views"]) == {
+        *STATES,
+        "queue",
+        "claims",
+        "needs",
+        "conflicts",
+        "overview_total",
+        "mine",
+    }
 
 
 def test_a_broken_view_is_fixed(client):
@@ -110,6 +119,23 @@ def test_two_people_who_create_views_at_once_both_succeed(client, monkeypatch):
     monkeypatch.setattr(CouchDB, "save", save_after_another)
     assert create_views(client, "Shared") is True
     assert {"mine", "theirs", "todo"} <= set(design(client, "Shared")["views"])
+
+
+def plant_conflict(client, token):
+    """Store a second revision of a token, as replication from another server does."""
+    client.store_revision({**token.value, "lock": 5, "_rev": "2-" + "a" * 32}, "1-" + "b" * 32)
+
+
+def test_tokens_with_conflicting_revisions_are_seen_until_one_is_deleted(client, push):
+    tokens = push(4)
+    assert tokens_in_conflict(client) == (0, [])
+    for token in tokens[1:]:
+        plant_conflict(client, token)
+    assert tokens_in_conflict(client, limit=2) == (3, ["token_1", "token_2"])
+    for branch in client.read_branches("token_1"):
+        if branch["_rev"] != client.get("token_1").rev:
+            client.delete(branch)
+    assert tokens_in_conflict(client) == (2, ["token_2", "token_3"])
 
 
 def test_counting_without_views_reports_that_they_are_missing(client):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import socket
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from picas import Document, Job, Task, User
-from picas.documents import LOG_LIMIT, make_storable
+from picas.documents import LOG_LIMIT
 from picas.generators import TokenGenerator
 from picas.picaslogger import picaslogger
 
@@ -302,44 +301,6 @@ def test_a_user() -> None:
         "mail": "me@example.org",
     }
     assert User("me", "pw")["roles"] == []
-
-
-# --- what JSON can't hold
-
-
-@pytest.mark.parametrize("value", [{1, 2}, object(), b"x", float("nan"), math.inf, "\ud800", {"deep": [{(1,): 2}]}])
-def test_a_value_that_json_can_not_hold_is_replaced_by_its_description(value: Any) -> None:
-    document = Document({"_id": "a", "good": [1, "x", None], "bad": value})
-    assert make_storable(document) == ["bad"]
-    assert isinstance(document["bad"], str)
-    document["bad"].encode("utf-8")
-    assert document["good"] == [1, "x", None]
-    assert make_storable(document) == []
-
-
-def test_the_description_of_a_recursive_or_huge_value_is_short() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    document = Document({"endless": endless, "huge": {"x" * 1_000_000}})
-    assert make_storable(document) == ["endless", "huge"]
-    assert len(document["huge"]) == 10_000
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        {"content_type": "text/plain", "data": "\ud800"},
-        {"content_type": "text/plain", "data": b"x"},
-        {"content_type": {1}, "data": "eA=="},
-        {1},
-    ],
-)
-def test_an_attachment_that_json_can_not_hold_is_found_beside_good_ones(entry: Any) -> None:
-    document = Document({"_id": "a"})
-    document.put_attachment("log", "x")
-    assert make_storable(document) == []
-    document["_attachments"]["bad"] = entry
-    assert make_storable(document) == ["_attachments"]
 
 
 # --- leaves

@@ -78,13 +78,13 @@ class TestKeeping:
         assert path.parent == folder
         assert path.exists()
 
-    def test_a_failed_write_leaves_no_partial_file(self, folder):
-        class Broken:
-            def __repr__(self):
-                raise RuntimeError("no words")
+    def test_a_failed_write_leaves_no_partial_file(self, folder, monkeypatch):
+        def interrupt(descriptor):
+            raise KeyboardInterrupt
 
-        with pytest.raises(RuntimeError):
-            spool.keep(Task({**TOKEN.value, "output": Broken()}), CLAIMED, "x", folder)
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            spool.keep(TOKEN, CLAIMED, "x", folder)
         assert list(folder.iterdir()) == []
 
     def test_a_full_disk_counts_as_not_writable(self, folder, tmp_path, monkeypatch):
@@ -127,11 +127,28 @@ class TestFolder:
         path.write_text("x")
         monkeypatch.setenv("PICAS_SPOOL", str(path))
         with pytest.raises(SettingsError, match="PICAS_SPOOL"):
-            spool.check_folder(path if given else None)
+            spool.fixed_folder(path if given else None)
 
     def test_may_exist_or_not(self, tmp_path):
-        spool.check_folder(tmp_path)
-        spool.check_folder(tmp_path / "absent")
+        assert spool.fixed_folder(tmp_path) == tmp_path
+        assert spool.fixed_folder(str(tmp_path / "absent")) == tmp_path / "absent"
+
+    @pytest.mark.parametrize("given", ["a/b", None])
+    def test_is_fixed_as_an_absolute_path(self, tmp_path, monkeypatch, given):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("PICAS_SPOOL", "a/b")
+        assert spool.fixed_folder(given) == tmp_path / "a" / "b"
+
+    def test_in_a_working_directory_that_is_gone_is_found_once_it_is_needed(self, tmp_path, monkeypatch):
+        gone = tmp_path / "gone"
+        gone.mkdir()
+        monkeypatch.chdir(gone)
+        monkeypatch.delenv("PICAS_SPOOL", raising=False)
+        monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
+        gone.rmdir()
+        assert spool.fixed_folder() is None
+        assert spool.fixed_folder(tmp_path / "kept") == tmp_path / "kept"
+        assert spool.keep(TOKEN, CLAIMED, "x").parent.parent == tmp_path
 
     def test_that_does_not_exist_has_no_files(self, tmp_path):
         assert spool.files(tmp_path / "absent") == []

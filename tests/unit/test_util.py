@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 
@@ -150,6 +150,14 @@ def test_a_file_whose_size_the_system_does_not_know() -> None:
     path = Path("/proc/version")
     assert path.stat().st_size == 0
     assert read_capped(path, 10_000) == path.read_bytes() != b""
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path, make: Callable[[Path], None]) -> None:
+    """A named pipe without a writer would be waited for, for ever."""
+    make(tmp_path / "odd")
+    with pytest.raises(OSError, match="not a regular file"):
+        read_capped(tmp_path / "odd", 10)
 
 
 @pytest.mark.timing

@@ -1,0 +1,89 @@
+"""Reading many documents, of which some may be nested too deeply: those are left alone, and do not hinder the others.
+
+Python can't read JSON that is nested more deeply than its limit on recursion, and then reads nothing of the answer.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from ..clients import CouchDB
+from ..documents import Document
+from ..tokens.storable import MAX_DEPTH, is_too_deep
+
+log = logging.getLogger(__name__)
+
+
+class Reader:
+    """Reads documents, and remembers which of them are nested too deeply."""
+
+    def __init__(self) -> None:
+        self._left: dict[str, str] = {}  # revisions by id
+
+    def rows(self, client: CouchDB, view: str, **params: Any) -> tuple[Any, list[Document]]:
+        """Return the result of a view, and the documents of its rows that can be read and were not deleted.
+
+        :param client: the pool
+        :param view: the name of the view
+        :param params: CouchDB's query parameters without `include_docs`, and `design_doc`
+        :raises couchdb.ResourceNotFound: if there is no such view
+        """
+        try:
+            result = client.view(view, include_docs=True, **params)
+            documents = [row.doc for row in result.rows]
+        except RecursionError:
+            result = client.view(view, **params)
+            return result, self.documents(client, [_id_of(row) for row in result.rows])
+        return result, [Document(dict(document)) for document in documents if document is not None]
+
+    def documents(self, client: CouchDB, ids: Iterable[str]) -> list[Document]:
+        """Return the documents with these ids, in their order. Those that are missing or can't be read are left out."""
+        wanted = list(ids)
+        known = [id for id in wanted if id in self._left]
+        if known:  # they may have been changed since
+            left = {id for id, rev in _revisions(client, known).items() if rev == self._left[id]}
+            wanted = [id for id in wanted if id not in left]
+        return self._read(client, wanted)
+
+    def leaves(self, token: Document) -> bool:
+        """Return whether a token that could be read is left alone: a pilot could not save it everywhere."""
+        if not is_too_deep(token.value):
+            return False
+        self._note(token.id, token.rev)
+        return True
+
+    def _read(self, client: CouchDB, ids: Sequence[str]) -> list[Document]:
+        if not ids:
+            return []
+        try:
+            return client.get_documents(ids)
+        except RecursionError:
+            if len(ids) == 1:
+                for id, rev in _revisions(client, ids).items():
+                    self._note(id, rev)
+                return []
+        half = len(ids) // 2
+        return self._read(client, ids[:half]) + self._read(client, ids[half:])
+
+    def _note(self, id: str, rev: str) -> None:
+        if self._left.get(id) != rev:
+            self._left[id] = rev
+            log.error("Document %s is left alone: it is nested more than %s levels deep", id, MAX_DEPTH)
+
+
+def read_documents(client: CouchDB, ids: Iterable[str]) -> list[Document]:
+    """Return the documents with these ids, in their order. Those that are missing or can't be read are left out."""
+    return Reader().documents(client, ids)
+
+
+def _revisions(client: CouchDB, ids: Iterable[str]) -> dict[str, str]:
+    """Return the revisions of documents, by their ids."""
+    return {row.id: row.value["rev"] for row in client.all_docs(keys=ids) if "error" not in row}
+
+
+def _id_of(row: Any) -> str:
+    """Return the id of a row's document: a user's own view may link to another one."""
+    linked = row.value.get("_id") if isinstance(row.value, dict) else None
+    return linked if isinstance(linked, str) else str(row.id)
