@@ -1,9 +1,7 @@
 """Runs whose own code raises, or whose user code leaves it too little to work with: no lock is left behind for ever."""
 
-import inspect
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -69,19 +67,23 @@ note(sys.getrecursionlimit())
         assert {client.get(f"token_{number}")["result"] for number in range(20)} == {42}
         assert int(process.journal[-1]) >= LEAST_RECURSION
 
-    @pytest.mark.parametrize("hook", ["prepare_env", "prepare_run", "cleanup_run", "stop"])
-    def test_a_low_one_of_another_hook_ends_nothing(self, client, push, hook):
+    @pytest.mark.parametrize("hook", ["prepare_env", "prepare_run", "cleanup_run", "cleanup_env", "stop"])
+    def test_a_low_one_of_another_hook_ends_nothing(self, client, push, pilot, hook):
         push(3)
-
-        def lower(*_):
-            sys.setrecursionlimit(len(inspect.stack()) + 10)
-
-        actor = Worker(client)
-        if hook == "stop":
-            actor.run(stop_function=lower)
-        else:
-            setattr(actor, hook, lower)
-            actor.run()
+        process = pilot(f"""
+def lower(*_):
+    depth, frame = 1, sys._getframe()
+    while frame.f_back:
+        depth, frame = depth + 1, frame.f_back
+    sys.setrecursionlimit(depth + 5)
+actor = Noting(connect())
+if "{hook}" == "stop":
+    actor.run(stop_function=lower)
+else:
+    actor.{hook} = lower
+    actor.run()
+""")
+        assert process.end() == 0, process.errors.read_text()
         assert count_states(client)["done"] == 3
 
 
