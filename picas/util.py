@@ -99,19 +99,19 @@ def list_in(fields: Mapping[str, Any], name: str) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+def one_line(detail: object) -> str:
+    """Return a text on one line. The parts of a tuple, which may be nested, are joined with colons."""
+    if isinstance(detail, tuple):
+        return ": ".join(one_line(part) for part in detail if part)
+    return " ".join(str(detail).split())
+
+
 def text_of(value: object) -> str:
     """Return the text of a value, or the name of its type if its own code fails to make one."""
     try:
         return str(value)
     except Exception:
         return f"<{type(value).__name__}>"
-
-
-def one_line(detail: object) -> str:
-    """Return a text on one line. The parts of a tuple, which may be nested, are joined with colons."""
-    if isinstance(detail, tuple):
-        return ": ".join(one_line(part) for part in detail if part)
-    return " ".join(str(detail).split())
 
 
 def always() -> bool:

@@ -17,6 +17,7 @@ from ..exceptions import PicasError
 from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
+from ..util import one_line
 from ..views import DESIGN_DOC, count_states, tokens_in_conflict
 
 EXIT_TRY_LATER = 75
@@ -89,7 +90,7 @@ def _status(options: argparse.Namespace) -> None:
 def _describe_conflicts(count: int, ids: Sequence[str]) -> Iterator[str]:
     """Yield the line about tokens with conflicting revisions."""
     if count:
-        shown = ", ".join(ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
+        shown = ", ".join(one_line(id) for id in ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
         what = "1 token has" if count == 1 else f"{count} tokens have"
         yield f"{what} conflicting revisions, of which pilots see one: {shown}"
 

@@ -118,13 +118,6 @@ def test_status_shows_which_tokens_no_pilot_can_take(environment, client):
     assert picas(environment, "status").stdout.splitlines()[4:] == [lines[4], "  2 need 13 cores"]
 
 
-def test_status_names_tokens_with_conflicting_revisions(environment, client, push):
-    (token,) = push(1)
-    client.store_revision({**token.value, "lock": 5, "_rev": "2-" + "a" * 32}, "1-" + "b" * 32)
-    lines = picas(environment, "status").stdout.splitlines()
-    assert lines[4:] == ["1 token has conflicting revisions, of which pilots see one: token_0"]
-
-
 def test_status_with_the_views_of_an_older_release(environment, client, push):
     """They do not count what tokens need."""
     push(2, cores=4)
@@ -140,6 +133,13 @@ def test_status_without_views(environment):
     assert (result.returncode, result.stdout) == (1, "")
     assert "there is no view Nowhere/overview_total" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_status_names_tokens_with_conflicting_revisions(environment, client, push):
+    (token,) = push(1)
+    client.store_revision({**token.value, "lock": 5, "_rev": "2-" + "a" * 32}, "1-" + "b" * 32)
+    lines = picas(environment, "status").stdout.splitlines()
+    assert lines[4:] == ["1 token has conflicting revisions, of which pilots see one: token_0"]
 
 
 @pytest.mark.parametrize(
