@@ -82,7 +82,7 @@ def _status(options: argparse.Namespace) -> None:
     with contextlib.suppress(ResourceNotFound):  # the views of an older release
         for line in _describe_conflicts(*tokens_in_conflict(client, options.design_doc, MAX_SHOWN)):
             print(line)
-    with contextlib.suppress(ResourceNotFound):
+    with contextlib.suppress(ResourceNotFound, RecursionError):  # or the needs of a token are nested too deeply
         for line in _describe_kinds(without_pilot(client, options.design_doc)):
             print(line)
 
