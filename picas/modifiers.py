@@ -15,8 +15,8 @@ from uuid import uuid4
 
 from . import jobid
 from .tokens import retries
-from .tokens.states import is_in_state, parse_int
-from .util import is_number, list_in, seconds
+from .tokens.states import is_in_state, is_unset, parse_int
+from .util import is_number, list_in, seconds, text_of
 
 Token = TypeVar("Token", bound=MutableMapping[str, Any])
 Ref = Union[str, list[Any]]
@@ -146,7 +146,7 @@ def set_error(token: Token, message: object = None, exception: BaseException | N
     """
     token["lock"] = token["done"] = ERROR_MARK
     exit_code = token.get("exit_code", "")
-    if exit_code in ("", None) or parse_int(exit_code) == 0:
+    if is_unset(exit_code) or parse_int(exit_code) == 0:
         token["exit_code"] = ERROR_MARK
     return note_error(token, message, exception)
 
@@ -155,7 +155,7 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
     """Add an entry to a token's list `error` without changing its state. For the parameters see `set_error`."""
     entry: dict[str, Any] = {"time": seconds()}
     if message is not None:
-        entry["message"] = str(message)[:MAX_MESSAGE]
+        entry["message"] = text_of(message)[:MAX_MESSAGE]
     if exception is not None:
         text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
         entry["exception"] = text[-MAX_TRACEBACK:]

@@ -118,6 +118,14 @@ def one_line(detail: object) -> str:
     return visible(" ".join(str(detail).split()))
 
 
+def text_of(value: object) -> str:
+    """Return the text of a value, or the name of its type if its own code fails to make one."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
 def always() -> bool:
     """Return True: the default of parameters that take a condition."""
     return True

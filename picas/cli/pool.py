@@ -82,7 +82,7 @@ def _status(options: argparse.Namespace) -> None:
     with contextlib.suppress(ResourceNotFound):  # the views of an older release
         for line in _describe_conflicts(*tokens_in_conflict(client, options.design_doc, MAX_SHOWN)):
             print(visible(line))
-    with contextlib.suppress(ResourceNotFound):
+    with contextlib.suppress(ResourceNotFound, RecursionError):  # or the needs of a token are nested too deeply
         for line in _describe_kinds(without_pilot(client, options.design_doc)):
             print(line)
 
@@ -90,7 +90,7 @@ def _status(options: argparse.Namespace) -> None:
 def _describe_conflicts(count: int, ids: Sequence[str]) -> Iterator[str]:
     """Yield the line about tokens with conflicting revisions."""
     if count:
-        shown = ", ".join(ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
+        shown = ", ".join(one_line(id) for id in ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
         what = "1 token has" if count == 1 else f"{count} tokens have"
         yield f"{what} conflicting revisions, of which pilots see one: {shown}"
 

@@ -16,8 +16,8 @@ from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import TimeLimit
 from ..tokens.resources import needs_of
-from ..tokens.states import is_in_state, parse_int, state_of
-from ..util import seconds
+from ..tokens.states import is_in_state, is_unset, parse_int, state_of
+from ..util import seconds, text_of
 from .options import STOP_SIGNALS
 
 log = get_logger(__name__)
@@ -84,7 +84,7 @@ class Attempt(ClaimedToken):
         """Return whether the user's code has said how its work ended, so that only its own clean-up is left."""
         token = self.token
         is_closed = not is_in_state({"lock": 1, "done": token.get("done", 0)}, "locked")
-        return is_closed or (auto_close and token.get("exit_code", "") not in ("", None))
+        return is_closed or (auto_close and not is_unset(token.get("exit_code")))
 
     def is_finished(self, auto_close: bool) -> bool:
         """Return whether a token whose work was broken off counts as processed all the same."""
@@ -104,10 +104,11 @@ class Attempt(ClaimedToken):
             outcome = "lost" if isinstance(error, TokenLost) else "time-out"
         else:
             if error is not None:
-                modifiers.set_error(token, f"{type(error).__name__}: {error}", error)
-                log.warning("Token %s failed: %s: %s", self.id, type(error).__name__, error)
+                text = f"{type(error).__name__}: {text_of(error)}"
+                modifiers.set_error(token, text, error)
+                log.warning("Token %s failed: %s", self.id, text)
             elif auto_close and is_in_state(token, "locked"):
-                if token.get("exit_code") in ("", None):
+                if is_unset(token.get("exit_code")):
                     token["exit_code"] = 0
                 modifiers.close(token)
             # A token that the user's code has put back itself has failed as well: that is why code does so.

@@ -13,7 +13,7 @@ from ..documents import Document
 from ..exceptions import PilotStopped, TokenLost, TokenTimeout
 from ..pool.results import ClaimedToken, Stage
 from ..processes import KILL_WAIT, TimeLimit, exposed
-from ..util import wait_until
+from ..util import text_of, wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
 from .rescue import call
@@ -208,7 +208,7 @@ class Work:
             log.exception("cleanup_run failed after token %s", self.attempt.id)
             if is_saved:
                 before = ClaimedToken(self.attempt.token)
-                message = f"{type(error).__name__} in cleanup_run: {error}"
+                message = f"{type(error).__name__} in cleanup_run: {text_of(error)}"
                 modifiers.note_error(self.attempt.token, message, error)
                 self._save_again(before)
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import logging
+import re
 from pathlib import Path
 from typing import Any, Callable
 
@@ -137,7 +138,10 @@ class ClaimedToken:
 
     def make_storable(self) -> None:
         """Turn the token into a document that the database accepts, whatever the user's code has put into it."""
-        self.token["_id"] = self.id  # the user's code may have changed it
+        self.token["_id"] = self.id  # the user's code may have changed it, and the revision too
+        rev = self.token.get("_rev")
+        if "_rev" in self.claimed and not (isinstance(rev, str) and re.fullmatch("[0-9]+-[0-9a-f]+", rev)):
+            self.token["_rev"] = self.claimed["_rev"]
         faults = make_storable(self.token.value)
         if faults:
             names = ", ".join(fault[:MAX_PATH] for fault in faults[:MAX_NAMED])

@@ -55,17 +55,16 @@ def default_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or FOLDER).absolute()
 
 
-def fixed_folder(folder: str | Path | None = None) -> Path | None:
+def fixed_folder(folder: str | Path | None = None) -> Path:
     """Return the folder for results as an absolute path, so that it stays the same if code changes to another folder.
 
     :param folder: the path, by default the default folder
-    :returns: None if the path is relative and the working directory is gone
-    :raises SettingsError: if there is a file at that path
+    :raises SettingsError: if there is a file at that path, or if it is relative and the working directory is gone
     """
     try:
         path = default_folder() if folder is None else Path(folder).absolute()
     except FileNotFoundError:
-        return None  # `keep` finds another place
+        raise SettingsError("the working directory was removed: change to another folder") from None
     if os.path.exists(path) and not path.is_dir():  # noqa: PTH110  # also if it can't be read
         raise SettingsError(f"{FOLDER_VARIABLE} must name a folder, for results that can't be saved; {path} is a file")
     return path

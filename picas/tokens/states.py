@@ -88,6 +88,11 @@ def has_failed(token: Mapping[str, Any]) -> bool:
     return parse_int(token.get("exit_code", None)) != 0
 
 
+def is_unset(value: object) -> bool:
+    """Return whether an exit code says nothing; no code of the value itself runs, which may be anything."""
+    return value is None or (isinstance(value, str) and len(value) == 0)
+
+
 def parse_int(value: object) -> float:
     """Return what JavaScript's `parseInt(value, 10)` returns for a JSON value: a whole number, infinity or NaN."""
     if type(value) is int and -_LARGEST_EXACT < value < _LARGEST_EXACT:  # nearly all values; not for True and False

@@ -17,14 +17,14 @@ MAX_LOST = 200
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _LARGEST = int(sys.float_info.max)  # CouchDB answers a larger number with "badarith", an error that seems to pass
-_SPECIAL = frozenset(
-    f"_{name}"
-    for name in (
-        *("id", "rev", "attachments", "deleted", "revisions", "revs_info", "conflicts", "deleted_conflicts"),
-        *("local_seq", "access"),
-    )
-)
-"""The fields beginning with "_" that CouchDB accepts."""
+_SPECIAL: dict[str, type] = {
+    **dict.fromkeys((f"_{name}" for name in ("id", "rev", "revs_info", "local_seq", "access")), object),
+    **dict.fromkeys(("_conflicts", "_deleted_conflicts"), object),
+    "_attachments": dict,
+    "_deleted": bool,
+    "_revisions": dict,
+}
+"""The fields beginning with "_" that CouchDB accepts, and the types that they must have."""
 
 
 def make_storable(content: dict[str, Any]) -> list[str]:
@@ -36,11 +36,11 @@ def make_storable(content: dict[str, Any]) -> list[str]:
     if _is_storable(_without_logs(content)) and _has_valid_names(content) and _has_valid_attachments(content):
         return []  # the common case
     faults: list[str] = []
-    attachments = content.pop("_attachments", None)
+    attachments = content.pop("_attachments", {})
     taken = set(content)
     for name in list(content):
         value = content.pop(name)  # each is put back, so that the order stays
-        if isinstance(name, str) and name.startswith("_") and name not in _SPECIAL:
+        if _is_refused(name, value):
             faults.append(_text(name))
             name = _unused(name.lstrip("_") or "field", taken)  # noqa: PLW2901
         elif not _is_name(name):
@@ -48,10 +48,9 @@ def make_storable(content: dict[str, Any]) -> list[str]:
             name = _unused(_label(name), taken)  # noqa: PLW2901
         taken.add(name)
         content[name] = _converted(value, _label(name), MAX_DEPTH - 1, faults, ())
-    if attachments is not None:
-        kept = _valid_attachments(attachments, faults)
-        if kept:
-            content["_attachments"] = kept
+    kept = _valid_attachments(attachments, faults)
+    if kept:
+        content["_attachments"] = kept
     return faults
 
 
@@ -143,7 +142,12 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 def _has_valid_names(content: dict[str, Any]) -> bool:
     """Return whether CouchDB accepts the names of the fields; JSON can hold them."""
-    return all(name in _SPECIAL for name in content if isinstance(name, str) and name.startswith("_"))
+    return not any(_is_refused(name, value) for name, value in content.items())
+
+
+def _is_refused(name: object, value: object) -> bool:
+    """Return whether CouchDB keeps the name of a field for itself, and for other values."""
+    return isinstance(name, str) and name[:1] == "_" and not isinstance(value, _SPECIAL.get(name, ()))
 
 
 def _is_name(name: object) -> bool:
@@ -185,8 +189,8 @@ def _without_logs(content: dict[str, Any]) -> dict[str, Any]:
 
 def _has_valid_attachments(content: dict[str, Any]) -> bool:
     """Return whether the database accepts the attachments; JSON can hold them."""
-    entries = content.get("_attachments")
-    return entries is None or (
+    entries = content.get("_attachments", {})
+    return (
         isinstance(entries, dict)
         and not any(name[:1] == "_" for name in entries if isinstance(name, str))
         and all(_is_attachment(entry) for entry in entries.values())
@@ -221,7 +225,7 @@ def _is_attachment(entry: object) -> bool:
         return False
     data = entry.get("data")
     if data is None:
-        return bool(entry.get("stub") or entry.get("follows"))
+        return bool(entry.get("stub"))
     return isinstance(data, str) and _is_base64(data)
 
 

@@ -172,6 +172,20 @@ def test_status_without_views(environment):
     assert result.stderr.count("\n") == 1
 
 
+def test_status_with_a_token_that_is_nested_too_deeply(environment, client):
+    deep = "[" * 3000 + "]" * 3000
+    client.db.resource.put_json("token_0", body=f'{{"type":"token","lock":0,"done":0,"cores":{deep},"input":{deep}}}')
+    result = picas(environment, "status")
+    assert (result.returncode, result.stdout.splitlines()[0], result.stderr) == (0, "todo 1", "")
+
+
+def test_status_names_tokens_with_conflicting_revisions(environment, client, push):
+    (token,) = push(1)
+    client.store_revision({**token.value, "lock": 5, "_rev": "2-" + "a" * 32}, "1-" + "b" * 32)
+    lines = picas(environment, "status").stdout.splitlines()
+    assert lines[4:] == ["1 token has conflicting revisions, of which pilots see one: token_0"]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

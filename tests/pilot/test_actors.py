@@ -406,7 +406,7 @@ class TestTokensOfAllKinds:
         push(1)
         work_on(client, lambda task: task.update({"output": {"raw": b"\xff"}}))
         token = client.get("token_0")
-        assert (state_of(token), token["output"]) == ("done", "{'raw': b'\\xff'}")
+        assert (state_of(token), token["output"]) == ("done", {"raw": "b'\\xff'"})
         assert "output" in token["error"][0]["message"]
 
 

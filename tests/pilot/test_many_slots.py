@@ -445,7 +445,7 @@ class TestOutcome:
             slots=4
         )
         assert count_states(client)["done"] == 4
-        assert [token["output"] for token in all_tokens(client, 4)] == ["x", "{'raw': b'\\xff'}", "x", "x"]
+        assert [token["output"] for token in all_tokens(client, 4)] == ["x", {"raw": "b'\\xff'"}, "x", "x"]
 
     @pytest.mark.parametrize("spoil", [lambda task: task.value.clear(), lambda task: task.update({"_id": "other"})])
     def test_code_that_corrupts_its_token_affects_no_other(self, client, push, kind, spoil):

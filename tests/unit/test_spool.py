@@ -139,16 +139,15 @@ class TestFolder:
         monkeypatch.setenv("PICAS_SPOOL", "a/b")
         assert spool.fixed_folder(given) == tmp_path / "a" / "b"
 
-    def test_in_a_working_directory_that_is_gone_is_found_once_it_is_needed(self, tmp_path, monkeypatch):
+    def test_in_a_working_directory_that_is_gone_is_an_error_of_the_settings(self, tmp_path, monkeypatch):
         gone = tmp_path / "gone"
         gone.mkdir()
         monkeypatch.chdir(gone)
         monkeypatch.delenv("PICAS_SPOOL", raising=False)
-        monkeypatch.setattr(spool.tempfile, "tempdir", str(tmp_path))
         gone.rmdir()
-        assert spool.fixed_folder() is None
+        with pytest.raises(SettingsError, match="the working directory was removed"):
+            spool.fixed_folder()
         assert spool.fixed_folder(tmp_path / "kept") == tmp_path / "kept"
-        assert spool.keep(TOKEN, CLAIMED, "x").parent.parent == tmp_path
 
     def test_that_does_not_exist_has_no_files(self, tmp_path):
         assert spool.files(tmp_path / "absent") == []

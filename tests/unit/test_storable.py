@@ -42,6 +42,13 @@ def test_only_the_leaf_that_can_not_be_stored_is_replaced(value: Any, path: str,
     assert make_storable(content) == []
 
 
+@pytest.mark.parametrize(
+    "field", [{"_deleted": True}, {"_revisions": {"start": 1}}, {"_id": "a"}, {"_attachments": {}}]
+)
+def test_the_fields_of_couchdb_stay(field: dict[str, Any]) -> None:
+    assert make_storable(dict(field)) == []
+
+
 @pytest.mark.parametrize("value", [10**308, -(10**308), True, {1: 2, None: 3}, (1, 2), 1e308, nested(MAX_DEPTH - 1)])
 def test_what_can_be_stored_stays(value: Any) -> None:
     content = {"a": value}
@@ -114,6 +121,7 @@ def test_an_attachment_whose_name_is_refused_gets_another(name: str, new: str) -
 
 
 def test_attachments_that_are_none_are_left_out() -> None:
-    content = {"_id": "a", "_attachments": "none"}
-    assert make_storable(content) == ["_attachments: 'none'"]
-    assert content == {"_id": "a"}
+    for entries in ("none", None, [1]):
+        content = {"_id": "a", "_attachments": entries}
+        assert make_storable(content) == [f"_attachments: {entries!r}"]
+        assert content == {"_id": "a"}
