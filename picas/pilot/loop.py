@@ -87,7 +87,7 @@ class Loop:
         while True:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
-            self._is_closed |= context.matcher.is_late or self._is_iterator_stopped()
+            self._is_closed |= context.is_over() or self._is_iterator_stopped()
             self.give_back(None if self._is_closed else self._surplus())
             wanted, ahead = self._wanted()
             if self._is_time_to_exchange(wanted, ahead):

@@ -10,9 +10,9 @@ from typing import Callable
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import PilotStopped, TokenLost, TokenTimeout
+from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, TimeLimit, exposed
+from ..processes import KILL_WAIT, TimeLimit, describe_fault, exposed, fault_of
 from ..util import wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
@@ -79,6 +79,10 @@ class Work:
         if context.is_stopping():
             raise PilotStopped(context.options.stop_exit_code)
         self._raise_if_broken_off()
+        fault = None if error is None or limit.expired or is_lost else fault_of(error)
+        if fault is not None:
+            self._give_up_node(fault)
+            return
         if not limit.expired and not is_lost:
             context.matcher.note(seconds)
         context.count(attempt.conclude(error, context.options.auto_close))
@@ -154,6 +158,13 @@ class Work:
     def end_children(self) -> bool:
         """End the children of the user's code, and return whether any was alive."""
         return self.context.end_children(self.context.children(self.attempt))
+
+    def _give_up_node(self, fault: NodeFault) -> None:
+        """Put the token back, whose work has failed for a reason that is not its own; this run takes no other."""
+        context, attempt = self.context, self.attempt
+        log.info("Token %s is put back because of a problem with this node: %s", attempt.id, describe_fault(fault))
+        context.fault = context.fault or fault
+        context.count(attempt.put_back(context.actor.token_reset_values), is_processed=False)
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""
