@@ -19,6 +19,7 @@ from . import config
 from .clients import CouchDB
 from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
+from .processes import describe_system_error
 from .tokens.states import STATES
 from .util import one_line, visible
 
@@ -133,10 +134,10 @@ def _describe(error: BaseException) -> str:
         return f"the server answered {status}: {one_line(detail)}"
     if isinstance(error, HTTPError):
         return f"the server answered: {_reason(error)}"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS connection ({explain(error)}): does the address in PICAS_HOST_URL begin with the right scheme?"
+    if isinstance(error, OSError) and error.errno is not None:
+        return one_line(describe_system_error(error))
     return one_line(error)
 
 

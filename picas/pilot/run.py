@@ -20,7 +20,7 @@ from ..exceptions import NodeFault, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
-from ..processes import describe_fault, exposed, is_shielded, shielded
+from ..processes import describe_system_error, exposed, is_shielded, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
 from .attempt import Attempt
@@ -98,7 +98,7 @@ class Run:
             try:
                 self._prepare_and_work()
             except NodeFault as fault:
-                log.error("This pilot ends because of a problem with its node: %s", describe_fault(fault))
+                log.error("This pilot ends because of a problem with its node: %s", describe_system_error(fault))
                 raise PilotStopped(NODE_FAULT_EXIT_CODE) from fault
             finally:
                 quietly(self._release_iterator, "Releasing the iterator")

@@ -12,7 +12,7 @@ from .. import modifiers
 from ..documents import Document
 from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, TimeLimit, describe_fault, exposed, fault_of
+from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
 from ..util import wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
@@ -162,7 +162,9 @@ class Work:
     def _give_up_node(self, fault: NodeFault) -> None:
         """Put the token back, whose work has failed for a reason that is not its own; this run takes no other."""
         context, attempt = self.context, self.attempt
-        log.info("Token %s is put back because of a problem with this node: %s", attempt.id, describe_fault(fault))
+        log.info(
+            "Token %s is put back because of a problem with this node: %s", attempt.id, describe_system_error(fault)
+        )
         context.fault = context.fault or fault
         context.count(attempt.put_back(context.actor.token_reset_values), is_processed=False)
 
@@ -217,6 +219,7 @@ class Work:
             if self._is_stop(error):
                 raise
             log.exception("cleanup_run failed after token %s", self.attempt.id)
+            self.context.fault = self.context.fault or fault_of(error)
             if is_saved:
                 before = ClaimedToken(self.attempt.token)
                 message = f"{type(error).__name__} in cleanup_run: {error}"

@@ -7,7 +7,7 @@ the pilot itself is killed.
 
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
-from .faults import describe_fault, fault_of, own_work, start_thread
+from .faults import describe_system_error, fault_of, own_work, start_thread
 from .forks import forks
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
 from .outputs import MAX_OUTPUT, Outputs, check_inherited, read_pipes
@@ -25,7 +25,7 @@ __all__ = [
     "age_of",
     "check_inherited",
     "child",
-    "describe_fault",
+    "describe_system_error",
     "end",
     "end_all",
     "environment",

@@ -15,12 +15,11 @@ _OF_ANY_CODE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE
 _OF_OWN_CODE = _OF_ANY_CODE | {errno.EAGAIN, errno.ENOMEM, errno.EPIPE, errno.ECHILD, errno.EIO, errno.EROFS}
 _NO_TEMPORARY_FOLDER = "No usable temporary directory"
 _LIMITS = {
-    errno.EMFILE: ("ulimit -n", resource.RLIMIT_NOFILE, 1),
-    errno.EAGAIN: ("ulimit -u", resource.RLIMIT_NPROC, 1),
-    errno.ENOMEM: ("ulimit -v", resource.RLIMIT_AS, 1024),
-    errno.ECHILD: ("ulimit -v", resource.RLIMIT_AS, 1024),
+    "n": (resource.RLIMIT_NOFILE, 1, {errno.EMFILE}),
+    "u": (resource.RLIMIT_NPROC, 1, {errno.EAGAIN, errno.ECHILD}),
+    "v": (resource.RLIMIT_AS, 1024, {errno.EAGAIN, errno.ECHILD, errno.ENOMEM}),
 }
-"""For an error, the limit of this process that may be its cause: its name in a shell, its number and its unit."""
+"""The limits of a process by their letter for `ulimit`: the number, the unit, and the errors that may come from it."""
 
 
 def fault_of(error: BaseException) -> NodeFault | None:
@@ -67,16 +66,19 @@ def start_thread(thread: threading.Thread) -> None:
         raise NodeFault(errno.EAGAIN, "no further thread can be started") from error
 
 
-def describe_fault(fault: NodeFault) -> str:
-    """Return one line about a fault, which names the limit that may be its cause."""
-    text = str(fault.strerror) if fault.filename is None else f"{fault.strerror}: {_text(fault.filename)}"
-    name, limit, unit = _LIMITS.get(fault.errno or 0, ("", resource.RLIMIT_CORE, 1))
-    value = resource.getrlimit(limit)[0]
-    return text if not name or value == resource.RLIM_INFINITY else f"{text} ({name} is {value // unit})"
+def describe_system_error(error: OSError) -> str:
+    """Return one line about an error that has a number; it names the limits that may be its cause."""
+    name = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    limits = ", ".join(_limits(error.errno))
+    return f"{'' if name is None else f'{name}: '}{error.strerror}{limits and f' ({limits})'}"
 
 
-def _text(name: object) -> str:
-    return os.fsdecode(name) if isinstance(name, bytes) else str(name)
+def _limits(number: int | None) -> Iterator[str]:
+    """Yield the limits that may be the cause of an error, with their values."""
+    for letter, (limit, unit, errors) in _LIMITS.items():
+        value = resource.getrlimit(limit)[0]
+        if number in errors and value != resource.RLIM_INFINITY:
+            yield f"ulimit -{letter} is {value // unit}"
 
 
 def _fault(error: OSError) -> NodeFault:

@@ -113,6 +113,14 @@ class TestPlaces:
         ran = start(f"{self.REMOVED} {sys.executable} {tmp_path}/script.py", PICAS_SPOOL=None)
         assert b"SettingsError: the working directory was removed" in ran.stderr
 
+    @pytest.mark.parametrize("limit", [8, 10, 12])
+    def test_too_few_files_may_be_open(self, start, push, client, limit):
+        push(1, input="true")
+        ran = start(f"ulimit -n {limit}; $0")
+        assert (ran.returncode, ran.stderr.count(b"\n")) == (75, 1)
+        assert f"(ulimit -n is {limit})".encode() in ran.stderr
+        assert count_states(client)["todo"] == 1
+
     @needs_root
     @pytest.mark.parametrize("home", [None, "unreadable"])
     def test_a_user_without_a_name_or_a_readable_home(self, start, tmp_path, home):

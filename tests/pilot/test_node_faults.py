@@ -96,6 +96,16 @@ def leak():
 """
         ends_with(pilot("leak(); run_command(['true'], stdout='out')", slots, setup), r"\(ulimit -n is 64\)")
 
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+    def test_no_memory_is_left_for_a_thread(self, pilot, slots):
+        setup = """
+import resource
+def limit():
+    size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize() + (4 << 20)
+    resource.setrlimit(resource.RLIMIT_AS, (size, resource.getrlimit(resource.RLIMIT_AS)[1]))
+"""
+        ends_with(pilot("limit(); run_command(['true'], stdout='out')", slots, setup), r"ulimit -v is \d+\)")
+
     @pytest.mark.skipif(os.geteuid() != 0 or not sys.platform.startswith("linux"), reason="needs another user")
     def test_no_process_can_be_started(self, pilot, tmp_path, slots):
         setup = """
@@ -105,7 +115,7 @@ def limit():
     os.setresuid(64999, 64999, 0)
 """
         # The limit counts the processes of a user; root has none.
-        ends_with(pilot("limit(); run_command(['true'])", slots, setup), r"\(ulimit -u is 1\)")
+        ends_with(pilot("limit(); run_command(['true'])", slots, setup), r"\(ulimit -u is 1[,)]")
 
 
 def test_the_tokens_beside_it_end_normally(client, push, full_disk):
@@ -120,8 +130,19 @@ def test_the_tokens_beside_it_end_normally(client, push, full_disk):
     with pytest.raises(SystemExit) as ended:
         actor.run(slots=2)
     assert ended.value.code == NODE_FAULT_EXIT_CODE
-    assert Counter(count_states(client)) == Counter(todo=1, done=1)
+    assert Counter(count_states(client)) == Counter(done=1, todo=1)
     assert client["token_1"]["output"] == "well"
+
+
+def test_a_cleanup_on_a_full_disk_keeps_the_result_and_ends_the_pilot(client, push, full_disk):
+    class Cleaning(Worker):
+        def cleanup_run(self):
+            (full_disk / "filling").open("ab").write(bytes(9999))
+
+    push(2)
+    with pytest.raises(SystemExit):
+        Cleaning(client).run()
+    assert Counter(count_states(client)) == Counter(done=1, todo=1)
 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.EAGAIN, errno.ENOENT, errno.EIO])
