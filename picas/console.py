@@ -19,7 +19,7 @@ from . import config
 from .clients import CouchDB
 from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
-from .processes import describe_system_error
+from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import one_line, visible
 
@@ -154,12 +154,14 @@ def connect(settings: config.Settings | None = None) -> CouchDB:
     """
     settings = settings or config.load()
     try:
-        return CouchDB(
-            url=settings.host_url,
-            db=settings.database,
-            username=settings.username,
-            password=settings.password,
-            ssl_verification=settings.ssl_verification,
+        return reach(
+            lambda: CouchDB(
+                url=settings.host_url,
+                db=settings.database,
+                username=settings.username,
+                password=settings.password,
+                ssl_verification=settings.ssl_verification,
+            )
         )
     except ResourceNotFound:
         where = server_of(settings.host_url)

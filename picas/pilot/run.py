@@ -20,7 +20,7 @@ from ..exceptions import NodeFault, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
-from ..processes import describe_system_error, exposed, is_shielded, shielded
+from ..processes import describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
 from .attempt import Attempt
@@ -272,7 +272,7 @@ class Run:
     def _wait_out(self, action: Callable[[], Any]) -> Any:
         """Return what an action returns, None if the run is over while the database is away."""
         try:
-            return wait_out(action, self.context.options.max_outage, self.context.is_over)
+            return wait_out(lambda: reach(action), self.context.options.max_outage, self.context.is_over)
         except (PicasError, HTTPError) as error:
             if is_outage(error) and self.context.is_over():
                 log.warning("The run is over while the database is away: %s", error)

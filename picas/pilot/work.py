@@ -166,7 +166,8 @@ class Work:
             "Token %s is put back because of a problem with this node: %s", attempt.id, describe_system_error(fault)
         )
         context.fault = context.fault or fault
-        context.count(attempt.put_back(context.actor.token_reset_values), is_processed=False)
+        reset_values, max_lost = context.actor.token_reset_values, context.options.max_lost
+        context.count(attempt.put_back(reset_values, max_lost, is_nodes_fault=True), is_processed=False)
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""

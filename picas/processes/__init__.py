@@ -7,7 +7,7 @@ the pilot itself is killed.
 
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
-from .faults import describe_system_error, fault_of, own_work, start_thread
+from .faults import describe_system_error, fault_of, own_work, reach, start_thread
 from .forks import forks
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
 from .outputs import MAX_OUTPUT, Outputs, check_inherited, read_pipes
@@ -36,6 +36,7 @@ __all__ = [
     "is_shielded",
     "left_behind",
     "own_work",
+    "reach",
     "read_pipes",
     "running",
     "set_environment",

@@ -8,8 +8,11 @@ import os
 import resource
 import threading
 from collections.abc import Iterator
+from typing import Callable, TypeVar
 
-from ..exceptions import NodeFault
+from ..exceptions import NodeFault, Unreachable
+
+T = TypeVar("T")
 
 _OF_ANY_CODE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE})
 _OF_OWN_CODE = _OF_ANY_CODE | {errno.EAGAIN, errno.ENOMEM, errno.EPIPE, errno.ECHILD, errno.EIO, errno.EROFS}
@@ -37,6 +40,18 @@ def fault_of(error: BaseException) -> NodeFault | None:
         return error if isinstance(error, NodeFault) else None
     is_without_folder = error.errno == errno.ENOENT and str(error.strerror).startswith(_NO_TEMPORARY_FOLDER)
     return _fault(error) if error.errno in _OF_ANY_CODE or is_without_folder else None
+
+
+def reach(request: Callable[[], T]) -> T:
+    """Return what a request to the database returns; without a free descriptor for it, the database is not to blame.
+
+    :raises NodeFault: instead of the error of a connection that this node could not even begin
+    """
+    try:
+        return request()
+    except Unreachable as error:
+        fault = None if error.__cause__ is None else fault_of(error.__cause__)
+        raise fault or error from error.__cause__
 
 
 @contextlib.contextmanager
