@@ -108,11 +108,6 @@ class TestPlaces:
         assert ran.returncode == 1
         assert ran.stderr.decode() == f"{name}: the working directory was removed: change to another folder\n"
 
-    def test_an_actor_of_a_script_that_is_not_ours_says_so(self, start, tmp_path):
-        (tmp_path / "script.py").write_text("from picas import *; Actor(connect())")
-        ran = start(f"{self.REMOVED} {sys.executable} {tmp_path}/script.py", PICAS_SPOOL=None)
-        assert b"SettingsError: the working directory was removed" in ran.stderr
-
     @pytest.mark.parametrize("limit", [8, 12])
     def test_too_few_files_may_be_open(self, start, push, client, limit):
         push(1, input="true")
