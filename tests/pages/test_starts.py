@@ -131,6 +131,13 @@ class TestPlaces:
         assert ran.stdout.startswith(b"picas_test_")
 
     @needs_root
+    def test_the_embedded_server_needs_a_place_for_its_data(self, start):
+        code = 'import os, picas.cli, picas.embedded.serve; os.setuid(64999); picas.cli.main(["serve"])'
+        ran = start(f"{sys.executable} -c '{code}'", HOME=None, XDG_DATA_HOME=None)
+        assert ran.returncode == 1
+        assert ran.stderr == b"-c: there is no home folder for ~/.local/share: set HOME or XDG_DATA_HOME\n"
+
+    @needs_root
     def test_a_path_in_a_home_that_nobody_knows(self, start):
         load = 'picas.config.load(ssl_verification="~/ca.pem")'
         code = f'import os, picas.config; os.chdir("/"); os.setuid(64999); {load}'
