@@ -17,4 +17,4 @@ def main():
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_pilot(main)

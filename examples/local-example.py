@@ -167,4 +167,4 @@ def slots(text: str) -> Any:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    console.run_pilot(main)

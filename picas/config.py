@@ -94,7 +94,7 @@ def load(
     _take(found, arguments, None)
     _take(found, {name: _variable(variable) for name, variable in NAMES.items()}, None)
     _take(found, *_from_picasconfig(script_dir or _script_dir(), found))
-    _take(found, *_from_ini())
+    _take(found, *_from_ini(is_needed=bool(_missing(found))))
     _take_from_netrc(found)
 
     missing = _missing(found)
@@ -158,7 +158,7 @@ def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None)
             if origin is not None:
                 _warn_if_readable_by_others(origin)
         elif "password_file" in values:
-            found["password"] = _read_password(Path(str(values["password_file"])).expanduser())
+            found["password"] = _read_password(_expanded(str(values["password_file"])))
     for name in ("database", "username", "ssl_verification"):
         if name in values:
             value = values[name]
@@ -284,19 +284,39 @@ def _place(error: Exception, path: Path) -> str:
     return f" in line {lines[-1]}" if lines else ""
 
 
+def _expanded(text: str) -> Path:
+    """Return a path with "~" replaced by the user's home folder.
+
+    :raises SettingsError: if nobody knows that
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise SettingsError(f"There is no home folder for {text}: set HOME, or give the whole path") from None
+
+
 def _ini_path() -> Path:
-    base = os.environ.get("XDG_CONFIG_HOME") or "~/.config"
-    return Path(base).expanduser() / "picas" / "config.ini"
+    return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "picas" / "config.ini"
 
 
-def _from_ini() -> tuple[dict[str, Any], Path | None]:
-    path = _ini_path()
+def _from_ini(is_needed: bool) -> tuple[dict[str, Any], Path | None]:
+    """Return what config.ini sets, and its path.
+
+    :param is_needed: whether a setting is missing; if not, a file that can't be read is left alone
+    """
     parser = configparser.ConfigParser(interpolation=None)
+    try:
+        path = _ini_path().expanduser()
+    except RuntimeError:  # a user without a home folder has no such file
+        return {}, None
     try:
         if not path.is_file():
             return {}, None
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, OSError) and not is_needed:
+            log.info("%s can't be read: %s", path, _why_unreadable(error))
+            return {}, None
         raise SettingsError(f"{path} can't be read: {_why_unreadable(error)}") from error
     except configparser.Error as error:
         # The error's own message may quote the line that holds the password.
@@ -329,7 +349,7 @@ def _verification(value: bool | str) -> bool | str:
         return True
     if word in ("0", "false", "no", "off"):
         return False
-    path = Path(value).expanduser()
+    path = _expanded(value)
     if not path.exists():
         raise SettingsError(f"PICAS_SSL_VERIFICATION must be true, false or a CA bundle; there is no file {path}")
     return str(path)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import ssl
 import sys
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Callable, NoReturn, TextIO
 
 from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Unauthorized
@@ -15,12 +19,15 @@ from . import config
 from .clients import CouchDB
 from .couch.connections import explain, server_of
 from .exceptions import PicasError, Unreachable
+from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import one_line, visible
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+
+_UNWRITABLE = (OSError, ValueError)  # ValueError for a closed stream
 
 
 class ArgumentParser(argparse.ArgumentParser):
@@ -35,25 +42,74 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     """Call a script's main function and end the process with its result as the exit code.
 
     An error that a person can do something about becomes one line on standard error and exit code 1. If the reader of
-    the output goes away (`| head`), the process ends quietly.
+    the output goes away (`| head`), the process ends quietly. What the encoding of the output can't represent is
+    printed as an escape sequence, and what is printed to a closed stream is lost.
 
     :param main: returns the exit code, or None for 0
     """
     if logging.lastResort is not None:  # it prints the warnings of a script that does not configure logging
         logging.lastResort.setFormatter(LogFormatter())
+    _prepare_streams()
     try:
+        _check_folder()
         code = main() or 0
-        sys.stdout.flush()
+        _flush_output()
     except KeyboardInterrupt:
         _print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains when it exits
         code = EXIT_FAILURE
     except (PicasError, HTTPError, OSError) as error:
         _print_error(describe(error))
         code = EXIT_FAILURE
+    finally:
+        _drop_unwritten()
     sys.exit(code)
+
+
+def run_pilot(main: Callable[[], int | None]) -> NoReturn:
+    """Call a pilot's main function like `run`, but let nothing fail that it, or the work on a token, prints.
+
+    If the disk of the log is full, or the reader of the output goes away, the work on the tokens goes on.
+
+    :param main: returns the exit code, or None for 0
+    """
+    _prepare_streams()
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = map(LossyStream, streams)
+    try:
+        run(main)
+    finally:
+        sys.stdout, sys.stderr = streams
+
+
+class LossyStream:
+    """A text stream that loses what it can't write, instead of raising an error.
+
+    :param stream: the stream to which it writes, and whose other methods and attributes it has
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text, if that is possible, and return its length."""
+        with contextlib.suppress(*_UNWRITABLE):
+            self._stream.write(text)
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write some lines."""
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Write what is left, if that is possible."""
+        with contextlib.suppress(*_UNWRITABLE):
+            self._stream.flush()
 
 
 def describe(error: BaseException) -> str:
@@ -78,10 +134,10 @@ def _describe(error: BaseException) -> str:
         return f"the server answered {status}: {one_line(detail)}"
     if isinstance(error, HTTPError):
         return f"the server answered: {_reason(error)}"
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
     if isinstance(error, ssl.SSLError):
         return f"no TLS connection ({explain(error)}): does the address in PICAS_HOST_URL begin with the right scheme?"
+    if isinstance(error, OSError) and error.errno is not None:
+        return one_line(describe_system_error(error))
     return one_line(error)
 
 
@@ -98,12 +154,14 @@ def connect(settings: config.Settings | None = None) -> CouchDB:
     """
     settings = settings or config.load()
     try:
-        return CouchDB(
-            url=settings.host_url,
-            db=settings.database,
-            username=settings.username,
-            password=settings.password,
-            ssl_verification=settings.ssl_verification,
+        return reach(
+            lambda: CouchDB(
+                url=settings.host_url,
+                db=settings.database,
+                username=settings.username,
+                password=settings.password,
+                ssl_verification=settings.ssl_verification,
+            )
         )
     except ResourceNotFound:
         where = server_of(settings.host_url)
@@ -197,8 +255,53 @@ class ProgressBar:
             self._shown = line
 
 
+def _prepare_streams() -> None:
+    """Open the standard streams that the process was started without, and let them escape what they can't print."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: PTH123, SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _check_folder() -> None:
+    """Check that the working directory exists.
+
+    :raises PicasError: if it was removed
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise PicasError("the working directory was removed: change to another folder") from None
+
+
+def _flush_output() -> None:
+    """Write what was printed.
+
+    :raises OSError: if that is not possible; it names the output
+    """
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from None
+
+
+def _drop_unwritten() -> None:
+    """Drop what can't be written: Python would complain when it exits, and change the exit code."""
+    for stream in (sys.__stdout__, sys.__stderr__):
+        if stream is None:
+            continue
+        try:
+            stream.flush()
+        except _UNWRITABLE:
+            with contextlib.suppress(*_UNWRITABLE):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _print_error(line: str) -> None:
-    print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr)  # noqa: PTH119
+    with contextlib.suppress(*_UNWRITABLE):
+        print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr, flush=True)  # noqa: PTH119
 
 
 def _reason(error: BaseException) -> str:

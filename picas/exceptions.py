@@ -31,6 +31,13 @@ class ViewGone(PicasError):
     """A view that was read before is missing: somebody is replacing its design document, or has deleted it."""
 
 
+class NodeFault(PicasError, OSError):
+    """The node can't do what every token needs: its disk is full, for example, or it can start no further process.
+
+    The token is put back and not counted, and the pilot ends.
+    """
+
+
 class TokenTimeout(BaseException):
     """Raised inside `process_task` when the token's time is up.
 

@@ -16,7 +16,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .processes import GRACE, MAX_OUTPUT, Outputs, child, end, end_all, environment, read_pipes, running
+from .processes import (
+    GRACE,
+    MAX_OUTPUT,
+    Outputs,
+    check_inherited,
+    child,
+    end,
+    end_all,
+    environment,
+    own_work,
+    read_pipes,
+    running,
+)
 
 __all__ = ["GRACE", "Result", "end", "end_all", "execute", "execute_old", "run_command", "running"]
 
@@ -47,6 +59,7 @@ class Result:
     """
 
 
+@own_work()
 def execute(
     args: str | Sequence[str], shell: bool = False, keep_background: bool = False
 ) -> tuple[subprocess.Popen[bytes], int, bytes, bytes]:
@@ -57,7 +70,7 @@ def execute(
     :param args: the command and its arguments, or a single text for a shell
     :param shell: whether to run the command in a shell
     :param keep_background: see `run_command`
-    :raises OSError: if the command can't be started
+    :raises OSError: if the command can't be started; a `NodeFault` if no other command could be either
     """
     with contextlib.ExitStack() as passed_on, contextlib.ExitStack() as kept:
         sources, targets = zip(*(os.pipe() for _ in range(2)))
@@ -72,13 +85,19 @@ def execute(
     return process, exit_code, stdout, stderr
 
 
+@own_work()
 def execute_old(cmd: str) -> int:
-    """Run a command in a shell, wait until it ends, and return its wait status, like `os.system`."""
+    """Run a command in a shell, wait until it ends, and return its wait status, like `os.system`.
+
+    :raises NodeFault: if no command can be started, or if the command failed and the disk with its output is full
+    """
     with child(cmd, shell=True) as process:
         exit_code = process.wait()
+    check_inherited(exit_code, 1, 2)
     return exit_code << 8 if exit_code >= 0 else -exit_code
 
 
+@own_work()
 def run_command(
     args: str | Sequence[str],
     *,
@@ -110,8 +129,9 @@ def run_command(
         tail, with a line between them.
     :param keep_background: whether what the command leaves in the background goes on after the token, and after the
         pilot. By default it is ended with its token, and outside of a token with this process.
-    :raises OSError: if the command can't be started, or a file can't be written; with ENOSPC if the disk is full, and
-        output was lost or the command failed
+    :raises OSError: if the command can't be started, or a file can't be written
+    :raises NodeFault: an `OSError`, if no other command could be started or no other file written: with ENOSPC if the
+        disk is full, and output was lost or the command failed
     """
     started = time.monotonic()
     timed_out = False

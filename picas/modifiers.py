@@ -116,23 +116,31 @@ def lose(token: Token, max_lost: int) -> Token:
     return set_error(token, f"the token has lost its pilot {lost} times: it may be what kills them")
 
 
-def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0) -> Token:
+def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0, *, is_nodes_fault: bool = False) -> Token:
     """Put back a token whose pilot was stopped, not counted as a failure.
 
     If two pilots in a row were stopped as soon as they had begun with it, the second counts in `lost_count`, as a pilot
-    that has died, and so does each further one.
+    that has died, and so does each further one. A problem of the node counts, however late, after a stop on another
+    node: one sick node is not the token's fault, but a token may make one node after the other sick.
 
     :param max_lost: the highest `lost_count`; after that the token is marked as failed, because it may be what stops
         the pilots
     :param lock: the new value of `lock`; 0 for a free token
     :param done: the new value of `done`; 0 for a free token
+    :param is_nodes_fault: whether the pilot has ended because of a problem with its node
     """
     before, last = [None, *list_in(end_attempt(token, "stopped"), "attempts")][-2:]
-    if not (_was_quick(before) and _was_quick(last) and before["pilot"] != last["pilot"]):
+    if is_nodes_fault:
+        counts = _was_stopped(before) and before.get("host") != last["host"]
+    else:
+        counts = _was_quick(before) and _was_quick(last) and before["pilot"] != last["pilot"]
+    if not counts:
         return reset(token, lock, done)
     lost = _count_one_more(token, "lost_count")
     if lost <= max_lost:
         return reset(token, lock, done)
+    if is_nodes_fault:
+        return set_error(token, f"pilots had problems with their nodes, {lost} times: the token may be why")
     return set_error(
         token, f"pilots were stopped as soon as they had begun with the token, {lost} times: it may be why"
     )
@@ -214,9 +222,14 @@ def _count_one_more(token: MutableMapping[str, Any], field: str) -> int:
     return count
 
 
+def _was_stopped(attempt: Any) -> bool:
+    """Return whether an attempt in a token ended with a stop of its pilot."""
+    return isinstance(attempt, dict) and attempt.get("outcome") == "stopped"
+
+
 def _was_quick(attempt: Any) -> bool:
     """Return whether an attempt in a token ended with a stop of its pilot as soon as it had begun."""
-    if not isinstance(attempt, dict) or attempt.get("outcome") != "stopped":
+    if not _was_stopped(attempt):
         return False
     start, end = attempt.get("start"), attempt.get("end")
     return is_number(start) and is_number(end) and 0 <= end - start <= QUICK

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import logging
 import math
 import os
@@ -108,7 +107,7 @@ class Slurm(BatchSystem):
 
     def jobs(self, name: str) -> Jobs:
         """See `Scheduler.jobs`."""
-        owner = f"--user={getpass.getuser()}"
+        owner = f"--user={os.getuid()}"  # the user may have no name on this node
         listed = run_command(["squeue", "--noheader", "--array", owner, f"--name={name}", "--format=%i %T"])
         pairs = [line.split() for line in listed.splitlines()]
         if any(len(pair) != 2 for pair in pairs):

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..exceptions import PicasError
 from ..util import visible
 
 
@@ -42,10 +43,14 @@ def _port(text: str) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from ..embedded.serve import default_data_folder, serve  # noqa: PLC0415  # no other verb needs it
+    from ..embedded.errors import EmbeddedServerError  # noqa: PLC0415  # no other verb needs these
+    from ..embedded.serve import default_data_folder, serve  # noqa: PLC0415
 
     def say(line: str) -> None:
         print(visible(line), flush=True)  # its last words may contain text of requests
 
-    data = None if options.memory else options.data or default_data_folder()
+    try:
+        data = None if options.memory else options.data or default_data_folder()
+    except EmbeddedServerError as error:
+        raise PicasError(str(error)) from None
     return serve(data, options.port, ready_file=options.ready_file, say=say)

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable, NamedTuple
 
-from picas.embedded.errors import InstallError, NodeMissingError
+from picas.embedded.errors import EmbeddedServerError, InstallError, NodeMissingError
 
 logger = logging.getLogger(__name__)
 
@@ -135,8 +135,21 @@ def cache_folder() -> Path:
     digest = hashlib.sha256()
     for name in MANIFESTS:
         digest.update((HERE / name).read_bytes())
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "picas" / f"embedded-{digest.hexdigest()[:12]}"
+    return user_folder("XDG_CACHE_HOME", "~/.cache") / f"embedded-{digest.hexdigest()[:12]}"
+
+
+def user_folder(variable: str, default: str) -> Path:
+    """Return the folder "picas" in a base folder of the user's.
+
+    :param variable: the environment variable that names the base folder
+    :param default: the base folder if it is not set
+    :raises EmbeddedServerError: if that is in the user's home, and nobody knows where that is
+    """
+    base = os.environ.get(variable) or default
+    try:
+        return Path(base).expanduser() / "picas"
+    except RuntimeError:
+        raise EmbeddedServerError(f"there is no home folder for {base}: set HOME or {variable}") from None
 
 
 def install_packages(node: Node, progress: Progress) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import signal
@@ -15,6 +14,7 @@ from types import FrameType
 from typing import Callable
 
 from picas.embedded.errors import EmbeddedServerError
+from picas.embedded.node import user_folder
 from picas.embedded.server import Server, write_private
 
 DATABASE = "picas"
@@ -28,8 +28,11 @@ class _Stopped(BaseException):
 
 
 def default_data_folder() -> Path:
-    """Return the default folder for the data: ${XDG_DATA_HOME:-~/.local/share}/picas."""
-    return Path(os.environ.get("XDG_DATA_HOME") or "~/.local/share").expanduser() / "picas"
+    """Return the default folder for the data: ${XDG_DATA_HOME:-~/.local/share}/picas.
+
+    :raises EmbeddedServerError: if nobody knows the user's home
+    """
+    return user_folder("XDG_DATA_HOME", "~/.local/share")
 
 
 def serve(

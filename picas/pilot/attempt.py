@@ -133,13 +133,17 @@ class Attempt(ClaimedToken):
         self.is_given_back = True
         self.ended = time.monotonic()
 
-    def put_back(self, reset_values: Sequence[Any] | None = None, max_lost: float = math.inf) -> str:
+    def put_back(
+        self, reset_values: Sequence[Any] | None = None, max_lost: float = math.inf, *, is_nodes_fault: bool = False
+    ) -> str:
         """Put the token back, not counted as a failure, record the attempt, and return its outcome.
 
         :param reset_values: what `lock` and `done` become, 0 by default
         :param max_lost: how often pilots may be stopped as soon as they have begun with it, see `modifiers.stop`
+        :param is_nodes_fault: whether the pilot ends because of a problem with its node
         """
-        modifiers.stop(self.token, math.inf if self.began is None else max_lost, *(reset_values or (0, 0)))
+        most = math.inf if self.began is None else max_lost
+        modifiers.stop(self.token, most, *(reset_values or (0, 0)), is_nodes_fault=is_nodes_fault)
         self.advance(Stage.CONCLUDED)
         return "stopped"
 

@@ -7,6 +7,7 @@ from subprocess import Popen
 from typing import Any, Protocol
 
 from ..documents import Document
+from ..exceptions import NodeFault
 from ..processes import end_all, forks, left_behind, running
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions
@@ -104,6 +105,8 @@ class Context:
         """The signal that stops the run."""
         self.is_breaking_off = False
         """Whether the work on all tokens is being broken off."""
+        self.fault: NodeFault | None = None
+        """The problem of the node that ends the run, once the tokens at work have ended."""
         self.has_left_some = False
         """Whether a token may have stayed locked by this pilot."""
         self._counting = threading.Lock()
@@ -113,8 +116,8 @@ class Context:
         return self.stop_signal is not None
 
     def is_over(self) -> bool:
-        """Return whether no further token is started, for want of time or because of a signal."""
-        return self.is_stopping() or self.matcher.is_late
+        """Return whether no further token is started: there is no time left, a signal came, or the node is at fault."""
+        return self.is_stopping() or self.fault is not None or self.matcher.is_late
 
     def count(self, outcome: str, is_processed: bool = True) -> None:
         """Count an attempt that has ended.

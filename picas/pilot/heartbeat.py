@@ -23,6 +23,7 @@ from ..couch import explain
 from ..couch.outages import is_outage
 from ..exceptions import PicasError, SettingsError
 from ..logs import get_logger
+from ..processes import start_thread
 from .identity import DEAD, RUNNING, TYPE, Pilot
 from .leases import LEASE, Watch
 
@@ -108,9 +109,13 @@ class Heartbeat:
         self._next_look = time.monotonic() + random.uniform(0.2, 1) * self._watch.interval
 
     def begin(self) -> None:
-        """Start the thread."""
-        self._thread = threading.Thread(target=self._run, name="picas-heartbeat", daemon=True)
-        self._thread.start()
+        """Start the thread.
+
+        :raises NodeFault: if there can be no further thread
+        """
+        thread = threading.Thread(target=self._run, name="picas-heartbeat", daemon=True)
+        start_thread(thread)
+        self._thread = thread
 
     def end(self, is_clean: bool) -> None:
         """End the thread.

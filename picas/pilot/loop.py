@@ -28,7 +28,7 @@ from ..iterators import EndlessViewIterator, ViewIterator
 from ..logs import get_logger
 from ..pool.claims import Exchange
 from ..pool.results import Stage
-from ..processes import exposed, set_environment, shielded
+from ..processes import exposed, reach, set_environment, shielded
 from ..tokens.resources import Room
 from .attempt import Attempt
 from .context import Context
@@ -87,7 +87,7 @@ class Loop:
         while True:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
-            self._is_closed |= context.matcher.is_late or self._is_iterator_stopped()
+            self._is_closed |= context.is_over() or self._is_iterator_stopped()
             self.give_back(None if self._is_closed else self._surplus())
             wanted, ahead = self._wanted()
             if self._is_time_to_exchange(wanted, ahead):
@@ -249,7 +249,7 @@ class Loop:
             return ViewIterator.poll(tokens)
 
         try:
-            return wait_out(request, self.context.options.max_outage, self._is_needed_elsewhere)
+            return wait_out(lambda: reach(request), self.context.options.max_outage, self._is_needed_elsewhere)
         except (PicasError, HTTPError) as error:
             if is_outage(error) and self._is_needed_elsewhere():
                 if self.context.is_over():

@@ -16,11 +16,11 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
-from ..exceptions import PicasError, PilotStopped
+from ..exceptions import NodeFault, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
-from ..processes import exposed, is_shielded, shielded
+from ..processes import describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
 from .attempt import Attempt
@@ -39,6 +39,9 @@ from .sweep import Sweep
 from .work import Work
 
 log = get_logger(__name__)
+
+NODE_FAULT_EXIT_CODE = 75
+"""The exit code of a pilot whose node has a problem: EX_TEMPFAIL of BSD's sysexits.h, since another may have none."""
 
 
 class Run:
@@ -94,6 +97,9 @@ class Run:
             self._spare.keep()
             try:
                 self._prepare_and_work()
+            except NodeFault as fault:
+                log.error("This pilot ends because of a problem with its node: %s", describe_system_error(fault))
+                raise PilotStopped(NODE_FAULT_EXIT_CODE) from fault
             finally:
                 quietly(self._release_iterator, "Releasing the iterator")
                 quietly(self._end_heartbeat, "Ending the heartbeat")
@@ -181,6 +187,8 @@ class Run:
             self.context.has_left_some |= bool(loop.held())
             self._loop = None
             loop.close()
+        if self.context.fault is not None:
+            raise self.context.fault
 
     def _is_seen(self) -> bool:
         """Return whether the user's code is to find each token saved as it ended; `prepare_env` may set a hook, too."""
@@ -264,7 +272,7 @@ class Run:
     def _wait_out(self, action: Callable[[], Any]) -> Any:
         """Return what an action returns, None if the run is over while the database is away."""
         try:
-            return wait_out(action, self.context.options.max_outage, self.context.is_over)
+            return wait_out(lambda: reach(action), self.context.options.max_outage, self.context.is_over)
         except (PicasError, HTTPError) as error:
             if is_outage(error) and self.context.is_over():
                 log.warning("The run is over while the database is away: %s", error)

@@ -12,6 +12,7 @@ from collections import deque
 from queue import Empty, SimpleQueue
 from typing import Callable, Generic, TypeVar
 
+from ..processes import start_thread
 from ..util import never, wait_until
 
 T = TypeVar("T")
@@ -125,8 +126,12 @@ class ThreadSlots(Slots[T]):
         self._ended: SimpleQueue[T] = SimpleQueue()
         self._bell = threading.Lock()  # released whenever a token has ended
         self._threads = [threading.Thread(target=self._run, name=f"picas-slot-{n}", daemon=True) for n in range(count)]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                start_thread(thread)
+        except BaseException:
+            self.close()
+            raise
 
     def start(self, token: T) -> None:
         """See `Slots.start`."""

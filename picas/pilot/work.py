@@ -10,9 +10,9 @@ from typing import Callable
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import PilotStopped, TokenLost, TokenTimeout
+from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, TimeLimit, exposed
+from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
 from ..util import text_of, wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
@@ -79,6 +79,10 @@ class Work:
         if context.is_stopping():
             raise PilotStopped(context.options.stop_exit_code)
         self._raise_if_broken_off()
+        fault = None if error is None or limit.expired or is_lost else fault_of(error)
+        if fault is not None:
+            self._give_up_node(fault)
+            return
         if not limit.expired and not is_lost:
             context.matcher.note(seconds)
         context.count(attempt.conclude(error, context.options.auto_close))
@@ -155,6 +159,16 @@ class Work:
         """End the children of the user's code, and return whether any was alive."""
         return self.context.end_children(self.context.children(self.attempt))
 
+    def _give_up_node(self, fault: NodeFault) -> None:
+        """Put the token back, whose work has failed for a reason that is not its own; this run takes no other."""
+        context, attempt = self.context, self.attempt
+        log.info(
+            "Token %s is put back because of a problem with this node: %s", attempt.id, describe_system_error(fault)
+        )
+        context.fault = context.fault or fault
+        reset_values, max_lost = context.actor.token_reset_values, context.options.max_lost
+        context.count(attempt.put_back(reset_values, max_lost, is_nodes_fault=True), is_processed=False)
+
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""
         background = self.context.background(self.attempt) + self.context.forks(self.attempt)
@@ -206,6 +220,7 @@ class Work:
             if self._is_stop(error):
                 raise
             log.exception("cleanup_run failed after token %s", self.attempt.id)
+            self.context.fault = self.context.fault or fault_of(error)
             if is_saved:
                 before = ClaimedToken(self.attempt.token)
                 message = f"{type(error).__name__} in cleanup_run: {text_of(error)}"

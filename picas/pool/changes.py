@@ -22,6 +22,7 @@ from couchdb.http import HTTPError
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
+from ..processes import start_thread
 from ..util import After, always
 
 log = logging.getLogger(__name__)
@@ -70,14 +71,18 @@ class Feed:
         self._since = self._changes.last_seq()
 
     def listen(self) -> None:
-        """Listen until there is news."""
+        """Listen until there is news.
+
+        :raises NodeFault: if there can be no further thread
+        """
         if self._thread is not None and self.has_news:
             self._thread.join()  # it has reported its news and is about to end
         self.has_news = False
         self.bell.clear()
         if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self._run, name="picas-feed", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="picas-feed", daemon=True)
+            start_thread(thread)
+            self._thread = thread
 
     def calls(self) -> bool:
         """Return whether it is time to look at the pool: there is news, or there will never be any."""

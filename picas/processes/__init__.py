@@ -7,9 +7,10 @@ the pilot itself is killed.
 
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
+from .faults import describe_system_error, fault_of, own_work, reach, start_thread
 from .forks import forks
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
-from .outputs import MAX_OUTPUT, Outputs, read_pipes
+from .outputs import MAX_OUTPUT, Outputs, check_inherited, read_pipes
 from .supervisor import KILL_WAIT
 
 __all__ = [
@@ -22,17 +23,23 @@ __all__ = [
     "Outputs",
     "TimeLimit",
     "age_of",
+    "check_inherited",
     "child",
+    "describe_system_error",
     "end",
     "end_all",
     "environment",
     "exposed",
+    "fault_of",
     "forks",
     "interrupt",
     "is_shielded",
     "left_behind",
+    "own_work",
+    "reach",
     "read_pipes",
     "running",
     "set_environment",
     "shielded",
+    "start_thread",
 ]

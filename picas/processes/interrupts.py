@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from ..exceptions import TokenTimeout
 from ..util import never, wait_until
+from .faults import start_thread
 
 SETTLE = 5.0
 """Seconds that code has to end by itself after its children were ended, before it is interrupted."""
@@ -146,8 +147,9 @@ class TimeLimit:
             if self._is_main:
                 self._previous = signal.signal(_WAKE, self._on_wake) or signal.SIG_DFL
             if self._is_limited:
-                self._watch = threading.Thread(target=self._run, name="picas-time-limit", daemon=True)
-                self._watch.start()
+                watch = threading.Thread(target=self._run, name="picas-time-limit", daemon=True)
+                start_thread(watch)
+                self._watch = watch
         return self
 
     def __exit__(

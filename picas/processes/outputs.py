@@ -14,7 +14,7 @@ import fcntl
 import logging
 import os
 import select
-import selectors
+import stat
 import tempfile
 import termios
 import threading
@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ..util import cut_line
+from .faults import start_thread
 from .interrupts import shielded
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Outputs:
         self._kept = contextlib.ExitStack()  # closed once all output is written
         self._end = -1  # the write end of a pipe; closing it says that the command has ended
         self._is_complete = threading.Event()
+        self._error: BaseException | None = None  # why the output could not be copied
         self._thread: threading.Thread | None = None
 
     @property
@@ -85,7 +87,7 @@ class Outputs:
             self._kept.callback(os.close, ended)
             # A daemon, because processes that the command leaves in the background may write for ever.
             thread = threading.Thread(target=self._copy, args=(ended,), name="picas-output", daemon=True)
-            thread.start()
+            start_thread(thread)
             self._thread = thread
 
     def __exit__(
@@ -107,13 +109,16 @@ class Outputs:
         :param exit_code: the exit code of the command
         :raises OSError: with ENOSPC or EDQUOT if the disk is full; otherwise the error of the failed write
         """
+        if self._error is not None:
+            raise self._error
+        check_inherited(exit_code, *(number for number, path in enumerate(self._paths, 1) if path is None))
         for file in self._files.values():
             if file.error is not None and file.error.errno in _DISK_FULL:
                 text = f"disk full: {file.path} does not hold all {file.size} bytes of output"
                 raise OSError(file.error.errno, text) from file.error
             if file.error is not None:
                 raise file.error
-            if exit_code != 0 and _is_disk_full(file.path):
+            if exit_code != 0 and _is_full(file.path):
                 raise OSError(errno.ENOSPC, f"disk full: no space beside {file.path}, exit code {exit_code}")
 
     def _open(self, path: str | Path | None) -> int | None:
@@ -134,24 +139,32 @@ class Outputs:
         self._kept.close()
 
     def _copy(self, ended: int) -> None:
-        """Copy until the last writer has closed its pipe.
+        """Copy until the last writer has closed its pipe; what goes wrong is raised by `check`.
 
         When the command ends, the files are completed with the output up to then.
         """
-        with self._kept, contextlib.ExitStack() as at_end, selectors.DefaultSelector() as selector:
-            at_end.callback(self._is_complete.set)
-            for source in (ended, *self._files):
-                selector.register(source, selectors.EVENT_READ)
-            open_sources = set(self._files)
-            while open_sources:
-                for source in [key.fd for key, _ in selector.select()]:
-                    if source == ended:
-                        selector.unregister(ended)
-                        self._complete(open_sources)
-                    elif not self._copy_some(source):
-                        selector.unregister(source)
-                        open_sources.discard(source)
-            self._complete(open_sources)
+        try:
+            with self._kept:
+                self._copy_all(ended)
+        except BaseException as error:  # nobody would see it in this thread
+            self._error = error
+        finally:
+            self._is_complete.set()
+
+    def _copy_all(self, ended: int) -> None:
+        poll = select.poll()  # unlike other selectors, it needs no descriptor
+        for source in (ended, *self._files):
+            poll.register(source, select.POLLIN)
+        open_sources = set(self._files)
+        while open_sources:
+            for source, _ in poll.poll():
+                if source == ended:
+                    poll.unregister(ended)
+                    self._complete(open_sources)
+                elif not self._copy_some(source):
+                    poll.unregister(source)
+                    open_sources.discard(source)
+        self._complete(open_sources)
 
     def _complete(self, sources: set[int]) -> None:
         """Copy what is in the pipes now, but no more: background processes may write for ever."""
@@ -318,9 +331,23 @@ def _available(source: int) -> int:
     return count[0]
 
 
-def _is_disk_full(path: Path) -> bool:
+def check_inherited(exit_code: int, *descriptors: int) -> None:
+    """Raise an error if a command may have failed because its output goes to a file of this process on a full disk.
+
+    :param exit_code: the exit code of the command
+    :param descriptors: those of its output that it has inherited
+    :raises OSError: with ENOSPC
+    """
+    for descriptor in descriptors if exit_code != 0 else ():
+        if stat.S_ISREG(os.fstat(descriptor).st_mode) and _is_full(descriptor):
+            text = f"disk full: no space for the output of this pilot, exit code {exit_code}"
+            raise OSError(errno.ENOSPC, text)
+
+
+def _is_full(file: Path | int) -> bool:
+    """Return whether the disk of a file is full."""
     try:
-        system = os.statvfs(path)
+        system = os.statvfs(file)
     except OSError:
         return False
     return system.f_blocks > 0 and system.f_bavail == 0

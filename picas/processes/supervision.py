@@ -22,6 +22,7 @@ from typing import Any, Callable
 
 from ..util import wait_until
 from .descendants import Family, Root, start_of
+from .faults import start_thread
 from .interrupts import shielded
 from .launch import Start, SupervisorLost, fork_supervisor, inherited_attributes, start_supervisor
 from .supervisor import KILL_WAIT, LENGTH
@@ -148,7 +149,7 @@ class Supervisor:
         """
         with self._theirs:
             wait = start(self._theirs)
-        threading.Thread(target=self._read, name="picas-supervisor", daemon=True).start()
+        start_thread(threading.Thread(target=self._read, name="picas-supervisor", daemon=True))
         return wait
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
@@ -163,8 +164,10 @@ class Supervisor:
         command = program.command
         try:
             self._send("run", command.arguments, command.environment, command.folder, command.grace, fds=descriptors)
-        except ConnectionError:
-            raise SupervisorLost from None
+        except OSError as error:
+            if isinstance(error, ConnectionError) or self._connection.fileno() < 0:  # closed by the other thread
+                raise SupervisorLost from None
+            raise
 
     def abort(self, program: Program) -> None:
         """End a program whose start was interrupted, and wait for its end.

@@ -148,13 +148,6 @@ def test_escape_sequences_of_a_token_do_not_reach_the_terminal(environment, clie
     assert result.stdout.splitlines()[5:] == ["  1 needs 1 core, tags \\x1b]0;evil\\x07 x todo 0"]
 
 
-def test_status_names_tokens_with_conflicting_revisions(environment, client, push):
-    (token,) = push(1)
-    client.store_revision({**token.value, "lock": 5, "_rev": "2-" + "a" * 32}, "1-" + "b" * 32)
-    lines = picas(environment, "status").stdout.splitlines()
-    assert lines[4:] == ["1 token has conflicting revisions, of which pilots see one: token_0"]
-
-
 def test_status_with_the_views_of_an_older_release(environment, client, push):
     """They do not count what tokens need."""
     push(2, cores=4)

@@ -1,6 +1,8 @@
 """Tokens that end the pilots that take them: each costs a few pilots, not all."""
 
+import errno
 import signal
+import socket
 
 import pytest
 from support.tokens import make_token
@@ -98,6 +100,39 @@ Poisoned(connect(), max_lost=1).run()
             finally:
                 process.close()
         assert state_of(client.get("token_0")) == "error"
+
+
+class TestATokenThatMakesItsNodesSick:
+    """It fills their disks, for example."""
+
+    @pytest.fixture
+    def pilot(self, client, monkeypatch):
+        """Return a function that runs a pilot on a node with this name."""
+
+        def work(task):
+            raise OSError(errno.ENOSPC, "full")
+
+        def run(node):
+            monkeypatch.setattr(socket, "gethostname", lambda: node)
+            with pytest.raises(PilotStopped):
+                Worker(client, work).run()
+
+        return run
+
+    def test_costs_a_few_pilots(self, client, push, pilot):
+        push(1)
+        for number in range(MAX_LOST + 2):
+            pilot(f"node_{number}")
+        token = client.get("token_0")
+        assert (state_of(token), token["lost_count"], token["scrub_count"]) == ("error", MAX_LOST + 1, 0)
+        assert "pilots had problems with their nodes" in token["error"][0]["message"]
+
+    def test_is_not_to_blame_for_one_sick_node(self, client, push, pilot):
+        push(1)
+        for _ in range(MAX_LOST + 3):
+            pilot("node_0")
+        token = client.get("token_0")
+        assert (state_of(token), "lost_count" in token) == ("todo", False)
 
 
 class TestAStopThatDoesNotCount:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -26,20 +27,6 @@ def nothing_left():
     for file in Path().glob("*.pid"):
         with contextlib.suppress(ProcessLookupError):
             os.kill(int(file.read_text()), signal.SIGKILL)
-
-
-@pytest.fixture
-def full_disk(tmp_path):
-    """A folder on a separate file system of 64 KiB."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
-    if not sys.platform.startswith("linux") or os.geteuid() != 0:
-        pytest.skip("only root on Linux can mount a small file system")
-    if subprocess.run(command, capture_output=True, check=False).returncode != 0:
-        pytest.skip("this system does not allow mounting a small file system")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
 def descriptors():
@@ -218,39 +205,39 @@ class TestFullDisk:
         wait = f"while [ ! -s {folder}/log ]; do sleep 0.01; done"
         return f"echo out; {wait}; head -c 200000 /dev/zero > {folder}/result"
 
-    def test_lost_output_raises_an_error_with_the_reason(self, full_disk):
+    def test_lost_output_raises_an_error_with_the_reason(self, small_disk):
         with pytest.raises(OSError, match="disk full: ") as caught:
-            run_command(["head", "-c", "200000", "/dev/zero"], stdout=full_disk / "log")
+            run_command(["head", "-c", "200000", "/dev/zero"], stdout=small_disk / "log")
         assert caught.value.errno == errno.ENOSPC
-        assert caught.value.strerror == f"disk full: {full_disk}/log does not hold all 200000 bytes of output"
-        assert (full_disk / "log").stat().st_size > 0
+        assert caught.value.strerror == f"disk full: {small_disk}/log does not hold all 200000 bytes of output"
+        assert (small_disk / "log").stat().st_size > 0
 
-    def test_the_command_itself_goes_on(self, full_disk, tmp_path):
+    def test_the_command_itself_goes_on(self, small_disk, tmp_path):
         with pytest.raises(OSError, match="disk full: "):
-            run_command("head -c 200000 /dev/zero && touch went-on", shell=True, stdout=full_disk / "log")
+            run_command("head -c 200000 /dev/zero && touch went-on", shell=True, stdout=small_disk / "log")
         assert (tmp_path / "went-on").exists()
 
-    def test_a_command_that_failed_because_the_disk_is_full_raises_an_error(self, full_disk):
-        script = self.fill(full_disk)
+    def test_a_command_that_failed_because_the_disk_is_full_raises_an_error(self, small_disk):
+        script = self.fill(small_disk)
         with pytest.raises(OSError, match=r"disk full: no space .*exit code 1") as caught:
-            run_command(script, shell=True, stdout=full_disk / "log", stderr=os.devnull)
+            run_command(script, shell=True, stdout=small_disk / "log", stderr=os.devnull)
         assert caught.value.errno == errno.ENOSPC
 
-    def test_a_command_that_failed_for_another_reason_returns_its_exit_code(self, full_disk):
-        assert run_command(["sh", "-c", "exit 3"], stdout=full_disk / "log").exit_code == 3
+    def test_a_command_that_failed_for_another_reason_returns_its_exit_code(self, small_disk):
+        assert run_command(["sh", "-c", "exit 3"], stdout=small_disk / "log").exit_code == 3
 
-    def test_a_successful_command_with_complete_output_raises_no_error(self, full_disk):
+    def test_a_successful_command_with_complete_output_raises_no_error(self, small_disk):
         assert (
             run_command(
-                self.fill(full_disk) + "; true", shell=True, stdout=full_disk / "log", stderr=os.devnull
+                self.fill(small_disk) + "; true", shell=True, stdout=small_disk / "log", stderr=os.devnull
             ).exit_code
             == 0
         )
-        assert (full_disk / "log").read_text() == "out\n"
+        assert (small_disk / "log").read_text() == "out\n"
 
-    def test_the_tail_counts_too(self, full_disk):
+    def test_the_tail_counts_too(self, small_disk):
         with pytest.raises(OSError, match="disk full: "):
-            run_command(["head", "-c", "1000000", "/dev/zero"], stdout=full_disk / "log", max_output=100_000)
+            run_command(["head", "-c", "1000000", "/dev/zero"], stdout=small_disk / "log", max_output=100_000)
 
 
 def test_another_error_in_writing_is_raised_unchanged(tmp_path, monkeypatch):
@@ -260,6 +247,20 @@ def test_another_error_in_writing_is_raised_unchanged(tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "_write", fail)
     with pytest.raises(OSError, match="broken disk"):
         run_command(["echo", "out"], stdout="log")
+
+
+@pytest.mark.parametrize("kind", [OSError(errno.EMFILE, "too many"), MemoryError("no memory")])
+def test_an_error_in_the_thread_that_copies_is_raised_at_once(tmp_path, monkeypatch, kind):
+    """Nothing real makes it fail at this point reliably."""
+
+    def fail():
+        raise kind
+
+    monkeypatch.setattr(outputs.select, "poll", fail)
+    before = time.monotonic()
+    with pytest.raises(type(kind), match=str(kind.args[-1])):
+        run_command(["echo", "out"], stdout="log")
+    assert time.monotonic() - before < outputs.PATIENCE / 2
 
 
 def test_a_hanging_disk_does_not_block_the_pilot_for_ever(tmp_path, monkeypatch, caplog):
