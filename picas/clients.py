@@ -17,13 +17,14 @@ from couchdb.design import ViewDefinition
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
 from .couch import attachments, clusters
+from .couch.answers import is_absent
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
 from .couch.feeds import ChangesFeed
 from .couch.revisions import deletion_of
-from .couch.transport import RequestsSession, Session
+from .couch.transport import RequestsSession, Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
-from .exceptions import LostAnswer
+from .exceptions import LostAnswer, NoSuchDocument
 from .util import split_credentials
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ class CouchDB:
         self._ssl_verification = ssl_verification
         self._timeouts = Timeouts(connect_timeout, read_timeout)
 
-        self.server = couchdb.Server(self.url, session=Session(ssl_verification, self._timeouts))
+        self.server = couchdb.Server(Resource(self.url, Session(ssl_verification, self._timeouts)))
         self.server.resource.credentials = self._credentials
         self.requests = RequestsSession(self._credentials, ssl_verification, self._timeouts)
         self.copies = 1
@@ -148,13 +149,17 @@ class CouchDB:
     def get(self, id: str) -> Document:
         """Return the document with this id.
 
-        :raises ValueError: if there is no such document
+        :raises NoSuchDocument: if there is no such document (a `ValueError`)
+        :raises ValueError: if no document can have this id
         """
         path = doc_path(id)
         try:
             _, _, data = self.db.resource.get_json(path)
-        except ResourceNotFound:
-            raise ValueError(f"{id} is not the id of a document in the database {self.database_name}") from None
+        except ResourceNotFound as error:
+            if not is_absent(error):  # the database is missing
+                raise
+            text = f"{id} is not the id of a document in the database {self.database_name}"
+            raise NoSuchDocument(text) from None
         return Document(data)
 
     def get_documents(self, ids: Iterable[str]) -> list[Document]:
@@ -254,7 +259,7 @@ class CouchDB:
         for attempt in range(EDIT_CONFLICTS):
             try:
                 content = self.get(id).value
-            except ValueError:
+            except NoSuchDocument:
                 content = {"_id": id}
             wanted = change(dict(content))
             if wanted == content:

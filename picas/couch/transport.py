@@ -33,8 +33,9 @@ import requests.adapters
 from couchdb import json as couchdb_json
 from requests.packages import urllib3  # type: ignore[attr-defined]  # its types leave that out
 
-from ..exceptions import LostAnswer, Unreachable
+from ..exceptions import ForeignAnswer, LostAnswer, Unreachable, UntrustedServer
 from ..version import VERSION
+from .answers import content_of, error_of, is_passing_status
 from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
 
 RETRY_PAUSES = (0.1, 0.5, 2.0)
@@ -47,8 +48,6 @@ BUFFERED_BYTES = 1 << 20
 """Size in bytes up to which a body that is not JSON is read at once too."""
 
 USER_AGENT = f"picas/{VERSION}"
-PASSING_ERRORS = frozenset({429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed later."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READING_POSTS = frozenset({"_find", "_explain", "_all_docs", "_bulk_get", "_changes", "_revs_diff", "_missing_revs"})
@@ -139,11 +138,29 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         The caller reads long bodies and endless feeds.
 
         :param body: None, text, bytes, a file, or anything that JSON can hold
-        :raises Unreachable: if the request was not sent, or if it only reads and got no answer
-        :raises LostAnswer: if the request writes, was sent and got no answer
+        :raises Unreachable: if the request was not sent, or if it only reads and CouchDB has not answered it
+        :raises LostAnswer: if the request writes, was sent, and CouchDB has not answered it
         :raises couchdb.http.HTTPError: if the answer is an error (a subclass)
         :raises ValueError, TypeError: if JSON can't hold the body
         """
+        return self._perform(method, url, body, headers, credentials, num_redirects, wants_json=False)
+
+    def request_json(
+        self, method: str, url: str, body: Any, headers: Mapping[str, str], credentials: Credentials
+    ) -> tuple[int, Message, Any]:
+        """Send a request as `request` does, and return the status, the headers and the JSON value in the answer."""
+        return self._perform(method, url, body, headers, credentials, 0, wants_json=True)
+
+    def _perform(
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        credentials: Credentials,
+        num_redirects: int,
+        wants_json: bool,
+    ) -> tuple[int, Message, Any]:
         method = method.upper()
         payload, all_headers = self._encode(body, headers, credentials)
         repeatable = may_repeat(method, url) and not hasattr(payload, "read")
@@ -162,19 +179,22 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             except BaseException:
                 connection.close()  # part of an answer may be on its way
                 raise
-            status, message, data = answer
-            if status in _REDIRECTS and method in ("GET", "HEAD") and message["location"]:
-                return self._redirect(method, url, message["location"], headers, credentials, num_redirects)
+            status, message, _ = answer
+            target = urljoin(url, message["location"]) if status in _REDIRECTS and message["location"] else None
+            may_follow = method in ("GET", "HEAD") and not wants_json  # CouchDB itself redirects no request for JSON
+            if target and may_follow and num_redirects < self.max_redirects:
+                if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                    credentials = None  # another server must not see the password
+                return self.request(method, target, None, headers, credentials, num_redirects + 1)
             refused = status == 429  # the server has not processed the request
-            worth_repeating = refused or (repeatable and status in PASSING_ERRORS)
+            worth_repeating = refused or (repeatable and is_passing_status(status))
             if worth_repeating and not hasattr(payload, "read") and pause(pauses, message["retry-after"]):
                 continue
-            if status in _REDIRECTS:
-                target = server_of(urljoin(url, message["location"] or ""))
-                raise couchdb.http.ServerError((status, ("redirect", f"the server redirects to {target}")))
-            if status >= 400:
-                raise_error(status, data.read() if data else b"")
-            return answer
+            try:
+                return _judge(method, url, answer, target, wants_json)
+            except ForeignAnswer:
+                if not (repeatable and pause(pauses)):
+                    raise
 
     def _encode(
         self, body: Any, headers: Mapping[str, str] | None, credentials: Credentials
@@ -201,8 +221,10 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             try:
                 connection: http.client.HTTPConnection = self.connection_pool.get(url)
                 return connection
-            except ssl.SSLCertVerificationError:
-                raise
+            except ssl.SSLCertVerificationError as error:
+                raise UntrustedServer(
+                    f"the certificate of {server_of(url)} is not trusted ({error.verify_message})"
+                ) from error
             except OSError as error:
                 if is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
                     raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
@@ -239,21 +261,44 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             data = _Body(response, self.connection_pool, url, connection)
         return response.status, response.msg, data
 
-    def _redirect(
-        self,
-        method: str,
-        url: str,
-        location: str,
-        headers: Mapping[str, str] | None,
-        credentials: Credentials,
-        num_redirects: int,
-    ) -> Answer:
-        if num_redirects >= self.max_redirects:
-            raise couchdb.http.RedirectLimit("Redirection limit exceeded")
-        target = urljoin(url, location)
-        if urlsplit(target)[:2] != urlsplit(url)[:2]:
-            credentials = None  # another server must not see the password
-        return self.request(method, target, None, headers, credentials, num_redirects + 1)
+
+class Resource(couchdb.http.Resource):  # type: ignore[misc]  # couchdb has no types
+    """A resource as `couchdb` uses it. Where it wants JSON, any other answer counts as none."""
+
+    def _request_json(
+        self, method: str, path: Any = None, body: Any = None, headers: Mapping[str, str] | None = None, **params: Any
+    ) -> tuple[int, Message, Any]:
+        parts = [] if path is None else path if isinstance(path, list) else [path]
+        url = couchdb.http.urljoin(self.url, *parts, **params)
+        answer: tuple[int, Message, Any] = self.session.request_json(
+            method, url, body, {**self.headers, **(headers or {})}, self.credentials
+        )
+        return answer
+
+
+def _judge(method: str, url: str, answer: Answer, target: str | None, wants_json: bool) -> tuple[int, Message, Any]:
+    """Return an answer, with the JSON value in it if one is wanted.
+
+    :param target: where the server redirects to
+    :raises couchdb.http.HTTPError: if the answer is an error
+    :raises ForeignAnswer, LostAnswer: if CouchDB has not given it
+    """
+    status, message, data = answer
+    kind = str(message.get("content-type", ""))
+    if status >= 400:
+        error = error_of(status, data.read() if data else b"", has_body=method != "HEAD")
+        if error is not None:
+            raise error
+    elif status < 300:
+        if not wants_json:
+            return answer
+        try:
+            return status, message, content_of(method, url, kind, data)
+        except ValueError:
+            if data is not None:
+                data.close()
+    detail = kind.partition(";")[0] if target is None else f"it redirects to {server_of(target)}"
+    raise foreign(server_of(url), status, detail, not may_repeat(method, url))
 
 
 class RequestsSession(requests.Session):
@@ -330,23 +375,20 @@ def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
     return True
 
 
-_ERRORS = {
-    401: couchdb.http.Unauthorized,
-    403: couchdb.http.Forbidden,
-    404: couchdb.http.ResourceNotFound,
-    409: couchdb.http.ResourceConflict,
-    412: couchdb.http.PreconditionFailed,
-}
+def raise_error(server: str, status: int, text: bytes, is_write: bool = False) -> NoReturn:
+    """Raise the exception for a status of 300 or more, see `answers.error_of`.
+
+    :raises ForeignAnswer, LostAnswer: if something other than CouchDB has answered
+    """
+    error = error_of(status, text) if status >= 400 else None
+    raise error or foreign(server, status, "", is_write)
 
 
-def raise_error(status: int, text: bytes) -> NoReturn:
-    """Raise the exception of `couchdb` for a status of 400 or more, with the server's error and reason."""
-    error: Any
-    try:
-        content = couchdb_json.decode(text.decode("utf-8"))
-        error = content.get("error"), content.get("reason")
-    except (ValueError, AttributeError):  # not JSON, or not an object
-        error = text.decode("utf-8", "replace")[:1000]
-    if status in _ERRORS:
-        raise _ERRORS[status](error)
-    raise couchdb.http.ServerError((status, error))
+def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachable | LostAnswer:
+    """Return the exception for an answer that CouchDB has not given.
+
+    :param detail: what the answer is, for people
+    :param is_write: whether the request writes. It may have been applied all the same.
+    """
+    text = f"what answers at {server} is not CouchDB (status {status}{', ' if detail else ''}{detail})"
+    return LostAnswer(text) if is_write else ForeignAnswer(text)

@@ -16,7 +16,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
-from ..exceptions import PicasError, PilotStopped
+from ..exceptions import NoSuchDocument, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
@@ -245,7 +245,7 @@ class Run:
                 continue  # the save will find out
             try:
                 stored = self.context.actor.db.get(attempt.id).value
-            except ValueError:
+            except NoSuchDocument:
                 stored = {}
             if not modifiers.is_same_lock(stored, attempt.claimed) and attempt.advance(Stage.LOST):
                 log.warning("Token %s is no longer this pilot's: the work on it is stopped", attempt.id)
