@@ -11,6 +11,7 @@ from typing import Callable
 
 import pytest
 from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Unauthorized
+from support.certificates import Certificate
 from support.faults import Double, FaultProxy, Reply, Request
 from support.places import Location
 from support.workers import Gate, Worker, wait_for
@@ -260,6 +261,37 @@ class TestAPilot:
         with pytest.raises(PicasError, match="is not CouchDB"):
             pilot.run()
         assert [path.suffix for path in spool()] == [".json"]
+
+    def test_waits_until_the_certificate_is_trusted_again(
+        self,
+        client: CouchDB,
+        push: Callable[..., list[Task]],
+        location: Location,
+        certificate: Certificate,
+        tmp_path: Path,
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        push(3)
+        tls = certificate.context()
+        other = Certificate(tmp_path)
+        with FaultProxy(location.url, tls) as proxy:
+            names = (client.database_name, location.username, location.password)
+            far = CouchDB(proxy.url, *names, ssl_verification=certificate.path)
+
+            def work(task: Task) -> None:
+                if task.id == "token_1":
+                    other.load_into(tls)
+                    far.server.resource.session.connection_pool.close()
+                    threading.Thread(target=renew).start()
+
+            def renew() -> None:
+                wait_for(lambda: caplog.text.count("is not trusted") >= 3)
+                certificate.load_into(tls)
+
+            pilot = Worker(far, work, heartbeat=0.05, lease=60.0, max_outage=60)
+            pilot.run()
+        assert sorted(pilot.processed) == ["token_0", "token_1", "token_2"]
+        assert count_states(client)["done"] == 3
 
 
 # --- the start

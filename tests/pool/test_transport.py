@@ -29,6 +29,7 @@ from couchdb.http import (
     ServerError,
     Unauthorized,
 )
+from support.certificates import Certificate
 from support.faults import CUT, HANG, RESET, Answer, Double, Reply, Request
 
 from picas import CouchDB
@@ -561,29 +562,6 @@ def test_a_write_follows_no_redirect(serve: Callable[..., Double], method: str) 
 
 
 # --- TLS
-
-
-class Certificate:
-    """A certificate for 127.0.0.1 from its own certificate authority."""
-
-    def __init__(self, folder: Path, address: str = "IP:127.0.0.1") -> None:
-        self.path = str(folder / "certificate.pem")
-        self._key = str(folder / "key.pem")
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=picas test"]
-        files = ["-keyout", self._key, "-out", self.path, "-addext", f"subjectAltName={address}"]
-        subprocess.run([*command, *files], check=True, capture_output=True)
-
-    def context(self) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(self.path, self._key)
-        return context
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
-    if shutil.which("openssl") is None:
-        pytest.skip("the command openssl, which makes certificates, is not here")
-    return Certificate(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture
