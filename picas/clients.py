@@ -100,6 +100,7 @@ class CouchDB:
             raise ResourceNotFound(("not_found", f"{name!r} is not the name of a database"))
         cluster = info.get("cluster", {})
         self.copies, self.shards = int(cluster.get("n", 1)), int(cluster.get("q", 1))
+        self.server.resource.session.is_cluster = self.copies > 1
         return database
 
     def shard_of(self, id: str) -> int:

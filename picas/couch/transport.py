@@ -35,7 +35,7 @@ from requests.packages import urllib3  # type: ignore[attr-defined]  # its types
 
 from ..exceptions import ForeignAnswer, LostAnswer, Unreachable, UntrustedServer
 from ..version import VERSION
-from .answers import content_of, error_of, is_passing_status
+from .answers import content_of, error_of, is_missing_stub, is_passing_status
 from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
 
 RETRY_PAUSES = (0.1, 0.5, 2.0)
@@ -114,6 +114,8 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         self.verify = verify
         self.timeouts = timeouts or Timeouts()
         self.retry_pauses = retry_pauses
+        self.is_cluster = False
+        """Whether the server keeps several copies of a document, one of which may lag behind."""
         super().__init__(timeout=self.timeouts.read)
         self.user_agent = USER_AGENT
         self.connection_pool = ConnectionPool(self.timeouts, verify)
@@ -139,7 +141,7 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
 
         :param body: None, text, bytes, a file, or anything that JSON can hold
         :raises Unreachable: if the request was not sent, or if it only reads and CouchDB has not answered it
-        :raises LostAnswer: if the request writes, was sent, and CouchDB has not answered it
+        :raises LostAnswer: if the request writes, was sent, and CouchDB has not answered it, or only one node for all
         :raises couchdb.http.HTTPError: if the answer is an error (a subclass)
         :raises ValueError, TypeError: if JSON can't hold the body
         """
@@ -195,6 +197,11 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             except ForeignAnswer:
                 if not (repeatable and pause(pauses)):
                     raise
+            except couchdb.http.PreconditionFailed as error:
+                if not (self.is_cluster and is_missing_stub(error)):
+                    raise
+                # The documents of the same request may be in other copies.
+                raise LostAnswer(f"a node of the cluster at {server_of(url)} lags behind") from error
 
     def _encode(
         self, body: Any, headers: Mapping[str, str] | None, credentials: Credentials
