@@ -138,6 +138,15 @@ class CouchDB:
             client.server.resource.session.retry_pauses = ()
         return client
 
+    def hurry(self, is_on: bool = True) -> None:
+        """Wait only for some seconds for the server, as a pilot does that is being stopped; or as long as before.
+
+        A signal handler may call this.
+        """
+        timeouts = self._timeouts.in_a_hurry() if is_on else self._timeouts
+        self.server.resource.session.set_timeouts(timeouts)
+        self.requests.timeouts = timeouts
+
     # --- reading
 
     def __getitem__(self, idx: str) -> Any:

@@ -18,12 +18,14 @@ from __future__ import annotations
 
 import http.client
 import io
+import math
 import os
 import random
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.message import Message
+from itertools import takewhile
 from typing import Any, BinaryIO, NoReturn, Optional
 from urllib.parse import urljoin, urlsplit
 
@@ -36,7 +38,16 @@ from requests.packages import urllib3  # type: ignore[attr-defined]  # its types
 from ..exceptions import ForeignAnswer, LostAnswer, Unreachable, UntrustedServer
 from ..version import VERSION
 from .answers import content_of, error_of, is_missing_stub, is_passing_status
-from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
+from .connections import (
+    MAX_IDLE,
+    ConnectionPool,
+    Timeouts,
+    explain,
+    is_hopeless,
+    keep_alive,
+    server_of,
+    tls_context,
+)
 
 RETRY_PAUSES = (0.1, 0.5, 2.0)
 """Seconds to wait before each repetition."""
@@ -120,6 +131,10 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         self.user_agent = USER_AGENT
         self.connection_pool = ConnectionPool(self.timeouts, verify)
 
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Wait so long for the server from the next request on; a signal handler may call this."""
+        self.timeouts = self.connection_pool.timeouts = timeouts
+
     def disable_ssl_verification(self) -> None:
         """Trust any certificate from now on."""
         self.verify = False
@@ -166,7 +181,7 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         method = method.upper()
         payload, all_headers = self._encode(body, headers, credentials)
         repeatable = may_repeat(method, url) and not hasattr(payload, "read")
-        pauses = iter(self.retry_pauses)
+        pauses = self._pauses(math.inf)
         while True:
             connection = self._get_connection(url)
             try:
@@ -222,8 +237,7 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
 
     def _get_connection(self, url: str) -> http.client.HTTPConnection:
         """Return an open connection, after several tries if necessary: nothing was sent yet."""
-        pauses = iter(self.retry_pauses)
-        give_up = time.monotonic() + CONNECT_PATIENCE
+        pauses = self._pauses(CONNECT_PATIENCE)
         while True:
             try:
                 connection: http.client.HTTPConnection = self.connection_pool.get(url)
@@ -233,8 +247,13 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
                     f"the certificate of {server_of(url)} is not trusted ({error.verify_message})"
                 ) from error
             except OSError as error:
-                if is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
+                if is_hopeless(error) or not pause(pauses):
                     raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
+
+    def _pauses(self, patience: float) -> Iterator[float]:
+        """Return the pauses before the repetitions of a request; none once a time in seconds, from now, is over."""
+        give_up = time.monotonic() + min(patience, self.timeouts.patience)
+        return takewhile(lambda _: time.monotonic() <= give_up, self.retry_pauses)
 
     def _exchange(
         self,
@@ -323,15 +342,18 @@ class RequestsSession(requests.Session):
         self.auth = encoded  # type: ignore[assignment]  # bytes, because `requests` encodes text as Latin-1
         self.headers["User-Agent"] = USER_AGENT
         self.verify = self._verification = verify
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._pid = os.getpid()
+        self._used_at = time.monotonic()
+        self._tls: ssl.SSLContext | None = None
         self._has_tls = False
         self.mount("http://", _Adapter())
 
     def get_adapter(self, url: Any) -> Any:
         """Return the adapter for a URL. Making the one for TLS takes a while, so it is made when first needed."""
         if not self._has_tls and str(url).lower().startswith("https:"):
-            self.mount("https://", _Adapter(tls_context(self._verification)))
+            self._tls = self._tls or tls_context(self._verification)
+            self.mount("https://", _Adapter(self._tls))
             self._has_tls = True
         return super().get_adapter(url)
 
@@ -340,7 +362,12 @@ class RequestsSession(requests.Session):
         if self._pid != os.getpid():  # after a fork the connections belong to the parent
             self.close()
             self._pid = os.getpid()
-        kwargs.setdefault("timeout", (self._timeouts.connect, self._timeouts.read))
+        now = time.monotonic()
+        if now - self._used_at > MAX_IDLE:  # new adapters: another thread may be using a connection of the old ones
+            self.mount("http://", _Adapter())
+            self._has_tls = False
+        self._used_at = now
+        kwargs.setdefault("timeout", (self.timeouts.connect, self.timeouts.read))
         return super().request(method, url, *args, **kwargs)
 
 
@@ -364,6 +391,7 @@ class _Adapter(requests.adapters.HTTPAdapter):
             if not hasattr(urllib3, "BaseHTTPResponse"):  # before 2.0
                 self._tls.check_hostname = False  # urllib3 compares the name itself, and passes no IP address to ssl
             kwargs["ssl_context"] = self._tls
+        kwargs["socket_options"] = [*urllib3.connection.HTTPConnection.default_socket_options, *keep_alive()]
         super().init_poolmanager(*args, **kwargs)
 
 

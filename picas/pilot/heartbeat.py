@@ -119,6 +119,7 @@ class Heartbeat:
             pilots will find it dead.
         """
         self._has_ended.set()
+        self._client.hurry()
         if self._thread is not None:
             self._thread.join(PATIENCE)
         if is_clean and self._rev is not None:

@@ -318,7 +318,7 @@ def test_a_connection_that_the_server_closed_meanwhile_is_noticed(
     session = quick(verify=certificate.path if has_tls else True)
     session.request("GET", double.url)
     (idle,) = session.connection_pool._idle.values()
-    select.select([idle[0].sock], [], [], 5)  # until the close has arrived
+    select.select([idle[0][0].sock], [], [], 5)  # until the close has arrived
     assert session.request("PUT", f"{double.url}/db/a", body={})[0] == 201
     assert (len(double.requests), double.connections) == (2, 2)
 
