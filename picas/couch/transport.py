@@ -416,7 +416,7 @@ def raise_error(server: str, status: int, text: bytes, is_write: bool = False) -
     :raises ForeignAnswer, LostAnswer: if something other than CouchDB has answered
     """
     error = error_of(status, text) if status >= 400 else None
-    raise error or foreign(server, status, "", is_write)
+    raise error or foreign(server, status, "no JSON", is_write)
 
 
 def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachable | LostAnswer:
@@ -425,5 +425,5 @@ def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachabl
     :param detail: what the answer is, for people
     :param is_write: whether the request writes. It may have been applied all the same.
     """
-    text = f"what answers at {server} is not CouchDB (status {status}{', ' if detail else ''}{detail})"
+    text = f"what answers at {server} is not CouchDB (status {status}, {detail or 'no content'})"
     return LostAnswer(text) if is_write else ForeignAnswer(text)

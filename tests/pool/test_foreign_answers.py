@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Callable
+from uuid import uuid4
 
 import pytest
 from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Unauthorized
@@ -16,7 +18,7 @@ from support.faults import Double, FaultProxy, Reply, Request
 from support.places import Location
 from support.workers import Gate, Worker, wait_for
 
-from picas import CouchDB, Task, console
+from picas import CouchDB, Task, User, console
 from picas.config import Settings
 from picas.couch import transport
 from picas.couch.connections import Timeouts
@@ -262,6 +264,32 @@ class TestAPilot:
             pilot.run()
         assert [path.suffix for path in spool()] == [".json"]
 
+    def test_waits_while_couchdb_has_locked_its_account(
+        self,
+        client: CouchDB,
+        member: CouchDB,
+        push: Callable[..., list[Task]],
+        location: Location,
+        spool: Callable[[], list[Path]],
+        caplog: pytest.LogCaptureFixture,
+    ) -> None:
+        """Somebody at the same address has tried a wrong password some times. CouchDB forgets that after minutes."""
+        push(2)
+        name, _ = member.server.resource.credentials
+
+        def work(task: Task) -> None:
+            answers: set[type[Exception]] = set()
+            while Forbidden not in answers:
+                try:
+                    CouchDB(location.url, client.database_name, name, "wrong")
+                except HTTPError as error:
+                    answers.add(type(error))
+
+        with pytest.raises(Forbidden, match="temporarily locked"):
+            Worker(member, work, max_outage=0.2).run()
+        assert re.search("The database is away .*temporarily locked.*: trying again", caplog.text)
+        assert len(spool()) == 1
+
     def test_waits_until_the_certificate_is_trusted_again(
         self,
         client: CouchDB,
@@ -292,6 +320,19 @@ class TestAPilot:
             pilot.run()
         assert sorted(pilot.processed) == ["token_0", "token_1", "token_2"]
         assert count_states(client)["done"] == 3
+
+
+@pytest.fixture
+def member(client: CouchDB, location: Location, is_couchdb: bool) -> Iterator[CouchDB]:
+    """A client of a user of its own."""
+    if not is_couchdb:
+        pytest.skip("the embedded server has one user only")
+    name = f"picas_test_{uuid4().hex}"
+    users = CouchDB(location.url, "_users", location.username, location.password, create=True)
+    user = users.save(User(name, "pw"))
+    client.set_users(members=[name], member_roles=[])
+    yield CouchDB(location.url, client.database_name, name, "pw")
+    users.delete(user)
 
 
 # --- the start
