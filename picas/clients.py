@@ -21,7 +21,8 @@ from .couch.answers import is_absent
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
 from .couch.feeds import ChangesFeed
 from .couch.revisions import deletion_of
-from .couch.transport import RequestsSession, Resource, Session
+from .couch.streams import RequestsSession
+from .couch.transport import Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument

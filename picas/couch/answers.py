@@ -6,12 +6,14 @@ with any status. Only an answer in CouchDB's form says something about a documen
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import couchdb.http
 from couchdb import json as couchdb_json
 from couchdb.http import HTTPError
+
+from ..exceptions import ForeignAnswer, LostAnswer, Unreachable
 
 _ERRORS = {
     401: couchdb.http.Unauthorized,
@@ -51,6 +53,25 @@ def error_of(status: int, text: bytes, has_body: bool = True) -> HTTPError | Non
     return couchdb.http.ServerError((status, error))
 
 
+def raise_error(server: str, status: int, text: bytes, is_write: bool = False) -> NoReturn:
+    """Raise the exception for a status of 300 or more, see `error_of`.
+
+    :raises ForeignAnswer, LostAnswer: if something other than CouchDB has answered
+    """
+    error = error_of(status, text) if status >= 400 else None
+    raise error or foreign(server, status, "no JSON", is_write)
+
+
+def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachable | LostAnswer:
+    """Return the exception for an answer that CouchDB has not given.
+
+    :param detail: what the answer is, for people
+    :param is_write: whether the request writes. It may have been applied all the same.
+    """
+    text = f"what answers at {server} is not CouchDB (status {status}, {detail or 'no content'})"
+    return LostAnswer(text) if is_write else ForeignAnswer(text)
+
+
 def content_of(method: str, url: str, content_type: str, data: Any) -> Any:
     """Return the content of an answer to a request for JSON.
 
@@ -73,10 +94,11 @@ def _has_form(method: str, path: list[str], content: Any) -> bool:
         return isinstance(content, dict) and ("rows" in content or "results" in content)
     if path[-1] == "_changes":
         return isinstance(content, dict) and "results" in content
+    if any(part.startswith("_") for part in path if part not in ("_design", "_local")):
+        return True  # only documents and databases have a form that is always the same
     if method in ("PUT", "DELETE"):
         return isinstance(content, dict) and "ok" in content
-    is_special = any(part.startswith("_") for part in path if part not in ("_design", "_local"))
-    if method == "GET" and path[-1] and not is_special and isinstance(content, dict):
+    if method == "GET" and path[-1] and isinstance(content, dict):
         return not content.keys().isdisjoint(("_id", "db_name", "couchdb"))
     return isinstance(content, (dict, list))
 

@@ -16,10 +16,11 @@ from couchdb.http import ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, Unreachable
 from ..util import open_regular
-from .answers import is_absent
+from .answers import is_absent, raise_error
 from .connections import server_of
 from .revisions import Revision
-from .transport import RETRY_PAUSES, is_unsent, pause, raise_error
+from .streams import is_unsent
+from .transport import RETRY_PAUSES, pause
 from .writes import Write, doc_path, is_passing
 
 COPY_BYTES = 1 << 20

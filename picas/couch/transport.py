@@ -1,17 +1,15 @@
-"""HTTP: a session for the package `couchdb`, and one of `requests` with the same settings for attachments.
+"""HTTP for documents: the session that the package `couchdb` sends its requests through. It rests on `http.client`.
 
-Why there are two. All requests for documents go through `Session`, which rests on `http.client`:
+Why not on `requests`, as the session for attachments does (see `streams`):
 
 - `couchdb` sends its requests through a session of this kind.
 - It is known whether a request was sent. A request that was not sent (there was no connection) is repeated, whatever
   it is. A request that only reads is also repeated if its answer was lost or late, or was a passing error of the
   server. A write is never repeated here once it was sent: `LostAnswer` says that its outcome has to be looked up.
-  `requests` repeats, or reports as one error, what differs in this.
+  An answer that CouchDB has not given, such as a proxy's page, counts as lost too (see `answers`). `requests` repeats,
+  or reports as one error, what differs in this.
 - It takes no lock. A signal handler can interrupt any line, and then saves a token through the same session.
 - It costs less: on a machine shared with the server, 16 pilots processed 250 tokens/s with it, and 122 with `requests`.
-
-`RequestsSession` carries attachments as streams. There `requests` does what would have to be written again: it sends a
-file piece by piece, decodes an answer piece by piece, and checks that the answer is complete.
 """
 
 from __future__ import annotations
@@ -19,35 +17,22 @@ from __future__ import annotations
 import http.client
 import io
 import math
-import os
 import random
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.message import Message
 from itertools import takewhile
-from typing import Any, BinaryIO, NoReturn, Optional
+from typing import Any, BinaryIO, Optional
 from urllib.parse import urljoin, urlsplit
 
 import couchdb.http
-import requests
-import requests.adapters
 from couchdb import json as couchdb_json
-from requests.packages import urllib3  # type: ignore[attr-defined]  # its types leave that out
 
 from ..exceptions import ForeignAnswer, LostAnswer, Unreachable, UntrustedServer
 from ..version import VERSION
-from .answers import content_of, error_of, is_missing_stub, is_passing_status
-from .connections import (
-    MAX_IDLE,
-    ConnectionPool,
-    Timeouts,
-    explain,
-    is_hopeless,
-    keep_alive,
-    server_of,
-    tls_context,
-)
+from .answers import content_of, error_of, foreign, is_missing_stub, is_passing_status
+from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of
 
 RETRY_PAUSES = (0.1, 0.5, 2.0)
 """Seconds to wait before each repetition."""
@@ -327,74 +312,6 @@ def _judge(method: str, url: str, answer: Answer, target: str | None, wants_json
     raise foreign(server_of(url), status, detail, not may_repeat(method, url))
 
 
-class RequestsSession(requests.Session):
-    """A session of `requests` with the same user, TLS settings and time-outs, for attachments as streams.
-
-    :param credentials: user and password, None for no user
-    :param verify: see `tls_context`
-    :param timeouts: how long to wait for the server
-    """
-
-    def __init__(self, credentials: Credentials, verify: bool | str, timeouts: Timeouts) -> None:
-        super().__init__()
-        self.trust_env = False  # `Session` uses no proxies either, and `config` has read ~/.netrc
-        encoded = credentials and tuple(str(part).encode("utf-8") for part in credentials)
-        self.auth = encoded  # type: ignore[assignment]  # bytes, because `requests` encodes text as Latin-1
-        self.headers["User-Agent"] = USER_AGENT
-        self.verify = self._verification = verify
-        self.timeouts = timeouts
-        self._pid = os.getpid()
-        self._used_at = time.monotonic()
-        self._tls: ssl.SSLContext | None = None
-        self._has_tls = False
-        self.mount("http://", _Adapter())
-
-    def get_adapter(self, url: Any) -> Any:
-        """Return the adapter for a URL. Making the one for TLS takes a while, so it is made when first needed."""
-        if not self._has_tls and str(url).lower().startswith("https:"):
-            self._tls = self._tls or tls_context(self._verification)
-            self.mount("https://", _Adapter(self._tls))
-            self._has_tls = True
-        return super().get_adapter(url)
-
-    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request with the session's time-outs, unless others are given; see `requests.Session.request`."""
-        if self._pid != os.getpid():  # after a fork the connections belong to the parent
-            self.close()
-            self._pid = os.getpid()
-        now = time.monotonic()
-        if now - self._used_at > MAX_IDLE:  # new adapters: another thread may be using a connection of the old ones
-            self.mount("http://", _Adapter())
-            self._has_tls = False
-        self._used_at = now
-        kwargs.setdefault("timeout", (self.timeouts.connect, self.timeouts.read))
-        return super().request(method, url, *args, **kwargs)
-
-
-def is_unsent(error: requests.RequestException) -> bool:
-    """Return whether a request of `requests` failed before anything was sent."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, urllib3.exceptions.ConnectTimeoutError)  # the base of NewConnectionError too
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Gives `requests` the TLS settings of `Session`, and makes it repeat attempts to connect."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-        # Only attempts to connect: a request that was sent is not sent again here.
-        tries = urllib3.Retry(total=None, connect=len(RETRY_PAUSES), read=False, other=0, backoff_factor=0.1)
-        super().__init__(max_retries=tries)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        if self._tls is not None:
-            if not hasattr(urllib3, "BaseHTTPResponse"):  # before 2.0
-                self._tls.check_hostname = False  # urllib3 compares the name itself, and passes no IP address to ssl
-            kwargs["ssl_context"] = self._tls
-        kwargs["socket_options"] = [*urllib3.connection.HTTPConnection.default_socket_options, *keep_alive()]
-        super().init_poolmanager(*args, **kwargs)
-
-
 def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
     """Wait before the next try; return False if there is none left.
 
@@ -408,22 +325,3 @@ def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
         seconds = min(max(seconds, float(retry_after)), MAX_RETRY_AFTER)
     time.sleep(seconds * random.uniform(1.0, 1.5))
     return True
-
-
-def raise_error(server: str, status: int, text: bytes, is_write: bool = False) -> NoReturn:
-    """Raise the exception for a status of 300 or more, see `answers.error_of`.
-
-    :raises ForeignAnswer, LostAnswer: if something other than CouchDB has answered
-    """
-    error = error_of(status, text) if status >= 400 else None
-    raise error or foreign(server, status, "no JSON", is_write)
-
-
-def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachable | LostAnswer:
-    """Return the exception for an answer that CouchDB has not given.
-
-    :param detail: what the answer is, for people
-    :param is_write: whether the request writes. It may have been applied all the same.
-    """
-    text = f"what answers at {server} is not CouchDB (status {status}, {detail or 'no content'})"
-    return LostAnswer(text) if is_write else ForeignAnswer(text)

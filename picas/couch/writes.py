@@ -16,7 +16,7 @@ from typing import Any
 
 import couchdb
 from couchdb import json as couchdb_json
-from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound, ServerError
+from couchdb.http import ResourceConflict, ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, NoQuorum, Unreachable, ViewGone
 from .answers import is_absent, is_passing_status
@@ -136,7 +136,9 @@ class DocumentWrite(Write):
         if steps_back > 0:  # the document has changed since
             try:
                 _, _, stored = self._db.resource.get_json(self._path, rev=rev)
-            except HTTPError:
+            except ResourceNotFound as error:
+                if not is_absent(error):
+                    raise
                 return None  # removed by a compaction: its content is unknown
         return rev if _is_same(sent, stored, generation) else None
 

@@ -17,9 +17,10 @@ from support.places import Location
 from support.workers import Worker, signal_after, wait_for
 
 from picas import CouchDB, Task
-from picas.couch import connections, transport
+from picas.couch import connections, streams
 from picas.couch.connections import ConnectionPool, Timeouts
-from picas.couch.transport import RequestsSession, Session
+from picas.couch.streams import RequestsSession
+from picas.couch.transport import Session
 from picas.exceptions import PilotStopped
 from picas.views import count_states
 
@@ -80,7 +81,7 @@ def nat(location: Location) -> Iterator[Nat]:
 @pytest.fixture
 def short_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_IDLE", IDLE)
-    monkeypatch.setattr(transport, "MAX_IDLE", IDLE)
+    monkeypatch.setattr(streams, "MAX_IDLE", IDLE)
 
 
 @pytest.mark.usefixtures("quick", "nothing_left", "short_idle")
@@ -117,7 +118,7 @@ def test_connections_are_used_again_while_they_are_fresh(monkeypatch: pytest.Mon
             session.request("GET", double.url)
             other.get(double.url)
         assert double.connections == 2
-        for module in (connections, transport):
+        for module in (connections, streams):
             monkeypatch.setattr(module, "MAX_IDLE", 0.0)
         time.sleep(0.01)
         session.request("GET", double.url)

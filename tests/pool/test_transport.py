@@ -35,7 +35,8 @@ from support.faults import CUT, HANG, RESET, Answer, Double, Reply, Request
 from picas import CouchDB
 from picas.couch import transport
 from picas.couch.connections import MAX_IDLE_CONNECTIONS, ConnectionPool, Timeouts, server_of, tls_context
-from picas.couch.transport import RequestsSession, Session, may_repeat
+from picas.couch.streams import RequestsSession
+from picas.couch.transport import Session, may_repeat
 from picas.exceptions import ForeignAnswer, LostAnswer, PicasError, SettingsError, Unreachable, UntrustedServer
 
 OK = Reply()
