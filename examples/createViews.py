@@ -16,7 +16,7 @@ def main() -> None:
     settings = config.load()
     if arguments.create_database:
         console.create_database(settings)
-    changed = create_views(connect(settings), arguments.design_doc, arguments.condition)
+    changed = create_views(connect(settings, max_outage=0), arguments.design_doc, arguments.condition)
     print(f"The views in {arguments.design_doc} are {'created' if changed else 'there already'}")
 
 

@@ -13,7 +13,7 @@ def main() -> int:
     arguments = parser.parse_args()
     design_doc, view = arguments.view
 
-    client = connect()
+    client = connect(max_outage=0)
     try:
         count = count_tokens(client, view, design_doc)
         if count and not arguments.yes and not console.confirm(f"Delete {count} tokens of {design_doc}/{view}?"):

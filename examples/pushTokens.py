@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def push(path: Path, name: str, resume: bool, fields: Optional[dict[str, Any]]) -> None:
-    client = connect()
+    client = connect(max_outage=0)
     if not resume and was_broken_off(client, path):
         print(f"Note: an earlier push of {name} did not finish; --resume finishes it", file=sys.stderr)
     try:

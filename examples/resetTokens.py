@@ -28,7 +28,7 @@ def main() -> None:
     design_doc, view = arguments.view
 
     try:
-        result = reset_tokens(connect(), view, design_doc, arguments.hours)
+        result = reset_tokens(connect(max_outage=0), view, design_doc, arguments.hours)
     except ResourceNotFound:
         raise console.no_such_view(view, design_doc) from None
     print(f"Reset {result.changed} tokens of {design_doc}/{view} to todo")

@@ -32,7 +32,8 @@ def main() -> int:
     console.log_to_stderr(arguments.verbose)
 
     classes = read_table(arguments.table)
-    autopilot = Autopilot(connect(), classes, Slurm(), arguments.dry_run, lambda line: print(visible(line), flush=True))
+    client = connect(max_outage=0 if arguments.stay is None else None)  # cron calls this again
+    autopilot = Autopilot(client, classes, Slurm(), arguments.dry_run, lambda line: print(visible(line), flush=True))
     if arguments.stay is not None:
         autopilot.stay(arguments.stay)
     return 0 if autopilot.look() else console.EXIT_FAILURE

@@ -17,13 +17,15 @@ from couchdb.design import ViewDefinition
 from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
 from .couch import attachments, clusters
+from .couch.answers import is_absent
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
 from .couch.feeds import ChangesFeed
 from .couch.revisions import deletion_of
-from .couch.transport import RequestsSession, Session
+from .couch.streams import RequestsSession
+from .couch.transport import Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
-from .exceptions import LostAnswer
+from .exceptions import LostAnswer, NoSuchDocument
 from .util import split_credentials
 
 log = logging.getLogger(__name__)
@@ -76,7 +78,7 @@ class CouchDB:
         self._ssl_verification = ssl_verification
         self._timeouts = Timeouts(connect_timeout, read_timeout)
 
-        self.server = couchdb.Server(self.url, session=Session(ssl_verification, self._timeouts))
+        self.server = couchdb.Server(Resource(self.url, Session(ssl_verification, self._timeouts)))
         self.server.resource.credentials = self._credentials
         self.requests = RequestsSession(self._credentials, ssl_verification, self._timeouts)
         self.copies = 1
@@ -99,6 +101,7 @@ class CouchDB:
             raise ResourceNotFound(("not_found", f"{name!r} is not the name of a database"))
         cluster = info.get("cluster", {})
         self.copies, self.shards = int(cluster.get("n", 1)), int(cluster.get("q", 1))
+        self.server.resource.session.is_cluster = self.copies > 1
         return database
 
     def shard_of(self, id: str) -> int:
@@ -136,6 +139,15 @@ class CouchDB:
             client.server.resource.session.retry_pauses = ()
         return client
 
+    def hurry(self, is_on: bool = True) -> None:
+        """Wait only for some seconds for the server, as a pilot does that is being stopped; or as long as before.
+
+        A signal handler may call this.
+        """
+        timeouts = self._timeouts.in_a_hurry() if is_on else self._timeouts
+        self.server.resource.session.set_timeouts(timeouts)
+        self.requests.timeouts = timeouts
+
     # --- reading
 
     def __getitem__(self, idx: str) -> Any:
@@ -148,13 +160,17 @@ class CouchDB:
     def get(self, id: str) -> Document:
         """Return the document with this id.
 
-        :raises ValueError: if there is no such document
+        :raises NoSuchDocument: if there is no such document (a `ValueError`)
+        :raises ValueError: if no document can have this id
         """
         path = doc_path(id)
         try:
             _, _, data = self.db.resource.get_json(path)
-        except ResourceNotFound:
-            raise ValueError(f"{id} is not the id of a document in the database {self.database_name}") from None
+        except ResourceNotFound as error:
+            if not is_absent(error):  # the database is missing
+                raise
+            text = f"{id} is not the id of a document in the database {self.database_name}"
+            raise NoSuchDocument(text) from None
         return Document(data)
 
     def get_documents(self, ids: Iterable[str]) -> list[Document]:
@@ -254,7 +270,7 @@ class CouchDB:
         for attempt in range(EDIT_CONFLICTS):
             try:
                 content = self.get(id).value
-            except ValueError:
+            except NoSuchDocument:
                 content = {"_id": id}
             wanted = change(dict(content))
             if wanted == content:

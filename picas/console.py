@@ -18,14 +18,16 @@ from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Un
 from . import config
 from .clients import CouchDB
 from .couch.connections import explain, server_of
-from .exceptions import PicasError, Unreachable
+from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait_out
+from .exceptions import PicasError, Unreachable, UntrustedServer
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
-from .util import one_line, visible
+from .util import never, one_line, visible
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+_CERTIFICATE_DATES = (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
 
 _UNWRITABLE = (OSError, ValueError)  # ValueError for a closed stream
 
@@ -122,11 +124,8 @@ def _describe(error: BaseException) -> str:
         return "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"
     if isinstance(error, Forbidden):
         return f"the server does not let this user do that: {_reason(error)}"
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return (
-            f"the server's certificate is not trusted ({error.verify_message}): set PICAS_SSL_VERIFICATION to the file "
-            "of its certificate authority"
-        )
+    if isinstance(error, UntrustedServer):
+        return _describe_certificate(error.__cause__)
     if isinstance(error, Unreachable):
         return f"{error}: is the address in PICAS_HOST_URL right, and the server running?"
     if isinstance(error, ServerError):
@@ -141,28 +140,23 @@ def _describe(error: BaseException) -> str:
     return one_line(error)
 
 
-def connect(settings: config.Settings | None = None) -> CouchDB:
+def connect(settings: config.Settings | None = None, *, max_outage: float | None = None) -> CouchDB:
     """Connect to the pool: return a client for the database that the settings name.
 
-    This is `picas.connect`, the first line of a script.
+    This is `picas.connect`, the first line of a script. If the server is down, it waits. Wrong settings are reported at
+    once.
 
     :param settings: by default, what `config.load` finds in the environment, in picasconfig.py beside the script, in
         ~/.config/picas/config.ini and in ~/.netrc
+    :param max_outage: seconds to wait for a server that is down; by default $PICAS_MAX_OUTAGE, or an hour
     :raises PicasError: if a setting is missing or invalid, if the database does not exist, or if the server cannot be
         reached
     :raises couchdb.http.HTTPError: if the server refuses the user
     """
     settings = settings or config.load()
+    patience = config.duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
     try:
-        return reach(
-            lambda: CouchDB(
-                url=settings.host_url,
-                db=settings.database,
-                username=settings.username,
-                password=settings.password,
-                ssl_verification=settings.ssl_verification,
-            )
-        )
+        return wait_out(lambda: reach(lambda: _open(settings)), patience, never, _may_start)
     except ResourceNotFound:
         where = server_of(settings.host_url)
         raise PicasError(
@@ -175,14 +169,22 @@ def connect(settings: config.Settings | None = None) -> CouchDB:
 
 def create_database(settings: config.Settings) -> None:
     """Create the database that the settings name, unless it exists."""
-    CouchDB(
-        settings.host_url,
-        settings.database,
-        settings.username,
-        settings.password,
-        settings.ssl_verification,
-        create=True,
+    _open(settings, create=True)
+
+
+def _open(settings: config.Settings, create: bool = False) -> CouchDB:
+    return CouchDB(
+        url=settings.host_url,
+        db=settings.database,
+        username=settings.username,
+        password=settings.password,
+        ssl_verification=settings.ssl_verification,
+        create=create,
     )
+
+
+def _may_start(error: BaseException) -> bool:
+    return is_outage_at_start(error) and not is_name_unknown(error)
 
 
 def no_such_view(view: str, design_doc: str) -> PicasError:
@@ -302,6 +304,22 @@ def _drop_unwritten() -> None:
 def _print_error(line: str) -> None:
     with contextlib.suppress(*_UNWRITABLE):
         print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr, flush=True)  # noqa: PTH119
+
+
+def _describe_certificate(error: Any) -> str:
+    """Return one line about a certificate that is not trusted.
+
+    :param error: the `ssl.SSLCertVerificationError`
+    """
+    if getattr(error, "verify_code", None) in _CERTIFICATE_DATES:
+        return (
+            f"the server's certificate is not valid today ({error.verify_message}): it has to be renewed, or this "
+            "machine's clock is wrong"
+        )
+    return (
+        f"the server's certificate is not trusted ({error.verify_message}): set PICAS_SSL_VERIFICATION to the file of "
+        "its certificate authority"
+    )
 
 
 def _reason(error: BaseException) -> str:

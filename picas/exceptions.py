@@ -19,12 +19,24 @@ class Unreachable(PicasError, ConnectionError):
     """The server can't be reached: a request could not be sent, or every safe repetition of it stayed unanswered."""
 
 
+class ForeignAnswer(Unreachable):
+    """Something other than CouchDB has answered a request that only reads: a proxy, a login page, another server."""
+
+
+class UntrustedServer(Unreachable):
+    """The server's certificate is not trusted, so nothing was sent."""
+
+
 class LostAnswer(PicasError, ConnectionError):
-    """A write was sent, but no answer came: read the document to find out whether the write was applied."""
+    """A write was sent, but CouchDB's answer did not arrive: read the document to find out whether it was applied."""
 
 
 class NoQuorum(PicasError, ConnectionError):
     """Too many nodes of a cluster are down: fewer than a majority of the copies would hold what is written now."""
+
+
+class NoSuchDocument(PicasError, ValueError):
+    """There is no document with this id: CouchDB itself has said so."""
 
 
 class ViewGone(PicasError):

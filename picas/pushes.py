@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from .clients import CouchDB
-from .exceptions import PicasError
+from .exceptions import NoSuchDocument, PicasError
 from .generators import TokenGenerator
 from .util import seconds
 
@@ -278,7 +278,7 @@ class _Counter:
         """Return the push of this content that is not finished, or the latest that is, or None."""
         try:
             known = self._client.get(COUNTER_ID)["pushes"]
-        except ValueError:
+        except NoSuchDocument:
             return None
         pushes = [push for push in known if push["sha256"] == digest]
         unfinished = [push for push in pushes if not push["done"]]

@@ -8,6 +8,7 @@ import sys
 from typing import Any
 
 from .clients import CouchDB
+from .exceptions import NoSuchDocument
 from .tokens.resources import FIELDS
 from .tokens.states import STATES, javascript_condition
 
@@ -91,7 +92,7 @@ def has_queue(client: CouchDB, design_doc: str = DESIGN_DOC) -> bool:
     try:
         views = client.get(f"_design/{design_doc}")["views"]
         todo, queue = views[FREE_VIEW]["map"], views[QUEUE]["map"]
-    except (ValueError, KeyError, TypeError):
+    except (NoSuchDocument, KeyError, TypeError):
         return False
     return _EMIT in todo and bool(queue == _queue_map(todo))
 

@@ -12,7 +12,7 @@ from typing import Any
 from couchdb.http import HTTPError, ResourceNotFound
 
 from .. import config, console
-from ..couch.writes import is_passing
+from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError
 from ..pilot import Kind, without_pilot
 from ..pool import spool
@@ -72,7 +72,7 @@ def _settings() -> config.Settings:
 
 
 def _status(options: argparse.Namespace) -> None:
-    client = console.connect(_settings())
+    client = console.connect(_settings(), max_outage=0)
     try:
         counts = count_states(client, options.design_doc)
     except ResourceNotFound:
@@ -108,9 +108,9 @@ def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
 def _check(options: argparse.Namespace) -> int:
     settings = _settings()
     try:
-        console.connect(settings)
+        console.connect(settings, max_outage=0)
     except (PicasError, HTTPError) as error:
-        if not is_passing(error):
+        if not is_outage_at_start(error):
             raise
         print(f"picas: {console.describe(error)}", file=sys.stderr)
         return EXIT_TRY_LATER
@@ -123,7 +123,7 @@ def _recover(options: argparse.Namespace) -> int:
     if not spool.files(folder):
         print(f"nothing to recover in {folder}")
         return 0
-    recovered = recover(console.connect(_settings()), folder, tell=print)
+    recovered = recover(console.connect(_settings(), max_outage=0), folder, tell=print)
     print(_summary(recovered))
     return 0 if recovered.is_complete else console.EXIT_FAILURE
 

@@ -16,9 +16,11 @@ from couchdb.http import ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, Unreachable
 from ..util import open_regular
+from .answers import is_absent, raise_error
 from .connections import server_of
 from .revisions import Revision
-from .transport import RETRY_PAUSES, is_unsent, pause, raise_error
+from .streams import is_unsent
+from .transport import RETRY_PAUSES, pause
 from .writes import Write, doc_path, is_passing
 
 COPY_BYTES = 1 << 20
@@ -112,7 +114,7 @@ class Upload(Write):
                     raise Unreachable(f"can't reach {server}") from error
                 raise LostAnswer(f"no answer from {server} to the upload of {self._path}") from error
         if answer.status_code >= 300:
-            raise_error(answer.status_code, answer.content)
+            raise_error(server, answer.status_code, answer.content, is_write=True)
         try:
             return str(answer.json()["rev"])
         except (ValueError, TypeError, KeyError) as error:
@@ -122,7 +124,9 @@ class Upload(Write):
         """Return the revision that follows ours, if it has the file."""
         try:
             _, _, stored = self._db.resource.get_json(doc_path(self._id), revs="true")
-        except ResourceNotFound:
+        except ResourceNotFound as error:
+            if not is_absent(error):
+                raise
             return None
         follows = stored["_revisions"]["ids"][1:2] == [Revision.parse(self._rev).digest]
         entry = stored.get("_attachments", {}).get(self._name)
@@ -147,7 +151,7 @@ def download(session: requests.Session, url: str, rev: str | None = None) -> Ite
         headers = {"Accept-Encoding": "identity"}
         with session.get(url, params={"rev": rev} if rev else None, headers=headers, stream=True) as answer:
             if answer.status_code >= 400:
-                raise_error(answer.status_code, answer.content)
+                raise_error(server_of(url), answer.status_code, answer.content)
             yield from answer.iter_content(COPY_BYTES)
             expected = int(answer.headers.get("Content-Length", 0))
             is_complete = answer.raw.tell() >= expected  # old versions of urllib3 do not check that

@@ -12,6 +12,7 @@ from uuid import uuid4
 import couchdb
 from couchdb.http import ResourceNotFound
 
+from .answers import is_absent
 from .revisions import Revision
 from .writes import doc_path
 
@@ -24,7 +25,9 @@ def read_branches(db: couchdb.Database, doc_id: str, copies: int) -> list[dict[s
     headers = {"Accept": "application/json"}
     try:
         _, _, answer = db.resource.get_json(doc_path(doc_id), open_revs="all", r=copies, headers=headers)
-    except ResourceNotFound:
+    except ResourceNotFound as error:
+        if not is_absent(error):
+            raise
         return []
     return [branch["ok"] for branch in answer if "ok" in branch]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import http.client
+import math
 import os
 import select
 import socket
 import ssl
+import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,10 @@ CONNECT_TIMEOUT = 10.0
 READ_TIMEOUT = 60.0
 """Seconds without a byte from the server after which an answer counts as lost."""
 MAX_IDLE_CONNECTIONS = 32
+MAX_IDLE = 10.0
+"""Seconds after which an idle connection is not used again: something on the way may have dropped it without a word."""
+KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""When the system checks a connection on which an answer is awaited; macOS has the second name for the first."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,12 @@ class Timeouts:
 
     connect: float = CONNECT_TIMEOUT
     read: float = READ_TIMEOUT
+    patience: float = math.inf
+    """After this time a request is not repeated."""
+
+    def in_a_hurry(self) -> Timeouts:
+        """Return time-outs for a pilot that is being stopped: a batch system kills it soon."""
+        return Timeouts(min(self.connect, 5.0), min(self.read, 10.0), patience=5.0)
 
 
 def tls_context(verify: bool | str) -> ssl.SSLContext:
@@ -59,12 +71,12 @@ class ConnectionPool:
     """The idle connections of a session. All threads may use it."""
 
     def __init__(self, timeouts: Timeouts, verify: bool | str) -> None:
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._verify = verify
         self._tls: ssl.SSLContext | None = None
         # A deque's append and pop are atomic. A lock could be held by the code that a signal handler interrupts, and
         # the handler needs a connection too.
-        self._idle: dict[tuple[str, str], deque[http.client.HTTPConnection]] = {}
+        self._idle: dict[tuple[str, str], deque[tuple[http.client.HTTPConnection, float]]] = {}
         self._pid = os.getpid()
 
     def get(self, url: str) -> http.client.HTTPConnection:
@@ -78,10 +90,11 @@ class ConnectionPool:
         idle = self._idle.setdefault(server, deque())
         while True:
             try:
-                connection = idle.pop()
+                connection, since = idle.pop()
             except IndexError:
                 return self._connect(*server)
-            if _is_usable(connection):
+            if time.monotonic() - since <= MAX_IDLE and _is_usable(connection):
+                connection.sock.settimeout(self.timeouts.read)
                 return connection
             connection.close()
 
@@ -89,7 +102,7 @@ class ConnectionPool:
         """Take back a connection whose answer was read to its end."""
         idle = self._idle.setdefault(urlsplit(url)[:2], deque())
         if len(idle) < MAX_IDLE_CONNECTIONS:
-            idle.append(connection)
+            idle.append((connection, time.monotonic()))
         else:
             connection.close()
 
@@ -97,16 +110,16 @@ class ConnectionPool:
         """Close the idle connections."""
         for idle in self._idle.values():
             while idle:
-                idle.pop().close()
+                idle.pop()[0].close()
 
     def _connect(self, scheme: str, netloc: str) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection
         if scheme == "https":
             if self._tls is None:
                 self._tls = tls_context(self._verify)
-            connection = http.client.HTTPSConnection(netloc, timeout=self._timeouts.connect, context=self._tls)
+            connection = http.client.HTTPSConnection(netloc, timeout=self.timeouts.connect, context=self._tls)
         elif scheme == "http":
-            connection = http.client.HTTPConnection(netloc, timeout=self._timeouts.connect)
+            connection = http.client.HTTPConnection(netloc, timeout=self.timeouts.connect)
         else:
             raise ValueError(f"the URL must begin with http:// or https://, not with {scheme}://")
         try:
@@ -114,8 +127,20 @@ class ConnectionPool:
         except BaseException:
             connection.close()
             raise
-        connection.sock.settimeout(self._timeouts.read)
+        for option in keep_alive():
+            connection.sock.setsockopt(*option)
+        connection.sock.settimeout(self.timeouts.read)
         return connection
+
+
+def keep_alive() -> list[tuple[int, int, int]]:
+    """Return the options of a socket for TCP keep-alive, as far as this system has them."""
+    times = [
+        (socket.IPPROTO_TCP, getattr(socket, name), seconds)
+        for name, seconds in KEEP_ALIVE.items()
+        if hasattr(socket, name)
+    ]
+    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *times]
 
 
 def _is_usable(connection: http.client.HTTPConnection) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import couchdb.http
 
 from .connections import ConnectionPool
-from .transport import Session
+from .transport import Resource, Session
 
 POLL = 55.0
 """Seconds that the server may wait before it answers that nothing has changed (its own limit is 60)."""
@@ -55,7 +55,7 @@ class ChangesFeed:
         used = database.session
         session = Session(used.verify, used.timeouts, retry_pauses=())
         session.connection_pool = self._connections = OneConnection(used.timeouts, used.verify)
-        self._resource = couchdb.http.Resource(database.url, session)
+        self._resource = Resource(database.url, session)
         self._resource.credentials = database.credentials
         self._longest_poll = min(POLL, 0.9 * used.timeouts.read)
 

@@ -9,9 +9,10 @@ from typing import Callable, TypeVar
 
 from couchdb.http import HTTPError, Unauthorized
 
-from ..exceptions import PicasError
+from ..exceptions import ForeignAnswer, PicasError, UntrustedServer
 from ..util import wait_until
-from .connections import explain
+from .answers import is_locked_out, is_shut_out
+from .connections import explain, is_hopeless
 from .writes import is_passing
 
 log = logging.getLogger(__name__)
@@ -26,12 +27,38 @@ LONGEST_PAUSE = 60.0
 """The longest pause between two tries, in seconds."""
 
 
-def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[], bool]) -> T:
+def is_outage(error: BaseException) -> bool:
+    """Return whether an error may go away by itself, for a pilot that the server has let in before.
+
+    Its settings were good, so a refusal of the user counts too: a password, or permissions, may be about to be changed.
+    """
+    return is_passing(error) or isinstance(error, Unauthorized) or is_locked_out(error) or is_shut_out(error)
+
+
+def is_outage_at_start(error: BaseException) -> bool:
+    """Return whether an error may go away by itself though the settings are right; without that, they may be wrong."""
+    if isinstance(error, (ForeignAnswer, UntrustedServer)):
+        return False
+    return is_locked_out(error) or is_passing(error)
+
+
+def is_name_unknown(error: BaseException) -> bool:
+    """Return whether a server can't be reached because there is none with this name, or because that is forbidden."""
+    return isinstance(error.__cause__, OSError) and is_hopeless(error.__cause__)
+
+
+def wait_out(
+    action: Callable[[], T],
+    max_outage: float,
+    is_stopped: Callable[[], bool],
+    may_pass: Callable[[BaseException], bool] = is_outage,
+) -> T:
     """Return what an action returns, repeating the action while the database is away.
 
     :param action: a function that needs the database and is safe to repeat
     :param max_outage: the longest outage to wait for, in seconds
     :param is_stopped: ends the waiting when it returns true
+    :param may_pass: returns whether an error is an outage
     :raises Exception: the action's last error, if the outage lasts too long; at once, if the error is not an outage
     """
     began: float | None = None
@@ -40,7 +67,7 @@ def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[]
         try:
             result = action()
         except (PicasError, HTTPError) as error:
-            if not is_outage(error):
+            if not may_pass(error):
                 raise
             now = time.monotonic()
             began = now if began is None else began
@@ -54,8 +81,3 @@ def wait_out(action: Callable[[], T], max_outage: float, is_stopped: Callable[[]
             if began is not None:
                 log.warning("The database is back after %.0f s", time.monotonic() - began)
             return result
-
-
-def is_outage(error: BaseException) -> bool:
-    """Return whether an error may go away by itself. A wrong password counts too: it may be about to be changed."""
-    return is_passing(error) or isinstance(error, Unauthorized)

@@ -1,41 +1,38 @@
-"""HTTP: a session for the package `couchdb`, and one of `requests` with the same settings for attachments.
+"""HTTP for documents: the session that the package `couchdb` sends its requests through. It rests on `http.client`.
 
-Why there are two. All requests for documents go through `Session`, which rests on `http.client`:
+Why not on `requests`, as the session for attachments does (see `streams`):
 
 - `couchdb` sends its requests through a session of this kind.
 - It is known whether a request was sent. A request that was not sent (there was no connection) is repeated, whatever
   it is. A request that only reads is also repeated if its answer was lost or late, or was a passing error of the
   server. A write is never repeated here once it was sent: `LostAnswer` says that its outcome has to be looked up.
-  `requests` repeats, or reports as one error, what differs in this.
+  An answer that CouchDB has not given, such as a proxy's page, counts as lost too (see `answers`). `requests` repeats,
+  or reports as one error, what differs in this.
 - It takes no lock. A signal handler can interrupt any line, and then saves a token through the same session.
 - It costs less: on a machine shared with the server, 16 pilots processed 250 tokens/s with it, and 122 with `requests`.
-
-`RequestsSession` carries attachments as streams. There `requests` does what would have to be written again: it sends a
-file piece by piece, decodes an answer piece by piece, and checks that the answer is complete.
 """
 
 from __future__ import annotations
 
 import http.client
 import io
-import os
+import math
 import random
 import ssl
 import time
 from collections.abc import Iterator, Mapping
 from email.message import Message
-from typing import Any, BinaryIO, NoReturn, Optional
+from itertools import takewhile
+from typing import Any, BinaryIO, Optional
 from urllib.parse import urljoin, urlsplit
 
 import couchdb.http
-import requests
-import requests.adapters
 from couchdb import json as couchdb_json
-from requests.packages import urllib3  # type: ignore[attr-defined]  # its types leave that out
 
-from ..exceptions import LostAnswer, Unreachable
+from ..exceptions import ForeignAnswer, LostAnswer, Unreachable, UntrustedServer
 from ..version import VERSION
-from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of, tls_context
+from .answers import content_of, error_of, foreign, is_missing_stub, is_passing_status
+from .connections import ConnectionPool, Timeouts, explain, is_hopeless, server_of
 
 RETRY_PAUSES = (0.1, 0.5, 2.0)
 """Seconds to wait before each repetition."""
@@ -47,8 +44,6 @@ BUFFERED_BYTES = 1 << 20
 """Size in bytes up to which a body that is not JSON is read at once too."""
 
 USER_AGENT = f"picas/{VERSION}"
-PASSING_ERRORS = frozenset({429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed later."""
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READING_POSTS = frozenset({"_find", "_explain", "_all_docs", "_bulk_get", "_changes", "_revs_diff", "_missing_revs"})
@@ -115,9 +110,15 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         self.verify = verify
         self.timeouts = timeouts or Timeouts()
         self.retry_pauses = retry_pauses
+        self.is_cluster = False
+        """Whether the server keeps several copies of a document, one of which may lag behind."""
         super().__init__(timeout=self.timeouts.read)
         self.user_agent = USER_AGENT
         self.connection_pool = ConnectionPool(self.timeouts, verify)
+
+    def set_timeouts(self, timeouts: Timeouts) -> None:
+        """Wait so long for the server from the next request on; a signal handler may call this."""
+        self.timeouts = self.connection_pool.timeouts = timeouts
 
     def disable_ssl_verification(self) -> None:
         """Trust any certificate from now on."""
@@ -139,15 +140,33 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         The caller reads long bodies and endless feeds.
 
         :param body: None, text, bytes, a file, or anything that JSON can hold
-        :raises Unreachable: if the request was not sent, or if it only reads and got no answer
-        :raises LostAnswer: if the request writes, was sent and got no answer
+        :raises Unreachable: if the request was not sent, or if it only reads and CouchDB has not answered it
+        :raises LostAnswer: if the request writes, was sent, and CouchDB has not answered it, or only one node for all
         :raises couchdb.http.HTTPError: if the answer is an error (a subclass)
         :raises ValueError, TypeError: if JSON can't hold the body
         """
+        return self._perform(method, url, body, headers, credentials, num_redirects, wants_json=False)
+
+    def request_json(
+        self, method: str, url: str, body: Any, headers: Mapping[str, str], credentials: Credentials
+    ) -> tuple[int, Message, Any]:
+        """Send a request as `request` does, and return the status, the headers and the JSON value in the answer."""
+        return self._perform(method, url, body, headers, credentials, 0, wants_json=True)
+
+    def _perform(
+        self,
+        method: str,
+        url: str,
+        body: Any,
+        headers: Mapping[str, str] | None,
+        credentials: Credentials,
+        num_redirects: int,
+        wants_json: bool,
+    ) -> tuple[int, Message, Any]:
         method = method.upper()
         payload, all_headers = self._encode(body, headers, credentials)
         repeatable = may_repeat(method, url) and not hasattr(payload, "read")
-        pauses = iter(self.retry_pauses)
+        pauses = self._pauses(math.inf)
         while True:
             connection = self._get_connection(url)
             try:
@@ -162,19 +181,27 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             except BaseException:
                 connection.close()  # part of an answer may be on its way
                 raise
-            status, message, data = answer
-            if status in _REDIRECTS and method in ("GET", "HEAD") and message["location"]:
-                return self._redirect(method, url, message["location"], headers, credentials, num_redirects)
+            status, message, _ = answer
+            target = urljoin(url, message["location"]) if status in _REDIRECTS and message["location"] else None
+            may_follow = method in ("GET", "HEAD") and not wants_json  # CouchDB itself redirects no request for JSON
+            if target and may_follow and num_redirects < self.max_redirects:
+                if urlsplit(target)[:2] != urlsplit(url)[:2]:
+                    credentials = None  # another server must not see the password
+                return self.request(method, target, None, headers, credentials, num_redirects + 1)
             refused = status == 429  # the server has not processed the request
-            worth_repeating = refused or (repeatable and status in PASSING_ERRORS)
+            worth_repeating = refused or (repeatable and is_passing_status(status))
             if worth_repeating and not hasattr(payload, "read") and pause(pauses, message["retry-after"]):
                 continue
-            if status in _REDIRECTS:
-                target = server_of(urljoin(url, message["location"] or ""))
-                raise couchdb.http.ServerError((status, ("redirect", f"the server redirects to {target}")))
-            if status >= 400:
-                raise_error(status, data.read() if data else b"")
-            return answer
+            try:
+                return _judge(method, url, answer, target, wants_json)
+            except ForeignAnswer:
+                if not (repeatable and pause(pauses)):
+                    raise
+            except couchdb.http.PreconditionFailed as error:
+                if not (self.is_cluster and is_missing_stub(error)):
+                    raise
+                # The documents of the same request may be in other copies.
+                raise LostAnswer(f"a node of the cluster at {server_of(url)} lags behind") from error
 
     def _encode(
         self, body: Any, headers: Mapping[str, str] | None, credentials: Credentials
@@ -195,17 +222,23 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
 
     def _get_connection(self, url: str) -> http.client.HTTPConnection:
         """Return an open connection, after several tries if necessary: nothing was sent yet."""
-        pauses = iter(self.retry_pauses)
-        give_up = time.monotonic() + CONNECT_PATIENCE
+        pauses = self._pauses(CONNECT_PATIENCE)
         while True:
             try:
                 connection: http.client.HTTPConnection = self.connection_pool.get(url)
                 return connection
-            except ssl.SSLCertVerificationError:
-                raise
+            except ssl.SSLCertVerificationError as error:
+                raise UntrustedServer(
+                    f"the certificate of {server_of(url)} is not trusted ({error.verify_message})"
+                ) from error
             except OSError as error:
-                if is_hopeless(error) or time.monotonic() > give_up or not pause(pauses):
+                if is_hopeless(error) or not pause(pauses):
                     raise Unreachable(f"can't reach {server_of(url)} ({explain(error)})") from error
+
+    def _pauses(self, patience: float) -> Iterator[float]:
+        """Return the pauses before the repetitions of a request; none once a time in seconds, from now, is over."""
+        give_up = time.monotonic() + min(patience, self.timeouts.patience)
+        return takewhile(lambda _: time.monotonic() <= give_up, self.retry_pauses)
 
     def _exchange(
         self,
@@ -239,80 +272,44 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
             data = _Body(response, self.connection_pool, url, connection)
         return response.status, response.msg, data
 
-    def _redirect(
-        self,
-        method: str,
-        url: str,
-        location: str,
-        headers: Mapping[str, str] | None,
-        credentials: Credentials,
-        num_redirects: int,
-    ) -> Answer:
-        if num_redirects >= self.max_redirects:
-            raise couchdb.http.RedirectLimit("Redirection limit exceeded")
-        target = urljoin(url, location)
-        if urlsplit(target)[:2] != urlsplit(url)[:2]:
-            credentials = None  # another server must not see the password
-        return self.request(method, target, None, headers, credentials, num_redirects + 1)
+
+class Resource(couchdb.http.Resource):  # type: ignore[misc]  # couchdb has no types
+    """A resource as `couchdb` uses it. Where it wants JSON, any other answer counts as none."""
+
+    def _request_json(
+        self, method: str, path: Any = None, body: Any = None, headers: Mapping[str, str] | None = None, **params: Any
+    ) -> tuple[int, Message, Any]:
+        parts = [] if path is None else path if isinstance(path, list) else [path]
+        url = couchdb.http.urljoin(self.url, *parts, **params)
+        answer: tuple[int, Message, Any] = self.session.request_json(
+            method, url, body, {**self.headers, **(headers or {})}, self.credentials
+        )
+        return answer
 
 
-class RequestsSession(requests.Session):
-    """A session of `requests` with the same user, TLS settings and time-outs, for attachments as streams.
+def _judge(method: str, url: str, answer: Answer, target: str | None, wants_json: bool) -> tuple[int, Message, Any]:
+    """Return an answer, with the JSON value in it if one is wanted.
 
-    :param credentials: user and password, None for no user
-    :param verify: see `tls_context`
-    :param timeouts: how long to wait for the server
+    :param target: where the server redirects to
+    :raises couchdb.http.HTTPError: if the answer is an error
+    :raises ForeignAnswer, LostAnswer: if CouchDB has not given it
     """
-
-    def __init__(self, credentials: Credentials, verify: bool | str, timeouts: Timeouts) -> None:
-        super().__init__()
-        self.trust_env = False  # `Session` uses no proxies either, and `config` has read ~/.netrc
-        encoded = credentials and tuple(str(part).encode("utf-8") for part in credentials)
-        self.auth = encoded  # type: ignore[assignment]  # bytes, because `requests` encodes text as Latin-1
-        self.headers["User-Agent"] = USER_AGENT
-        self.verify = self._verification = verify
-        self._timeouts = timeouts
-        self._pid = os.getpid()
-        self._has_tls = False
-        self.mount("http://", _Adapter())
-
-    def get_adapter(self, url: Any) -> Any:
-        """Return the adapter for a URL. Making the one for TLS takes a while, so it is made when first needed."""
-        if not self._has_tls and str(url).lower().startswith("https:"):
-            self.mount("https://", _Adapter(tls_context(self._verification)))
-            self._has_tls = True
-        return super().get_adapter(url)
-
-    def request(self, method: Any, url: Any, *args: Any, **kwargs: Any) -> requests.Response:
-        """Send a request with the session's time-outs, unless others are given; see `requests.Session.request`."""
-        if self._pid != os.getpid():  # after a fork the connections belong to the parent
-            self.close()
-            self._pid = os.getpid()
-        kwargs.setdefault("timeout", (self._timeouts.connect, self._timeouts.read))
-        return super().request(method, url, *args, **kwargs)
-
-
-def is_unsent(error: requests.RequestException) -> bool:
-    """Return whether a request of `requests` failed before anything was sent."""
-    reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return isinstance(reason, urllib3.exceptions.ConnectTimeoutError)  # the base of NewConnectionError too
-
-
-class _Adapter(requests.adapters.HTTPAdapter):
-    """Gives `requests` the TLS settings of `Session`, and makes it repeat attempts to connect."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self._tls = tls
-        # Only attempts to connect: a request that was sent is not sent again here.
-        tries = urllib3.Retry(total=None, connect=len(RETRY_PAUSES), read=False, other=0, backoff_factor=0.1)
-        super().__init__(max_retries=tries)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        if self._tls is not None:
-            if not hasattr(urllib3, "BaseHTTPResponse"):  # before 2.0
-                self._tls.check_hostname = False  # urllib3 compares the name itself, and passes no IP address to ssl
-            kwargs["ssl_context"] = self._tls
-        super().init_poolmanager(*args, **kwargs)
+    status, message, data = answer
+    kind = str(message.get("content-type", ""))
+    if status >= 400:
+        error = error_of(status, data.read() if data else b"", has_body=method != "HEAD")
+        if error is not None:
+            raise error
+    elif status < 300:
+        if not wants_json:
+            return answer
+        try:
+            return status, message, content_of(method, url, kind, data)
+        except ValueError:
+            if data is not None:
+                data.close()
+    detail = kind.partition(";")[0] if target is None else f"it redirects to {server_of(target)}"
+    raise foreign(server_of(url), status, detail, not may_repeat(method, url))
 
 
 def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
@@ -328,25 +325,3 @@ def pause(pauses: Iterator[float], retry_after: str | None = None) -> bool:
         seconds = min(max(seconds, float(retry_after)), MAX_RETRY_AFTER)
     time.sleep(seconds * random.uniform(1.0, 1.5))
     return True
-
-
-_ERRORS = {
-    401: couchdb.http.Unauthorized,
-    403: couchdb.http.Forbidden,
-    404: couchdb.http.ResourceNotFound,
-    409: couchdb.http.ResourceConflict,
-    412: couchdb.http.PreconditionFailed,
-}
-
-
-def raise_error(status: int, text: bytes) -> NoReturn:
-    """Raise the exception of `couchdb` for a status of 400 or more, with the server's error and reason."""
-    error: Any
-    try:
-        content = couchdb_json.decode(text.decode("utf-8"))
-        error = content.get("error"), content.get("reason")
-    except (ValueError, AttributeError):  # not JSON, or not an object
-        error = text.decode("utf-8", "replace")[:1000]
-    if status in _ERRORS:
-        raise _ERRORS[status](error)
-    raise couchdb.http.ServerError((status, error))

@@ -16,11 +16,12 @@ from typing import Any
 
 import couchdb
 from couchdb import json as couchdb_json
-from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound, ServerError
+from couchdb.http import ResourceConflict, ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, NoQuorum, Unreachable, ViewGone
+from .answers import is_absent, is_passing_status
 from .revisions import Revision
-from .transport import PASSING_ERRORS, pause
+from .transport import pause
 
 REPEAT_PAUSES = (0.2, 1.0, 3.0)
 """Seconds to wait before a write that did not land is sent again."""
@@ -28,6 +29,8 @@ BULK_DOCS = 1000
 """The most documents in one `_bulk_docs` request."""
 BULK_BYTES = 8_000_000
 """The most bytes of JSON in one `_bulk_docs` request, unless a single document is larger."""
+
+_STORAGE_ERRORS = ("insufficient_storage", "insufficent_storage")  # CouchDB's own spelling is the second in places
 
 
 @dataclass
@@ -108,14 +111,16 @@ class DocumentWrite(Write):
 
     def send(self) -> str:
         """See `Write.send`."""
-        return str(self._db.resource.put_json(self._path, body=self._sent)[2]["rev"])
+        return _rev_in(self._db.resource.put_json(self._path, body=self._sent)[2])
 
     def find_landed(self) -> str | None:
         """See `Write.find_landed`."""
         sent, base_rev = self._sent, self._sent.get("_rev")
         try:
             _, _, stored = self._db.resource.get_json(self._path, revs="true")
-        except ResourceNotFound:
+        except ResourceNotFound as error:
+            if not is_absent(error):
+                raise
             return self._find_deletion() if sent.get("_deleted") else None
         if base_rev is None and _is_same(sent, stored):
             return str(stored["_rev"])  # its generation is above 1 if a document with this id was deleted before
@@ -131,7 +136,9 @@ class DocumentWrite(Write):
         if steps_back > 0:  # the document has changed since
             try:
                 _, _, stored = self._db.resource.get_json(self._path, rev=rev)
-            except HTTPError:
+            except ResourceNotFound as error:
+                if not is_absent(error):
+                    raise
                 return None  # removed by a compaction: its content is unknown
         return rev if _is_same(sent, stored, generation) else None
 
@@ -152,7 +159,14 @@ class Deletion(DocumentWrite):
 
     def send(self) -> str:
         """See `Write.send`."""
-        return str(self._db.resource.delete_json(self._path, rev=self._sent["_rev"])[2]["rev"])
+        return _rev_in(self._db.resource.delete_json(self._path, rev=self._sent["_rev"])[2])
+
+
+def _rev_in(answer: Mapping[str, Any]) -> str:
+    rev = answer.get("rev")
+    if not isinstance(rev, str):
+        raise LostAnswer("the answer to a write has no revision")
+    return rev
 
 
 def _is_same(sent: Mapping[str, Any], stored: Mapping[str, Any], generation: int | None = None) -> bool:
@@ -215,10 +229,8 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
     written = Written([None] * len(docs), [False] * len(docs))
     left = list(range(len(docs)))
     while left:
-        body = b"".join(_bulk_parts(texts[number] for number in left))  # copies each document, with its logs, once
-        headers = {"Content-Type": "application/json"}
         try:
-            _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers=headers)
+            rows = _send_bulk(db, [texts[number] for number in left])
         except (LostAnswer, ServerError) as error:
             if not is_unknown_outcome(error):
                 raise
@@ -240,10 +252,23 @@ def _write_portion(db: couchdb.Database, docs: Sequence[Mapping[str, Any]], text
     return written
 
 
+def _send_bulk(db: couchdb.Database, texts: Sequence[bytes]) -> list[dict[str, Any]]:
+    """Send documents with one request, and return the row of each in the answer."""
+    body = b"".join(_bulk_parts(texts))  # copies each document, with its logs, once
+    rows: list[dict[str, Any]]
+    _, _, rows = db.resource.post_json("_bulk_docs", body=body, headers={"Content-Type": "application/json"})
+    if len(rows) != len(texts) or not all(isinstance(row, dict) and ("rev" in row or "error" in row) for row in rows):
+        raise LostAnswer("the answer to a write has no row for each document")
+    for row in rows:
+        if row.get("error") in _STORAGE_ERRORS:  # the other rows are looked up
+            raise couchdb.http.ServerError((507, (row["error"], row.get("reason"))))
+    return rows
+
+
 def is_unknown_outcome(error: BaseException) -> bool:
     """Return whether a write that ended with this error may have been applied all the same."""
     if isinstance(error, ServerError):
-        return error.args[0][0] in PASSING_ERRORS
+        return is_passing_status(error.args[0][0])
     return isinstance(error, LostAnswer)
 
 

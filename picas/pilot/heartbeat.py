@@ -21,7 +21,7 @@ from ..clients import CouchDB
 from ..config import duration
 from ..couch import explain
 from ..couch.outages import is_outage
-from ..exceptions import PicasError, SettingsError
+from ..exceptions import NoSuchDocument, PicasError, SettingsError
 from ..logs import get_logger
 from ..processes import start_thread
 from .identity import DEAD, RUNNING, TYPE, Pilot
@@ -124,6 +124,7 @@ class Heartbeat:
             pilots will find it dead.
         """
         self._has_ended.set()
+        self._client.hurry()
         if self._thread is not None:
             self._thread.join(PATIENCE)
         if is_clean and self._rev is not None:
@@ -198,7 +199,7 @@ class Heartbeat:
         """Find out how others have changed the document."""
         try:
             stored = self._client.get(self._pilot.id).value
-        except ValueError:
+        except NoSuchDocument:
             stored = {"_rev": None, "state": DEAD}  # deleted, so it was marked as dead
         self._rev = stored["_rev"]
         if stored.get("state") == DEAD:

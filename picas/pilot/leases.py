@@ -24,6 +24,7 @@ from couchdb.http import ResourceNotFound
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
+from ..exceptions import NoSuchDocument
 from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
@@ -134,7 +135,7 @@ class Watch:
         sighting = self._seen[id]
         try:
             document = self.client.get(id)
-        except ValueError:
+        except NoSuchDocument:
             return  # the pilot has just ended
         if document.rev != sighting.rev:
             return  # the next look will note the change

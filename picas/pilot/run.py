@@ -16,7 +16,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
-from ..exceptions import NodeFault, PicasError, PilotStopped
+from ..exceptions import NodeFault, NoSuchDocument, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
@@ -103,6 +103,7 @@ class Run:
             finally:
                 quietly(self._release_iterator, "Releasing the iterator")
                 quietly(self._end_heartbeat, "Ending the heartbeat")
+                self._hurry(False)
                 self._spare.release()
                 signals.restore()
                 busy_threads.discard(self.context.thread)
@@ -114,6 +115,7 @@ class Run:
         """
         context = self.context
         context.is_breaking_off = True
+        self._hurry()
         # Taken now, and not after the end of the run: then it is unknown which children are another actor's.
         children = context.children() if context.thread in busy_threads else []
         # In another thread: code that is interrupted while it waits for a child would not see it end here.
@@ -137,12 +139,18 @@ class Run:
         :raises PilotStopped: always
         """
         context = self.context
+        self._hurry()
         self._end_children()
         if isinstance(token, Document) and is_in_state(token, "locked"):
             self._wind_up(token, context.values.of_run)
         self._settle()
         self._clean_env_quietly()
         raise PilotStopped(context.options.stop_exit_code)
+
+    def _hurry(self, is_on: bool = True) -> None:
+        """Do not wait long for the server while the run is being stopped: the batch system kills the pilot soon."""
+        if isinstance(self.context.actor.db, CouchDB):
+            CouchDB.hurry(self.context.actor.db, is_on)
 
     # --- the course of a run
 
@@ -253,7 +261,7 @@ class Run:
                 continue  # the save will find out
             try:
                 stored = self.context.actor.db.get(attempt.id).value
-            except ValueError:
+            except NoSuchDocument:
                 stored = {}
             if not modifiers.is_same_lock(stored, attempt.claimed) and attempt.advance(Stage.LOST):
                 log.warning("Token %s is no longer this pilot's: the work on it is stopped", attempt.id)

@@ -19,7 +19,7 @@ from couchdb.http import HTTPError
 
 from ..clients import CouchDB
 from ..documents import Document, Task
-from ..exceptions import PicasError
+from ..exceptions import NoSuchDocument, PicasError
 from ..modifiers import is_free, is_same_lock
 from ..tokens.retries import LONGEST_WAIT
 from ..util import After, always
@@ -270,6 +270,6 @@ def _find(client: CouchDB, lock: Lock) -> dict[str, Any] | None:
     else:
         try:
             branches = [client.get(lock.token.id).value]
-        except ValueError:
+        except NoSuchDocument:
             return None
     return next((branch for branch in branches if is_same_lock(branch, lock.token)), None)

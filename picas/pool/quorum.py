@@ -78,7 +78,7 @@ def withdraw(client: CouchDB, stray: Stray) -> None:
         written = client.write_documents([deletion_of(stray.token, **{MARK: True})])
         stray.is_deleted = True
         if written.revs[0] is not None and not written.has_quorum[0]:
-            raise _no_quorum()
+            _probe(client)  # the nodes may be well, and another write was faster on one of them
     if _has_vanished(client, stray):
         _pause()
         if _has_vanished(client, stray):
@@ -137,8 +137,4 @@ def _probe(client: CouchDB) -> None:
     :raises NoQuorum: if not
     """
     if not client.has_majority():
-        raise _no_quorum()
-
-
-def _no_quorum() -> NoQuorum:
-    return NoQuorum("the cluster has too few nodes for a majority: waiting for them")
+        raise NoQuorum("the cluster has too few nodes for a majority: waiting for them")

@@ -18,7 +18,7 @@ from typing import Any, Callable
 from couchdb.http import ResourceConflict, ResourceNotFound
 
 from ..clients import CouchDB
-from ..couch import explain, merge
+from ..couch import explain, is_absent, merge
 from ..documents import Document
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..util import list_in, never, one_line
@@ -210,10 +210,9 @@ def _find(client: CouchDB, id: str) -> dict[str, Any]:
     try:
         stored = dict(client[id])
     except ResourceNotFound as error:
-        # Only these answers of CouchDB count: the database may be missing, or something other than CouchDB may answer.
-        if error.args[0] in (("not_found", "missing"), ("not_found", "deleted")):
-            raise _NotOurs("the token was deleted") from None
-        raise
+        if not is_absent(error):  # the database may be missing
+            raise
+        raise _NotOurs("the token was deleted") from None
     return stored
 
 

@@ -15,7 +15,7 @@ from ..couch.connections import explain
 from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
 from ..couch.writes import merge
 from ..documents import Document
-from ..exceptions import PicasError
+from ..exceptions import NoSuchDocument, PicasError
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
 from ..tokens.storable import make_storable
 from ..util import never, one_line
@@ -179,7 +179,7 @@ class ClaimedToken:
     def _read_if_ours(self, client: CouchDB) -> dict[str, Any]:
         try:
             newer: dict[str, Any] = client.get(self.id).value
-        except ValueError:
+        except NoSuchDocument:
             raise ResourceConflict(("conflict", "the token was deleted")) from None
         if not is_same_lock(newer, self.claimed):
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))

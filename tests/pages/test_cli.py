@@ -11,6 +11,7 @@ import time
 
 import pytest
 import requests
+from support.faults import Double, Reply
 from support.tokens import make_token
 
 from picas import VERSION, Task, TaskViewIterator, modifiers
@@ -70,6 +71,27 @@ class TestCheck:
         assert (result.returncode, result.stdout) == (1, "")
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("answer", "code", "words"),
+        [
+            (Reply(200, b"<html>", {"Content-Type": "text/html"}), 1, "is not CouchDB (status 200, text/html)"),
+            (Reply(403, b'{"error":"forbidden","reason":"Account is temporarily locked"}'), 75, "temporarily locked"),
+        ],
+        ids=["a page", "locked out"],
+    )
+    def test_what_answers_is_named(self, environment, answer, code, words):
+        with Double(lambda request: answer) as double:
+            result = picas({**environment, "PICAS_HOST_URL": double.url}, "check")
+        assert (result.returncode, result.stdout) == (code, "")
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
+
+    def test_a_certificate_that_is_not_trusted_is_named(self, environment, certificate):
+        with Double(lambda request: Reply(), certificate.context()) as double:
+            result = picas({**environment, "PICAS_HOST_URL": double.url}, "check")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert re.fullmatch(r".*certificate is not trusted \(.*\): set PICAS_SSL_VERIFICATION.*\n", result.stderr)
 
 
 class TestSettings:

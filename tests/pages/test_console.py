@@ -14,7 +14,7 @@ from couchdb.http import Forbidden, PreconditionFailed, ServerError, Unauthorize
 
 import picas
 from picas import config, console
-from picas.exceptions import PicasError, Unreachable
+from picas.exceptions import PicasError, Unreachable, UntrustedServer
 
 
 class TestConnect:
@@ -74,9 +74,17 @@ def test_an_error_becomes_one_line_that_says_what_to_do(error, line):
 
 
 def test_an_untrusted_certificate_names_the_setting_to_change():
-    error = ssl.SSLCertVerificationError(1, "x")
-    error.verify_message = "self-signed certificate"
+    error = UntrustedServer("x")
+    error.__cause__ = cause = ssl.SSLCertVerificationError(1, "x")
+    cause.verify_message = "self-signed certificate"
     assert "not trusted (self-signed certificate): set PICAS_SSL_VERIFICATION" in console.describe(error)
+
+
+def test_an_expired_certificate_needs_no_other_setting():
+    error = UntrustedServer("x")
+    error.__cause__ = cause = ssl.SSLCertVerificationError(1, "x")
+    cause.verify_message, cause.verify_code = "certificate has expired", 10
+    assert "not valid today (certificate has expired): it has to be renewed" in console.describe(error)
 
 
 @pytest.mark.parametrize(("value", "code"), [(None, 0), (0, 0), (3, 3)])

@@ -358,7 +358,7 @@ class TestSettings:
     # A script retries for some seconds, and all of them do so in the same way: two are enough.
     @pytest.mark.parametrize("command", [["createViews.py"], ["local-example.py"]], ids=" ".join)
     def test_unreachable_server(self, script, command):
-        line = complaint(script(*command, PICAS_HOST_URL="http://127.0.0.1:9"))
+        line = complaint(script(*command, PICAS_HOST_URL="http://127.0.0.1:9", PICAS_MAX_OUTAGE="0"))
         assert "can't reach http://127.0.0.1:9 (Connection refused)" in line
 
     def test_address_without_a_scheme(self, script, command):

@@ -502,8 +502,6 @@ class TestWithoutAQuorum:
     def test_a_probe_looks_for_a_quorum_if_no_branch_is_left(self, through, client, cluster, base):
         stray, _ = (make_stray(client, base, letter) for letter in "ab")
         cluster.accept_next(is_deletion)
-        with pytest.raises(NoQuorum):
-            withdraw(through, stray)
         withdraw(through, stray)
         assert cluster.count("PUT", "_local/picas_probe_") == cluster.count("DELETE", "_local/picas_probe_") == 1
 
@@ -626,3 +624,50 @@ def fail_later(cluster, number, after):
 
     cluster.answer = spoiled
     cluster.reset_faults = lambda: setattr(cluster, "answer", cluster._pass_on)
+
+
+class TestANodeThatLagsBehind:
+    """It does not have the attachments yet that a lock names, and its answer counts for the whole request."""
+
+    STUB = Reply(412, b'{"error":"missing_stub","reason":"Invalid attachment stub in token_0 for input.txt"}')
+
+    @pytest.fixture
+    def tokens(self, client):
+        for number in range(3):
+            token = Task(make_token(number))
+            token.put_attachment("input.txt", "some input")
+            client.save(token)
+
+    @pytest.mark.parametrize("is_applied", [False, True], ids=["", "applied"])
+    @pytest.mark.parametrize("times", [1, 6])
+    def test_is_waited_for(self, through, client, cluster, tokens, spool, times, is_applied):
+        cluster.fail("POST", "_bulk_docs", self.STUB, after=is_applied, times=times)
+        worker = Worker(through)
+        worker.run()
+        assert sorted(worker.processed) == ["token_0", "token_1", "token_2"]
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 3, "error": 0}
+        assert spool() == []
+
+    def test_is_waited_for_when_a_result_is_saved(self, through, client, cluster, tokens, spool):
+        worker = Worker(through, lambda task: cluster.fail("PUT", "/token_", self.STUB))
+        worker.run(max_tasks=2)
+        assert len(worker.processed) == 2
+        assert count_states(client) == {"todo": 1, "locked": 0, "done": 2, "error": 0}
+        assert spool() == []
+
+    def test_is_waited_for_when_a_lock_is_taken_back(self, through, client, cluster, tokens):
+        stray = make_stray(client, dict(client.get("token_0").value), "a")
+        cluster.fail("POST", "_bulk_docs", self.STUB)
+        with pytest.raises(PicasError) as caught:
+            withdraw(through, stray)
+        assert is_outage(caught.value)
+        withdraw(through, stray)
+        assert state_of(client.get("token_0")) == "todo"
+
+    def test_on_a_single_node_an_attachment_is_missing_for_good(self, client, spool, tokens):
+        def work(task):
+            task["_attachments"]["nothing.txt"] = {"stub": True, "content_type": "text/plain", "length": 1}
+
+        worker = Worker(client, work)
+        worker.run(max_tasks=1)
+        assert len(spool()) == 1

@@ -439,7 +439,7 @@ class TestAnUnreachableDatabase:
         kept = spool()
         with FaultProxy(location.url) as proxy:
             far = through(proxy)
-            proxy.fail("GET", "token_0", Reply(404, b"<html>back soon</html>", {"Content-Type": "text/html"}))
+            proxy.fail("GET", "token_0", Reply(404, b"<html>back soon</html>", {"Content-Type": "text/html"}), times=9)
             assert len(recover(far).left) == 1
         assert spool() == kept
 

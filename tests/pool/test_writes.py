@@ -211,7 +211,7 @@ def test_an_unknown_outcome_is_not_reported_as_unsent(shaky: CouchDB, proxy: Fau
 
 
 @pytest.mark.parametrize(
-    "refusal", [Reply(400, b"{}"), Reply(403, b"{}"), Reply(413, b"{}"), Reply(401, b"{}"), Reply(404, b"{}")]
+    "refusal", [Reply(status, b'{"error":"refused","reason":"no"}') for status in (400, 401, 403, 404, 413)]
 )
 def test_a_rejected_write_is_not_repeated(shaky: CouchDB, proxy: FaultProxy, refusal: Reply) -> None:
     proxy.fail("PUT", "token_0", refusal)

@@ -159,8 +159,8 @@ class Fault:
 class FaultProxy(Double):
     """A proxy for the real server. It forwards every request for which `fail` has set up no fault."""
 
-    def __init__(self, url: str) -> None:
-        super().__init__(self._pass_on)
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(self._pass_on, tls)
         self._upstream = urlsplit(url).netloc
         self._faults: list[Fault] = []
 
