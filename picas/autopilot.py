@@ -7,7 +7,6 @@ The batch system finds the jobs of a class by their name.
 from __future__ import annotations
 
 import configparser
-import logging
 import math
 import shlex
 from collections.abc import Iterable
@@ -22,6 +21,7 @@ from .clients import CouchDB
 from .couch.connections import explain
 from .exceptions import PicasError, SettingsError
 from .jobid import job_id_of
+from .logs import get_logger
 from .pilot import running_pilots
 from .pool.edits import count_tokens
 from .pool.results import reason_of
@@ -29,7 +29,7 @@ from .schedulers import Jobs, Scheduler, SchedulerError
 from .util import one_line
 from .views import DESIGN_DOC, FREE_VIEW, count_states
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 JOB_PREFIX = "picas-"
 """The beginning of every job name; the name of the class follows."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 import zlib
@@ -26,9 +25,10 @@ from .couch.transport import Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument
+from .logs import get_logger
 from .util import split_credentials
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EDIT_CONFLICTS = 100
 """How often `edit` reads and changes a document that others change at the same time before it gives up."""

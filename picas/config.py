@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import ast
 import configparser
-import logging
 import math
 import os
 import shlex
@@ -26,9 +25,10 @@ from typing import Any
 from requests.utils import get_netrc_auth
 
 from .exceptions import SettingsError
+from .logs import get_logger
 from .util import split_credentials
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 NAMES = {
     "host_url": "PICAS_HOST_URL",

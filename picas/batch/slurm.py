@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
 
+from ..logs import get_logger
 from .base import (
     CUDA_VISIBLE_DEVICES,
     UNKNOWN_END,
@@ -25,7 +25,7 @@ from .base import (
     whole_number,
 )
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 JOB = "SLURM_JOB_ID"
 """The environment variable that is set in every job. Users set others, such as SLURM_CPUS_PER_TASK, in their shells."""

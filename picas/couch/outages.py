@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from typing import Callable, TypeVar
@@ -10,12 +9,13 @@ from typing import Callable, TypeVar
 from couchdb.http import HTTPError, Unauthorized
 
 from ..exceptions import ForeignAnswer, PicasError, UntrustedServer
+from ..logs import get_logger
 from ..util import wait_until
 from .answers import is_locked_out, is_shut_out
 from .connections import explain, is_hopeless
 from .writes import is_passing
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 T = TypeVar("T")
 

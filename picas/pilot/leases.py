@@ -13,7 +13,6 @@ On a cluster both count only if a majority of the copies took the write (see `qu
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -25,13 +24,14 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import NoSuchDocument
+from ..logs import get_logger
 from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
 from .identity import DEAD, TYPE, pilot_rows
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 LEASE = 600.0
 """Seconds without a heartbeat after which a pilot counts as dead."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from pathlib import Path
 from typing import Callable
@@ -12,10 +11,11 @@ from couchdb.http import HTTPError
 from ..clients import CouchDB
 from ..couch import explain
 from ..exceptions import PicasError
+from ..logs import get_logger
 from ..pool import recover_quietly
 from ..pool.spool import has_files
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Sweep:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import signal
 import threading
 import time
@@ -11,6 +10,7 @@ from typing import Callable
 from .. import modifiers
 from ..documents import Document
 from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
+from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
 from ..util import text_of, wait_until
@@ -18,7 +18,7 @@ from .attempt import Attempt, was_ended_by_signal
 from .context import Context
 from .rescue import call
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 STOP_LAG = 0.5
 """Seconds to wait for the pilot's own signal after a signal has ended a child: a batch system sends them one by one."""

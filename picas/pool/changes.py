@@ -11,7 +11,6 @@ the pool every few minutes, whatever the feed says.
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import threading
@@ -22,10 +21,11 @@ from couchdb.http import HTTPError
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
+from ..logs import get_logger
 from ..processes import start_thread
 from ..util import After, always
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _ZERO = {"$in": [0, False, "", "0"]}  # what scripts write that equals 0 in the JavaScript of a view
 FREE = {"lock": _ZERO, "done": _ZERO}

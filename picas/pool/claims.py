@@ -7,7 +7,6 @@ that fewer took is withdrawn (see `quorum`). A lock whose answer was lost is loo
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -20,6 +19,7 @@ from couchdb.http import HTTPError
 from ..clients import CouchDB
 from ..documents import Document, Task
 from ..exceptions import NoSuchDocument, PicasError
+from ..logs import get_logger
 from ..modifiers import is_free, is_same_lock
 from ..tokens.retries import LONGEST_WAIT
 from ..util import After, always
@@ -27,7 +27,7 @@ from .candidates import Candidates
 from .quorum import Stray, withdraw
 from .results import ClaimedToken, Stage
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 EMPTY_PAUSE = 0.3
 """Seconds after which an empty view is read once more before that counts as the end."""

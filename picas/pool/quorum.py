@@ -17,7 +17,6 @@ Nothing is put back while no majority of the copies can be reached: until then i
 from __future__ import annotations
 
 import hashlib
-import logging
 import random
 import time
 from collections.abc import Mapping
@@ -28,8 +27,9 @@ from ..clients import CouchDB
 from ..couch import Revision, deletion_of
 from ..documents import Document
 from ..exceptions import NoQuorum
+from ..logs import get_logger
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MARK = "picas_withdrawn"
 """The field of a deleted branch that was a withdrawn lock; a branch that a person has deleted does not have it."""

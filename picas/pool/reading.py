@@ -5,15 +5,15 @@ Python can't read JSON that is nested more deeply than its limit on recursion, a
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from ..clients import CouchDB
 from ..documents import Document
+from ..logs import get_logger
 from ..tokens.storable import MAX_DEPTH, is_too_deep
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 
 class Reader:

@@ -8,7 +8,6 @@ the database. A token that belongs to another pilot or a person by now is left a
 
 from __future__ import annotations
 
-import logging
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,12 +19,13 @@ from couchdb.http import ResourceConflict, ResourceNotFound
 from ..clients import CouchDB
 from ..couch import explain, is_absent, merge
 from ..documents import Document
+from ..logs import get_logger
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..util import list_in, never, one_line
 from . import spool
 from .results import REFUSAL, ClaimedToken, reason_of
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 TRIES = 3
 """How often a token is read that others change at the same time."""

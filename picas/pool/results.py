@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import logging
 import re
 from pathlib import Path
 from typing import Any, Callable
@@ -16,12 +15,13 @@ from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
 from ..couch.writes import merge
 from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError
+from ..logs import get_logger
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
 from ..tokens.storable import make_storable
 from ..util import never, one_line
 from . import spool
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MERGES = 5
 """How often a result is merged into a newer revision before it is spooled."""

@@ -8,7 +8,6 @@ the pilot is killed (see `supervision`).
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal
 import subprocess
@@ -18,13 +17,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Union
 
+from ..logs import get_logger
 from ..util import wait_until
 from .descendants import Family, Root, leads_group, start_of
 from .interrupts import shielded
 from .supervision import Command, Program, Supervisor, Usage, supervisors
 from .supervisor import KILL_WAIT
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 GRACE = 30.0
 """Seconds between SIGTERM and SIGKILL."""

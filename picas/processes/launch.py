@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import resource
 import socket
@@ -13,9 +12,10 @@ import sys
 from pathlib import Path
 from typing import Callable
 
+from ..logs import get_logger
 from . import supervisor as script
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 _INHERITED = tuple(
     f"{name}:".encode()

@@ -11,7 +11,6 @@ import array
 import contextlib
 import errno
 import fcntl
-import logging
 import os
 import select
 import stat
@@ -22,11 +21,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from ..logs import get_logger
 from ..util import cut_line
 from .faults import start_thread
 from .interrupts import shielded
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 MAX_OUTPUT = 1 << 30
 """Bytes of output that a file holds at most, by default."""

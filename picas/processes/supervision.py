@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import marshal
 import os
 import signal
@@ -20,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
+from ..logs import get_logger
 from ..util import wait_until
 from .descendants import Family, Root, start_of
 from .faults import start_thread
@@ -27,7 +27,7 @@ from .interrupts import shielded
 from .launch import Start, SupervisorLost, fork_supervisor, inherited_attributes, start_supervisor
 from .supervisor import KILL_WAIT, LENGTH
 
-log = logging.getLogger(__name__)
+log = get_logger(__name__)
 
 IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
