@@ -17,7 +17,7 @@ from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
 
 from .couch import attachments, clusters
 from .couch.answers import is_absent
-from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts
+from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts, fixed_verification
 from .couch.feeds import ChangesFeed
 from .couch.revisions import deletion_of
 from .couch.streams import RequestsSession
@@ -75,12 +75,12 @@ class CouchDB:
         if username is None and user_in_url:
             username, password = user_in_url, password_in_url or password
         self._credentials = None if username is None else (username, password)
-        self._ssl_verification = ssl_verification
+        self._ssl_verification = verify = fixed_verification(ssl_verification)
         self._timeouts = Timeouts(connect_timeout, read_timeout)
 
-        self.server = couchdb.Server(Resource(self.url, Session(ssl_verification, self._timeouts)))
+        self.server = couchdb.Server(Resource(self.url, Session(verify, self._timeouts)))
         self.server.resource.credentials = self._credentials
-        self.requests = RequestsSession(self._credentials, ssl_verification, self._timeouts)
+        self.requests = RequestsSession(self._credentials, verify, self._timeouts)
         self.copies = 1
         """How many nodes of the server keep a copy of each document; 1 unless the server is a cluster."""
         self.shards = 1

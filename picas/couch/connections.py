@@ -44,6 +44,14 @@ class Timeouts:
         return Timeouts(min(self.connect, 5.0), min(self.read, 10.0), patience=5.0)
 
 
+def fixed_verification(verify: bool | str) -> bool | str:
+    """Return settings for `tls_context` that mean the same if code changes to another folder: an absolute path."""
+    try:
+        return verify if isinstance(verify, bool) else str(Path(verify).absolute())
+    except FileNotFoundError:  # the working directory is gone
+        return verify
+
+
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return the TLS settings for all connections to one server.
 

@@ -600,6 +600,18 @@ def test_a_bundle_of_certificates_is_trusted(tls_server: Double, certificate: Ce
     assert len(tls_server.requests) == 4
 
 
+def test_the_path_of_a_bundle_counts_from_where_the_client_was_made(
+    tls_server: Double, certificate: Certificate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(certificate.path)
+    monkeypatch.chdir(path.parent)
+    client = CouchDB(tls_server.url, "db", *ME, ssl_verification=path.name)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert client.requests.get(tls_server.url).status_code == 200
+    assert client.copy().requests.get(tls_server.url).status_code == 200
+
+
 def test_a_bundle_is_trusted_only_for_its_servers(
     serve: Callable[..., Double], certificate: Certificate, tmp_path: Path
 ) -> None:
