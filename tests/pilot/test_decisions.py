@@ -235,13 +235,13 @@ def test_10_many_documents_are_saved_and_deleted_with_one_request_for_each_chunk
     monkeypatch.setattr(writes, "BULK_DOCS", 10)
     requests = []
     session = client.server.resource.session
-    original = session.request
+    original = session.request_json
 
     def request(method, url, *args, **kwargs):
         requests.append((method, url.rpartition("/")[2]))
         return original(method, url, *args, **kwargs)
 
-    monkeypatch.setattr(session, "request", request)
+    monkeypatch.setattr(session, "request_json", request)
     tokens = [Task(make_token(number)) for number in range(25)]
     assert client.save_documents(tokens) == [True] * 25
     assert client.delete_documents(tokens) == [True] * 25
