@@ -16,7 +16,7 @@ from uuid import uuid4
 from . import jobid
 from .tokens import retries
 from .tokens.states import is_in_state, is_unset, parse_int
-from .util import is_number, list_in, seconds, text_of
+from .util import is_number, list_in, safe_text, seconds
 
 Token = TypeVar("Token", bound=MutableMapping[str, Any])
 Ref = Union[str, list[Any]]
@@ -141,9 +141,7 @@ def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0, *, is_node
         return reset(token, lock, done)
     if is_nodes_fault:
         return set_error(token, f"pilots had problems with their nodes, {lost} times: the token may be why")
-    return set_error(
-        token, f"pilots were stopped as soon as they had begun with the token, {lost} times: it may be why"
-    )
+    return set_error(token, f"pilots were stopped {lost} times as soon as they had begun with the token: it may be why")
 
 
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
@@ -163,7 +161,7 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
     """Add an entry to a token's list `error` without changing its state. For the parameters see `set_error`."""
     entry: dict[str, Any] = {"time": seconds()}
     if message is not None:
-        entry["message"] = text_of(message)[:MAX_MESSAGE]
+        entry["message"] = safe_text(message)[:MAX_MESSAGE]
     if exception is not None:
         text = "".join(traceback.format_exception(type(exception), exception, exception.__traceback__))
         entry["exception"] = text[-MAX_TRACEBACK:]

@@ -118,10 +118,13 @@ def one_line(detail: object) -> str:
     return visible(" ".join(str(detail).split()))
 
 
-def text_of(value: object) -> str:
-    """Return the text of a value, or the name of its type if its own code fails to make one."""
+def safe_text(value: object) -> str:
+    """Return the text of a value, or the name of its type if its own code fails to make one.
+
+    Half characters, which no file can hold, become escape sequences.
+    """
     try:
-        return str(value)
+        return str(value).encode("utf-8", "backslashreplace").decode("utf-8")
     except Exception:
         return f"<{type(value).__name__}>"
 

@@ -17,7 +17,7 @@ from ..pool.results import ClaimedToken, Stage
 from ..processes import TimeLimit
 from ..tokens.resources import needs_of
 from ..tokens.states import is_in_state, is_unset, parse_int, state_of
-from ..util import seconds, text_of
+from ..util import safe_text, seconds
 from .options import STOP_SIGNALS
 
 log = get_logger(__name__)
@@ -104,7 +104,7 @@ class Attempt(ClaimedToken):
             outcome = "lost" if isinstance(error, TokenLost) else "time-out"
         else:
             if error is not None:
-                text = f"{type(error).__name__}: {text_of(error)}"
+                text = f"{type(error).__name__}: {safe_text(error)}"
                 modifiers.set_error(token, text, error)
                 log.warning("Token %s failed: %s", self.id, text)
             elif auto_close and is_in_state(token, "locked"):

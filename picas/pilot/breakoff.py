@@ -57,7 +57,8 @@ class BreakOff:
         context, loop = self._context, self._loop
         running = loop.slots.running
         self._children = self._children_of(running)
-        self._ending.start()
+        if not quietly(self._ending.start, "Starting a thread"):
+            self._end_children()
         if self._children:
             wait_until(self._have_children_ended, OBEDIENCE)
             loop.collect(RETRY)

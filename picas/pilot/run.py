@@ -120,7 +120,8 @@ class Run:
         children = context.children() if context.thread in busy_threads else []
         # In another thread: code that is interrupted while it waits for a child would not see it end here.
         end = partial(self._end_code_for_stop, children)
-        threading.Thread(target=end, name="picas-stop", daemon=True).start()
+        # Without a free thread, the loop ends them.
+        quietly(threading.Thread(target=end, name="picas-stop", daemon=True).start, "Starting a thread")
         raise PilotStopped(context.options.stop_exit_code)
 
     def stop_again(self) -> None:

@@ -13,7 +13,7 @@ from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
-from ..util import text_of, wait_until
+from ..util import safe_text, wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
 from .rescue import call
@@ -223,7 +223,7 @@ class Work:
             self.context.fault = self.context.fault or fault_of(error)
             if is_saved:
                 before = ClaimedToken(self.attempt.token)
-                message = f"{type(error).__name__} in cleanup_run: {text_of(error)}"
+                message = f"{type(error).__name__} in cleanup_run: {safe_text(error)}"
                 modifiers.note_error(self.attempt.token, message, error)
                 self._save_again(before)
         finally:
