@@ -86,6 +86,7 @@ class Engine:
             run.stop_again()
             return
         run.context.stop_signal = signum
+        run.hurry()
         if isinstance(actor.iterator, ViewIterator):
             actor.iterator.stop()
         if is_idle:

@@ -420,10 +420,11 @@ class Loop:
             self.context.actor.current_task = None
 
     def _save(self, attempts: list[Attempt]) -> None:
-        """Save tokens one by one that could not be saved together; they share the time to wait for the database."""
-        give_up = time.monotonic() + self.context.options.max_outage
+        """Save tokens that could not be saved together, one by one. If the database stays away, one waits for all."""
+        is_away = False
         for attempt in attempts:
             if attempt.stage is Stage.CONCLUDED:
-                Work(self.context, attempt).save(max(0.0, give_up - time.monotonic()))
+                Work(self.context, attempt).save(is_away=is_away)
+                is_away |= attempt.met_outage
         self.unsaved = [attempt for attempt in self.unsaved if attempt.stage is Stage.CONCLUDED]
         self._attached = 0

@@ -103,7 +103,7 @@ class Run:
             finally:
                 quietly(self._release_iterator, "Releasing the iterator")
                 quietly(self._end_heartbeat, "Ending the heartbeat")
-                self._hurry(False)
+                self.hurry(False)
                 self._spare.release()
                 signals.restore()
                 busy_threads.discard(self.context.thread)
@@ -115,7 +115,6 @@ class Run:
         """
         context = self.context
         context.is_breaking_off = True
-        self._hurry()
         # Taken now, and not after the end of the run: then it is unknown which children are another actor's.
         children = context.children() if context.thread in busy_threads else []
         # In another thread: code that is interrupted while it waits for a child would not see it end here.
@@ -140,7 +139,6 @@ class Run:
         :raises PilotStopped: always
         """
         context = self.context
-        self._hurry()
         self._end_children()
         if isinstance(token, Document) and is_in_state(token, "locked"):
             self._wind_up(token, context.values.of_run)
@@ -148,7 +146,7 @@ class Run:
         self._clean_env_quietly()
         raise PilotStopped(context.options.stop_exit_code)
 
-    def _hurry(self, is_on: bool = True) -> None:
+    def hurry(self, is_on: bool = True) -> None:
         """Do not wait long for the server while the run is being stopped: the batch system kills the pilot soon."""
         if isinstance(self.context.actor.db, CouchDB):
             CouchDB.hurry(self.context.actor.db, is_on)

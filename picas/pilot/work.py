@@ -123,20 +123,21 @@ class Work:
                 context.retries.apply(attempt.token)
                 self._save_again(before)
 
-    def save(self, max_outage: float | None = None, as_spooled: Callable[[Document], Document] | None = None) -> bool:
+    def save(self, as_spooled: Callable[[Document], Document] | None = None, is_away: bool = False) -> bool:
         """Save the token, which is in its final state, as patiently as it takes; return whether that worked.
 
-        :param max_outage: seconds to wait for the database, by default as the actor's options say
         :param as_spooled: returns the token as it is spooled if it can't be saved
+        :param is_away: whether the database is known to be away, so that the token is spooled at once
         """
         context, attempt = self.context, self.attempt
         is_saved = attempt.save(
             context.actor.db,
-            max_outage=context.options.max_outage if max_outage is None else max_outage,
+            max_outage=context.options.max_outage,
             spool_folder=context.options.spool_folder,
             is_result=not attempt.is_given_back,
             is_stopped=self._is_given_up,
             as_spooled=as_spooled,
+            is_away=is_away,
         )
         context.has_left_some |= attempt.stage is Stage.UNSAVED
         return is_saved

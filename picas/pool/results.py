@@ -14,7 +14,7 @@ from ..couch.connections import explain
 from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
 from ..couch.writes import merge
 from ..documents import Document
-from ..exceptions import NoSuchDocument, PicasError
+from ..exceptions import NoSuchDocument, PicasError, Unreachable
 from ..logs import get_logger
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
 from ..tokens.storable import make_storable
@@ -75,6 +75,8 @@ class ClaimedToken:
         self.token = token
         self.claimed = _copy_fields(token.value) if claimed is None else claimed
         self.stage = stage
+        self.met_outage = False
+        """Whether it could not be saved because the database stayed away."""
 
     @property
     def id(self) -> str:
@@ -106,6 +108,7 @@ class ClaimedToken:
         is_stopped: Callable[[], bool] = never,
         is_result: bool = True,
         as_spooled: Callable[[Document], Document] | None = None,
+        is_away: bool = False,
     ) -> bool:
         """Save the token and return whether that worked; never raises because of the token.
 
@@ -119,11 +122,15 @@ class ClaimedToken:
         :param is_stopped: true ends the wait
         :param is_result: whether the token holds a result; if not, nothing is spooled
         :param as_spooled: returns the token as it goes into that file, by default as it was to be saved
+        :param is_away: whether the database is known to be away, so that this need not be found out once more
         """
         try:
             self.make_storable()
+            if is_away:
+                raise Unreachable("the database is away")
             wait_out(lambda: self.save_merged(client), max_outage, is_stopped)
         except Exception as error:  # whatever it is, the result must not be lost with it
+            self.met_outage = is_outage(error)
             self.advance(Stage.TAKEN if isinstance(error, ResourceConflict) else Stage.UNSAVED)
             if not is_result:
                 log.warning("Token %s was not saved: %s", self.id, reason_of(error))

@@ -150,6 +150,7 @@ def test_a_hurry_is_for_some_seconds_and_ends(client: CouchDB) -> None:
     assert session.connection_pool.timeouts == client.requests.timeouts == session.timeouts == Timeouts()
 
 
+@pytest.mark.parametrize("slots", [1, 4])
 @pytest.mark.usefixtures("quick", "nothing_left")
 def test_a_pilot_that_is_stopped_does_not_wait_long_for_a_silent_server(
     client: CouchDB,
@@ -158,14 +159,18 @@ def test_a_pilot_that_is_stopped_does_not_wait_long_for_a_silent_server(
     through: Callable[..., CouchDB],
     spool: Callable[[], list[Path]],
     monkeypatch: pytest.MonkeyPatch,
+    slots: int,
 ) -> None:
-    push(1)
+    push(slots)
     working = threading.Event()
+    tokens: list[str] = []
     monkeypatch.setattr(Timeouts, "in_a_hurry", lambda self: Timeouts(0.2, 0.2, 0.1))
     with FaultProxy(location.url) as proxy:
 
         def work(task: Task) -> None:
             task["exit_code"] = 0
+            tokens.append(task.id)
+            wait_for(lambda: len(tokens) == slots)
             for method in ("GET", "PUT", "POST", "DELETE"):
                 proxy.fail(method, "/", HANG, times=10**6)
             working.set()
@@ -174,7 +179,7 @@ def test_a_pilot_that_is_stopped_does_not_wait_long_for_a_silent_server(
         pilot = Worker(through(proxy), work, grace=1, lease=1000)
         began = time.monotonic()
         with signal_after(0.05, signal.SIGTERM, working.is_set), pytest.raises(PilotStopped):
-            pilot.run()
+            pilot.run(slots=slots)
         assert time.monotonic() - began < connections.READ_TIMEOUT / 2
-    assert len(spool()) == 1
+    assert len(spool()) == slots
     assert client.get("token_0")["claim"]["pilot"] in {row.id for row in client.all_docs()}
