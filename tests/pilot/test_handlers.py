@@ -87,6 +87,31 @@ Waiting(connect()).run()
         assert "heard" in process.journal
         assert state_of(client.get("token_0")) == "todo"
 
+    @pytest.mark.parametrize("setup", [ignore_children, block_all, ignore_stops])
+    def test_what_python_code_forks_gets_exit_codes_and_can_be_stopped(self, client, push, pilot, setup):
+        push(1)
+        process = pilot(
+            """
+class Forking(Noting):
+    def process_task(self, task):
+        pid = os.fork()
+        if pid == 0:
+            note("exit code", subprocess.run(["sh", "-c", "exit 3"]).returncode)
+            note("ready")
+            time.sleep(60)
+            os._exit(0)
+        while not (os.path.exists("journal") and "ready" in open("journal").read()):
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGTERM)
+        task["output"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+Forking(connect()).run(max_token_time=20)
+""",
+            preexec_fn=setup,
+        )
+        assert process.end() == 0, process.errors.read_text()
+        assert client.get("token_0").get("output") == -signal.SIGTERM
+        assert process.number("exit code") == 3
+
     def test_what_was_changed_is_undone(self, client, push):
         push(1)
         before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
