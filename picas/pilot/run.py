@@ -168,8 +168,7 @@ class Run:
             self._recover()
             self._work()
             with exposed():  # what threads of the user's code have left, in a run with several slots
-                left = context.background() + context.forks()
-                context.end_children([child for child in left if child not in older])
+                context.end_children([child for child in context.left_over() if child not in older])
         except BaseException:
             self._make_room()
             self._end_children()
@@ -208,7 +207,7 @@ class Run:
 
     def _clean_env_quietly(self) -> None:
         """Clean up without hiding the exception that ends the run."""
-        quietly(self.context.actor.cleanup_env, "cleanup_env")
+        quietly(lambda: call(self.context.actor.cleanup_env), "cleanup_env")
 
     def _release_iterator(self) -> None:
         iterator = self.context.actor.iterator
