@@ -298,9 +298,8 @@ class TestAPoolOfWorkersThatTheActorKeeps:
             ("self.pool.map(abs, [1]); note('working'); time.sleep(60)", "self.pool.close(); self.pool.join()"),
             ("note('working'); time.sleep(60)", "self.pool.terminate()"),
             ("note('working'); time.sleep(60)", "pass"),
-            ("with self.pool: self.pool.apply_async(note, ['working']); time.sleep(60)", "pass"),
         ],
-        ids=["join", "terminate", "exit", "with"],
+        ids=["join", "terminate", "exit"],
     )
     def test_is_ended_by_the_code_of_a_pilot_that_is_stopped(self, client, push, pilot, used, ending):
         push(1)
