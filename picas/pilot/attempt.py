@@ -142,8 +142,11 @@ class Attempt(ClaimedToken):
         :param max_lost: how often pilots may be stopped as soon as they have begun with it, see `modifiers.stop`
         :param is_nodes_fault: whether the pilot ends because of a problem with its node
         """
-        most = math.inf if self.began is None else max_lost
-        modifiers.stop(self.token, most, *(reset_values or (0, 0)), is_nodes_fault=is_nodes_fault)
+        values = reset_values or (0, 0)
+        if self.began is None:
+            modifiers.reset(modifiers.end_attempt(self.token, "stopped"), *values)
+        else:
+            modifiers.stop(self.token, max_lost, *values, is_nodes_fault=is_nodes_fault)
         self.advance(Stage.CONCLUDED)
         return "stopped"
 

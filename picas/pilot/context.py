@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ..documents import Document
 from ..exceptions import NodeFault
-from ..processes import end_all, forks, left_behind, running
+from ..processes import end_all, forks, left_behind, running, workers_in_use
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions
 from .identity import Pilot
@@ -148,6 +148,12 @@ class Context:
         """Return the processes that Python code has forked since the begin of the run, or of an attempt."""
         older = self.older_forks if attempt is None else attempt.older
         return [fork for fork in forks(self._thread_of(attempt)) if fork not in older]
+
+    def left_over(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
+        """Return what ends with an attempt in a slot, or with the run, once the user's code has returned."""
+        left = self.background(attempt) + self.forks(attempt)
+        in_use = workers_in_use() if left else ()
+        return [child for child in left if child.pid not in in_use]
 
     def end_children(self, children: list[Popen[Any]]) -> bool:
         """End children and all that descends from them; return whether any was alive."""

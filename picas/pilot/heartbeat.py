@@ -26,6 +26,7 @@ from ..logs import get_logger
 from ..processes import start_thread
 from .identity import DEAD, RUNNING, TYPE, Pilot
 from .leases import LEASE, Watch
+from .rescue import restore_recursion_limit
 
 log = get_logger(__name__)
 
@@ -151,6 +152,7 @@ class Heartbeat:
                 log.info("Could not look at the other pilots: %s", explain(error))
                 self._next_look = time.monotonic() + self._watch.interval
             except BaseException:  # whatever it is: without its heartbeat the pilot would lose its tokens
+                restore_recursion_limit()  # user code may need long until it comes back
                 log.exception("An error in the heartbeat")
 
     def _pause(self) -> float:

@@ -20,7 +20,7 @@ from ..exceptions import NodeFault, NoSuchDocument, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..pool import Stage, fits_always
-from ..processes import describe_system_error, exposed, is_shielded, reach, shielded
+from ..processes import RETRY, describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
 from .attempt import Attempt
@@ -81,6 +81,7 @@ class Run:
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None
         self._spare = SpareDescriptors()
+        self._has_ended = False
         self._is_stop_due = False  # whether the user's code is to be interrupted once more
         self._sweep = Sweep(options.spool_folder)
 
@@ -107,6 +108,7 @@ class Run:
                 self._spare.release()
                 signals.restore()
                 busy_threads.discard(self.context.thread)
+                self._has_ended = True
 
     def stop(self) -> None:
         """End the children and the code that is interrupted by this; called by a signal handler.
@@ -165,8 +167,7 @@ class Run:
             self._recover()
             self._work()
             with exposed():  # what threads of the user's code have left, in a run with several slots
-                left = context.background() + context.forks()
-                context.end_children([child for child in left if child not in older])
+                context.end_children([child for child in context.left_over() if child not in older])
         except BaseException:
             self._make_room()
             self._end_children()
@@ -205,7 +206,7 @@ class Run:
 
     def _clean_env_quietly(self) -> None:
         """Clean up without hiding the exception that ends the run."""
-        quietly(self.context.actor.cleanup_env, "cleanup_env")
+        quietly(lambda: call(self.context.actor.cleanup_env), "cleanup_env")
 
     def _release_iterator(self) -> None:
         iterator = self.context.actor.iterator
@@ -320,10 +321,10 @@ class Run:
         # Not logged in the handler, which may have interrupted a log call.
         log.warning("Stopping on signal %s", context.stop_signal)
         quietly(lambda: context.end_children(children), "Ending the children")
-        while context.stop_signal is not None and not wait_until(self._is_over, context.options.grace):
-            if not is_shielded(context.thread):
+        signum = context.stop_signal
+        if context.thread != threading.main_thread().ident or signum not in signal.valid_signals():
+            return  # handlers are called in the main thread only
+        while not wait_until(lambda: self._has_ended, max(context.options.grace, RETRY)):
+            if callable(signal.getsignal(signum)) and not is_shielded(context.thread):
                 self._is_stop_due = True
-                signal.pthread_kill(context.thread, context.stop_signal)
-
-    def _is_over(self) -> bool:
-        return self.context.thread not in busy_threads
+                signal.pthread_kill(context.thread, signum)

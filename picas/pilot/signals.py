@@ -20,6 +20,8 @@ Handler = Callable[[int, Union[FrameType, None]], Any]
 
 _installed: weakref.WeakSet[Signals] = weakref.WeakSet()  # those with handlers of theirs
 
+_of_thread = threading.local()
+
 
 @dataclass(frozen=True)
 class State:
@@ -39,13 +41,13 @@ class Signals:
     """
 
     def __init__(self, stop_signals: Iterable[int]) -> None:
-        self._stop_signals = tuple(stop_signals)
+        self.stop_signals = tuple(stop_signals)
         self._previous: dict[int, Any] = {}  # handlers
         self._blocked: Iterable[int] | None = None
 
     def put_in_order(self) -> None:
         """Let this process hear its signals, whatever it has inherited from the program that started it."""
-        self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, [*self._stop_signals, signal.SIGCHLD])
+        self._blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, [*self.stop_signals, signal.SIGCHLD])
         if _is_main_thread() and signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
             self._set(signal.SIGCHLD, signal.SIG_DFL)
 
@@ -54,7 +56,7 @@ class Signals:
         if not _is_main_thread():
             log.info("Not in the main thread: no signal handlers are installed")
             return
-        for signum in self._stop_signals:
+        for signum in self.stop_signals:
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue  # started with nohup
             self._set(signum, handler)
@@ -68,11 +70,18 @@ class Signals:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         _installed.discard(self)
 
+    def restore_in_fork(self) -> None:
+        """Undo what was changed, but ignore nothing: a forked process needs exit codes, and is stopped by signals."""
+        while self._previous:
+            signum, handler = self._previous.popitem()
+            _set(signum, signal.SIG_DFL if handler == signal.SIG_IGN else handler)
+        _installed.discard(self)
+
     def state(self) -> State | None:
         """Return how things are, None outside the main thread."""
         if not _is_main_thread():
             return None
-        handlers = {signum: signal.getsignal(signum) for signum in (*self._stop_signals, signal.SIGCHLD)}
+        handlers = {signum: signal.getsignal(signum) for signum in (*self.stop_signals, signal.SIGCHLD)}
         return State(handlers, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
 
     def restore_state(self, before: State | None) -> None:
@@ -100,11 +109,22 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _restore_all() -> None:
+def _before_fork() -> None:
+    """Keep stop signals from a new process until it has handlers of its own: Python drops what comes before."""
+    signums = {signum for signals in list(_installed) for signum in signals.stop_signals}
+    _of_thread.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
+
+
+def _after_fork() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _of_thread.blocked)
+
+
+def _after_fork_in_child() -> None:
     """Give a forked process, which is no pilot, the handlers that this one had before the run."""
     for signals in list(_installed):
         with contextlib.suppress(ValueError):  # not the main thread of the main interpreter
-            signals.restore()
+            signals.restore_in_fork()
+    _after_fork()
 
 
-os.register_at_fork(after_in_child=_restore_all)
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)

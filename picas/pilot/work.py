@@ -172,10 +172,10 @@ class Work:
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""
-        background = self.context.background(self.attempt) + self.context.forks(self.attempt)
-        if background:
+        left = self.context.left_over(self.attempt)
+        if left:
             with exposed():  # it may take as long as the grace period
-                self.context.end_children(background)
+                self.context.end_children(left)
 
     def _limit(self, seconds: float | None) -> TimeLimit:
         self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.options.grace)

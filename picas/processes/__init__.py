@@ -8,7 +8,7 @@ the pilot itself is killed.
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
 from .faults import describe_system_error, fault_of, own_work, reach, start_thread
-from .forks import forks
+from .forks import forks, workers_in_use
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
 from .outputs import MAX_OUTPUT, Outputs, check_inherited, read_pipes
 from .supervisor import KILL_WAIT
@@ -42,4 +42,5 @@ __all__ = [
     "set_environment",
     "shielded",
     "start_thread",
+    "workers_in_use",
 ]

@@ -1,11 +1,15 @@
 """The processes that Python code has forked from this one, or started by `multiprocessing`, without a supervisor.
 
 A process that has gone on to run another program, as those of `subprocess` do, is not among them: it is the user's own.
+Nor are the workers of a `multiprocessing.Pool`: one that waits for work holds a lock, without which its pool can
+neither go on nor end. The pool ends them itself when its code is interrupted, or when Python ends.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import select
 import subprocess
 import sys
 import threading
@@ -13,6 +17,8 @@ from pathlib import Path
 
 from ..util import wait_until
 from .descendants import read, start_of
+
+_POOL_WORKER = "PoolWorker"  # is in the names of the workers of a `multiprocessing.Pool`
 
 _forked: dict[int, Fork] = {}  # by pid
 _of_thread = threading.local()
@@ -73,16 +79,46 @@ def forks(thread: int | None = None) -> list[subprocess.Popen[bytes]]:
     for pid, fork in list(_forked.items()):
         if fork.poll() is not None or fork.has_other_program:
             _forked.pop(pid, None)
-    found = list(_forked.values())
-    found += [Fork(pid, None) for pid in _started_by_multiprocessing() if pid not in _forked]
+    started = _started_by_multiprocessing()
+    found = [fork for pid, fork in list(_forked.items()) if _POOL_WORKER not in started.get(pid, "")]
+    others = [Fork(pid, None) for pid, name in started.items() if pid not in _forked and _POOL_WORKER not in name]
+    found += [fork for fork in others if fork.poll() is None]
     return [fork for fork in found if thread in (None, fork.thread)]
 
 
-def _started_by_multiprocessing() -> list[int]:
-    """Return the processes that `multiprocessing` has started in any way; it forks them only on some systems."""
+def workers_in_use() -> set[int]:
+    """Return the pids of the workers of each `ProcessPoolExecutor` that somebody still refers to.
+
+    Whoever keeps it uses it for the next token. One that was dropped, or is being shut down, only finishes its work.
+    """
+    pids: set[int] = set()
+    for manager in threading.enumerate():
+        if type(manager).__name__ == "_ExecutorManagerThread":
+            executor = getattr(manager, "executor_reference", _nothing)()
+            if executor is not None and not getattr(executor, "_shutdown_thread", False):
+                pids.update(getattr(manager, "processes", None) or ())
+    return pids
+
+
+def _nothing() -> None:
+    """Stand in for a weak reference that a version of Python does not have."""
+
+
+def _started_by_multiprocessing() -> dict[int, str]:
+    """Return the processes that `multiprocessing` has started in any way, and their names.
+
+    It forks them only on some systems. Not by `active_children()`: that takes the exit code of one that has ended from
+    the code that waits for it.
+    """
     module = sys.modules.get("multiprocessing.process")
-    children = [] if module is None else module.active_children()
-    return [child.pid for child in children if child.pid is not None]
+    started = {}
+    for child in list(getattr(module, "_children", ())):
+        with contextlib.suppress(ValueError):  # it was closed just now
+            poll = select.poll()
+            poll.register(child.sentinel, select.POLLIN)
+            if not poll.poll(0):
+                started[child.pid] = child.name
+    return started
 
 
 def _command_of(pid: int) -> bytes:

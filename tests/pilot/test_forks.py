@@ -124,6 +124,43 @@ Forking(connect()).run()
         Worker(client, work).run()
         assert client.get("token_0")["exit_code"] == 5
 
+    def test_its_exit_code_is_the_users_also_while_other_tokens_end(self, client, push):
+        push(2)
+
+        def work(task):
+            if task.id == "token_0":
+                process = multiprocessing.get_context("fork").Process(target=os._exit, args=(5,))
+                process.start()
+                wait_for(lambda: state_of(client.get("token_1")) == "done")
+                task["output"] = os.waitstatus_to_exitcode(os.waitpid(process.pid, 0)[1])
+            else:
+                wait_for(lambda: any(not is_alive(child.pid) for child in multiprocessing.process._children))
+
+        Worker(client, work, claim_ahead=0).run(slots=2)
+        assert client.get("token_0").get("output") == 5, client.get("token_0").value
+
+    @pytest.mark.parametrize("ending", ["raise OSError('a defect')", "return"])
+    def test_that_comes_back_when_the_pilot_is_stopped_is_no_pilot(self, client, push, pilot, ending):
+        push(1)
+        process = pilot(f"""
+class Forking(Noting):
+    def process_task(self, task):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    def cleanup_env(self):
+        pid = os.fork()
+        if pid == 0:
+            {ending}
+        os.waitpid(pid, 0)
+try:
+    Forking(connect()).run()
+finally:
+    note("end", os.getpid())
+""")
+        assert process.end() == 0, process.errors.read_text()
+        assert [line for line in process.journal if line.startswith("end")] == [f"end {process.process.pid}"]
+        assert "was marked as dead" not in process.errors.read_text()
+
 
 @pytest.mark.parametrize("slots", [1, 2])
 class TestWhatIsForkedEndsWithItsToken:
@@ -171,22 +208,120 @@ Forking(connect(), grace=2).run(slots={slots})
     assert state_of(client.get("token_0")) == "todo"
 
 
-def test_workers_of_prepare_env_work_for_all_tokens(client, push):
-    push(5)
+class Pooling(Worker):
+    """Keeps a pool of workers for all tokens, and uses it for each.
 
-    class Pooling(Worker):
-        def prepare_env(self):
-            context = multiprocessing.get_context("fork")
-            self.pool = concurrent.futures.ProcessPoolExecutor(2, mp_context=context)
-            self.pool.submit(abs, 1).result()
+    :param make: returns the pool
+    """
 
-        def cleanup_env(self):
+    def __init__(self, client, make, **options):
+        super().__init__(client, self.use, **options)
+        self.make = make
+        self.pool = None
+
+    def prepare_env(self):
+        self.pool = self.make()
+
+    def use(self, task):
+        if isinstance(self.pool, concurrent.futures.Executor):
+            task["output"] = self.pool.submit(abs, -3).result(20)
+        else:
+            task["output"] = self.pool.apply_async(abs, (-3,)).get(20)
+
+    def cleanup_env(self):
+        if isinstance(self.pool, concurrent.futures.Executor):
             self.pool.shutdown()
+        else:
+            self.pool.close()
+            self.pool.join()
 
-    actor = Pooling(client)
-    actor.work = lambda task: task.update({"output": actor.pool.submit(abs, -3).result()})
-    actor.run()
-    assert [client.get(f"token_{number}")["output"] for number in range(5)] == [3] * 5
+
+class PoolingLate(Pooling):
+    """Makes it for the first token."""
+
+    def prepare_env(self):
+        pass
+
+    def prepare_run(self):
+        self.pool = self.pool or self.make()
+
+
+def executor(method="fork"):
+    return concurrent.futures.ProcessPoolExecutor(2, mp_context=multiprocessing.get_context(method))
+
+
+def started_executor():
+    pool = executor()
+    pool.submit(abs, 1).result()
+    return pool
+
+
+def short_lived():
+    return multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1)
+
+
+class TestAPoolOfWorkersThatTheActorKeeps:
+    @pytest.mark.parametrize(
+        ("kind", "make", "slots"),
+        [
+            (Pooling, started_executor, 1),
+            (Pooling, executor, 1),
+            (Pooling, executor, 2),
+            (Pooling, lambda: executor("spawn"), 1),
+            (PoolingLate, executor, 1),
+            (Pooling, short_lived, 1),
+            (PoolingLate, short_lived, 1),
+        ],
+        ids=["started", "lazy", "slots", "spawn", "late", "Pool", "late Pool"],
+    )
+    def test_works_for_all_tokens(self, client, push, kind, make, slots):
+        push(5)
+        kind(client, make).run(slots=slots)
+        assert [client.get(f"token_{number}").get("output") for number in range(5)] == [3] * 5
+
+    def test_ends_with_the_token_if_it_is_being_shut_down(self, client, push):
+        push(1)
+        kept = []
+
+        def work(task):
+            kept.append(executor())
+            kept[0].submit(nap, "pid")
+            task["output"] = pid_in("pid")
+            kept[0].shutdown(wait=False)
+
+        Worker(client, work).run()
+        wait_for(lambda: not is_alive(client.get("token_0")["output"]))
+
+    @pytest.mark.parametrize(
+        ("used", "ending"),
+        [
+            ("self.pool.map(abs, [1]); note('working'); time.sleep(60)", "self.pool.close(); self.pool.join()"),
+            ("note('working'); time.sleep(60)", "self.pool.terminate()"),
+            ("note('working'); time.sleep(60)", "pass"),
+        ],
+        ids=["join", "terminate", "exit"],
+    )
+    def test_is_ended_by_the_code_of_a_pilot_that_is_stopped(self, client, push, pilot, used, ending):
+        push(1)
+        process = pilot(f"""
+import multiprocessing
+class Pooling(Noting):
+    def prepare_env(self):
+        self.pool = multiprocessing.get_context("fork").Pool(3)
+        note("workers", *[child.pid for child in multiprocessing.active_children()])
+    def process_task(self, task):
+        {used}
+    def cleanup_env(self):
+        {ending}
+Pooling(connect()).run()
+""")
+        process.wait_for("working")
+        workers = [int(pid) for pid in process.wait_for("workers").split()[1:]]
+        assert process.stop() == 0, process.errors.read_text()
+        assert len(workers) == 3
+        wait_for(lambda: not any(map(is_alive, workers)))
+        assert state_of(client.get("token_0")) == "todo"
+        assert list(pilot_rows(client)) == []
 
 
 def test_a_users_own_program_goes_on(client, push, tmp_path):

@@ -87,6 +87,31 @@ Waiting(connect()).run()
         assert "heard" in process.journal
         assert state_of(client.get("token_0")) == "todo"
 
+    @pytest.mark.parametrize("setup", [ignore_children, block_all, ignore_stops])
+    def test_what_python_code_forks_gets_exit_codes_and_can_be_stopped(self, client, push, pilot, setup):
+        push(1)
+        process = pilot(
+            """
+class Forking(Noting):
+    def process_task(self, task):
+        pid = os.fork()
+        if pid == 0:
+            note("exit code", subprocess.run(["sh", "-c", "exit 3"]).returncode)
+            note("ready")
+            time.sleep(60)
+            os._exit(0)
+        while not (os.path.exists("journal") and "ready" in open("journal").read()):
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGTERM)
+        task["output"] = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+Forking(connect()).run(max_token_time=20)
+""",
+            preexec_fn=setup,
+        )
+        assert process.end() == 0, process.errors.read_text()
+        assert client.get("token_0").get("output") == -signal.SIGTERM
+        assert process.number("exit code") == 3
+
     def test_what_was_changed_is_undone(self, client, push):
         push(1)
         before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -181,6 +206,38 @@ class TestSwallowed:
         assert len(swallowed) == 3
         expected = {"todo": 1, "done": 1} if hook == "stop_function" else {"todo": 2, "done": 0}
         assert count_states(client) == {**expected, "locked": 0, "error": 0}
+
+    def test_in_another_thread_the_process_is_not_killed(self, client, push, pilot):
+        """There is no handler for a signal that the script passes on from elsewhere."""
+        push(1)
+        process = pilot("""
+class Waiting(Noting):
+    def process_task(self, task):
+        note("working")
+        time.sleep(1.5)
+actor = Waiting(connect(), grace=0.2)
+thread = threading.Thread(target=actor.run)
+thread.start()
+while not (os.path.exists("journal") and "working" in open("journal").read()):
+    time.sleep(0.01)
+try:
+    actor.handler(signal.SIGTERM)
+except SystemExit:
+    thread.join()
+note("joined")
+""")
+        assert process.end() == 0, process.errors.read_text()
+        assert process.journal[-1] == "joined"
+        assert state_of(client.get("token_0")) == "todo"
+
+    def test_the_next_run_of_the_process_is_not_interrupted(self, client, push):
+        push(1)
+        stopped = Worker(client, lambda task: os.kill(os.getpid(), signal.SIGTERM), grace=0.3)
+        stopped.cleanup_env = lambda: threading.Event().wait(0.6)  # while the stop looks for its end now and then
+        with pytest.raises(PilotStopped):
+            stopped.run()
+        Worker(client, lambda task: threading.Event().wait(1)).run()
+        assert state_of(client.get("token_0")) == "done"
 
     def test_by_prepare_run_no_work_begins(self, client, push):
         push(1)

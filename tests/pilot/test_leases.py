@@ -376,6 +376,33 @@ class TestAHeartbeat:
         Worker(client, lambda task: wait_for(lambda: pilots(client)[0]["beat"] > 2), heartbeat=0.05, lease=5).run()
         assert state_of(client.get("token_0")) == "done"
 
+    def test_goes_on_although_user_code_has_lowered_the_recursion_limit(self, client, push, environment, tmp_path):
+        push(1)
+        body = """
+from picas.pilot import heartbeat
+heartbeat.RETRY = 0.1
+class Lowering(Noting):
+    def process_task(self, task):
+        depth, frame = 1, sys._getframe()
+        while frame.f_back:
+            depth, frame = depth + 1, frame.f_back
+        sys.setrecursionlimit(depth + 8)
+        note("working")
+        while not os.path.exists("enough"):
+            time.sleep(0.02)
+Lowering(connect(), lease=1).run()
+"""
+        process = PilotProcess(tmp_path, environment, body)
+        try:
+            process.wait_for("working")
+            (row,) = pilot_rows(client)
+            beat = client.get(row.id)["beat"]
+            wait_for(lambda: client.get(row.id)["beat"] > beat + 2)
+            (tmp_path / "enough").touch()
+            assert process.end() == 0
+        finally:
+            process.close()
+
     def test_goes_on_if_nothing_can_be_logged(self, client, push, gate, environment, tmp_path):
         """The user's code has closed the standard error, and there is something to say."""
         push(1)

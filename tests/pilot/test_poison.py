@@ -8,8 +8,10 @@ import pytest
 from support.tokens import make_token
 from support.workers import PilotProcess, Worker, signal_after, stop_this_pilot
 
+from picas import Document
 from picas.exceptions import PilotStopped
 from picas.modifiers import QUICK, lock, stop
+from picas.pilot.attempt import Attempt
 from picas.pilot.leases import MAX_LOST
 from picas.tokens.states import state_of
 from picas.views import count_states
@@ -162,6 +164,13 @@ class TestAStopThatDoesNotCount:
     @pytest.mark.parametrize("attempts", [[None], ["x"], [{}], [{"outcome": "stopped", "start": "x", "end": None}]])
     def test_after_attempts_that_make_no_sense(self, attempts):
         assert "lost_count" not in self.stopped(0, ["a"], attempts=attempts)
+
+    def test_of_a_pilot_that_has_put_it_back_before_its_work(self):
+        token = Document(make_token())
+        for pilot in "abcdefgh":
+            lock(token, pilot)
+            Attempt(token, {}).put_back(None, MAX_LOST)
+        assert "lost_count" not in token
 
     def test_of_a_pilot_that_has_not_begun(self, client, push):
         """It has locked tokens that wait, and is stopped."""
