@@ -134,7 +134,8 @@ def test_a_copy_has_its_own_connections_and_the_same_settings(client: CouchDB, l
     assert copy.db is not original.db
     assert copy.requests is not original.requests
     assert (copy.url, copy.db.name) == (original.url, original.db.name)
-    assert copy.requests.auth == original.requests.auth == (location.username, location.password)
+    credentials = (location.username.encode(), location.password.encode())
+    assert copy.requests.auth == original.requests.auth == credentials
     assert copy.requests.verify is False
     sessions = [other.server.resource.session for other in (original, copy)]
     assert sessions[0] is not sessions[1]
