@@ -136,15 +136,18 @@ class TestJobs:
         """One line of the JDL is changed, as the page explains."""
         with tarfile.open(examples / "grid-sandbox" / "picas.tar") as archive:
             archive.extractall(tmp_path / "shared")
+        with (tmp_path / "shared" / "picas" / "__init__.py").open("a") as package:
+            package.write(f"open({str(tmp_path / 'used')!r}, 'w').close()\n")
         (examples / "grid-sandbox" / "picas.tar").unlink()
         (examples / "grid-sandbox" / "software.txt").write_text(f"{tmp_path}/shared\n")
         jdl = examples / "grid-example.jdl"
         jdl.write_text(jdl.read_text().replace('"grid-sandbox/picas.tar"', '"grid-sandbox/software.txt"'))
-        client.save(make_token(input="pwd; echo $PYTHONPATH"))
+        client.save(make_token(input="echo path $PYTHONPATH"))
         jobs = submit()
         nodes()
         wait_for_status(dirac, jobs, "Done")
-        assert f"{tmp_path}/shared:" in log(client, "token_0")
+        assert (tmp_path / "used").exists()
+        assert log(client, "token_0").splitlines()[-1] == "path", "the task has an environment of its own"
         assert outcomes(client) == ["done"]
 
 
