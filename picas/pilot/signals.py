@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import threading
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Callable, Union
@@ -18,6 +19,9 @@ log = get_logger(__name__)
 
 Handler = Callable[[int, Union[FrameType, None]], Any]
 
+# Asked for each token, so not through the functions of `signal`: those make members of enumerations of the answers.
+_fast: Any = sys.modules.get("_signal", signal)
+
 _installed: weakref.WeakSet[Signals] = weakref.WeakSet()  # those with handlers of theirs
 
 _of_thread = threading.local()
@@ -27,8 +31,8 @@ _of_thread = threading.local()
 class State:
     """Which handlers and which blocked signals a process has."""
 
-    handlers: Mapping[int, Any]
-    blocked: frozenset[int]
+    handlers: list[Any]
+    blocked: set[int]
 
 
 class Signals:
@@ -42,6 +46,7 @@ class Signals:
 
     def __init__(self, stop_signals: Iterable[int]) -> None:
         self.stop_signals = tuple(stop_signals)
+        self._watched = tuple(map(int, (*self.stop_signals, signal.SIGCHLD)))
         self._previous: dict[int, Any] = {}  # handlers
         self._blocked: Iterable[int] | None = None
 
@@ -81,8 +86,7 @@ class Signals:
         """Return how things are, None outside the main thread."""
         if not _is_main_thread():
             return None
-        handlers = {signum: signal.getsignal(signum) for signum in (*self.stop_signals, signal.SIGCHLD)}
-        return State(handlers, frozenset(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+        return State(list(map(_fast.getsignal, self._watched)), _fast.pthread_sigmask(signal.SIG_BLOCK, ()))
 
     def restore_state(self, before: State | None) -> None:
         """Undo what the user's code has changed since then: it may have replaced or blocked a signal."""
@@ -90,8 +94,8 @@ class Signals:
         if before is None or now is None or now == before:
             return
         log.info("The user's code has changed the signals of the pilot: they are put in order")
-        for signum, handler in before.handlers.items():
-            if now.handlers[signum] != handler:
+        for signum, handler, changed in zip(self._watched, before.handlers, now.handlers):
+            if changed != handler:
                 _set(signum, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before.blocked)
 

@@ -76,10 +76,12 @@ def forks(thread: int | None = None) -> list[subprocess.Popen[bytes]]:
 
     :param thread: the identifier of a thread, to get only what it has forked
     """
+    started = _started_by_multiprocessing()
+    if not started and not _forked:
+        return []  # nearly always, and this is asked for each token
     for pid, fork in list(_forked.items()):
         if fork.poll() is not None or fork.has_other_program:
             _forked.pop(pid, None)
-    started = _started_by_multiprocessing()
     found = [fork for pid, fork in list(_forked.items()) if _POOL_WORKER not in started.get(pid, "")]
     others = [Fork(pid, None) for pid, name in started.items() if pid not in _forked and _POOL_WORKER not in name]
     found += [fork for fork in others if fork.poll() is None]

@@ -127,6 +127,8 @@ def _is_plain(value: Any, levels: int) -> bool:
         below: list[Any] = []
         for item in level:
             for child in item.values() if isinstance(item, dict) else item:
+                if type(child) is str:
+                    continue  # most are, and this is asked for each token
                 if isinstance(child, (dict, list, tuple)):
                     below.append(child)
                 elif isinstance(child, int) and not -_LARGEST <= child <= _LARGEST:
