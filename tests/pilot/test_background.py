@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.workers import PilotProcess, Worker, is_alive, pid_in, wait_for
+from support.workers import Worker, is_alive, pid_in, wait_for
 
 from picas.executers import run_command
 from picas.processes import end_all, left_behind
@@ -22,20 +22,6 @@ def in_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     yield
     end_all(left_behind(), 0)
-
-
-@pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
 
 
 def leave(name, trap="", **options):

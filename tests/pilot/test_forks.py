@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.workers import PilotProcess, Worker, is_alive, pid_in, wait_for
+from support.workers import Worker, is_alive, pid_in, wait_for
 
 from picas.pilot.identity import pilot_rows
 from picas.processes import forks
@@ -17,29 +17,10 @@ from picas.tokens.states import state_of
 from picas.views import count_states
 
 pytestmark = [
+    pytest.mark.usefixtures("in_folder"),
     pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning"),
     pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere forks are known only in part"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-
-
-@pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
 
 
 def nap(name):

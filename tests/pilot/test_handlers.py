@@ -5,7 +5,7 @@ import signal
 import threading
 
 import pytest
-from support.workers import PilotProcess, Worker, signal_after
+from support.workers import Worker, signal_after
 
 from picas.exceptions import PilotStopped
 from picas.tokens.states import state_of
@@ -14,24 +14,7 @@ from picas.views import count_states
 STOP_SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-
-
-@pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def ignore_children():

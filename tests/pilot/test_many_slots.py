@@ -969,17 +969,9 @@ class TestTheNumberOfSlots:
 
 
 @pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, WATCHED + body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
+def pilot(pilot):
+    """Return a function that starts a pilot which can use everything in WATCHED."""
+    return lambda body, **options: pilot(WATCHED + body, **options)
 
 
 WATCHED = """

@@ -16,11 +16,7 @@ from picas.pilot.leases import MAX_LOST
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 class TestAnInterruptWithoutASignal:

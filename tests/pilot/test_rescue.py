@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from support.workers import PilotProcess, Worker, signal_after
+from support.workers import Worker, signal_after
 
 from picas.exceptions import PilotStopped
 from picas.modifiers import claim_of
@@ -18,25 +18,7 @@ from picas.pilot.rescue import LEAST_RECURSION, SPARE_DESCRIPTORS, SpareDescript
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
-
-
-@pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 def assert_none_is_stranded(client):

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from support.workers import PilotProcess, is_alive, signal_after, wait_for
+from support.workers import is_alive, signal_after, wait_for
 
 from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import PilotStopped
@@ -23,10 +23,7 @@ NEVER = 60.0
 SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 
 
-@pytest.fixture(autouse=True)
-def in_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PICAS_SPOOL", str(tmp_path / "spool"))
+pytestmark = pytest.mark.usefixtures("in_folder")
 
 
 @pytest.fixture(autouse=True)
@@ -35,20 +32,6 @@ def handlers_stay():
     yield
     assert [signal.getsignal(signum) for signum in SIGNALS] == before
     assert running() == []
-
-
-@pytest.fixture
-def pilot(environment, tmp_path):
-    """Return a function that starts a pilot in its own process; the process is ended after the test."""
-    started = []
-
-    def start(body, **options):
-        started.append(PilotProcess(tmp_path, environment, body, **options))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.close()
 
 
 def assert_put_back(client, token_id="token_0"):
