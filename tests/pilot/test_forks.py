@@ -12,7 +12,7 @@ import pytest
 from support.workers import Worker, is_alive, pid_in, wait_for
 
 from picas.pilot.identity import pilot_rows
-from picas.processes import forks
+from picas.processes import forks, interrupts
 from picas.tokens.states import state_of
 from picas.views import count_states
 
@@ -154,7 +154,8 @@ class TestWhatIsForkedEndsWithItsToken:
         assert state_of(client.get("token_0")) == "done"
 
     @pytest.mark.parametrize("start", WAYS[:3], ids=NAMES[:3])
-    def test_at_its_time_out(self, client, push, start, slots):
+    def test_at_its_time_out(self, client, push, monkeypatch, start, slots):
+        monkeypatch.setattr(interrupts, "SETTLE", 0.2)
         push(1)
 
         def work(task):
