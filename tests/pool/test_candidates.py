@@ -368,7 +368,7 @@ class TestACrowd:
         first, second = [read for read in reads() if "update" in read]
         assert first["startkey"] == second["startkey"] == 0  # the random token of this test
 
-    def test_updates_the_index_if_many_of_its_tokens_are_gone(self, push, watched, reads, from_token_0):
+    def test_updates_the_index_if_many_of_its_tokens_are_gone(self, push, watched, reads, from_token_0, is_couchdb):
         from_token_0(push, 40)
         source = Candidates(FREE_VIEW, {})
         source.take(watched)
@@ -376,7 +376,8 @@ class TestACrowd:
         lock(watched, *gone)
         assert len(take_anew(watched, source, 4)) == 4
         assert set(ids(take_anew(watched, source, 36))) == set(numbered(*range(40))) - set(gone)
-        assert "update" not in reads()[-1]
+        # CouchDB may have updated the index by itself, so that no token in it is gone.
+        assert is_couchdb or "update" not in reads()[-1]
 
     @pytest.mark.parametrize(("tokens", "window"), [(10, 4), (200, 14)])
     def test_reads_small_windows_of_a_small_queue(self, push, watched, reads, monkeypatch, tokens, window):
