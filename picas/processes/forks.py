@@ -13,12 +13,16 @@ import select
 import subprocess
 import sys
 import threading
+import weakref
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from ..util import wait_until
 from .descendants import read, start_of
 
 _POOL_WORKER = "PoolWorker"  # is in the names of the workers of a `multiprocessing.Pool`
+_EXECUTOR_STARTS = ("_spawn_process", "_adjust_process_count")  # methods of `ProcessPoolExecutor`, by version of Python
 
 _forked: dict[int, Fork] = {}  # by pid
 _of_thread = threading.local()
@@ -27,11 +31,15 @@ _of_thread = threading.local()
 class Fork(subprocess.Popen[bytes]):
     """A process that was forked. It can be used like a `Popen`, but its exit code belongs to the code that forked it.
 
+    What it is meant to be is known from the code that forks it. That code itself notes it only afterwards, and in
+    another thread the token may end between the two.
+
     :param pid: its id
     :param thread: the identifier of the thread that has forked it, None if that is unknown
+    :param frame: the code that has just forked it
     """
 
-    def __init__(self, pid: int, thread: int | None) -> None:
+    def __init__(self, pid: int, thread: int | None, frame: FrameType | None = None) -> None:
         # Not the constructor of `Popen`, which would start a process.
         self.args = f"a fork of process {os.getpid()}"
         self.stdin = self.stdout = self.stderr = None
@@ -39,7 +47,26 @@ class Fork(subprocess.Popen[bytes]):
         self.pid = pid
         self.thread = thread
         self.returncode: int | None = None
+        self.becomes_program = False
+        """Whether `subprocess` has forked it, to run another program in it."""
+        self.is_pool_worker = False
+        """Whether it works for a `multiprocessing.Pool`."""
+        self._executor: weakref.ref[Any] | None = None
         self._key = (pid, start_of(pid))
+        while frame is not None and self._note(frame.f_globals.get("__name__"), frame.f_code.co_name, frame):
+            frame = frame.f_back
+
+    def _note(self, module: str | None, name: str, frame: FrameType) -> bool:
+        """Note what a function on the stack tells about it. Return whether the functions below may tell more."""
+        if (module, name) == ("multiprocessing.process", "_bootstrap"):
+            return False  # what is below has forked this process itself
+        if (module, name) == ("subprocess", "_execute_child"):
+            self.becomes_program = True
+        elif module == "multiprocessing.pool":
+            self.is_pool_worker = True
+        elif module == "concurrent.futures.process" and name in _EXECUTOR_STARTS:
+            self._executor = weakref.ref(frame.f_locals["self"])
+        return True
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Fork) and self._key == other._key
@@ -70,6 +97,11 @@ class Fork(subprocess.Popen[bytes]):
         """Whether it runs another program than this process by now."""
         return _command_of(self.pid) != _command_of(os.getpid())
 
+    @property
+    def is_in_use(self) -> bool:
+        """Whether it works for a `ProcessPoolExecutor` that is still in use, see `workers_in_use`."""
+        return self._executor is not None and _is_in_use(self._executor())
+
 
 def forks(thread: int | None = None) -> list[subprocess.Popen[bytes]]:
     """Return the processes that were forked and are alive.
@@ -82,7 +114,13 @@ def forks(thread: int | None = None) -> list[subprocess.Popen[bytes]]:
     for pid, fork in list(_forked.items()):
         if fork.poll() is not None or fork.has_other_program:
             _forked.pop(pid, None)
-    found = [fork for pid, fork in list(_forked.items()) if _POOL_WORKER not in started.get(pid, "")]
+    # The thread that forks a program waits for the program. If it is interrupted meanwhile, it is no program.
+    found = [
+        fork
+        for fork in list(_forked.values())
+        if not fork.is_pool_worker
+        and not (fork.becomes_program and fork.thread not in (thread, threading.main_thread().ident))
+    ]
     others = [Fork(pid, None) for pid, name in started.items() if pid not in _forked and _POOL_WORKER not in name]
     found += [fork for fork in others if fork.poll() is None]
     return [fork for fork in found if thread in (None, fork.thread)]
@@ -93,13 +131,16 @@ def workers_in_use() -> set[int]:
 
     Whoever keeps it uses it for the next token. One that was dropped, or is being shut down, only finishes its work.
     """
-    pids: set[int] = set()
+    pids = {pid for pid, fork in list(_forked.items()) if fork.is_in_use}
     for manager in threading.enumerate():
-        if type(manager).__name__ == "_ExecutorManagerThread":
-            executor = getattr(manager, "executor_reference", _nothing)()
-            if executor is not None and not getattr(executor, "_shutdown_thread", False):
-                pids.update(getattr(manager, "processes", None) or ())
+        is_manager = type(manager).__name__ == "_ExecutorManagerThread"
+        if is_manager and _is_in_use(getattr(manager, "executor_reference", _nothing)()):
+            pids.update(getattr(manager, "processes", None) or ())
     return pids
+
+
+def _is_in_use(executor: Any) -> bool:
+    return executor is not None and not getattr(executor, "_shutdown_thread", False)
 
 
 def _nothing() -> None:
@@ -145,7 +186,7 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     """Note the new child of this thread."""
     for pid in _children_of_this_thread() - _of_thread.children:
-        _forked[pid] = Fork(pid, threading.get_ident())
+        _forked[pid] = Fork(pid, threading.get_ident(), sys._getframe(1))
 
 
 os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_forked.clear)

@@ -4,7 +4,9 @@ import concurrent.futures
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -242,6 +244,26 @@ def short_lived():
     return multiprocessing.get_context("fork").Pool(2, maxtasksperchild=1)
 
 
+class SlowToStart(multiprocessing.context.ForkProcess):
+    """It has been forked for a while when the process that forks it notes it."""
+
+    made = []
+
+    def __init__(self, *arguments, **named):
+        super().__init__(*arguments, **named)
+        self.made.append(self)
+
+    @staticmethod
+    def _Popen(process):  # noqa: N802  # the name is Python's
+        forked = multiprocessing.context.ForkProcess._Popen(process)
+        time.sleep(0.2)
+        return forked
+
+
+class SlowContext(multiprocessing.context.ForkContext):
+    Process = SlowToStart
+
+
 class TestAPoolOfWorkersThatTheActorKeeps:
     @pytest.mark.parametrize(
         ("kind", "make", "slots"),
@@ -260,6 +282,13 @@ class TestAPoolOfWorkersThatTheActorKeeps:
         push(5)
         kind(client, make).run(slots=slots)
         assert [client.get(f"token_{number}").get("output") for number in range(5)] == [3] * 5
+
+    def test_replaces_its_workers_while_tokens_end(self, client, push, monkeypatch):
+        monkeypatch.setattr(SlowToStart, "made", [])
+        push(5)
+        Pooling(client, lambda: SlowContext().Pool(2, maxtasksperchild=1)).run()
+        assert count_states(client)["done"] == 5
+        assert {worker.exitcode for worker in SlowToStart.made} == {0}
 
     def test_ends_with_the_token_if_it_is_being_shut_down(self, client, push):
         push(1)
@@ -306,10 +335,30 @@ Pooling(connect()).run()
         assert list(pilot_rows(client)) == []
 
 
+def test_a_program_that_another_thread_is_starting_goes_on(client, push):
+    push(1)
+    programs = []
+
+    def dawdle():
+        Path("forked").touch()
+        time.sleep(1)
+
+    def start():
+        programs.append(subprocess.Popen(["sleep", "60"], preexec_fn=dawdle))  # noqa: PLW1509  # as old scripts do
+
+    def work(task):
+        threading.Thread(target=start, daemon=True).start()
+        wait_for(Path("forked").exists)
+
+    Worker(client, work).run()
+    wait_for(lambda: programs)
+    assert programs[0].poll() is None
+    programs[0].kill()
+    programs[0].wait()
+
+
 def test_a_users_own_program_goes_on(client, push, tmp_path):
     """Also if Python calls the user's code between the fork and the program."""
-    import subprocess
-
     push(1)
     programs = []
 
