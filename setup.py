@@ -27,6 +27,7 @@ setup(
             "pytest>=7",
             "pytest-cov>=5",
             "pytest-rerunfailures>=14",
+            "pytest-timeout>=2.2",
             "pytest-xdist>=3.6",
             "coverage>=7.2",
             "ruff==0.17.*",
