@@ -62,7 +62,7 @@ class Fork(subprocess.Popen[bytes]):
             return False  # what is below has forked this process itself
         if (module, name) == ("subprocess", "_execute_child"):
             self.becomes_program = True
-        elif module == "multiprocessing.pool":
+        elif (module, name) == ("multiprocessing.pool", "_repopulate_pool_static"):
             self.is_pool_worker = True
         elif module == "concurrent.futures.process" and name in _EXECUTOR_STARTS:
             self._executor = weakref.ref(frame.f_locals["self"])

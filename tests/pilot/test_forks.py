@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import multiprocessing
+import multiprocessing.pool
 import os
 import signal
 import subprocess
@@ -34,6 +35,7 @@ def nap(name):
 def fork_napping(name):
     if os.fork() == 0:
         nap(name)
+        os._exit(0)
     return pid_in(name)
 
 
@@ -169,6 +171,17 @@ class TestWhatIsForkedEndsWithItsToken:
         token = client.get("token_0")
         wait_for(lambda: not is_alive(pid_in("pid")))
         assert token["attempts"][0]["outcome"] == "time-out"
+
+
+def test_what_a_pool_of_threads_has_forked_ends_with_the_token(client, push):
+    push(1)
+
+    def work(task):
+        with multiprocessing.pool.ThreadPool(1) as pool:
+            task["output"] = pool.apply(fork_napping, ("pid",))
+
+    Worker(client, work).run()
+    wait_for(lambda: not is_alive(client.get("token_0")["output"]))
 
 
 @pytest.mark.parametrize("slots", [1, 2])
