@@ -260,17 +260,14 @@ def short_lived():
 class SlowToStart(multiprocessing.context.ForkProcess):
     """It has been forked for a while when the process that forks it notes it."""
 
-    made = []
-
-    def __init__(self, *arguments, **named):
-        super().__init__(*arguments, **named)
-        self.made.append(self)
+    forked = []
 
     @staticmethod
     def _Popen(process):  # noqa: N802  # the name is Python's
-        forked = multiprocessing.context.ForkProcess._Popen(process)
-        time.sleep(0.2)
-        return forked
+        popen = multiprocessing.context.ForkProcess._Popen(process)
+        SlowToStart.forked.append((process, popen))
+        time.sleep(0.3)
+        return popen
 
 
 class SlowContext(multiprocessing.context.ForkContext):
@@ -297,11 +294,26 @@ class TestAPoolOfWorkersThatTheActorKeeps:
         assert [client.get(f"token_{number}").get("output") for number in range(5)] == [3] * 5
 
     def test_replaces_its_workers_while_tokens_end(self, client, push, monkeypatch):
-        monkeypatch.setattr(SlowToStart, "made", [])
+        monkeypatch.setattr(SlowToStart, "forked", [])
         push(5)
         Pooling(client, lambda: SlowContext().Pool(2, maxtasksperchild=1)).run()
         assert count_states(client)["done"] == 5
-        assert {worker.exitcode for worker in SlowToStart.made} == {0}
+        assert {worker.exitcode for worker, _ in SlowToStart.forked} == {0}
+
+    def test_goes_on_if_another_thread_is_starting_it(self, client, push, monkeypatch):
+        monkeypatch.setattr(SlowToStart, "forked", [])
+        push(1)
+        results = []
+        with concurrent.futures.ProcessPoolExecutor(1, mp_context=SlowContext()) as pool:
+
+            def work(task):
+                threading.Thread(target=lambda: results.append(pool.submit(abs, -3)), daemon=True).start()
+                wait_for(lambda: SlowToStart.forked)
+
+            Worker(client, work).run()
+            wait_for(lambda: results)
+            assert SlowToStart.forked[0][1].poll() is None
+            assert results[0].result(20) == 3
 
     def test_ends_with_the_token_if_it_is_being_shut_down(self, client, push):
         push(1)
