@@ -6,6 +6,7 @@ package, so that the supervisor can load it without the package.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -121,8 +122,6 @@ def become_subreaper() -> bool:
     """Make this process adopt its descendants when their parents end. Return False if the system can't do that."""
     if not sys.platform.startswith("linux"):
         return False
-    import ctypes  # noqa: PLC0415  # slow to import
-
     return bool(ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 

@@ -1,4 +1,4 @@
-"""Start supervisor processes: as scripts, or as forks of this process where no interpreter can run the script."""
+"""Start supervisor processes: by a fork server, or as forks of this process where no interpreter can run its script."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable
 
 from ..logs import get_logger
-from . import supervisor as script
+from . import forkserver, supervisor
+from .channels import Channel
+from .forkserver import STATUS
 
 log = get_logger(__name__)
 
@@ -32,13 +33,6 @@ class SupervisorLost(Exception):
     """The supervisor has ended before it started the program."""
 
 
-Start = Callable[[socket.socket], Callable[[], object]]
-"""Starts a supervisor process with one end of a connection, and returns a function that waits until it has started.
-
-Both raise `SupervisorLost` if no interpreter can run the script.
-"""
-
-
 def inherited_attributes() -> object:
     """Return what a process that is started by this thread inherits, except its environment and descriptors.
 
@@ -53,13 +47,52 @@ def inherited_attributes() -> object:
     return [line for line in lines if line.startswith(_INHERITED)], limits, os.getpriority(os.PRIO_PROCESS, 0)
 
 
-def start_supervisor(connection: socket.socket) -> Callable[[], object]:
-    """Start the script of a supervisor, see `Start`.
+class ForkServer:
+    """A process that forks supervisors, see `forkserver`.
+
+    :param inherited: what it inherits from this thread and passes on, see `inherited_attributes`
+    :raises SupervisorLost: if no interpreter can run its script
+    :raises OSError: if there are too many processes, or not enough memory
+    """
+
+    def __init__(self, inherited: object) -> None:
+        self.inherited = inherited
+        self._channel = Channel()
+        with self._channel.theirs:
+            _start_script(self._channel.theirs)
+
+    def fork(self, connection: socket.socket) -> None:
+        """Start a supervisor at the other end of a connection.
+
+        :raises SupervisorLost: if the fork server has ended
+        :raises OSError: if there are too many processes, or not enough memory
+        """
+        try:
+            self._channel.send(b"s", [connection.fileno()])
+        except ConnectionError:
+            raise SupervisorLost from None
+        answer = b""
+        while len(answer) < STATUS.size:
+            received = self._channel.receive()
+            if not received:
+                raise SupervisorLost
+            answer += received
+        number = STATUS.unpack_from(answer)[0]
+        if number:
+            raise OSError(number, os.strerror(number))
+
+    def close(self) -> None:
+        """Let it end. Its supervisors go on."""
+        self._channel.close()
+
+
+def _start_script(connection: socket.socket) -> None:
+    """Start the script of a fork server at the other end of a connection.
 
     :raises SupervisorLost: if no interpreter can run it
     :raises OSError: if there are too many processes, or not enough memory
     """
-    path = Path(os.path.abspath(script.__file__))  # noqa: PTH100  # keep symbolic links
+    path = Path(os.path.abspath(forkserver.__file__))  # noqa: PTH100  # keep symbolic links
     if not sys.executable or getattr(sys, "frozen", False) or not path.is_file():
         raise SupervisorLost
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PICAS_")}
@@ -78,16 +111,12 @@ def start_supervisor(connection: socket.socket) -> Callable[[], object]:
             raise
         log.warning("%s can't be started (%s): this process is forked instead", sys.executable, error)
         raise SupervisorLost from None
-
-    def wait() -> None:
-        if parent.wait() != 0:
-            raise SupervisorLost
-
-    return wait
+    if parent.wait() != 0:
+        raise SupervisorLost
 
 
-def fork_supervisor(connection: socket.socket) -> Callable[[], object]:
-    """Let a fork of this process be a supervisor, see `Start`.
+def fork_supervisor(connection: socket.socket) -> None:
+    """Let a fork of this process be a supervisor at the other end of a connection.
 
     :raises OSError: if there are too many processes, or not enough memory
     """
@@ -101,7 +130,7 @@ def fork_supervisor(connection: socket.socket) -> Callable[[], object]:
         os.close(ours)
         with contextlib.suppress(ChildProcessError):  # the user's code, or the system, has waited for it
             os.waitpid(pid, 0)
-        return lambda: None
+        return
     try:
         os.setsid()
         if os.fork() == 0:
@@ -109,6 +138,6 @@ def fork_supervisor(connection: socket.socket) -> Callable[[], object]:
             for number, descriptor in enumerate((ours, null, null)):
                 os.dup2(descriptor, number)
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-            script.main()
+            supervisor.main()
     finally:
         os._exit(0)

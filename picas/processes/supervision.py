@@ -21,10 +21,11 @@ from typing import Any, Callable
 
 from ..logs import get_logger
 from ..util import wait_until
+from .channels import Channel
 from .descendants import Family, Root, start_of
 from .faults import start_thread
 from .interrupts import shielded
-from .launch import Start, SupervisorLost, fork_supervisor, inherited_attributes, start_supervisor
+from .launch import ForkServer, SupervisorLost, fork_supervisor, inherited_attributes
 from .supervisor import KILL_WAIT, LENGTH
 
 log = get_logger(__name__)
@@ -33,9 +34,6 @@ IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
 ANSWER_WAIT = 5.0
 """Seconds to wait for the answer to an interrupted start. One from a file system that does not answer takes longer."""
-
-_NO_SIGNAL = getattr(socket, "MSG_NOSIGNAL", 0)  # cause no SIGPIPE, whose default action is to end this process
-_CHUNK = 1 << 12  # bytes to receive at once; the messages of a supervisor are short
 
 
 @dataclass(frozen=True)
@@ -134,23 +132,21 @@ class Supervisor:
     def __init__(self, inherited: object) -> None:
         self.inherited = inherited
         self._program: Program | None = None
-        self._connection, self._theirs = socket.socketpair()
+        self._channel = Channel()
         self.free_since = 0.0
         """When it was last released, on the clock of `time.monotonic`."""
         self._sending = threading.RLock()
-        self._inode = os.fstat(self._connection.fileno()).st_ino
 
-    def start(self, start: Start) -> Callable[[], object]:
-        """Start the process, see `Start`, and return the function that waits for it.
+    def start(self, start: Callable[[socket.socket], None]) -> None:
+        """Start the process.
 
-        :param start: starts it with the other end of the connection
+        :param start: starts it at the other end of a connection
         :raises SupervisorLost: if no interpreter can run the script
         :raises OSError: if there are too many processes, or not enough memory
         """
-        with self._theirs:
-            wait = start(self._theirs)
+        with self._channel.theirs:
+            start(self._channel.theirs)
         start_thread(threading.Thread(target=self._read, name="picas-supervisor", daemon=True))
-        return wait
 
     def run(self, program: Program, descriptors: Sequence[int]) -> None:
         """Begin to start a program. Its `is_answered` is set when that has worked or failed.
@@ -165,7 +161,7 @@ class Supervisor:
         try:
             self._send("run", command.arguments, command.environment, command.folder, command.grace, fds=descriptors)
         except OSError as error:
-            if isinstance(error, ConnectionError) or self._connection.fileno() < 0:  # closed by the other thread
+            if isinstance(error, ConnectionError) or self._channel.is_closed:  # closed by the other thread
                 raise SupervisorLost from None
             raise
 
@@ -202,47 +198,19 @@ class Supervisor:
 
     def close(self) -> None:
         """Let the supervisor end, and with it all that is below it."""
-        with contextlib.suppress(OSError):
-            self._check()
-            self._connection.shutdown(socket.SHUT_RDWR)
+        self._channel.shutdown()
 
     def abandon(self) -> None:
         """Close the connection in a forked process, or the supervisor would not notice the end of its pilot."""
-        self._close_connection()
-        self._theirs.close()
+        self._channel.close()
+        self._channel.theirs.close()
         if self._program is not None:
             self._program.is_gone.set()
 
     def _send(self, *message: Any, fds: Sequence[int] = ()) -> None:
         content = marshal.dumps(message)
-        data = LENGTH.pack(len(content)) + content
-        self._check()
-        numbers = b"".join(descriptor.to_bytes(4, sys.byteorder) for descriptor in fds)
-        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if fds else []
         with self._sending:
-            sent = self._connection.sendmsg([data], ancillary, _NO_SIGNAL)
-            if sent < len(data):
-                self._connection.sendall(memoryview(data)[sent:], _NO_SIGNAL)
-
-    def _check(self) -> None:
-        """Check that nobody has closed the descriptor of the connection, which another file may have by now.
-
-        :raises ConnectionError: if somebody has
-        """
-        try:
-            inode = os.fstat(self._connection.fileno()).st_ino
-        except OSError:
-            inode = 0
-        if inode != self._inode:
-            raise ConnectionAbortedError
-
-    def _close_connection(self) -> None:
-        try:
-            self._check()
-        except ConnectionError:
-            self._connection.detach()  # the descriptor is somebody else's
-        else:
-            self._connection.close()
+            self._channel.send(LENGTH.pack(len(content)) + content, fds)
 
     def _send_quietly(self, *message: Any) -> None:
         with contextlib.suppress(OSError):  # it has ended, which the other thread finds out
@@ -252,14 +220,7 @@ class Supervisor:
 
     def _read(self) -> None:
         buffer = b""
-        while True:
-            try:
-                self._check()
-                received = self._connection.recv(_CHUNK)
-            except OSError:
-                received = b""
-            if not received:
-                break
+        while received := self._channel.receive():
             buffer += received
             while len(buffer) >= LENGTH.size:
                 end = LENGTH.size + LENGTH.unpack_from(buffer)[0]
@@ -269,7 +230,7 @@ class Supervisor:
                     self._note(self._program, *marshal.loads(buffer[LENGTH.size : end]))
                 buffer = buffer[end:]
         supervisors.forget(self)
-        self._close_connection()
+        self._channel.close()
         if self._program is not None:
             self._note_loss(self._program)
 
@@ -333,7 +294,11 @@ class Supervisors:
         """Begin without any supervisor, in a forked process as well."""
         for supervisor in getattr(self, "_all", set()):
             supervisor.abandon()
+        server: ForkServer | None = getattr(self, "_server", None)
+        if server is not None:
+            server.close()
         self._opening = threading.RLock()
+        self._server: ForkServer | None = None
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []  # the one that was used last is the last
 
@@ -399,26 +364,40 @@ class Supervisors:
         supervisor.close()
 
     def _start(self, inherited: object) -> Supervisor:
-        return self._add(inherited, start_supervisor)
+        return self._add(inherited, lambda connection: self._ask_server(inherited, connection))
 
     def _fork(self, inherited: object) -> Supervisor:
         return self._add(inherited, fork_supervisor)
 
-    def _add(self, inherited: object, start: Start) -> Supervisor:
+    def _add(self, inherited: object, start: Callable[[socket.socket], None]) -> Supervisor:
         supervisor: Supervisor | None = None
         try:
             # No fork of this process may have a connection that it does not know, or the pipe of a starting `Popen`.
             with self._opening:
                 supervisor = Supervisor(inherited)
                 self._all.add(supervisor)
-                wait = supervisor.start(start)
-            wait()
+                supervisor.start(start)
         except BaseException:
             if supervisor is not None:
                 self.forget(supervisor)
                 supervisor.close()
             raise
         return supervisor
+
+    def _ask_server(self, inherited: object, connection: socket.socket) -> None:
+        """Let the fork server start a supervisor. If there is none that passes the attributes on, start one."""
+        server = self._server
+        if server is not None and server.inherited == inherited:
+            try:
+                server.fork(connection)
+            except SupervisorLost:
+                pass
+            else:
+                return
+        self._server = ForkServer(inherited)
+        if server is not None:
+            server.close()
+        self._server.fork(connection)
 
 
 supervisors = Supervisors()

@@ -1,8 +1,8 @@
 """The supervisor: a small process that runs one program at a time for a pilot, and ends it with all that it started.
 
-A pilot starts it as a separate script, and talks to it over the socket that is its standard input. Whatever a program
-starts stays below the supervisor, because the supervisor adopts orphans (on Linux). So it can end all of it when the
-pilot asks for that, and when the socket ends because the pilot was killed.
+The fork server of a pilot forks it, and the pilot talks to it over the socket that is its standard input. Whatever a
+program starts stays below the supervisor, because the supervisor adopts orphans (on Linux). So it can end all of it
+when the pilot asks for that, and when the socket ends because the pilot was killed.
 
 A message is a tuple in the format of `marshal`, preceded by its length. The pilot sends
 
@@ -32,7 +32,6 @@ import select
 import signal
 import socket
 import struct
-import sys
 import time
 
 TYPE_CHECKING = False
@@ -40,10 +39,7 @@ if TYPE_CHECKING:  # a supervisor is smaller and starts faster without these
     from collections.abc import Mapping, Sequence
     from typing import Any
 
-if __name__ == "__main__":  # started as a script: loading the package would make it slow to start and large
-    if os.fork():
-        os._exit(0)  # code of the pilot's user that waits for any child must not wait for this one
-    sys.path.append(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # pathlib is slow to import
+if not __package__:  # in the fork server, without the package
     from descendants import (  # type: ignore[import-not-found,unused-ignore]
         HAS_PROC,
         Descendants,
@@ -65,7 +61,6 @@ _PAUSE = 0.05  # seconds between two checks after SIGTERM
 _KILL_PAUSE = 0.002  # seconds between two checks after SIGKILL, when processes may keep forking
 _PATIENCE = 1.0  # milliseconds for which the start of a program is not reported: it may end before
 _CHUNK = 1 << 16  # bytes to receive at once
-_TITLE = "picas-child"  # the supervisor's name for `ps` and `pkill`
 _DEFAULT_PATH = "/bin:/usr/bin"
 _BATCH_SIGNALS = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGXCPU")
 _RESTORED = [signal.SIGPIPE, signal.SIGXFSZ]  # Python ignores them; a program expects their default actions
@@ -131,7 +126,7 @@ class Supervisor:
 
     def _receive(self) -> None:
         try:
-            data, descriptors = self._read()
+            data, descriptors = receive(self._connection, MAX_DESCRIPTORS)
         except OSError:
             data, descriptors = b"", []
         self._descriptors += descriptors
@@ -145,18 +140,6 @@ class Supervisor:
             message = marshal.loads(self._buffer[LENGTH.size : end])
             self._buffer = self._buffer[end:]
             self._obey(*message)
-
-    def _read(self) -> tuple[bytes, list[int]]:
-        data, ancillary, _, _ = self._connection.recvmsg(
-            _CHUNK, socket.CMSG_SPACE(MAX_DESCRIPTORS * 4), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
-        )
-        descriptors: list[int] = []
-        for _, kind, content in ancillary:
-            if kind == socket.SCM_RIGHTS:
-                descriptors += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
-        for descriptor in descriptors:
-            os.set_inheritable(descriptor, False)
-        return data, descriptors
 
     def _obey(self, kind: str, *arguments: Any) -> None:
         if kind == "run":
@@ -334,23 +317,46 @@ def _spawn(name: bytes, arguments: list[bytes], environment: Mapping[bytes, byte
         return os.posix_spawn(name, arguments, environment, setpgroup=0, **options)
 
 
-def main() -> None:
-    """Serve the pilot at the other end of the standard input."""
+def receive(connection: socket.socket, most: int) -> tuple[bytes, list[int]]:
+    """Wait for data, and return it with the descriptors that came with it.
+
+    :param connection: a socket
+    :param most: the most descriptors that can come
+    :raises OSError: if the connection is broken
+    """
+    data, ancillary, _, _ = connection.recvmsg(
+        _CHUNK, socket.CMSG_SPACE(most * 4), getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    )
+    descriptors: list[int] = []
+    for _, kind, content in ancillary:
+        if kind == socket.SCM_RIGHTS:
+            descriptors += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    return data, descriptors
+
+
+def prepare(title: str) -> None:
+    """Prepare this process for its life beside a pilot: batch systems send signals to all processes of a job.
+
+    :param title: its name for `ps` and `pkill`
+    """
     for name in _BATCH_SIGNALS:
-        # Batch systems send signals to all processes of a job. A signal that is ignored stays so for the programs.
+        # A signal that is ignored stays so for the programs.
         if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN:
             signal.signal(getattr(signal, name), _ignore)
     try:
         with open("/proc/self/comm", "w") as file:  # noqa: PTH123
-            file.write(_TITLE)
+            file.write(title)
     except OSError:  # there is no /proc, or it is read-only
         pass
+
+
+def main() -> None:
+    """Serve the pilot at the other end of the standard input."""
+    prepare("picas-child")
     Supervisor(socket.socket(fileno=0)).serve()
 
 
 def _ignore(number: int, frame: object) -> None:
     """Do nothing. Unlike an ignored signal, this is not inherited by programs."""
-
-
-if __name__ == "__main__":
-    main()

@@ -19,7 +19,8 @@ from uuid import uuid4
 from picas.executers import execute, run_command
 
 PROGRAM = ["true"]
-SUPERVISOR = b"supervisor.py"
+SUPERVISOR = b"forkserver.py"
+"""The script of the processes that are supervisors, or fork them."""
 MARK = "BENCHMARK_STARTS"
 """A variable in the environment of this process, and so in that of the supervisors of its children."""
 

@@ -15,12 +15,23 @@ from fractions import Fraction
 from pathlib import Path
 
 import pytest
-from support.proc import children_of, is_zombie, parent_of, read_proc
+from support.proc import children_of, is_supervisor, is_zombie, parent_of, read_proc
 from support.workers import PRELUDE, hopper, is_alive, pid_in, wait_for
 
 from picas.exceptions import TokenTimeout
 from picas.executers import execute, run_command
-from picas.processes import TimeLimit, children, end, end_all, left_behind, running, supervision, supervisor
+from picas.processes import (
+    TimeLimit,
+    children,
+    end,
+    end_all,
+    forkserver,
+    left_behind,
+    running,
+    supervision,
+    supervisor,
+)
+from picas.processes.launch import fork_supervisor
 from picas.processes.supervision import Supervisors
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -410,8 +421,7 @@ class TestEnd:
         """The pilot's word to end a program may be late, and the next program may come with it."""
         ours, theirs = socket.socketpair()
         with ours, theirs:
-            script = [sys.executable, "-I", "-S", supervisor.__file__]
-            subprocess.run(script, stdin=theirs.fileno(), start_new_session=True, check=True)
+            fork_supervisor(theirs)
             folder = os.open(".", os.O_RDONLY)
             run = ("run", b"sh\0-c\0sleep 0.3; exit 3", b"PATH\0/bin:/usr/bin", b"", 5.0)
             socket.send_fds(ours, [message(*run)], [0, 1, 2, folder])
@@ -741,7 +751,32 @@ print(count > 3)
         os.kill(int(execute("echo $PPID", shell=True)[2]), signal.SIGKILL)
         execute(["true"])
         parent = int(execute("echo $PPID", shell=True)[2])
-        assert read_proc(parent, "cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
+        assert is_supervisor(parent), "and not a fork of this process"
+
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "told to end"])
+    def test_supervisors_go_on_without_their_fork_server(self, fresh, tagged, how):
+        with children.child("echo $PPID > parent; sleep 0.5; exit 3", shell=True) as it:
+            server = parent_of(pid_in("parent"))
+            os.kill(server, how)
+            if how == signal.SIGKILL:
+                wait_for(lambda: not is_alive(server))
+            parent = int(execute("echo $PPID", shell=True)[2])
+            assert is_supervisor(parent), "and not a fork of this process"
+            assert (parent_of(parent) == server) == (how == signal.SIGTERM)
+            assert it.wait(10) == 3
+
+    def test_starts_another_fork_server_if_that_is_to_pass_on_something_else(self, fresh):
+        def server():
+            return parent_of(int(execute("echo $PPID", shell=True)[2]))
+
+        first = server()
+        before = os.umask(0o027)
+        try:
+            second = server()
+        finally:
+            os.umask(before)
+        assert first != second
+        wait_for(lambda: not is_alive(first))
 
 
 class TestWithoutInterpreter:
@@ -770,7 +805,7 @@ class TestWithoutInterpreter:
         self.check(tagged)
 
     def test_because_the_package_is_in_an_archive(self, monkeypatch, tagged):
-        monkeypatch.setattr(supervisor, "__file__", "/no/such/archive.zip/picas/processes/supervisor.py")
+        monkeypatch.setattr(forkserver, "__file__", "/no/such/archive.zip/picas/processes/forkserver.py")
         self.check(tagged)
 
     def test_because_it_fails(self, monkeypatch, tagged):

@@ -36,5 +36,5 @@ def pids_with(text: bytes) -> list[int]:
 
 
 def is_supervisor(pid: int) -> bool:
-    """Return whether a process is a supervisor."""
-    return read_proc(pid, "cmdline").rstrip(b"\0").endswith(b"/supervisor.py")
+    """Return whether a process is a supervisor, or the fork server of supervisors."""
+    return read_proc(pid, "cmdline").rstrip(b"\0").endswith(b"/forkserver.py")
