@@ -10,12 +10,13 @@ import contextlib
 import errno
 import marshal
 import os
+import queue
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -32,6 +33,10 @@ log = get_logger(__name__)
 
 IDLE = 60.0
 """Seconds after which a supervisor that is not used is ended, the next time that another becomes free."""
+STARTS = 2 * (os.cpu_count() or 1)
+"""Programs that are started at a time: more of them get in each other's way."""
+LONGEST_TURN = 0.05
+"""Seconds that a program waits for its turn at most: starts on a file system that hangs do not hold up others."""
 ANSWER_WAIT = 5.0
 """Seconds to wait for the answer to an interrupted start. One from a file system that does not answer takes longer."""
 
@@ -299,6 +304,9 @@ class Supervisors:
             server.close()
         self._opening = threading.RLock()
         self._server: ForkServer | None = None
+        self._turns: queue.SimpleQueue[object] = queue.SimpleQueue()  # which a signal handler may use, like `Once`
+        for _ in range(STARTS):
+            self._turns.put(object())
         self._all: set[Supervisor] = set()
         self._free: list[Supervisor] = []  # the one that was used last is the last
 
@@ -313,10 +321,11 @@ class Supervisors:
             supervisor: Supervisor | None = None
             program = Program(command)
             try:
-                with shielded():
-                    supervisor = provide(inherited)
-                    supervisor.run(program, descriptors)
-                program.is_answered.wait()  # for long, if the program is on a file system that does not answer
+                with self._turn():
+                    with shielded():
+                        supervisor = provide(inherited)
+                        supervisor.run(program, descriptors)
+                    program.is_answered.wait()  # for long, if the program is on a file system that does not answer
             except SupervisorLost:
                 continue
             except BaseException:
@@ -344,6 +353,18 @@ class Supervisors:
         self._all.discard(supervisor)
         with contextlib.suppress(ValueError):
             self._free.remove(supervisor)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        """Let `STARTS` threads into the block at a time, but none wait for longer than `LONGEST_TURN`."""
+        turns, turn = self._turns, None
+        with contextlib.suppress(queue.Empty):
+            turn = turns.get(timeout=LONGEST_TURN)
+        try:
+            yield
+        finally:
+            if turn is not None:
+                turns.put(turn)
 
     def _take(self, inherited: object) -> Supervisor:
         """Return a free supervisor that passes the present attributes of this process on, or start one.

@@ -55,6 +55,16 @@ def tagged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Pids]:
 @pytest.fixture
 def supervisors(monkeypatch: pytest.MonkeyPatch) -> Pids:
     """Return a function that returns the supervisors of this test's pilots, once these have started."""
-    tag = f"supervisors {os.getpid()} {time.monotonic()}".encode()
-    monkeypatch.setenv("SUPERVISORS_TAG", tag.decode())
-    return lambda: [pid for pid in pids_with(tag) if read_proc(pid, "comm") == b"picas-child\n"]
+    return _named("picas-child", monkeypatch)
+
+
+@pytest.fixture
+def fork_servers(monkeypatch: pytest.MonkeyPatch) -> Pids:
+    """Return a function that returns the fork servers of this test's pilots, once these have started."""
+    return _named("picas-fork", monkeypatch)
+
+
+def _named(name: str, monkeypatch: pytest.MonkeyPatch) -> Pids:
+    tag = f"pilots of {os.getpid()} at {time.monotonic()}".encode()
+    monkeypatch.setenv(f"TAG_OF_{name}", tag.decode())
+    return lambda: [pid for pid in pids_with(tag) if read_proc(pid, "comm") == f"{name}\n".encode()]

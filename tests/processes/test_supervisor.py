@@ -231,6 +231,16 @@ class TestPilotThatEnds:
         assert process.wait(30) == 0
         wait_for(lambda: tagged() == [] and supervisors() == [])
 
+    @pytest.mark.parametrize("fork", ["", "if os.fork() == 0: note('forked', os.getpid()); time.sleep(60)"])
+    @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM])
+    def test_ends_its_fork_server(self, pilot, tagged, fork_servers, fork, end):
+        process = pilot(f"execute(['true'])\n{fork}\nnote('here')\ntime.sleep(60)")
+        wait_for(lambda: Path("journal").exists() and "here" in Path("journal").read_text())
+        assert len(fork_servers()) == 1
+        process.send_signal(end)
+        process.wait(30)
+        wait_for(lambda: fork_servers() == [])
+
     def test_with_an_exception_does_so_too(self, pilot, tagged, supervisors):
         process = pilot(f"run_command({SERVICE!r}, shell=True)\nraise OSError")
         assert process.wait(30) == 1
@@ -371,6 +381,21 @@ time.sleep(60)
             os.kill(parent, signal.SIGCONT)
         wait_for(lambda: not is_alive(parent))
         assert execute(["echo", "next"])[2] == b"next\n"
+
+    def test_starts_that_take_long_do_not_hold_up_others(self, fresh, tagged, monkeypatch):
+        monkeypatch.setattr(supervision, "STARTS", 1)
+        fresh.start_anew()
+        parent = int(execute(["sh", "-c", "echo $PPID"])[2])
+        os.kill(parent, signal.SIGSTOP)
+        results = []
+        thread = threading.Thread(target=lambda: results.append(run_command(["true"])))
+        thread.start()
+        wait_for(fresh._turns.empty)
+        assert [execute(["echo", str(number)])[2] for number in range(3)] == [b"0\n", b"1\n", b"2\n"]
+        assert results == []
+        os.kill(parent, signal.SIGCONT)
+        thread.join(30)
+        assert results[0].exit_code == 0
 
     def test_an_interrupted_start_is_over_only_when_the_program_has_ended(self, fresh, tagged, monkeypatch):
         """Otherwise a stopped pilot would put a token back whose program is still running."""
