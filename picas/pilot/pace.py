@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 
 CLAIM_AHEAD = 2.0
@@ -40,6 +41,7 @@ class Pace:
         self._slots = slots
         self._allowed = slots  # by the requests so far
         self._recent: list[float] = []  # seconds that the last tokens took
+        self._is_out_of_step = False
 
     @property
     def usual(self) -> float:
@@ -62,6 +64,18 @@ class Pace:
             self._allowed = max(self._slots, self._allowed // 2)
         else:
             self._allowed = min(2 * self._allowed, MOST_PER_SLOT * self._slots, max(MOST, self._slots))
+            self._get_out_of_step()
+
+    def _get_out_of_step(self) -> None:
+        """Hold a random number of tokens once, when for the first time no more of them could end in time.
+
+        Pilots that are started together would go on to send their requests together, each time that they have used up
+        what they hold, and wait for each other.
+        """
+        most = self._in_time(())
+        if self._recent and self._allowed > most and not self._is_out_of_step:
+            self._is_out_of_step = True
+            self._allowed = random.randint(self._slots, most)
 
     def most(self, at_work: Iterable[float] = ()) -> int:
         """Return the most tokens that the pilot may lock, those that it has included: at least one for each slot.

@@ -1,6 +1,7 @@
 """How many tokens a pilot may hold."""
 
 import math
+from collections import Counter
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,6 +30,22 @@ def test_it_grows_at_most_twofold_with_each_request():
         pace.note(0.0)
         pace.note_request(0.01)
     assert held == [1, 2, 4, 8, 16, 32, 64, 64]
+
+
+def test_pilots_that_start_together_do_not_ask_together():
+    requests = Counter()
+    for _ in range(1000):
+        pace, now = Pace(10.0, 1), 0
+        while now < 100:
+            held = pace.most()
+            now += held  # tokens of a second each
+            for _ in range(held):
+                pace.note(1.0)
+            pace.note_request(0.01)
+            requests[now] += 1
+    busiest = max(requests[second] for second in range(60, 100))
+    assert busiest < 300, "if they were in step, all would ask in the same second"
+    assert sum(requests[second] for second in range(60, 100)) < 5000, "each asks once in about ten seconds"
 
 
 def test_it_never_exceeds_64_a_slot_nor_256_in_all():
