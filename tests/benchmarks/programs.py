@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -157,11 +158,31 @@ def _run_script(arguments: argparse.Namespace, python: str) -> Row:
 
 
 def _sleep(arguments: argparse.Namespace) -> list[Row]:
-    contenders: dict[tuple[str, int], Measure] = {("local-example.py", SLOTS): lambda: _run_example(arguments)}
+    contenders: dict[tuple[str, int], Measure] = {
+        ("subprocess.run", SLOTS): lambda: _run_bare(arguments),
+        ("local-example.py", SLOTS): lambda: _run_example(arguments),
+    }
     rows = _rows("sleep", _take_turns("sleep", contenders, arguments.repeat), compared_with=None)
     for row in rows:
         row["share"] = row["programs/s"] * SLEEP / SLOTS
     return rows
+
+
+def _run_bare(arguments: argparse.Namespace) -> Row:
+    """Run the same script with the same input in as many threads, without a pool."""
+    command = ["bash", str(EXAMPLES / "process_task.sh"), f"sleep {SLEEP}", "token_0"]
+
+    def work() -> None:
+        for _ in range(arguments.sleeps):
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+    threads = [threading.Thread(target=work) for _ in range(SLOTS)]
+    begin = time.monotonic()
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {"programs/s": arguments.sleeps * SLOTS / (time.monotonic() - begin)}
 
 
 def _run_example(arguments: argparse.Namespace) -> Row:

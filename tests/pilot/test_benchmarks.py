@@ -58,6 +58,7 @@ def test_programs(measure):
         ("pilot", "ours", 16),
         ("script", "ours", 1),
         ("script", "against", 1),
+        ("sleep", "subprocess.run", 16),
         ("sleep", "local-example.py", 16),
     ]
     assert all(row["programs/s"] > 0 for row in rows)
