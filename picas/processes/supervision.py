@@ -37,6 +37,8 @@ STARTS = 2 * (os.cpu_count() or 1)
 """Programs that are started at a time: more of them get in each other's way."""
 LONGEST_TURN = 0.05
 """Seconds that a program waits for its turn at most: starts on a file system that hangs do not hold up others."""
+ABORT_GRACE = 1.0
+"""The longest time between SIGTERM and SIGKILL for a program whose start was interrupted, in seconds."""
 ANSWER_WAIT = 5.0
 """Seconds to wait for the answer to an interrupted start. One from a file system that does not answer takes longer."""
 
@@ -171,14 +173,15 @@ class Supervisor:
             raise
 
     def abort(self, program: Program) -> None:
-        """End a program whose start was interrupted, and wait for its end.
+        """End a program whose start was interrupted, and wait for its end. It has not had the time to do much.
 
         If it is not known soon whether it has started, the supervisor ends it as soon as that has happened.
         """
         with shielded():
             if program.is_answered.wait(ANSWER_WAIT):
-                self.end(program, program.command.grace)
-                program.is_gone.wait(program.command.grace + KILL_WAIT if program.pid else 0)
+                grace = min(program.command.grace, ABORT_GRACE)
+                self.end(program, grace)
+                program.is_gone.wait(grace + KILL_WAIT if program.pid else 0)
             else:
                 self.close()
 
