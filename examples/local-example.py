@@ -15,7 +15,7 @@ from typing import Any, Optional
 from couchdb.http import ResourceNotFound
 
 from picas import RunActor, connect, console
-from picas.actors import outcomes
+from picas.actors import summary
 from picas.executers import run_command
 from picas.util import visible
 
@@ -100,6 +100,14 @@ def main() -> None:
         help="wait this long before a retry, twice as long after each further failure",
     )  # fmt: skip
     parser.add_argument(
+        "--max-failures", type=not_negative, metavar="N",
+        help="end after N failed tokens in a row, 0: never (default: after 20, if none has succeeded yet)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--wait-for-locked", action="store_true",
+        help="if all tokens that are left are locked by pilots that may have died, wait until that is known",
+    )  # fmt: skip
+    parser.add_argument(
         "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
     )
     for name, metavar, what in (
@@ -135,11 +143,12 @@ def main() -> None:
             max_scrub=arguments.max_scrub,
             retry_delay=arguments.retry_delay,
             slots=arguments.slots,
+            max_failures=arguments.max_failures,
+            wait_for_locked=arguments.wait_for_locked,
         )
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc) from None
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes(actor).items()))
-    print(f"Processed {actor.tasks_processed} tokens" + (f": {counts}" if counts else ""))
+    print(summary(actor))
 
 
 def positive(kind: Any) -> Any:
@@ -151,6 +160,14 @@ def positive(kind: Any) -> Any:
             raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return value
 
+    return number
+
+
+def not_negative(text: str) -> int:
+    """Convert an argument to a whole number, at least 0."""
+    number = int(text)
+    if number < 0:
+        raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from inspect import signature
 from pathlib import Path
 from subprocess import Popen
 from types import FrameType
 from typing import Any, Callable
 
 from .clients import CouchDB
-from .iterators import TaskViewIterator
-from .pilot import MAX_LOST, STOP_SIGNALS, Engine, Options, RetryPolicy, SlotCount, StopConditions
+from .iterators import QUERY, TaskViewIterator
+from .pilot import MAX_LOST, STOP_SIGNALS, Engine, Options, RetryPolicy, SlotCount, StopConditions, check_stop_function
+from .util import refuse_unknown
 
 
 class Actor:
@@ -53,7 +55,8 @@ class Actor:
     :param gpus: the number of its GPUs; by default $PICAS_GPUS, or likewise
     :param tags: what else tokens may ask for; by default $PICAS_TAGS, separated by commas, or nothing
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
-    :raises ValueError: if `db` is None
+    :raises TypeError: if an argument is unknown
+    :raises ValueError: if `db` is None, or a number is invalid
     :raises SettingsError: if one of these times or resources is invalid, or the spool folder is a file
     """
 
@@ -81,6 +84,7 @@ class Actor:
         tags: str | Iterable[str] | None = None,
         **view_params: Any,
     ) -> None:
+        refuse_unknown(view_params, QUERY, type(self).__name__, signature(Actor.__init__).parameters)
         if db is None:
             raise ValueError("an actor needs a database")
         self._picas = Engine(
@@ -158,7 +162,7 @@ class Actor:
     # --- what users call
 
     def run(self, max_token_time: float | None = None, *, slots: SlotCount = 1) -> None:
-        """Process tokens until the iterator has no more.
+        """Process tokens until the iterator has no more, or until 20 have failed in a row before the first success.
 
         :param max_token_time: seconds after which the work on a token is ended and counts as failed
         :param slots: how many tokens are processed at a time; "auto" for the number of processors that this process was
@@ -167,7 +171,9 @@ class Actor:
             `current_task` and `subprocess` are the slot's own; all other attributes, the working directory and the
             environment are shared: leave them alone or guard them by a lock. `stop_function` is called in the thread of
             the run.
-        :raises ValueError: if `slots` is not a number above 0
+        :raises TypeError: if the actor has no `process_task` of its own
+        :raises ValueError: if `max_token_time` is invalid, or `slots` is not a number above 0
+        :raises TooManyFailures: if too many tokens have failed
         :raises PilotStopped: if a signal stopped the pilot, to end the process with `stop_exit_code`
         :raises OSError, couchdb.http.HTTPError: if the database stays away for longer than `max_outage`, or if it
             refuses the pilot (no such view, wrong password)
@@ -177,7 +183,7 @@ class Actor:
             slots,
             StopConditions(max_token_time),
             RetryPolicy(),
-            default_cleanup=Actor.cleanup_run,
+            base=Actor,
             set_handlers=self.setup_handler,
         )
 
@@ -218,6 +224,8 @@ class RunActor(Actor):
         *,
         slots: SlotCount = 1,
         retry_delay: float = 0.0,
+        max_failures: int | None = None,
+        wait_for_locked: bool = False,
         **stop_function_args: Any,
     ) -> None:
         """Process tokens until the iterator has no more or a condition is met.
@@ -232,18 +240,39 @@ class RunActor(Actor):
         :param retry_delay: seconds before a token that failed may be taken again, by any pilot; doubled after each
             further failure, at most an hour, and prolonged at random by up to a quarter. A run does not end while
             tokens wait for that, unless it has no time for them. 0 for no wait
+        :param max_failures: how many tokens may fail in a row before the run ends, 0 for any number; by default 20
+            before the first success, and any number after it. A broken environment must not use up the pool
+        :param wait_for_locked: whether the run waits, when there is nothing else to do, for tokens that are locked by
+            other pilots without a sign of life: until each of these has had a heartbeat, or counts as dead and its
+            tokens are put back
         :param stop_function_args: the arguments of `stop_function`
-        :raises ValueError: if `retry_delay` is not a number of seconds
+        :raises TypeError: if an argument is unknown, also to `stop_function`
+        :raises ValueError: if a number is invalid
+        :raises TooManyFailures: if too many tokens have failed in a row
         :raises: what `Actor.run` raises
         """
+        check_stop_function(stop_function, stop_function_args, signature(RunActor.run).parameters)
         self._picas.work(
             self,
             slots,
-            StopConditions(max_token_time, max_total_time, max_tasks, stop_function, stop_function_args),
+            StopConditions(
+                max_token_time,
+                max_total_time,
+                max_tasks,
+                stop_function,
+                stop_function_args,
+                max_failures,
+                wait_for_locked,
+            ),
             RetryPolicy(max_scrub, retry_delay),
-            default_cleanup=Actor.cleanup_run,
+            base=Actor,
             set_handlers=self.setup_handler,
         )
+
+
+def summary(actor: Actor) -> str:
+    """Return one line about the actor's last run: how many tokens it has processed, and how these ended."""
+    return actor._picas.pilot.summary()
 
 
 def outcomes(actor: Actor) -> dict[str, int]:

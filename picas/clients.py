@@ -26,7 +26,7 @@ from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument
 from .logs import get_logger
-from .util import split_credentials
+from .util import refuse_unknown, split_credentials
 
 log = get_logger(__name__)
 
@@ -34,6 +34,16 @@ EDIT_CONFLICTS = 100
 """How often `edit` reads and changes a document that others change at the same time before it gives up."""
 EDIT_PAUSE = 0.5
 """The longest pause between two of those tries, in seconds."""
+
+VIEW_PARAMS = frozenset(
+    {
+        "att_encoding_info", "attachments", "conflicts", "descending", "end_key", "end_key_doc_id", "endkey",
+        "endkey_docid", "group", "group_level", "include_docs", "inclusive_end", "key", "keys", "limit", "reduce",
+        "skip", "sorted", "stable", "stale", "start_key", "start_key_doc_id", "startkey", "startkey_docid", "update",
+        "update_seq",
+    }
+)  # fmt: skip
+"""CouchDB's query parameters of a view, see https://docs.couchdb.org/en/stable/api/ddoc/views.html."""
 
 Storable = MutableMapping[str, Any]
 
@@ -187,6 +197,7 @@ class CouchDB:
             "error", a deleted one a row whose `.value` has "deleted".
         :param params: CouchDB's query parameters: `startkey`, `endkey`, `limit`, `include_docs`
         """
+        refuse_unknown(params, VIEW_PARAMS, "all_docs", ("keys",))
         if keys is not None:
             params["keys"] = list(keys)
         return list(self.db.view("_all_docs", **params).rows)
@@ -198,8 +209,10 @@ class CouchDB:
 
         :param view: the name of the view
         :param design_doc: the design document that has the view
-        :param view_params: CouchDB's query parameters, e.g. `limit`, `startkey`, `include_docs`
+        :param view_params: CouchDB's query parameters, see `VIEW_PARAMS`, e.g. `limit`, `startkey`, `include_docs`
+        :raises TypeError: if CouchDB has no such parameter
         """
+        refuse_unknown(view_params, VIEW_PARAMS, "view", ("design_doc",))
         return self.db.view(f"{design_doc}/{view}", **view_params)
 
     def get_from_view(self, view: str, **view_params: Any) -> list[Document]:

@@ -50,6 +50,10 @@ class NodeFault(PicasError, OSError):
     """
 
 
+class TooManyFailures(PicasError):
+    """So many tokens in a row have failed that the pilot ends: most likely, its environment is broken."""
+
+
 class TokenTimeout(BaseException):
     """Raised inside `process_task` when the token's time is up.
 

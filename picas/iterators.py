@@ -7,11 +7,15 @@ import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from .clients import CouchDB
+from .clients import VIEW_PARAMS, CouchDB
 from .documents import Task
 from .pool import Candidates, ClaimedToken, Claimer, Exchange, Fits, Waiter, fits_always
 from .tokens.resources import Room
-from .util import wait_until
+from .util import check_limit, refuse_unknown, wait_until
+from .views import DESIGN_DOC
+
+QUERY = frozenset({*VIEW_PARAMS, "design_doc"})
+"""What an iterator passes on to the request for its view."""
 
 
 def _always() -> bool:
@@ -131,7 +135,7 @@ class _ClaimingIterator(ViewIterator):
         raise NotImplementedError("_views is not implemented")
 
     def _describe(self) -> str:
-        views = " then ".join(f"{params.get('design_doc', 'Monitor')}/{view}" for view, params in self._views())
+        views = " then ".join(f"{params.get('design_doc', DESIGN_DOC)}/{view}" for view, params in self._views())
         return f" on {views} of {self.database!r}"
 
     def _current_claimer(self) -> Claimer:
@@ -196,9 +200,11 @@ class TaskViewIterator(_ClaimingIterator):
     :param database: the pool
     :param view: the name of the view
     :param view_params: CouchDB's query parameters, and `design_doc`
+    :raises TypeError: if CouchDB has no such parameter
     """
 
     def __init__(self, database: CouchDB, view: str, **view_params: Any) -> None:
+        refuse_unknown(view_params, QUERY, type(self).__name__, ("database", "view"))
         super().__init__(database)
         self.view = view
         self.view_params = view_params
@@ -214,9 +220,11 @@ class PrioritizedViewIterator(_ClaimingIterator):
     :param high_priority_view: the view whose tokens come first
     :param low_priority_view: the view whose tokens come last
     :param view_params: CouchDB's query parameters, and `design_doc`
+    :raises TypeError: if CouchDB has no such parameter
     """
 
     def __init__(self, database: CouchDB, high_priority_view: str, low_priority_view: str, **view_params: Any) -> None:
+        refuse_unknown(view_params, QUERY, type(self).__name__, ("high_priority_view", "low_priority_view"))
         super().__init__(database)
         self.high_priority_view = high_priority_view
         self.low_priority_view = low_priority_view
@@ -237,6 +245,8 @@ class EndlessViewIterator(ViewIterator):
         iterator is asked again where the feed does not work
     :param stop_callback: called before each token and each wait; true ends the iteration
     :param stop_callback_args: arguments for `stop_callback`
+    :raises TypeError: if there are such arguments, but no `stop_callback`
+    :raises ValueError: if `sleep_sec` is not a number of seconds
     """
 
     deadline: float | None = None
@@ -249,6 +259,9 @@ class EndlessViewIterator(ViewIterator):
         stop_callback: Callable[..., Any] | None = None,
         **stop_callback_args: Any,
     ) -> None:
+        if stop_callback is None:
+            refuse_unknown(stop_callback_args, (), type(self).__name__, ("view_iterator", "sleep_sec", "stop_callback"))
+        check_limit(sleep_sec, "sleep_sec")
         super().__init__()
         self.iterator = view_iterator
         if isinstance(view_iterator, _ClaimingIterator):
@@ -361,3 +374,11 @@ class EndlessViewIterator(ViewIterator):
             self.iterator.look_anew()
             end = min(end, self.iterator.next_at)  # the feed does not report that a token's time has come
         return lambda: is_ready() or time.monotonic() >= end
+
+
+def design_doc_of(iterator: ViewIterator) -> str:
+    """Return the design document of the view from which an iterator takes tokens first."""
+    if isinstance(iterator, EndlessViewIterator):
+        return design_doc_of(iterator.iterator)
+    views = iterator._views() if isinstance(iterator, _ClaimingIterator) else []
+    return str(views[0][1].get("design_doc", DESIGN_DOC)) if views else DESIGN_DOC

@@ -172,7 +172,8 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
 def end_attempt(token: Token, outcome: str) -> Token:
     """Add the attempt that ends now to the list `attempts` and remove the claim. Call it before putting a token back.
 
-    :param outcome: "done", "failed", "time-out", "stopped", "lost", or "left open" if the token was not to be closed
+    :param outcome: "done", "failed", "time-out", "stopped", "lost" (its pilot has died), "taken away" (by
+        another pilot or a person), or "left open" if the token was not to be closed
     """
     claim = claim_of(token)
     attempt = {

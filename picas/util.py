@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
 import math
 import os
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
@@ -95,6 +97,47 @@ def number_or_none(value: object) -> float | None:
     except OverflowError:
         return math.inf if value > 0 else -math.inf
     return None if math.isnan(number) else number
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people, in its largest unit: "45 s", "3 min", "2 h"."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.0f} h"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the known name that is most like another one: ", did you mean 'slots'?"; "" if none is."""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f", did you mean {found[0]!r}?" if found else ""
+
+
+def refuse_unknown(names: Iterable[str], known: Collection[str], function: str, others: Iterable[str] = ()) -> None:
+    """Raise an error if a function got an argument that it does not have; without that, a typing error has no effect.
+
+    :param names: the names of the arguments
+    :param known: those that may be given
+    :param function: the name of the function
+    :param others: its other arguments, which may be meant as well
+    :raises TypeError: if a name is unknown; it suggests the name that is most like it
+    """
+    for name in names:
+        if name not in known:
+            hint = nearest(name, {*known, *others})
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}{hint}")
+
+
+def check_limit(value: object, name: str, least: float = 0) -> None:
+    """Check an argument that is a number, or None for no limit.
+
+    :param value: the argument
+    :param name: its name
+    :param least: the smallest value allowed
+    :raises ValueError: if it is anything else, or too small
+    """
+    is_real = isinstance(value, Real) and not isinstance(value, bool)
+    if value is not None and not (is_real and least <= value):  # type: ignore[operator]  # NaN is not at least anything
+        raise ValueError(f"{name} must be a number, at least {least:g}, not {value!r}")
 
 
 def list_in(fields: Mapping[str, Any], name: str) -> list[Any]:

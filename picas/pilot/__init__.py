@@ -1,10 +1,11 @@
 """A pilot at work: one run of a user's actor, and the pilots of a pool.
 
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
-`breakoff` ends them early. `heartbeat` and `leases` find pilots that died; `fleet` shows those that live.
+`breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
+`holders` those that keep a run waiting; `fleet` shows those that live.
 """
 
-from .conditions import RetryPolicy, StopConditions
+from .conditions import RetryPolicy, StopConditions, check_stop_function
 from .engine import Engine, SlotCount
 from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
@@ -19,6 +20,7 @@ __all__ = [
     "RetryPolicy",
     "SlotCount",
     "StopConditions",
+    "check_stop_function",
     "running_pilots",
     "without_pilot",
 ]

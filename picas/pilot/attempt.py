@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from subprocess import Popen
 from typing import Any
 
@@ -57,6 +57,10 @@ class Attempt(ClaimedToken):
         """Whether it was put back before its work began."""
         self.is_left_open = False
         """Whether it is to stay locked, although its work was broken off."""
+        self.outcome = ""
+        """How it ended, see `modifiers.end_attempt`; "" while it has not, and if its work has not begun."""
+        self.loss = ""
+        """What became of the token, if somebody else has taken it."""
         self.ended = math.inf
         """When it came into its final state, on the same clock."""
 
@@ -101,7 +105,7 @@ class Attempt(ClaimedToken):
         if isinstance(error, (TokenTimeout, TokenLost)):
             modifiers.set_error(token, error)
             log.warning("Token %s failed: %s", self.id, error)
-            outcome = "lost" if isinstance(error, TokenLost) else "time-out"
+            outcome = "taken away" if isinstance(error, TokenLost) else "time-out"
         else:
             if error is not None:
                 text = f"{type(error).__name__}: {safe_text(error)}"
@@ -113,8 +117,13 @@ class Attempt(ClaimedToken):
                 modifiers.close(token)
             # A token that the user's code has put back itself has failed as well: that is why code does so.
             outcome = {"done": "done", "locked": "left open"}.get(str(state_of(token)), "failed")
+            if error is None and outcome == "failed":
+                log.info("Token %s failed: exit code %s", self.id, token.get("exit_code"))
+            elif error is None:
+                log.info("Token %s is %s", self.id, outcome)
         modifiers.end_attempt(token, outcome)
         self.advance(Stage.CONCLUDED)
+        self.outcome = outcome
         return outcome
 
     def begin(self) -> bool:
@@ -124,6 +133,7 @@ class Attempt(ClaimedToken):
         if self.waits and "claim" in self.token:
             self.token["claim"]["start"] = seconds()
         self.began = time.monotonic()
+        log.info("Token %s is taken", self.id)
         return True
 
     def give_back(self) -> None:
@@ -147,8 +157,24 @@ class Attempt(ClaimedToken):
             modifiers.reset(modifiers.end_attempt(self.token, "stopped"), *values)
         else:
             modifiers.stop(self.token, max_lost, *values, is_nodes_fault=is_nodes_fault)
+        log.info("Token %s is put back", self.id)
         self.advance(Stage.CONCLUDED)
-        return "stopped"
+        self.outcome = "stopped"
+        return self.outcome
+
+
+def describe_loss(stored: Mapping[str, Any]) -> str:
+    """Return what became of a token that a pilot had locked.
+
+    :param stored: its content in the database, empty if there is none
+    """
+    if not stored:
+        return "it was deleted"
+    state = state_of(stored)
+    if state != "locked":
+        return f"it was put into the state {state}" if state else "it was put into no state"
+    pilot = modifiers.claim_of(stored).get("pilot")
+    return f"{pilot} has locked it" if pilot else "it was locked by somebody else"
 
 
 def was_ended_by_signal(exit_code: object) -> bool:

@@ -56,7 +56,8 @@ class BreakOff:
         """End the children and the code of all slots."""
         context, loop = self._context, self._loop
         running = loop.slots.running
-        self._children = self._children_of(running)
+        self._children = context.children_of(running)
+        quietly(lambda: context.announce_stop(self._children), "Logging the stop")
         if not quietly(self._ending.start, "Starting a thread"):
             self._end_children()
         if self._children:
@@ -69,7 +70,7 @@ class BreakOff:
         while running and time.monotonic() < give_up:
             loop.collect(RETRY)
             # A child may have been about to start, and code may go on to start the next.
-            context.end_children(self._children_of(running))
+            context.end_children(context.children_of(running))
             self._interrupt(running)
         if running:
             log.warning("%s tokens are put back though their code has not ended", len(running))
@@ -102,15 +103,3 @@ class BreakOff:
         seconds = self._context.options.grace + KILL_WAIT + SETTLE
         if attempt.limit is not None:
             attempt.limit.break_off(PilotStopped, seconds, Work(self._context, attempt).has_children)
-
-    def _children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
-        """Return the children of tokens in slots, and those of threads that the user's code has started.
-
-        Those that have ended and left something in the background are among them.
-        """
-        context = self._context
-        children = context.children() + context.background()
-        for attempt in list(attempts):
-            of_attempt = context.children(attempt) + context.background(attempt)
-            children += [child for child in of_attempt if child not in children]
-        return children

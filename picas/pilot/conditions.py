@@ -4,29 +4,67 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from inspect import signature
 from typing import Any, Callable
 
 from .. import modifiers
 from ..documents import Document
+from ..logs import get_logger
 from ..tokens.states import is_in_state, parse_int
-from ..util import number_or_none
+from ..util import check_limit, number_or_none, refuse_unknown
 from .rescue import call
+
+log = get_logger(__name__)
+
+
+def check_stop_function(
+    function: Callable[..., Any] | None, arguments: Mapping[str, Any], others: Iterable[str]
+) -> None:
+    """Check the arguments of `stop_function` before the first token.
+
+    :param function: the function, None if there is none to take them
+    :param arguments: its arguments
+    :param others: the other arguments of `run`, which may be meant as well
+    :raises TypeError: if it does not take them
+    """
+    if function is None:
+        refuse_unknown(arguments, (), "run", others)
+        return
+    try:
+        taken = signature(function)
+    except (TypeError, ValueError):  # not every function has one
+        return
+    try:
+        taken.bind(**arguments)
+    except TypeError as error:
+        raise TypeError(f"stop_function does not take the arguments of run(): {error}") from None
 
 
 @dataclass
 class StopConditions:
-    """What ends a run; the times are in seconds. See `RunActor.run`."""
+    """What ends a run; the times are in seconds. See `RunActor.run`.
+
+    :raises ValueError: if one of the limits is invalid
+    """
 
     max_token_time: float | None = None
     max_total_time: float | None = None
     max_tasks: int | None = None
     stop_function: Callable[..., Any] | None = None
     stop_function_args: Mapping[str, Any] = field(default_factory=dict)
+    max_failures: int | None = None
+    """See `fuse.Fuse`."""
+    wait_for_locked: bool = False
+    """Whether the run waits for tokens of pilots without a sign of life, see `holders`."""
     started: float = field(default_factory=time.monotonic)
     processed: int = 0
     """Tokens that this run has processed."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_token_time", "max_total_time", "max_tasks", "max_failures"):
+            check_limit(getattr(self, name), name)
 
     @property
     def end(self) -> float:
@@ -49,7 +87,7 @@ class StopConditions:
 class RetryPolicy:
     """Whether a token that failed is put back into the pool, and when it may be taken again.
 
-    :raises ValueError: if `delay` is not a number of seconds
+    :raises ValueError: if one of the numbers is invalid
     """
 
     max_scrub: int = 0
@@ -58,6 +96,7 @@ class RetryPolicy:
     """Seconds before its first retry, see `modifiers.scrub`."""
 
     def __post_init__(self) -> None:
+        check_limit(self.max_scrub, "max_scrub")
         seconds = number_or_none(self.delay)
         if seconds is None or not 0 <= seconds < math.inf:
             raise ValueError(f"retry_delay must be a number of seconds, not {self.delay!r}")
@@ -71,8 +110,11 @@ class RetryPolicy:
         """Put a token back if it has failed and may be tried again, and return it."""
         if self.allows(token):
             modifiers.scrub(token, self.delay)
+            count = f"{token['scrub_count']} of {self.max_scrub:g}"
+            log.info("Token %s is put back for another try (%s)", token.get("_id", "?"), count)
         return token
 
     def retried(self, token: Document) -> Document:
         """Return a copy of a token, put back if it has failed and may be tried again."""
-        return self.apply(Document(dict(token)))
+        copy = Document(dict(token))
+        return modifiers.scrub(copy, self.delay) if self.allows(copy) else copy

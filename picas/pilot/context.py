@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
 import threading
+import time
+from collections.abc import Iterable
 from subprocess import Popen
 from typing import Any, Protocol
 
 from ..documents import Document
 from ..exceptions import NodeFault
+from ..logs import get_logger
 from ..processes import end_all, forks, left_behind, running, workers_in_use
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions
@@ -15,6 +19,11 @@ from .identity import Pilot
 from .matching import Matcher
 from .options import Options
 from .signals import Signals
+
+log = get_logger(__name__)
+
+MAX_NAMED = 5
+"""How many processes the log names when they are ended."""
 
 busy_threads: set[int] = set()
 """The identifiers of the threads in which actors run."""
@@ -103,6 +112,10 @@ class Context:
         """What Python code had forked before the run."""
         self.stop_signal: int | None = None
         """The signal that stops the run."""
+        self.stopped_at = 0.0
+        """When that came, on the clock of `time.monotonic`."""
+        self.is_impatient = False
+        """Whether children have no time any more to end by themselves."""
         self.is_breaking_off = False
         """Whether the work on all tokens is being broken off."""
         self.fault: NodeFault | None = None
@@ -110,6 +123,31 @@ class Context:
         self.has_left_some = False
         """Whether a token may have stayed locked by this pilot."""
         self._counting = threading.Lock()
+        self._is_announced = False
+
+    def note_stop(self, signum: int) -> None:
+        """Note the signal that stops the run."""
+        self.stop_signal, self.stopped_at = signum, time.monotonic()
+
+    def announce_stop(self, children: list[Popen[Any]]) -> None:
+        """Log, once, which signal stops the run, and what follows: people who press Ctrl-C wait for it.
+
+        :param children: the processes that are ended
+        """
+        if self.stop_signal is None or self._is_announced:
+            return
+        self._is_announced = True
+        if not children:
+            log.warning("Stopping on signal %s", self.stop_signal)
+            return
+        pids = ", ".join(str(child.pid) for child in children[:MAX_NAMED])
+        what = f"process {pids}" if len(children) == 1 else f"{len(children)} processes ({pids}"
+        more = "" if len(children) == 1 else ", …)" if len(children) > MAX_NAMED else ")"
+        again = "; Ctrl-C again kills at once" if self.stop_signal == signal.SIGINT else ""
+        log.warning(
+            "Stopping on signal %s: ending %s%s, which may take up to %g s%s",
+            self.stop_signal, what, more, self.options.grace, again,
+        )  # fmt: skip
 
     def is_stopping(self) -> bool:
         """Return whether a signal has stopped the run."""
@@ -126,7 +164,7 @@ class Context:
         """
         with self._counting:
             self.actor.tasks_processed += is_processed
-            self.pilot.count(outcome)
+            self.pilot.count(outcome, is_processed)
 
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""
@@ -149,6 +187,17 @@ class Context:
         older = self.older_forks if attempt is None else attempt.older
         return [fork for fork in forks(self._thread_of(attempt)) if fork not in older]
 
+    def children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
+        """Return the children of attempts in slots, and those of threads that the user's code has started.
+
+        Those that have ended and left something in the background are among them.
+        """
+        children = self.children() + self.background()
+        for attempt in list(attempts):
+            of_attempt = self.children(attempt) + self.background(attempt)
+            children += [child for child in of_attempt if child not in children]
+        return children
+
     def left_over(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return what ends with an attempt in a slot, or with the run, once the user's code has returned."""
         left = self.background(attempt) + self.forks(attempt)
@@ -157,7 +206,7 @@ class Context:
 
     def end_children(self, children: list[Popen[Any]]) -> bool:
         """End children and all that descends from them; return whether any was alive."""
-        return end_all(children, self.options.grace)
+        return end_all(children, 0 if self.is_impatient else self.options.grace)
 
     def _thread_of(self, attempt: Attempt | None) -> int | None:
         """Return the identifier of the thread that starts the children of an attempt, or of all; None for any."""

@@ -44,12 +44,12 @@ class Engine:
         conditions: StopConditions,
         retries: RetryPolicy,
         *,
-        default_cleanup: Callable[..., Any],
+        base: type,
         set_handlers: Callable[[], Any],
     ) -> None:
         """Process tokens until there are no more or a condition is met, see `Actor.run`.
 
-        :param default_cleanup: the `cleanup_run` that does nothing
+        :param base: the class whose hooks the actor's own replace
         :param set_handlers: makes signals call the actor's handler
         """
         count = self._count(slots)
@@ -62,7 +62,7 @@ class Engine:
             conditions,
             retries,
             self._signals,
-            default_cleanup=default_cleanup,
+            base=base,
             deadline=deadline,
             deadline_source=source,
         )
@@ -83,9 +83,9 @@ class Engine:
         if run is None:
             run = Run(actor, self.options, self.values, 1, StopConditions(), RetryPolicy(), self._signals)
         if run.context.is_stopping():
-            run.stop_again()
+            run.stop_again(signum)
             return
-        run.context.stop_signal = signum
+        run.context.note_stop(signum)
         run.hurry()
         if isinstance(actor.iterator, ViewIterator):
             actor.iterator.stop()

@@ -38,9 +38,6 @@ BEATS_PER_LEASE = 3
 """The fewest heartbeats in a lease: some may fail in a bad network."""
 RETRY = 10.0
 """Seconds after which a save that failed is tried again."""
-CHECKS = 3
-"""A pilot that was marked as dead checks its tokens after each of this many saves: other pilots may be putting them
-back just then."""
 PATIENCE = 2.0
 """Seconds that the end of a run waits for a save in progress."""
 
@@ -72,8 +69,8 @@ class Heartbeat:
     :param interval: seconds between two saves
     :param watch: looks at the other pilots
     :param work: returns what the pilot works on, as fields for its document
-    :param on_return: called when the pilot was marked as dead, or may have been, so that its tokens may belong to
-        other pilots
+    :param check: called after each save: other pilots may have marked this one as dead and put its tokens back, and
+        people may have changed them
     """
 
     def __init__(
@@ -83,17 +80,16 @@ class Heartbeat:
         interval: float,
         watch: Watch,
         work: Callable[[], dict[str, Any]],
-        on_return: Callable[[], None],
+        check: Callable[[], None],
     ) -> None:
         self._client = client
         self._pilot = pilot
         self._interval = interval
         self._watch = watch
         self._work = work
-        self._on_return = on_return
+        self._check = check
         self._rev: str | None = None
         self._beats = 0
-        self._checks = 0  # that are left to do
         self._is_troubled = False
         self._next_beat = self._next_look = 0.0  # on the clock of time.monotonic
         self._last_beat = time.monotonic()  # when the last was saved
@@ -132,6 +128,10 @@ class Heartbeat:
             with contextlib.suppress(PicasError, HTTPError):  # other pilots will deal with it
                 self._delete()
 
+    def silence(self, pilot: str) -> float:
+        """See `leases.Watch.silence`."""
+        return self._watch.silence(pilot)
+
     def step(self) -> float:
         """Save the document and look at the other pilots if it is time, and return the seconds until it is time
         again."""
@@ -166,12 +166,10 @@ class Heartbeat:
             log.log(logging.DEBUG if self._is_troubled else logging.WARNING, "No heartbeat: %s", explain(error))
             self._is_troubled = True
             if not is_outage(error) and time.monotonic() - self._last_beat > self._watch.lease:
-                self._on_return()  # only this pilot is refused: the others, who see it as dead, take its tokens
+                self._check()  # only this pilot is refused: the others, who see it as dead, take its tokens
             return False
         self._is_troubled = False
-        if self._checks > 0:
-            self._on_return()
-            self._checks -= 1
+        self._check()
         return True
 
     def _save(self) -> None:
@@ -208,7 +206,6 @@ class Heartbeat:
             log.warning(
                 "This pilot, %s, was marked as dead: checking that its tokens are still its own", self._pilot.id
             )
-            self._checks = CHECKS
 
     def _delete(self) -> None:
         try:

@@ -65,9 +65,27 @@ class Pilot:
     outcomes: dict[str, int] = field(default_factory=dict)
     """The number of attempts by outcome."""
 
-    def count(self, outcome: str) -> None:
-        """Count an attempt that has ended."""
+    processed: int = 0
+    """The number of tokens that it has processed."""
+    replaced: int = 0
+    """The number of tokens whose result held a value that could not be stored as it was."""
+
+    def count(self, outcome: str, is_processed: bool = True) -> None:
+        """Count an attempt that has ended.
+
+        :param is_processed: whether it counts as a token that was processed
+        """
+        self.processed += is_processed
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+
+    def summary(self) -> str:
+        """Return one line about what it has done."""
+        counts = ", ".join(f"{count} {outcome}" for outcome, count in sorted(self.outcomes.items()))
+        text = f"Processed {self.processed} tokens" + (f": {counts}" if counts else "")
+        if not self.replaced:
+            return text
+        whose = "the result of 1 token" if self.replaced == 1 else f"the results of {self.replaced} tokens"
+        return f"{text}; {whose} could not be stored as they were"
 
     def describe(self) -> dict[str, Any]:
         """Return the pilot's data and the outcomes so far, as values that JSON can hold."""

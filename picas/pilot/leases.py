@@ -114,6 +114,11 @@ class Watch:
             self._also(self.client)
         return self.interval
 
+    def silence(self, pilot: str) -> float:
+        """Return for how many seconds, at least, a pilot has had no heartbeat; 0 if that is unknown."""
+        sighting = self._seen.get(pilot)
+        return 0.0 if sighting is None else time.monotonic() - sighting.since
+
     def _note_revisions(self) -> int:
         """Note which documents have changed, and return the number of pilots."""
         now = time.monotonic()

@@ -17,21 +17,24 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
-from typing import Any
+from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
 from ..batch import gpu_environment, gpu_names
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
-from ..iterators import EndlessViewIterator, ViewIterator
+from ..iterators import EndlessViewIterator, ViewIterator, design_doc_of
 from ..logs import get_logger
 from ..pool.claims import Exchange
 from ..pool.results import Stage
 from ..processes import exposed, reach, set_environment, shielded
 from ..tokens.resources import Room
+from ..util import After
 from .attempt import Attempt
 from .context import Context
+from .fuse import Fuse
+from .holders import Holders
 from .pace import Pace
 from .relief import Relief
 from .slots import MainSlot, Slots, ThreadSlots
@@ -50,9 +53,10 @@ class Loop:
 
     :param context: the run
     :param is_seen: whether the user's code is to find each token saved as it ended
+    :param silence: see `Holders`
     """
 
-    def __init__(self, context: Context, is_seen: bool) -> None:
+    def __init__(self, context: Context, is_seen: bool, silence: Callable[[str], float]) -> None:
         self.context = context
         self.unsaved: list[Attempt] = []
         """Tokens in their final state that have yet to be saved."""
@@ -65,6 +69,8 @@ class Loop:
         self._is_exhausted = False  # the iterator said that there are no more
         self._is_short = False  # there was no token to be locked ahead
         self._last = Exchange()  # the answer to the last request for tokens
+        self._holders = Holders(context.pilot.id, silence)
+        self._fuse = Fuse(context.conditions.max_failures)
         self._failure: BaseException | None = None  # raised once the running tokens have ended
         self._gpus = gpu_names(context.pilot.has.gpus)  # those assigned to no token
         count = context.pilot.slots
@@ -92,7 +98,7 @@ class Loop:
             wanted, ahead = self._wanted()
             if self._is_time_to_exchange(wanted, ahead):
                 self._exchange(wanted, ahead)
-            if not self.slots.running and (self._is_closed or self._is_dry):
+            if not self.slots.running and (self._is_closed or self._is_dry) and not self._waits_for_others():
                 break
             for attempt in self.collect(LOOK):
                 if attempt.interruption is not None:
@@ -232,6 +238,19 @@ class Loop:
         self._is_exhausted = exchange.is_over
         self._is_dry = exchange.is_over or waits_too_long
         self._last = Exchange() if exchange.locked or self._is_dry else exchange
+
+    def _waits_for_others(self) -> bool:
+        """Return whether to ask again later, since pilots without a sign of life hold tokens; log who holds some."""
+        tokens, conditions = self._exchanging(), self.context.conditions
+        if self._is_closed or not self._is_exhausted or tokens is None:
+            return False
+        waits, is_idle = conditions.wait_for_locked, not conditions.processed
+        pause = self._holders.look(self.context.actor.db, design_doc_of(tokens), waits=waits, is_idle=is_idle)
+        if pause is None or not waits:
+            return False
+        self._is_dry = self._is_exhausted = False
+        self._last = Exchange(is_ready=After(pause))
+        return True
 
     def _ask(self, wanted: int, ahead: int) -> Exchange:
         """Lock tokens; none while the database is away and there is something else to do."""
@@ -413,6 +432,9 @@ class Loop:
             self._last = Exchange()
         conditions = self.context.conditions
         conditions.processed += 1
+        failure = self._fuse.note(attempt.outcome, attempt.token)
+        if failure is not None:
+            self._failure, self._is_closed = failure, True  # the running tokens are to end first
         self.context.actor.current_task = attempt.token
         with exposed():
             self._is_closed |= conditions.are_met()

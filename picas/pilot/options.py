@@ -14,6 +14,7 @@ from ..couch.outages import MAX_OUTAGE
 from ..pool import spool
 from ..processes import GRACE
 from ..tokens.resources import Resources
+from ..util import check_limit
 from .heartbeat import lifetimes
 from .leases import MAX_LOST
 from .pace import CLAIM_AHEAD
@@ -62,7 +63,11 @@ class Options:
         """Return the options, those that are None from the environment or the batch system, see `Actor`.
 
         :raises SettingsError: if one of the times or resources is invalid, or the spool folder is a file
+        :raises ValueError: if one of the other numbers is invalid
         """
+        check_limit(max_lost, "max_lost")
+        if isinstance(stop_exit_code, bool) or not isinstance(stop_exit_code, int) or not 0 <= stop_exit_code <= 255:
+            raise ValueError(f"stop_exit_code must be a number from 0 to 255, not {stop_exit_code!r}")
         interval, period = lifetimes(heartbeat, lease)
         return cls(
             resources=resources(cores, memory, gpus, tags),

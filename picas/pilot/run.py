@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import signal
 import threading
+import time
 from dataclasses import replace
 from functools import partial
 from subprocess import Popen
@@ -22,8 +24,8 @@ from ..logs import get_logger
 from ..pool import Stage, fits_always
 from ..processes import RETRY, describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
-from ..util import wait_until
-from .attempt import Attempt
+from ..util import nearest, wait_until
+from .attempt import Attempt, describe_loss
 from .breakoff import BreakOff
 from .conditions import RetryPolicy, StopConditions
 from .context import Context, UserActor, Values, busy_threads
@@ -43,6 +45,13 @@ log = get_logger(__name__)
 NODE_FAULT_EXIT_CODE = 75
 """The exit code of a pilot whose node has a problem: EX_TEMPFAIL of BSD's sysexits.h, since another may have none."""
 
+SAME_KEY = 0.3
+"""Seconds within which a second SIGINT may come from the same Ctrl-C: shells and launchers pass it on."""
+HOOKS = ("process_task", "prepare_run", "cleanup_run", "prepare_env", "cleanup_env")
+"""The methods of an actor that a run calls."""
+SIMILAR = 0.85
+"""How similar a method's name must be to that of a hook to count as misspelt, as `difflib` measures it."""
+
 
 class Run:
     """One run of a user's actor.
@@ -54,7 +63,7 @@ class Run:
     :param conditions: what ends the run
     :param retries: whether failed tokens are retried
     :param signals: the signals that stop it
-    :param default_cleanup: the `cleanup_run` that does nothing
+    :param base: the class whose hooks the actor's own replace
     :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
     :param deadline_source: where the deadline comes from, for people
     """
@@ -69,7 +78,7 @@ class Run:
         retries: RetryPolicy,
         signals: Signals,
         *,
-        default_cleanup: Callable[..., Any] | None = None,
+        base: type = object,
         deadline: float = math.inf,
         deadline_source: str = "",
     ) -> None:
@@ -77,7 +86,7 @@ class Run:
         matcher = Matcher(has, deadline, deadline_source, conditions)
         pilot = Pilot(slots=slots, has=has, deadline=deadline)
         self.context = Context(actor, options, values, conditions, retries, matcher, pilot, signals)
-        self._default_cleanup = default_cleanup
+        self._base = base
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None
         self._spare = SpareDescriptors()
@@ -107,6 +116,7 @@ class Run:
                 self.hurry(False)
                 self._spare.release()
                 signals.restore()
+                log.info("%s", self.context.pilot.summary())
                 busy_threads.discard(self.context.thread)
                 self._has_ended = True
 
@@ -125,11 +135,17 @@ class Run:
         quietly(threading.Thread(target=end, name="picas-stop", daemon=True).start, "Starting a thread")
         raise PilotStopped(context.options.stop_exit_code)
 
-    def stop_again(self) -> None:
+    def stop_again(self, signum: int) -> None:
         """Interrupt code that has gone on after it was interrupted; called by a signal handler.
 
+        :param signum: the signal. A second Ctrl-C ends the grace period of the children
         :raises PilotStopped: if it is time for that; otherwise a further signal is ignored
         """
+        context = self.context
+        if signum == context.stop_signal == signal.SIGINT and time.monotonic() > context.stopped_at + SAME_KEY:
+            context.is_impatient = True
+            # In another thread: the code that waits for the children may be below this handler.
+            quietly(threading.Thread(target=self._kill, name="picas-kill", daemon=True).start, "Starting a thread")
         is_due, self._is_stop_due = self._is_stop_due, False
         if is_due and not is_shielded(self.context.thread):
             raise PilotStopped(self.context.options.stop_exit_code)
@@ -162,6 +178,7 @@ class Run:
             with exposed():
                 call(context.actor.prepare_env)
             is_prepared = True
+            self._check_hooks()
             older = context.background() + context.forks()
             self._begin_heartbeat()
             self._recover()
@@ -184,7 +201,7 @@ class Run:
         self._spare.release()
 
     def _work(self) -> None:
-        self._loop = loop = Loop(self.context, self._is_seen())
+        self._loop = loop = Loop(self.context, self._is_seen(), self._silence)
         try:
             loop.run()
         except BaseException:
@@ -200,9 +217,27 @@ class Run:
 
     def _is_seen(self) -> bool:
         """Return whether the user's code is to find each token saved as it ended; `prepare_env` may set a hook, too."""
-        context = self.context
-        has_cleanup = getattr(context.actor.cleanup_run, "__func__", None) is not self._default_cleanup
-        return has_cleanup or context.conditions.stop_function is not None
+        return self._is_own("cleanup_run") or self.context.conditions.stop_function is not None
+
+    def _is_own(self, hook: str) -> bool:
+        """Return whether the actor has this hook, and not only its base class."""
+        return getattr(getattr(self.context.actor, hook), "__func__", None) is not getattr(self._base, hook, None)
+
+    def _check_hooks(self) -> None:
+        """Check that the hooks of the actor have the right names; nothing calls one whose name is misspelt.
+
+        :raises TypeError: if it has no `process_task`
+        """
+        actor = self.context.actor
+        own = {name for name in dir(actor) if not name.startswith("_")} - set(dir(self._base))
+        for hook in HOOKS:
+            if self._is_own(hook):
+                continue
+            if hook == "process_task":
+                raise TypeError(f"{type(actor).__name__} has no method process_task{nearest(hook, own)}")
+            similar = difflib.get_close_matches(hook, own, n=1, cutoff=SIMILAR)
+            if similar:
+                log.warning("%s.%s is never called: is it to be %s?", type(actor).__name__, similar[0], hook)
 
     def _clean_env_quietly(self) -> None:
         """Clean up without hiding the exception that ends the run."""
@@ -243,6 +278,9 @@ class Run:
         if heartbeat is not None:
             heartbeat.end(is_clean=not self.context.has_left_some)
 
+    def _silence(self, pilot: str) -> float:
+        return 0.0 if self._heartbeat is None else self._heartbeat.silence(pilot)
+
     def describe_work(self) -> dict[str, Any]:
         """Return what this pilot works on, as fields of its document."""
         loop = self._loop
@@ -251,24 +289,33 @@ class Run:
         return {"holds": [attempt.id for attempt in loop.held()], "free": max(0, loop.room().slots)}
 
     def check_claims(self) -> None:
-        """Stop the work on tokens that another pilot has taken; called in the heartbeat's thread.
+        """Stop the work on tokens that somebody else has taken, or changed; called in the heartbeat's thread.
 
         :raises PicasError, couchdb.http.HTTPError: if the database is away
         """
-        loop = self._loop
-        for attempt in [] if loop is None else loop.held():
-            if attempt.is_concluded or attempt.stage is Stage.LOST:
-                continue  # the save will find out
+        loop, client = self._loop, self.context.actor.db
+        held = [] if loop is None else [each for each in loop.held() if self._is_at_stake(each)]
+        rows = client.all_docs(keys=[attempt.id for attempt in held]) if held else []
+        revs = [row.get("value", {}).get("rev") for row in rows]
+        for attempt in [each for each, rev in zip(held, revs) if rev != each.claimed.get("_rev")]:
             try:
-                stored = self.context.actor.db.get(attempt.id).value
+                stored = client.get(attempt.id).value
             except NoSuchDocument:
                 stored = {}
-            if not modifiers.is_same_lock(stored, attempt.claimed) and attempt.advance(Stage.LOST):
-                log.warning("Token %s is no longer this pilot's: the work on it is stopped", attempt.id)
+            if modifiers.is_same_lock(stored, attempt.claimed):
+                continue
+            attempt.loss = describe_loss(stored)
+            if attempt.advance(Stage.LOST):
+                log.warning("Token %s was taken from this pilot: %s. The work on it is ended", attempt.id, attempt.loss)
                 if attempt.began is None:
                     continue  # it waits for its slot, which will see it
                 work = Work(self.context, attempt)
                 threading.Thread(target=work.stop_as_lost, name="picas-lost", daemon=True).start()
+
+    @staticmethod
+    def _is_at_stake(attempt: Attempt) -> bool:
+        """Return whether there is work to end if somebody else has the token; a save finds that out by itself."""
+        return not attempt.is_concluded and attempt.stage is not Stage.LOST
 
     # --- before and after the loop
 
@@ -315,11 +362,17 @@ class Run:
         context = self.context
         quietly(lambda: context.end_children(context.children()), "Ending the children")
 
+    def _kill(self) -> None:
+        log.warning("Interrupted again: killing what is left")
+        loop, context = self._loop, self.context
+        running = [] if loop is None else list(loop.slots.running)
+        quietly(lambda: context.end_children(context.children_of(running)), "Killing the children")
+
     def _end_code_for_stop(self, children: list[Popen[Any]]) -> None:
         """End the children, and interrupt code again that has swallowed the interruption, or takes long to clean up."""
         context = self.context
         # Not logged in the handler, which may have interrupted a log call.
-        log.warning("Stopping on signal %s", context.stop_signal)
+        context.announce_stop(children)
         quietly(lambda: context.end_children(children), "Ending the children")
         signum = context.stop_signal
         if context.thread != threading.main_thread().ident or signum not in signal.valid_signals():

@@ -69,7 +69,7 @@ class Work:
         self._end_background()
         is_lost = attempt.stage is Stage.LOST
         if is_lost:
-            error = TokenLost("the token was taken from this pilot, which had no heartbeat for too long")
+            error = TokenLost(f"the token was taken from this pilot: {attempt.loss}")
         elif limit.expired:
             error = self._judge_time_out(limit)
         elif was_ended_by_signal(attempt.token.get("exit_code")) or was_ended_by_signal(

@@ -242,7 +242,7 @@ def _before_loss(
 
     :returns: None if it was not put back for that reason, if it was locked since, or if the work was not completed
     """
-    is_whole = _last_outcome(result, claimed) not in ("", "lost", "stopped")
+    is_whole = _last_outcome(result, claimed) not in ("", "lost", "taken away", "stopped")
     if not (is_whole and is_free(stored) and _last_outcome(stored, claimed) == "lost"):
         return None
     undone = {**_as_claimed(stored, claimed), "attempts": list_in(stored, "attempts")[:-1]}

@@ -522,7 +522,7 @@ class TestATokenThatWaits:
         def work(task):
             if len(actor.processed) == 150:
                 lost.extend(take_all_that_wait())
-                wait_for(lambda: all(f"{id} is no longer this pilot's" in caplog.text for id in lost))
+                wait_for(lambda: all(f"{id} was taken from this pilot" in caplog.text for id in lost))
 
         actor = Worker(client, work, claim_ahead=20, heartbeat=0.05, lease=30)
         actor.run()

@@ -466,7 +466,7 @@ class TestAPilotThatReturns:
         token = client.get("token_0")
         assert (token["claim"]["pilot"], token["output"]) == ("another", {})
         assert "token_0-" in "".join(path.name for path in spool())
-        assert actor._picas.pilot.outcomes["lost"] == 1
+        assert actor._picas.pilot.outcomes["taken away"] == 1
 
     def test_ends_the_child(self, client, push, spool, tmp_path):
         push(2)

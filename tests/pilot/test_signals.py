@@ -8,13 +8,13 @@ import threading
 import time
 
 import pytest
-from support.workers import is_alive, signal_after, wait_for
+from support.workers import Worker, is_alive, signal_after, wait_for
 
 from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import PilotStopped
 from picas.executers import execute, running
 from picas.modifiers import BasicTokenModifier
-from picas.pilot import work
+from picas.pilot import run, work
 from picas.processes.interrupts import TimeLimit, shielded
 from picas.tokens.states import state_of
 from picas.views import count_states
@@ -295,6 +295,85 @@ note("never reached")
         assert count_states(client)["done"] == 1
 
 
+STUBBORN = """
+class Running(Noting):
+    def process_task(self, task):
+        script = "trap '' TERM INT; echo child $$ >> journal; while true; do sleep 0.1; done"
+        task["exit_code"] = execute(["sh", "-c", script])[1]
+"""
+"""An actor whose program ignores SIGTERM."""
+
+
+class TestImpatience:
+    """A person who presses Ctrl-C learns at once what happens, and need not wait for the grace period."""
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_a_second_ctrl_c_kills_at_once(self, client, push, pilot, slots):
+        push(3)
+        process = pilot(STUBBORN + f"Running(connect(), grace=300).run(slots={slots})")
+        wait_for(lambda: sum(line.startswith("child") for line in process.journal) == slots)
+        time.sleep(0.3)  # until the pilot knows that they have started
+        process.send(signal.SIGINT)
+        wait_for(lambda: "Stopping on signal 2: ending " in process.errors.read_text())
+        (line,) = [line for line in process.errors.read_text().splitlines() if "Stopping on signal" in line]
+        assert line.endswith("which may take up to 300 s; Ctrl-C again kills at once")
+        time.sleep(run.SAME_KEY)
+        began = time.monotonic()
+        process.send(signal.SIGINT)
+        assert process.end() == 0
+        assert time.monotonic() - began < 20
+        assert count_states(client) == {"todo": 3, "locked": 0, "done": 0, "error": 0}
+        for line in process.journal:
+            if line.startswith("child"):
+                assert not is_alive(int(line.split()[1]))
+
+    @pytest.mark.timing
+    def test_a_second_signal_of_the_same_key_press_does_not(self, client, push, pilot):
+        push(1)
+        process = pilot(STUBBORN + "Running(connect(), grace=2.5).run()")
+        process.wait_for("child")
+        time.sleep(0.3)  # until the pilot knows that it has started
+        began = time.monotonic()
+        process.send(signal.SIGINT)
+        process.send(signal.SIGINT)
+        assert process.end() == 0
+        assert time.monotonic() - began > 2.5
+        assert_put_back(client)
+
+    @pytest.mark.parametrize("signums", [(signal.SIGTERM, signal.SIGINT), (signal.SIGINT, signal.SIGTERM)])
+    def test_other_signals_do_not(self, client, push, pilot, signums):
+        push(1)
+        process = pilot(STUBBORN + "Running(connect(), grace=2.5).run()")
+        process.wait_for("child")
+        time.sleep(0.3)  # until the pilot knows that it has started
+        began = time.monotonic()
+        process.send(signums[0])
+        time.sleep(2 * run.SAME_KEY)
+        process.send(signums[1])
+        assert process.end() == 0
+        assert time.monotonic() - began > 2.5
+        assert_put_back(client)
+
+    def test_kills_a_users_own_process_too(self, client, push, pilot):
+        push(1)
+        process = pilot("""
+class Running(Noting):
+    def process_task(self, task):
+        script = "trap '' TERM; echo child $$ >> journal; while true; do sleep 0.1; done"
+        self.subprocess = subprocess.Popen(["sh", "-c", script])
+        self.subprocess.wait()
+Running(connect(), grace=300).run()
+""")
+        child = process.number("child")
+        time.sleep(0.3)  # until the pilot knows that it has started
+        process.send(signal.SIGINT)
+        time.sleep(2 * run.SAME_KEY)
+        process.send(signal.SIGINT)
+        assert process.end() == 0
+        assert not is_alive(child)
+        assert_put_back(client)
+
+
 class TestMoreSignals:
     @pytest.mark.timing
     def test_further_signals_change_nothing(self, client, push, pilot):
@@ -468,14 +547,16 @@ class TestStoppedTokens:
 
     def test_a_person_s_edit_is_kept(self, client, push):
         push(1)
+        edited = threading.Event()
 
         def work(task):
             rival = client.copy()
             rival.save(Task({**rival.get(task.id).value, "comment": "mine"}))
+            edited.set()
             sleep_long(task)
 
         actor = Working(client, work)
-        with stop_soon(actor.working.is_set), pytest.raises(PilotStopped):
+        with stop_soon(edited.is_set), pytest.raises(PilotStopped):
             actor.run()
         assert assert_put_back(client)["comment"] == "mine"
 
@@ -627,7 +708,7 @@ class TestHandlers:
 
         previous = {signum: signal.signal(signum, mine) for signum in SIGNALS}
         try:
-            Actor(client).run()
+            Worker(client).run()
             assert all(signal.getsignal(signum) is mine for signum in SIGNALS)
         finally:
             for signum, handler in previous.items():
@@ -645,7 +726,7 @@ class TestHandlers:
     def test_an_ignored_hangup_stays_ignored(self, client):
         previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-        class Looking(Actor):
+        class Looking(Worker):
             def prepare_env(self):
                 assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
