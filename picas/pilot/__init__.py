@@ -1,7 +1,8 @@
 """A pilot at work: one run of a user's actor, and the pilots of a pool.
 
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
-`breakoff` ends them early. `heartbeat` and `leases` find pilots that died; `fleet` shows those that live.
+`breakoff` ends them early. `heartbeat` and `leases` find pilots that died; `fleet` shows those that live, and
+`presence` says of some whether they do.
 """
 
 from .conditions import RetryPolicy, StopConditions
@@ -9,6 +10,7 @@ from .engine import Engine, SlotCount
 from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
+from .presence import dead_pilots, silent_pilots, watch_time
 
 __all__ = [
     "MAX_LOST",
@@ -19,6 +21,9 @@ __all__ = [
     "RetryPolicy",
     "SlotCount",
     "StopConditions",
+    "dead_pilots",
     "running_pilots",
+    "silent_pilots",
+    "watch_time",
     "without_pilot",
 ]
