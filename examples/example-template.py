@@ -1,13 +1,15 @@
 """The smallest actor: copy this file, and write your own work into process_task."""
 
 from picas import RunActor, connect, console
+from picas.executers import input_text
 from picas.util import visible
 
 
 class MyActor(RunActor):
     def process_task(self, token):
-        print("My input is:", visible(token["input"]))
-        token["output"] = {"length": len(token["input"])}
+        text = input_text(token)
+        print("My input is:", visible(text))
+        token["output"] = {"length": len(text)}
         token["exit_code"] = 0  # any other exit code, or an exception, puts the token into the view error
 
 

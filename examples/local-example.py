@@ -16,7 +16,7 @@ from couchdb.http import ResourceNotFound
 
 from picas import RunActor, connect, console
 from picas.actors import summary
-from picas.executers import run_command
+from picas.executers import as_text, input_text, run_command
 from picas.util import visible
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
@@ -44,7 +44,7 @@ class ExampleActor(RunActor):
                 work.mkdir()
             try:
                 result = run_command(
-                    ["bash", str(PROCESS_TASK), str(token["input"]), token.id],
+                    ["bash", str(PROCESS_TASK), input_text(token), token.id],
                     stdout=out,
                     stderr=err,
                     cwd=work if self.scratch else None,
@@ -68,7 +68,7 @@ def printed_block(token: Any) -> Iterator[None]:
     With several slots, the whole block is printed at the end in one piece, so that the blocks of tokens do not mix.
     """
     shown = ["_id", "_rev", *(key for key in token if key not in UNSHOWN)]
-    lines = [LINE, f"Working on token: {token.id}", *(f"{key} {token[key]}" for key in shown)]
+    lines = [LINE, f"Working on token: {token.id}", *(f"{key} {as_text(token[key])}" for key in shown)]
     if threading.current_thread() is threading.main_thread():  # the only slot
         print_lines(lines)
         lines = []

@@ -37,8 +37,10 @@ fi
 PATH=$venv/bin:$PATH
 
 web=
+again=
 if [ -n "${PICAS_HOST_URL:-}" ]; then
     echo "== Using the server that is set in the environment"
+    again=--again  # an earlier run may have pushed the same tokens
 else
     echo "== Starting the embedded server (the first start takes some seconds, to download its packages)"
     ready=$venv/server-$$.env
@@ -65,8 +67,8 @@ fi
 
 echo "== python createViews.py"
 python createViews.py --create-database
-echo "== python pushTokens.py quickExample.txt"
-python pushTokens.py quickExample.txt
+echo "== python pushTokens.py ${again:+$again }quickExample.txt"
+python pushTokens.py ${again:+"$again"} quickExample.txt
 echo "== python local-example.py"
 python local-example.py
 echo "== picas status"

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import couchdb
 from couchdb.design import ViewDefinition
-from couchdb.http import PreconditionFailed, ResourceConflict, ResourceNotFound
+from couchdb.http import Forbidden, PreconditionFailed, ResourceConflict, ResourceNotFound, ServerError
 
 from .couch import attachments, clusters
 from .couch.answers import is_absent
@@ -34,6 +34,8 @@ EDIT_CONFLICTS = 100
 """How often `edit` reads and changes a document that others change at the same time before it gives up."""
 EDIT_PAUSE = 0.5
 """The longest pause between two of those tries, in seconds."""
+_TOO_LARGE = 413
+_NO_REVISION = "1-" + "0" * 32
 
 VIEW_PARAMS = frozenset(
     {
@@ -297,6 +299,23 @@ class CouchDB:
             else:
                 return True
         raise AssertionError("the loop returns or raises")
+
+    def has_room_for(self, content: Mapping[str, Any]) -> bool:
+        """Return whether a document with this content is small enough for the server, or for a proxy before it.
+
+        Nothing is stored. The document is sent as the change of a revision that does not exist, which CouchDB refuses
+        with a conflict, unless it refuses the size first. A user who may not read the server's settings can ask this.
+        """
+        fields = {name: value for name, value in content.items() if name != "_id"}
+        try:
+            self.db.resource.put_json([f"picas_probe_{uuid4().hex}"], body={**fields, "_rev": _NO_REVISION})
+        except ServerError as error:
+            if error.args[0][0] != _TOO_LARGE:
+                raise
+            return False
+        except (ResourceConflict, Forbidden):  # a validation function may come before the conflict
+            return True
+        return True
 
     def delete(self, doc: Storable) -> None:
         """Delete a document.

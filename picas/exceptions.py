@@ -43,6 +43,26 @@ class ViewGone(PicasError):
     """A view that was read before is missing: somebody is replacing its design document, or has deleted it."""
 
 
+class PushError(PicasError):
+    """A push was not finished."""
+
+
+class InputError(PushError):
+    """What is to be pushed can't be read, is empty, does not match, or can't be a token. Nothing was pushed."""
+
+
+class AlreadyPushed(PushError):
+    """A file was pushed before with the same fields, and its tokens are in the pool. Nothing was pushed.
+
+    :param message: one line about that
+    :param is_finished: whether all tokens of that push are there; if not, it may be going on now
+    """
+
+    def __init__(self, message: str, is_finished: bool) -> None:
+        super().__init__(message)
+        self.is_finished = is_finished
+
+
 class NodeFault(PicasError, OSError):
     """The node can't do what every token needs: its disk is full, for example, or it can start no further process.
 

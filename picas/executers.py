@@ -30,7 +30,18 @@ from .processes import (
     running,
 )
 
-__all__ = ["GRACE", "Result", "end", "end_all", "execute", "execute_old", "run_command", "running"]
+__all__ = [
+    "GRACE",
+    "Result",
+    "as_text",
+    "end",
+    "end_all",
+    "execute",
+    "execute_old",
+    "input_text",
+    "run_command",
+    "running",
+]
 
 
 _MAX_VARIABLE = 100_000  # bytes; the limit of Linux is 131,072 for a variable and its name
@@ -163,14 +174,32 @@ def run_command(
     )
 
 
+def input_text(token: Mapping[str, Any]) -> str:
+    """Return a token's input as programs get it: a text unchanged, anything else as JSON, '' if there is none."""
+    return as_text(token.get("input", ""))
+
+
+def as_text(value: Any) -> str:
+    """Return a value of a token as programs and people get it: a text unchanged, anything else as JSON.
+
+    :raises ValueError, TypeError: if JSON can't hold it
+    """
+    if isinstance(value, str):
+        return value
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:  # half a character, or one that the locale does not have: no program could get it
+        return json.dumps(value)
+    return text
+
+
 def _environment_for(token: Mapping[str, Any] | None) -> dict[str, str]:
     """Return the environment of this thread's children, with the variables for a token."""
     variables = environment()
     if token is None:
         return variables
-    content = token.get("input", "")
-    text = content if isinstance(content, str) else json.dumps(content)
-    for name, value in (("PICAS_TOKEN_ID", str(token.get("_id", ""))), ("PICAS_TOKEN_INPUT", text)):
+    for name, value in (("PICAS_TOKEN_ID", str(token.get("_id", ""))), ("PICAS_TOKEN_INPUT", input_text(token))):
         variables.pop(name, None)  # a pilot that is itself started for a token has its own
         if _fits_environment(value):
             variables[name] = value

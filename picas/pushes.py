@@ -1,55 +1,56 @@
-"""Filling the pool: one token for each line of a file, with ids that are used once.
+"""Filling the pool: tokens from the lines of a file or from any iterable, with ids that are used once.
 
-The ids are token_0, token_1 and so on. One document of the database holds the next free number and the latest pushes. A
-push takes all its numbers at once by changing that document; CouchDB's revision check gives each number to one push
-only. So a push that was interrupted can be repeated: each line has its number, and tokens that exist already (or did,
-and were deleted) are left alone.
+The ids are token_0, token_1 and so on. One document of the database holds the next free number and the latest pushes of
+files (see `pool.counter`). A push of a file takes all its numbers at once. So one that was interrupted can be repeated:
+each line has its number, and tokens that exist already (or did, and were deleted) are left alone.
 """
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import re
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any, Callable
 
-from .clients import CouchDB
-from .exceptions import NoSuchDocument, PicasError
-from .generators import TokenGenerator
-from .util import seconds
+from couchdb.http import HTTPError
 
-COUNTER_ID = "token_counter"
-"""The document with the next free number."""
+from .clients import CouchDB
+from .couch import explain
+from .exceptions import AlreadyPushed, InputError, PicasError, PushError
+from .generators import TokenGenerator
+from .pool.counter import COUNTER_ID, Counter, numbers_of
+from .pool.inputs import numbered_inputs, read_inputs, repeatable
+from .pool.sizes import check_size, size_of
+from .tokens.storable import make_storable
+
+__all__ = [
+    "AlreadyPushed",
+    "InputError",
+    "PushError",
+    "Pushed",
+    "push_file",
+    "push_tokens",
+    "read_inputs",
+    "repeatable",
+]
+
 CHUNK = 1000
 """The number of tokens to send at once."""
-MAX_PUSHES = 100
-"""The number of pushes that the counter remembers. The oldest are dropped first."""
+CHUNK_BYTES = 8_000_000
+"""The most bytes of JSON to hold of an iterable, unless a single token is larger."""
 
 OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
-"""The fields of a token that a push sets itself, so that they can't be given. Neither can CouchDB's own fields, whose
-names begin with an underscore."""
+"""The fields of a token that a push of a file sets itself, so that they can't be given. Neither can CouchDB's own
+fields, whose names begin with an underscore."""
 
 _MAX_REFUSALS = 5
-_SCAN = 10_000  # ids to read at once
+_LOOKED_UP = 10_000  # ids to look up at once
+_MAX_SHOWN = 3  # paths in an error
 
 Progress = Callable[[int, int], None]
-
-
-class PushError(PicasError):
-    """The push was not finished."""
-
-
-class InputError(PushError):
-    """The input can't be read, or is empty, or does not match; nothing was pushed."""
 
 
 @dataclass
@@ -59,12 +60,14 @@ class Pushed:
     pushed: int = 0
     """The number of tokens that this call has created."""
     existing: int = 0
-    """The number of tokens that an earlier, interrupted call had created."""
+    """The number of tokens that were left alone: they exist already, or did and were deleted."""
+    deleted: int = 0
+    """How many of these were deleted."""
     ranges: list[tuple[int, int]] = field(default_factory=list)
-    """The first and the last number of the tokens of all lines, usually one pair."""
+    """The first and the last number of the tokens whose ids are numbers, usually one pair."""
 
     def ids(self) -> str:
-        """Return the ids for people: "token_0 to token_2"."""
+        """Return the numbered ids for people: "token_0 to token_2"."""
         texts = [f"token_{first}" if first == last else f"token_{first} to token_{last}" for first, last in self.ranges]
         return ", ".join(texts)
 
@@ -75,55 +78,7 @@ class Pushed:
             self.ranges.append((number, number))
 
 
-def read_inputs(path: Path) -> Iterator[str]:
-    """Yield the lines of a file that are inputs: neither blank nor a comment (first character `#`).
-
-    :raises InputError: if the file can't be read or is not UTF-8 text
-    """
-    number = 0
-    try:
-        with path.open(encoding="utf-8", newline=None) as file:
-            for number, line in enumerate(file, 1):  # noqa: B007  # used in the error
-                text = line.rstrip("\n")
-                if text.strip() and not text.startswith("#"):
-                    yield text
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (after line {number})") from error
-
-
-@contextmanager
-def repeatable(name: str | Path) -> Iterator[Path]:
-    """Give the file that a `with` block can read several times, as a push does.
-
-    A pipe, like anything else that may be readable only once, is copied to a temporary file.
-
-    :param name: a file; the text "-" is standard input
-    :raises InputError: if it can't be read. In an error of the block, the copy is called by the name of what was copied
-    """
-    path = Path(name)
-    is_standard_input = name == "-" or str(path) == "/dev/stdin"
-    is_kept = path.is_file() and path.parts[:2] != ("/", "dev")
-    if not is_standard_input and (is_kept or not path.exists()):
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copied = Path(folder, "input")
-        try:
-            with copied.open("wb") as copy:
-                if not is_standard_input:
-                    with path.open("rb") as source:
-                        shutil.copyfileobj(source, copy)
-                elif sys.stdin is not None:  # it may be closed
-                    shutil.copyfileobj(sys.stdin.buffer, copy)
-        except OSError as error:
-            raise InputError(f"can't read {name}: {error.strerror}") from error
-        try:
-            yield copied
-        except InputError as error:
-            shown = "standard input" if is_standard_input else str(name)
-            raise InputError(str(error).replace(str(copied), shown)) from None
+# --- the lines of a file
 
 
 def push_file(
@@ -132,6 +87,7 @@ def push_file(
     resume: bool = False,
     progress: Progress | None = None,
     fields: Mapping[str, Any] | None = None,
+    again: bool = True,
 ) -> Pushed:
     """Create a token for each input in a file and return what was done.
 
@@ -144,72 +100,113 @@ def push_file(
     :param progress: called with the number of inputs handled so far, and the number of all inputs
     :param fields: further fields of each token, for example its needs (see `resources.needs_of`). An earlier push is
         finished with its own fields.
-    :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, or if the
-        earlier push had other fields
+    :param again: whether to push content that was pushed before with the same fields, so that each line has one token
+        more. The latest 100 pushes are remembered. A push whose tokens were all deleted since does not count.
+    :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, if the
+        earlier push had other fields, or if a token is too large for the server
+    :raises AlreadyPushed: if there was an earlier push, and neither `resume` nor `again` is set
     :raises PushError: if the file changes meanwhile, or if the server refuses tokens
     """
-    _check_fields(fields or {})
+    if fields is not None:
+        _check_fields(fields)
+        fields = _storable(fields)
     with repeatable(path) as kept:
-        return _push(client, kept, resume, progress, fields)
+        return _push(client, kept, resume, progress, fields, again)
 
 
 def _push(
-    client: CouchDB, path: Path, resume: bool, progress: Progress | None, fields: Mapping[str, Any] | None
+    client: CouchDB,
+    path: Path,
+    resume: bool,
+    progress: Progress | None,
+    fields: Mapping[str, Any] | None,
+    again: bool,
 ) -> Pushed:
-    count, digest = _survey(path)
+    survey = _survey(path)
+    count, digest = survey.count, survey.digest
     if not count:
         raise InputError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
-    counter = _Counter(client)
-    push = counter.find(digest) if resume else None
+    counter = Counter(client)
+    earlier = counter.pushes_of(digest)
+    push = earlier[0] if resume and earlier else None
     is_repeated = push is not None
-    if push is None:
-        push = counter.begin(digest, count, dict(fields or {}))
-    elif fields is not None and fields != push.get("fields", {}):
+    if push is not None and fields is not None and fields != push.get("fields", {}):
         raise InputError(
             f"an earlier push of {path} gave its tokens other fields: {json.dumps(push.get('fields', {}))}"
         )
     result = Pushed()
-    if push["done"]:
+    if push is not None and push["done"]:
         result.existing = count
-        result.ranges = [(push["first"], push["first"] + count - 1)]
+        for number in numbers_of(push):
+            result._add(number)
         return result
 
-    again = hashlib.sha256()
+    own = dict(fields or {}) if push is None else push.get("fields", {})
+    largest = _token({"input": survey.largest, **own})
+    check_size(client, largest, size_of(largest), f"line {survey.largest_line} of {path}")
+    if push is None:
+        same = [] if again else [old for old in earlier if old.get("fields", {}) == own]
+        push = counter.begin(digest, count, own, _check_absent(client, path, same))
+    read_again = hashlib.sha256()
     numbered = enumerate(read_inputs(path), push["first"])
     handled = 0
     while chunk := list(islice(numbered, min(CHUNK, count - handled))):
         for _, text in chunk:
-            again.update(_line(text))
+            read_again.update(_line(text))
         _push_chunk(client, counter, push, chunk, is_repeated, result)
         handled += len(chunk)
         if progress is not None:
             progress(handled, count)
-    if again.hexdigest() != digest:
+    if read_again.hexdigest() != digest:
         raise PushError(f"{path} changed while it was read: {result.pushed} tokens of it are in the pool")
     counter.finish(push)
     return result
 
 
-def was_broken_off(client: CouchDB, path: Path) -> bool:
-    """Return whether an earlier push of this content is not finished. It may be going on now."""
-    push = _Counter(client).find(_survey(path)[1])
-    return push is not None and not push["done"]
+@dataclass
+class _Survey:
+    """What is known of a file before its inputs are sent."""
+
+    count: int
+    digest: str
+    largest: str
+    """The largest input."""
+    largest_line: int
 
 
-def _survey(path: Path) -> tuple[int, str]:
-    """Return the number of inputs in a file, and their digest."""
-    count = 0
+def _survey(path: Path) -> _Survey:
+    count = largest_line = largest_size = 0
+    largest = ""
     digest = hashlib.sha256()
-    for text in read_inputs(path):
+    for number, text in numbered_inputs(path):
         count += 1
-        digest.update(_line(text))
-    return count, digest.hexdigest()
+        line = _line(text)
+        digest.update(line)
+        if len(line) > largest_size:
+            largest_size, largest, largest_line = len(line), text, number
+    return _Survey(count, digest.hexdigest(), largest, largest_line)
 
 
-def _check_fields(fields: Mapping[str, Any]) -> None:
-    for name in fields:
-        if not name or name.startswith("_") or name in OWN_FIELDS:
-            raise InputError(f"a token's field {name!r} can't be set: PiCaS writes it itself")
+def _check_absent(client: CouchDB, path: Path, pushes: Iterable[Mapping[str, Any]]) -> list[int]:
+    """Check that no token of earlier pushes of a file is in the pool, and return the first numbers of these pushes.
+
+    :raises AlreadyPushed: if there is one
+    """
+    gone = []
+    for push in pushes:
+        ids = (f"token_{number}" for number in numbers_of(push))
+        while some := list(islice(ids, _LOOKED_UP)):
+            if any("error" not in row and not row.value.get("deleted") for row in client.all_docs(keys=some)):
+                known = Pushed()
+                for number in numbers_of(push):
+                    known._add(number)
+                is_there = f"{path} is in the pool already, as {known.ids()}"
+                is_finished = bool(push["done"])
+                raise AlreadyPushed(
+                    is_there if is_finished else f"an earlier push of {path} did not finish", is_finished
+                )
+        gone.append(int(push["first"]))
+    return gone
 
 
 def _line(text: str) -> bytes:
@@ -218,7 +215,7 @@ def _line(text: str) -> bytes:
 
 def _push_chunk(
     client: CouchDB,
-    counter: _Counter,
+    counter: Counter,
     push: dict[str, Any],
     chunk: list[tuple[int, str]],
     is_repeated: bool,
@@ -230,12 +227,11 @@ def _push_chunk(
     for _ in range(_MAX_REFUSALS):
         numbers = [moved.get(str(number), number) for number, _ in left]
         inputs = [text for _, text in left]
-        ours, foreign = _find_existing(client, numbers, inputs) if is_repeated else (set(), set())
+        ours, foreign = _find_existing(client, numbers, inputs, result) if is_repeated else (set(), set())
         missing = [at for at, number in enumerate(numbers) if number not in ours | foreign]
         fields = push.get("fields", {})
-        saved = client.save_documents([_token(numbers[at], inputs[at], fields) for at in missing])
+        saved = client.save_documents([_token({"input": inputs[at], **fields}, numbers[at]) for at in missing])
         refused = {numbers[at] for at, is_saved in zip(missing, saved) if not is_saved}
-        result.existing += len(ours)
         result.pushed += sum(saved)
         for number in numbers:
             if number not in refused | foreign:
@@ -245,10 +241,10 @@ def _push_chunk(
             return
         # Older clients take numbers without using the counter.
         counter.move(push, [number for number, _ in left])
-    raise PushError(f"the server refuses new tokens, e.g. token_{left[0][0]}; may this user write documents?")
+    raise _refused(f"token_{left[0][0]}")
 
 
-def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tuple[set[int], set[int]]:
+def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str], result: Pushed) -> tuple[set[int], set[int]]:
     """Return the numbers whose token is ours (or was, and is deleted), and those whose token is another push's."""
     keys = [f"token_{number}" for number in numbers]
     rows = client.all_docs(keys=keys, include_docs=True)
@@ -260,90 +256,168 @@ def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str]) -> tu
         document = row.get("doc")
         is_ours = document is None or document.get("input") == text
         (ours if is_ours else foreign).add(number)
+        result.deleted += document is None
+    result.existing += len(ours)
     return ours, foreign
 
 
-def _token(number: int, text: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    own = {**TokenGenerator.get_empty_token(), "input": text, "exit_code": ""}
-    return {"_id": f"token_{number}", **own, **fields}
+# --- any iterable
 
 
-class _Counter:
-    """The document with the next free number and the latest pushes."""
+def push_tokens(client: CouchDB, items: Iterable[Any]) -> Pushed:
+    """Create a token for each item of an iterable and return what was done.
 
-    def __init__(self, client: CouchDB) -> None:
-        self._client = client
+    The items are sent in bulk while they are produced, and only some are held in memory: a generator can have millions
+    of them. If the error of one comes up in the middle, the message says what is in the pool by then.
 
-    def find(self, digest: str) -> dict[str, Any] | None:
-        """Return the push of this content that is not finished, or the latest that is, or None."""
+    An item is one of these:
+
+    - the input of a token: any value that JSON can hold, except an object. The token gets the next number.
+    - a mapping with fields of a token: its `input`, its needs (see `resources.needs_of`), and fields of your own. With
+      an `_id`, the call can be repeated: a token that exists is left alone, and so is one that was deleted. Of items
+      with the same `_id`, the first counts.
+
+    :param client: the pool
+    :param items: the items. All items of a list are checked before the first is sent.
+    :raises TypeError: if this is a text or a mapping, and so a single item
+    :raises InputError: if PiCaS writes one of an item's fields itself, if an item contains what JSON can't hold, or is
+        too large for the server; it is named by its position, from 0 on. Nothing was pushed.
+    :raises PushError: if this, or another error of the database, comes up after the first tokens were pushed, or if the
+        server refuses tokens
+    """
+    if isinstance(items, (str, bytes, Mapping)):
+        raise TypeError(f"push_tokens wants many items: put this {type(items).__name__} into a list")
+    taken = 0
+    if isinstance(items, Sequence):
+        sizes = ((size_of(token), position, token) for position, token in enumerate(_tokens(items)))
+        taken, position, largest = max(sizes, key=lambda size: size[0], default=(0, 0, {}))
+        check_size(client, largest, taken, f"item {position}")
+    result = Pushed()
+    counter = Counter(client)
+    try:
+        for chunk in _chunks(client, _tokens(items), taken):
+            _push_named(client, [token for token in chunk if "_id" in token], result)
+            _push_numbered(client, counter, [token for token in chunk if "_id" not in token], result)
+    except (PicasError, HTTPError) as error:
+        if not result.pushed:
+            raise
+        ids = f": {result.ids()}" if result.ranges else ""
+        raise PushError(f"{explain(error)}; {result.pushed} tokens were pushed before{ids}") from error
+    return result
+
+
+def _tokens(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
+    """Yield the token of each item."""
+    for position, item in enumerate(items):
+        fields = item if isinstance(item, Mapping) else {"input": item}
         try:
-            known = self._client.get(COUNTER_ID)["pushes"]
-        except NoSuchDocument:
-            return None
-        pushes = [push for push in known if push["sha256"] == digest]
-        unfinished = [push for push in pushes if not push["done"]]
-        found: list[dict[str, Any]] = unfinished or pushes
-        return found[-1] if found else None
+            _check_fields(fields, ("input", "_id"))
+            _check_id(fields.get("_id", "new"))
+            token = _token(_storable(fields))
+        except InputError as error:
+            raise InputError(f"item {position}: {error}") from None
+        yield token
 
-    def begin(self, digest: str, count: int, fields: dict[str, Any]) -> dict[str, Any]:
-        """Take numbers for a new push and return its entry."""
-        push: dict[str, Any] = {"sha256": digest, "count": count, "time": seconds(), "done": False, "moved": {}}
-        if fields:
-            push["fields"] = fields
 
-        def add(content: dict[str, Any]) -> None:
-            push["first"] = content["next"]
-            content["next"] += count
-            content["pushes"].append(push)
-            while len(content["pushes"]) > MAX_PUSHES:
-                finished = [at for at, old in enumerate(content["pushes"][:-1]) if old["done"]]
-                del content["pushes"][finished[0] if finished else 0]
+def _chunks(client: CouchDB, tokens: Iterable[dict[str, Any]], taken: int) -> Iterator[list[dict[str, Any]]]:
+    """Yield the tokens that are sent at once, when it is known that the server takes them.
 
-        self._edit(add)
-        return push
+    :param taken: a size in bytes that the server takes
+    """
+    chunk: list[dict[str, Any]] = []
+    held = 0
+    for position, token in enumerate(tokens):
+        size = size_of(token)
+        if chunk and (len(chunk) >= CHUNK or held + size > CHUNK_BYTES):
+            yield chunk
+            chunk, held = [], 0
+        if size > taken:
+            check_size(client, token, size, f"item {position}")
+            taken = size
+        chunk.append(token)
+        held += size
+    if chunk:
+        yield chunk
 
-    def move(self, push: dict[str, Any], numbers: list[int]) -> None:
-        """Give new numbers to lines of a push whose numbers are taken."""
 
-        def move(content: dict[str, Any]) -> None:
-            for number in numbers:
-                push["moved"][str(number)] = content["next"]
-                content["next"] += 1
-            self._replace(content, push)
+def _push_named(client: CouchDB, tokens: Collection[dict[str, Any]], result: Pushed) -> None:
+    """Create tokens that have ids, unless they exist."""
+    if not tokens:
+        return
+    missing, deleted = _look_up(client, [token["_id"] for token in tokens])
+    new: dict[str, dict[str, Any]] = {}
+    for token in tokens:
+        if token["_id"] in missing:
+            new.setdefault(token["_id"], token)
+    saved = client.save_documents(list(new.values()))
+    result.pushed += sum(saved)
+    refused = [id for id, is_saved in zip(new, saved) if not is_saved]
+    if refused:  # somebody else may have made them meanwhile
+        still_missing, _ = _look_up(client, refused)
+        if still_missing:
+            raise _refused(min(still_missing))
+    result.existing += len(tokens) - sum(saved)
+    result.deleted += len(deleted)
 
-        self._edit(move)
 
-    def finish(self, push: dict[str, Any]) -> None:
-        """Mark a push as finished."""
-        push["done"] = True
-        self._edit(lambda content: self._replace(content, push))
+def _look_up(client: CouchDB, ids: list[str]) -> tuple[set[str], set[str]]:
+    """Return which documents are missing and never existed, and which are deleted."""
+    rows = client.all_docs(keys=ids)
+    missing = {id for id, row in zip(ids, rows) if "error" in row}
+    return missing, {id for id, row in zip(ids, rows) if id not in missing and row.value.get("deleted")}
 
-    @staticmethod
-    def _replace(content: dict[str, Any], push: dict[str, Any]) -> None:
-        content["pushes"] = [push if old["first"] == push["first"] else old for old in content["pushes"]]
 
-    def _edit(self, change: Callable[[dict[str, Any]], None]) -> None:
-        """Change the document, while others may change it too; create it if there is none."""
+def _push_numbered(client: CouchDB, counter: Counter, tokens: list[dict[str, Any]], result: Pushed) -> None:
+    """Create tokens that get numbers as ids."""
+    left = tokens
+    for _ in range(_MAX_REFUSALS):
+        if not left:
+            return
+        first = counter.take(len(left))
+        saved = client.save_documents([{**token, "_id": f"token_{n}"} for n, token in enumerate(left, first)])
+        result.pushed += sum(saved)
+        for number, is_saved in enumerate(saved, first):
+            if is_saved:
+                result._add(number)
+        # Older clients take numbers without using the counter.
+        left = [token for token, is_saved in zip(left, saved) if not is_saved]
+    if left:
+        raise _refused(f"token_{first}")
 
-        def edited(stored: dict[str, Any]) -> dict[str, Any]:
-            content = copy.deepcopy(stored)
-            if "next" not in content:
-                content.update(type="counter", next=self._first_free(), pushes=[])
-            change(content)
-            return content
 
-        self._client.edit(COUNTER_ID, edited)
+# --- a token
 
-    def _first_free(self) -> int:
-        """Return the number after the highest number of a token in the database."""
-        highest = -1
-        start = "token_"
-        while True:
-            rows = self._client.all_docs(startkey=start, endkey="token_\ufff0", limit=_SCAN)
-            for row in rows:
-                match = re.fullmatch(r"token_(\d+)", row.id)
-                if match:
-                    highest = max(highest, int(match.group(1)))
-            if len(rows) < _SCAN:
-                return highest + 1
-            start = rows[-1].id
+
+def _token(fields: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
+    id = {} if number is None else {"_id": f"token_{number}"}
+    return {**id, **TokenGenerator.get_empty_token(), "exit_code": "", **fields}
+
+
+def _check_fields(fields: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
+    for name in fields:
+        if not isinstance(name, str):
+            raise InputError(f"the name of a token's field must be a text, not {name!r}")
+        if name not in allowed and (not name or name.startswith("_") or name in OWN_FIELDS):
+            raise InputError(f"a token's field {name!r} can't be set: PiCaS writes it itself")
+
+
+def _storable(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields as the database holds them.
+
+    :raises InputError: if something would be lost
+    """
+    stored = dict(fields)
+    lost = make_storable(stored)
+    if lost:
+        shown = ", ".join(lost[:_MAX_SHOWN]) + (", …" if len(lost) > _MAX_SHOWN else "")
+        raise InputError(f"the database can't hold {shown}")
+    return stored
+
+
+def _check_id(id: object) -> None:
+    if not isinstance(id, str) or not id or id.startswith("_") or id == COUNTER_ID:
+        raise InputError(f"{id!r} can't be the id of a token")
+
+
+def _refused(id: str) -> PushError:
+    return PushError(f"the server refuses new tokens, e.g. {id}; may this user write documents?")

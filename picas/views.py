@@ -28,6 +28,10 @@ NEEDS = "needs"
 """The view that counts the free tokens by what they need: its keys are lists of the values of `NEEDS_FIELDS`. Tokens
 without any of these fields are not in it."""
 NEEDS_FIELDS = (*FIELDS, "walltime")
+NO_STATE = "no state"
+"""The key in the overview of tokens in none of the states: `lock` or `done` is missing, for example."""
+TASKS = "type task"
+"""The key in the overview of documents that would be in `todo` if their type were "token", as `Task()` makes them."""
 CONFLICTS = "conflicts"
 """The view of the tokens with conflicting revisions, which replication between servers can leave."""
 
@@ -69,7 +73,23 @@ def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int
     :raises couchdb.ResourceNotFound: if the views were not created
     """
     rows = client.view(OVERVIEW, design_doc=design_doc, group=True).rows
-    return {**dict.fromkeys(STATES, 0), **{row.key: row.value for row in rows}}
+    counts = {row.key: row.value for row in rows if row.key not in (NO_STATE, TASKS)}
+    return {**dict.fromkeys(STATES, 0), **counts}
+
+
+def unseen(client: CouchDB, kind: str, design_doc: str = DESIGN_DOC, limit: int = 10) -> tuple[int, list[str]]:
+    """Return how many documents of a kind no pilot sees, though they may have been meant as tokens, and the first ids.
+
+    The views of an older release know of none.
+
+    :param kind: NO_STATE or TASKS
+    :raises couchdb.ResourceNotFound: if the views were not created
+    """
+    totals = client.view(OVERVIEW, design_doc=design_doc, key=kind).rows
+    if not totals:
+        return 0, []
+    rows = client.view(OVERVIEW, design_doc=design_doc, key=kind, reduce=False, limit=limit).rows
+    return int(totals[0].value), [row.id for row in rows]
 
 
 def tokens_in_conflict(client: CouchDB, design_doc: str = DESIGN_DOC, limit: int = 10) -> tuple[int, list[str]]:
@@ -111,7 +131,8 @@ def _queue_map(todo_map: str) -> str:
 
 
 def _definitions(condition: str | None) -> dict[str, Any]:
-    token = 'doc.type == "token"' + (f" && ({condition})" if condition else "")
+    also = f" && ({condition})" if condition else ""
+    token = f'doc.type == "token"{also}'
     views: dict[str, Any] = {
         state: {"map": _function(f"if ({token} && {javascript_condition(state)}) {{ {_EMIT} }}")} for state in STATES
     }
@@ -130,7 +151,10 @@ def _definitions(condition: str | None) -> dict[str, Any]:
     }
     views[CONFLICTS] = {"map": _function(f"if ({token} && doc._conflicts) {{ emit(doc._id, null); }}")}
     cases = " else ".join(f"if ({javascript_condition(state)}) {{ emit({json.dumps(state)}, 1); }}" for state in STATES)
-    views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }}"), "reduce": "_sum"}
+    cases += f" else {{ emit({json.dumps(NO_STATE)}, 1); }}"
+    task = f'doc.type == "task"{also} && {javascript_condition(FREE_VIEW)}'
+    tasks = f"if ({task}) {{ emit({json.dumps(TASKS)}, 1); }}"
+    views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }} else {tasks}"), "reduce": "_sum"}
     return views
 
 

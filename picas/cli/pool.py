@@ -18,7 +18,7 @@ from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
 from ..util import one_line, visible
-from ..views import DESIGN_DOC, count_states, tokens_in_conflict
+from ..views import DESIGN_DOC, NO_STATE, TASKS, count_states, tokens_in_conflict, unseen
 
 EXIT_TRY_LATER = 75
 """The exit code of `picas check` if it may succeed later or elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
@@ -79,6 +79,9 @@ def _status(options: argparse.Namespace) -> None:
         raise console.no_such_view("overview_total", options.design_doc) from None
     for state, count in counts.items():
         print(visible(f"{state} {count}"))
+    for kind in (NO_STATE, TASKS):
+        for line in _describe_unseen(kind, *unseen(client, kind, options.design_doc, MAX_SHOWN)):
+            print(visible(line))
     with contextlib.suppress(ResourceNotFound):  # the views of an older release
         for line in _describe_conflicts(*tokens_in_conflict(client, options.design_doc, MAX_SHOWN)):
             print(visible(line))
@@ -90,9 +93,24 @@ def _status(options: argparse.Namespace) -> None:
 def _describe_conflicts(count: int, ids: Sequence[str]) -> Iterator[str]:
     """Yield the line about tokens with conflicting revisions."""
     if count:
-        shown = ", ".join(one_line(id) for id in ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
         what = "1 token has" if count == 1 else f"{count} tokens have"
-        yield f"{what} conflicting revisions, of which pilots see one: {shown}"
+        yield f"{what} conflicting revisions, of which pilots see one: {_list(count, ids)}"
+
+
+def _describe_unseen(kind: str, count: int, ids: Sequence[str]) -> Iterator[str]:
+    """Yield the line about documents that no pilot sees, though they may have been meant as tokens."""
+    them, shown = "it" if count == 1 else "them", _list(count, ids)
+    if count and kind == NO_STATE:
+        what = "1 token is" if count == 1 else f"{count} tokens are"
+        yield f"{what} in no state, because lock or done is missing or invalid, so no pilot takes {them}: {shown}"
+    elif count:
+        what = "1 document has" if count == 1 else f"{count} documents have"
+        yield f'{what} the type "task" instead of "token", so no pilot takes {them}: {shown}'
+
+
+def _list(count: int, ids: Sequence[str]) -> str:
+    """Return the first of some ids, and how many there are besides."""
+    return ", ".join(one_line(id) for id in ids) + (f" and {count - len(ids)} others" if count > len(ids) else "")
 
 
 def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:

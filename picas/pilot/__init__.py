@@ -2,7 +2,7 @@
 
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
-`holders` those that keep a run waiting; `fleet` shows those that live.
+`holders` those that keep a run waiting; `fleet` shows those that live, and `presence` says of some whether they do.
 """
 
 from .conditions import RetryPolicy, StopConditions, check_stop_function
@@ -10,6 +10,7 @@ from .engine import Engine, SlotCount
 from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
+from .presence import dead_pilots, silent_pilots, watch_time
 
 __all__ = [
     "MAX_LOST",
@@ -21,6 +22,9 @@ __all__ = [
     "SlotCount",
     "StopConditions",
     "check_stop_function",
+    "dead_pilots",
     "running_pilots",
+    "silent_pilots",
+    "watch_time",
     "without_pilot",
 ]

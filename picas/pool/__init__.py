@@ -2,7 +2,7 @@
 
 Pilots read free tokens and lock them, on a cluster with a quorum (candidates, claims, quorum). They wait for tokens to
 become free (changes). They save results, keep those in files that can't be saved, and recover them (results, spool,
-recovery). People delete and reset the tokens of a view (edits).
+recovery). People push tokens (inputs, sizes, counter), and delete and reset those of a view (edits).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from .candidates import Candidates
 from .changes import Waiter
 from .claims import Claimer, Exchange
-from .edits import Change, count_tokens, delete_tokens, reset_tokens
+from .edits import Change, count_holders, count_tokens, delete_tokens, reset_tokens
 from .quorum import Stray, drop_beside_others, withdraw
 from .reading import Reader
 from .recovery import Recovered, recover, recover_quietly
@@ -29,6 +29,7 @@ __all__ = [
     "Stage",
     "Stray",
     "Waiter",
+    "count_holders",
     "count_tokens",
     "delete_tokens",
     "drop_beside_others",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -12,7 +12,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..tokens.states import STATES, is_in_state
-from ..util import is_number
+from ..util import is_number, list_in
 from ..views import DESIGN_DOC
 from .reading import Reader
 
@@ -20,6 +20,8 @@ PAGE = 1000
 """The number of tokens to read and write at once."""
 
 SECONDS_PER_HOUR = 3600
+EARLIEST = 1_000_000_000
+"""Seconds since the epoch, in 2001. A smaller number in `lock` or `done` is a mark, like 99 after an error."""
 
 
 @dataclass(frozen=True)
@@ -39,16 +41,27 @@ def delete_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> C
     return _for_each_page(client, view, design_doc, client.delete_documents)
 
 
-def reset_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Change:
+def reset_tokens(
+    client: CouchDB,
+    view: str,
+    design_doc: str = DESIGN_DOC,
+    hours: float = 0,
+    pilots: Container[str] | None = None,
+) -> Change:
     """Put all tokens of a view back to todo, except those that change meanwhile. Logs and history stay.
 
     This counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
     waits for its next try may be taken at once; that goes for tokens in `todo` too.
 
-    :param hours: reset only tokens that were locked longer ago than this, by the clocks of this machine and the pilot's
+    :param hours: reset only tokens that were locked longer ago than this, or whose last attempt ended longer ago if
+        they are not locked, by the clocks of this machine and the pilot's. A token whose time is unknown is reset.
+    :param pilots: reset only locked tokens that pilots with these ids hold
     :raises couchdb.ResourceNotFound: if there is no such view
     """
-    before = time.time() - hours * SECONDS_PER_HOUR
+    is_old = _older_than(hours)
+
+    def is_wanted(token: Document) -> bool:
+        return is_old(token) and (pilots is None or (is_in_state(token, "locked") and _holder(token) in pilots))
 
     def reset(tokens: list[Document]) -> list[bool]:
         for token in tokens:
@@ -59,7 +72,24 @@ def reset_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours
                 del token["lost_count"]  # a person has dealt with the cause
         return client.save_documents(tokens)
 
-    return _for_each_page(client, view, design_doc, reset, before)
+    return _for_each_page(client, view, design_doc, reset, is_wanted)
+
+
+def count_holders(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Counter[str]:
+    """Return how many of the tokens that `reset_tokens` would reset are locked, by the ids of their pilots.
+
+    The id of a pilot of an older release, and of a person, is ''.
+
+    :param hours: see `reset_tokens`
+    :raises couchdb.ResourceNotFound: if there is no such view
+    """
+    is_old = _older_than(hours)
+    return Counter(
+        _holder(token)
+        for page in _pages(client, view, design_doc)
+        for token in page
+        if is_in_state(token, "locked") and is_old(token)
+    )
 
 
 def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> int:
@@ -71,10 +101,33 @@ def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> in
     return int(result.total_rows)
 
 
-def _locked_at(token: Document) -> float:
-    """Return when a token was locked, in seconds since the epoch; 0 if that is unknown, as after an error."""
-    lock = token.get("lock")
-    return lock if is_number(lock) else 0
+def _older_than(hours: float) -> Callable[[Document], bool]:
+    """Return a function that says whether a token's lock or last attempt is older."""
+    before = time.time() - hours * SECONDS_PER_HOUR
+    return lambda token: _time_of(token) <= before
+
+
+def _time_of(token: Document) -> float:
+    """Return when a token was locked or, if it is not, when its last attempt ended, in seconds since the epoch.
+
+    Clients of older releases have left no attempt. Their times are in `error`, `done` and `lock`. Of a token that
+    pilots of several releases had, the latest time counts. It is 0 if there is none.
+    """
+    if is_in_state(token, "locked"):
+        return max(_times(token.get("lock")), default=0)
+    attempts, errors = list_in(token, "attempts")[-1:], list_in(token, "error")[-1:]
+    ends = [attempt.get("end") for attempt in attempts if isinstance(attempt, dict)]
+    ends += [error.get("time") for error in errors if isinstance(error, dict)]
+    return max(_times(*ends, token.get("done"), token.get("lock")), default=0)
+
+
+def _times(*values: object) -> list[float]:
+    """Return those of some values that are times."""
+    return [value for value in values if is_number(value) and value >= EARLIEST]
+
+
+def _holder(token: Document) -> str:
+    return str(modifiers.claim_of(token).get("pilot") or "")
 
 
 def _for_each_page(
@@ -82,14 +135,14 @@ def _for_each_page(
     view: str,
     design_doc: str,
     change: Callable[[list[Document]], list[bool]],
-    before: float = math.inf,
+    is_wanted: Callable[[Document], bool] = lambda token: True,
 ) -> Change:
-    """Change the tokens of a view that were locked before a time."""
+    """Change the tokens of a view that are wanted."""
     changed = kept = 0
     for page in _pages(client, view, design_doc):
         # The server reads the token later than the row: it may be in another state by now.
         current = [token for token in page if view not in STATES or is_in_state(token, view)]
-        wanted = [token for token in current if _locked_at(token) <= before]
+        wanted = [token for token in current if is_wanted(token)]
         succeeded = sum(change(wanted))
         changed += succeeded
         kept += len(page) - len(current) + len(wanted) - succeeded

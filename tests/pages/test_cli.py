@@ -201,6 +201,20 @@ def test_status_names_tokens_with_conflicting_revisions(environment, client, pus
     assert lines[4:] == ["1 token has conflicting revisions, of which pilots see one: token_0"]
 
 
+def test_status_names_documents_that_no_pilot_sees(environment, client, push):
+    push(1)
+    client.save({"_id": "bare\x1b", "type": "token", "input": "x"})
+    client.save_documents([Task({"_id": f"t{number:02}", "input": "echo x"}) for number in range(12)])
+    lines = picas(environment, "status").stdout.splitlines()
+    assert lines[0] == "todo 1"
+    assert lines[4:] == [
+        "1 token is in no state, because lock or done is missing or invalid, so no pilot takes it: bare\\x1b",
+        '12 documents have the type "task" instead of "token", so no pilot takes them: '
+        + ", ".join(f"t{number:02}" for number in range(10))
+        + " and 2 others",
+    ]
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -11,14 +11,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
 from support.places import EXAMPLES
-from support.tokens import make_token
-from support.workers import PATIENCE
+from support.tokens import MISSING, make_token
+from support.workers import PATIENCE, PilotProcess, wait_for
 
+from picas import modifiers
 from picas.views import count_states
 
 LINE = "-----------------------"
@@ -43,6 +45,24 @@ def script(folder, environment):
             command, cwd=folder, env=env, input=stdin, stdout=stdout, stderr=subprocess.PIPE, text=True,
             timeout=60, check=False,
         )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def at_terminal(folder, environment):
+    """Run a script with a terminal as its standard input, at which somebody types."""
+
+    def run(typed, *arguments):
+        primary, secondary = pty.openpty()
+        os.write(primary, typed.encode())
+        result = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder, env=environment, stdin=secondary, capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        os.close(primary)
+        os.close(secondary)
+        return result
 
     return run
 
@@ -129,6 +149,28 @@ class TestQuickExample:
         assert token.get_attachment("logs_token_0.err", client)["data"] == b"to-err\n"
         assert count_states(client)["error"] == 1
 
+    @pytest.mark.parametrize(
+        ("content", "text"),
+        [
+            ({"a": [1, None, "\u00fc"]}, '{"a": [1, null, "\u00fc"]}'),
+            ([True, 2.5], "[true, 2.5]"),
+            ("it's \u20ac", "it's \u20ac"),
+            (7, "7"),
+            (None, "null"),
+            (MISSING, ""),
+        ],
+    )
+    def test_a_program_gets_a_text_unchanged_and_anything_else_as_json(self, script, folder, client, content, text):
+        task = '#!/bin/bash\nprintf \'%s\\n%s\\n%s\\n\' "$1" "$2" "$PICAS_TOKEN_INPUT"\n'
+        (folder / "process_task.sh").write_text(task)
+        token = make_token(0, input=content)
+        client.save({name: value for name, value in token.items() if value is not MISSING})
+        result = script("local-example.py")
+        assert result.stdout.endswith("Processed 1 tokens: 1 done\n")
+        log = client.get("token_0").get_attachment("logs_token_0.out", client)["data"].decode()
+        assert log == f"{text}\ntoken_0\n{text}\n"
+        assert content is MISSING or f"\ninput {text}\n" in result.stdout
+
     def test_nothing_is_left_beside_the_scripts(self, script, folder, client):
         before = sorted(path.name for path in folder.iterdir())
         script("pushTokens.py", "quickExample.txt")
@@ -168,6 +210,70 @@ class TestPushTokens:
         result = script("pushTokens.py", "--resume", "quickExample.txt")
         assert "3 tokens were in the pool already" in result.stdout
 
+    def test_a_file_that_is_in_the_pool_needs_again(self, script, folder):
+        script("pushTokens.py", "quickExample.txt")
+        line = complaint(script("pushTokens.py", "quickExample.txt"))
+        assert line == (
+            "pushTokens.py: quickExample.txt is in the pool already, as token_0 to token_2; "
+            "--again pushes it once more\n"
+        )
+        again = script("pushTokens.py", "--again", "quickExample.txt")
+        assert (again.returncode, again.stdout) == (0, "Pushed 3 tokens: token_3 to token_5\n")
+        script("deleteTokens.py", "Monitor/todo")
+        fresh = script("pushTokens.py", "quickExample.txt")
+        assert (fresh.stdout, fresh.stderr) == ("Pushed 3 tokens: token_6 to token_8\n", "")
+
+    def test_so_does_standard_input(self, script):
+        script("pushTokens.py", "-", stdin="a\n")
+        line = complaint(script("pushTokens.py", "-", stdin="a\n"))
+        assert "standard input is in the pool already, as token_0; --again" in line
+        assert script("pushTokens.py", "--again", "-", stdin="a\n").stdout == "Pushed 1 tokens: token_1\n"
+
+    @pytest.mark.parametrize(("answer", "count", "code"), [("n\n", 3, 1), ("\n", 3, 1), ("y\n", 6, 0)])
+    def test_a_person_at_a_terminal_is_asked_before_a_second_push(
+        self, script, at_terminal, client, answer, count, code
+    ):
+        script("pushTokens.py", "quickExample.txt")
+        result = at_terminal(answer, "pushTokens.py", "quickExample.txt")
+        assert (
+            "quickExample.txt is in the pool already, as token_0 to token_2. Push it once more? [y/N]" in result.stderr
+        )
+        assert (result.returncode, count_states(client)["todo"]) == (code, count)
+
+    def test_a_push_that_did_not_finish_needs_resume_or_again(self, script, folder, client):
+        script("pushTokens.py", "quickExample.txt")
+        counter = client.get("token_counter")
+        counter["pushes"][0]["done"] = False
+        client.save(counter)
+        line = complaint(script("pushTokens.py", "quickExample.txt"))
+        assert line == (
+            "pushTokens.py: an earlier push of quickExample.txt did not finish (--resume finishes it); "
+            "--again pushes it once more\n"
+        )
+        assert "not allowed with" in complaint(
+            script("pushTokens.py", "--resume", "--again", "quickExample.txt"), code=2
+        )
+
+    def test_text_in_another_encoding_is_named(self, script, folder, client):
+        (folder / "list.txt").write_bytes("echo one\r\n".encode("utf-16"))
+        line = complaint(script("pushTokens.py", "list.txt"))
+        assert line == "pushTokens.py: list.txt is UTF-16 text: convert it with iconv -f UTF-16 -t UTF-8\n"
+        assert client.doc_count() == 1
+
+    def test_the_program_of_a_line_after_a_byte_order_mark_is_found(self, script, folder, client):
+        (folder / "list.txt").write_bytes("echo one\r\n".encode("utf-8-sig"))
+        script("pushTokens.py", "list.txt")
+        assert script("local-example.py").stdout.endswith("Processed 1 tokens: 1 done\n")
+
+    def test_a_line_that_is_too_large_is_named_before_anything_is_pushed(self, script, folder, client, is_couchdb):
+        if not is_couchdb:
+            pytest.skip("the embedded server takes 256 MB")
+        (folder / "list.txt").write_text("small\n" + "x" * 8_100_000 + "\n")
+        line = complaint(script("pushTokens.py", "list.txt"))
+        assert "list.txt is too large: its token has 8,100 kB, and the server takes about 7,9" in line
+        assert "--resume" not in line
+        assert client.doc_count() == 1
+
     def test_a_failed_push_says_how_to_finish_it(self, script, folder, client, is_couchdb):
         if not is_couchdb:
             pytest.skip("the embedded server asks no validation functions")
@@ -197,7 +303,7 @@ class TestPushTokens:
             "python pushTokens.py <(echo substituted)": "substituted",
             "echo piped | python pushTokens.py /dev/stdin": "piped",
             "python pushTokens.py /dev/stdin <list": "in a file",
-            "python pushTokens.py - <list": "in a file",
+            "python pushTokens.py --again - <list": "in a file",
             "(echo named >pipe) & timeout 50 python pushTokens.py pipe": "named",
         }
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -236,6 +342,90 @@ class TestDeleteAndReset:
             client.save(token.lock())
         assert script("resetTokens.py", "Monitor/locked", "1").stdout == "Reset 0 tokens of Monitor/locked to todo\n"
 
+    def test_reset_leaves_what_failed_just_now_by_an_exception(self, script, client, push):
+        (token,) = push(1)
+        client.save(modifiers.end_attempt(modifiers.set_error(token.lock("pilot"), "bad"), "failed"))
+        assert script("resetTokens.py", "Monitor/error", "24").stdout == "Reset 0 tokens of Monitor/error to todo\n"
+        assert script("resetTokens.py", "Monitor/error").stdout == "Reset 1 tokens of Monitor/error to todo\n"
+
+    @pytest.fixture
+    def held(self, client, push):
+        """Six locked tokens: two of a pilot with a document, one of a dead one, two of one without, one of nobody."""
+        client.save({"_id": "picas_pilot_a", "type": "pilot", "state": "running", "lease": 1})
+        client.save({"_id": "picas_pilot_b", "type": "pilot", "state": "dead"})
+        names = ("picas_pilot_a", "picas_pilot_a", "picas_pilot_b", "picas_pilot_c", "picas_pilot_c", "")
+        for token, name in zip(push(6), names):
+            client.save(token.lock(name))
+
+    WARNING = (
+        "2 of 6 locked tokens are held by 1 pilot that may be alive and would lose this work; "
+        "--dead leaves live pilots alone"
+    )
+
+    def test_reset_warns_of_pilots_that_may_be_alive(self, script, held, client):
+        result = script("resetTokens.py", "Monitor/locked")
+        assert (result.returncode, result.stdout) == (0, "Reset 6 tokens of Monitor/locked to todo\n")
+        assert result.stderr == f"Warning: {self.WARNING}\n"
+
+    def test_reset_says_nothing_of_tokens_of_the_dead(self, script, held, client):
+        client.delete(client.get("picas_pilot_a"))
+        result = script("resetTokens.py", "Monitor/locked")
+        assert (result.stdout, result.stderr) == ("Reset 6 tokens of Monitor/locked to todo\n", "")
+
+    @pytest.mark.parametrize(("answer", "left", "code"), [("n\n", 6, 1), ("y\n", 0, 0)])
+    def test_a_person_at_a_terminal_is_asked_before_pilots_lose_tokens(
+        self, at_terminal, held, client, answer, left, code
+    ):
+        result = at_terminal(answer, "resetTokens.py", "Monitor/locked")
+        assert f"{self.WARNING}. Reset all? [y/N]" in result.stderr
+        assert (result.returncode, count_states(client)["locked"]) == (code, left)
+
+    def test_yes_resets_without_a_question(self, at_terminal, held, client):
+        result = at_terminal("", "resetTokens.py", "--yes", "Monitor/locked")
+        assert (result.returncode, result.stderr, count_states(client)["locked"]) == (0, "", 0)
+
+    @pytest.mark.timing
+    def test_dead_resets_only_tokens_of_dead_and_of_silent_pilots(self, script, held, client):
+        beats = threading.Event()
+
+        def beat():
+            while not beats.wait(0.1):
+                client.edit("picas_pilot_a", lambda pilot: {**pilot, "beat": pilot.get("beat", 0) + 1})
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        try:
+            result = script("resetTokens.py", "--dead", "Monitor/locked")
+        finally:
+            beats.set()
+            thread.join()
+        assert result.returncode == 0
+        assert result.stderr == "Watching 1 pilot for up to 1 s to see who is alive\n"
+        assert result.stdout == (
+            "Left alone 2 tokens of 1 pilot that is alive\n"
+            "Left alone 1 tokens that name no pilot: they were locked by an older release or by hand\n"
+            "Reset 3 tokens of Monitor/locked to todo\n"
+        )
+        assert [client.get(f"token_{number}")["lock"] == 0 for number in range(6)] == [
+            False, False, True, True, True, False,
+        ]  # fmt: skip
+        silent = script("resetTokens.py", "--dead", "Monitor/locked")
+        assert "Reset 2 tokens of Monitor/locked to todo\n" in silent.stdout
+        assert count_states(client)["locked"] == 1
+
+    @pytest.mark.timing
+    def test_dead_leaves_the_token_of_a_pilot_at_work(self, script, environment, client, push, tmp_path):
+        push(1)
+        body = "class Long(Noting):\n    def process_task(self, task): time.sleep(60)\n"
+        body += "Long(connect(), heartbeat=0.2, lease=1).run()\n"
+        pilot = PilotProcess(tmp_path / "pilot", environment, body)
+        try:
+            wait_for(lambda: count_states(client)["locked"] == 1)
+            result = script("resetTokens.py", "--dead", "Monitor/locked")
+        finally:
+            pilot.close()
+        assert "Left alone 1 tokens of 1 pilot that is alive\nReset 0 tokens" in result.stdout
+
     @pytest.mark.parametrize("hours", ["x", "-1", "nan"])
     def test_invalid_hours_are_refused(self, script, hours):
         assert "HOURS" in complaint(script("resetTokens.py", "Monitor/locked", "--", hours), code=2)
@@ -251,16 +441,9 @@ class TestDeleteAndReset:
         assert "is not DESIGN_DOCUMENT/VIEW, like Monitor/todo" in complaint(script(name, view), code=2)
 
     @pytest.mark.parametrize(("answer", "left", "code"), [("n\n", 3, 1), ("\n", 3, 1), ("y\n", 0, 0)])
-    def test_a_person_at_a_terminal_is_asked_first(self, folder, environment, client, push, answer, left, code):
+    def test_a_person_at_a_terminal_is_asked_first(self, at_terminal, client, push, answer, left, code):
         push(3)
-        primary, secondary = pty.openpty()
-        os.write(primary, answer.encode())
-        result = subprocess.run(
-            [sys.executable, "deleteTokens.py", "Monitor/todo"],
-            cwd=folder, env=environment, stdin=secondary, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        os.close(primary)
-        os.close(secondary)
+        result = at_terminal(answer, "deleteTokens.py", "Monitor/todo")
         assert "Delete 3 tokens of Monitor/todo?" in result.stderr
         assert (result.returncode, count_states(client)["todo"]) == (code, left)
 

@@ -222,8 +222,13 @@ class TestPython:
         assert len([line for line in code.splitlines() if line.strip()]) <= 10
 
     def test_tokens_made_by_a_script(self, run, client):
-        assert run("examples/tokens.md", "TokenGenerator") == "[True, True]\n"
-        assert [row.id for row in client.view("todo").rows] == ["token_andromeda", "token_cygnus"]
+        assert run("examples/tokens.md", "push_tokens") == "3\n0\n"
+        tokens = [row.doc for row in client.view("todo", include_docs=True).rows]
+        assert [(token["_id"], token["input"], token.get("cores")) for token in tokens] == [
+            ("andromeda", {"ra": 10.68, "dec": 41.27}, 4),
+            ("cygnus", {"ra": 308.0, "dec": 42.0}, 4),
+            ("orion", {"ra": 83.82, "dec": -5.39}, 4),
+        ]
 
     def test_the_actor_that_runs_a_program(self, run, client, push):
         push(1, input="echo hello")

@@ -77,6 +77,15 @@ def test_a_second_run_is_quick_and_uses_the_server_in_the_environment(clone, env
 
 
 @pytest.mark.timing
+def test_a_pool_that_has_the_tokens_already_gets_them_once_more(clone, env, environment):
+    settings = {name: value for name, value in environment.items() if name.startswith("PICAS_")}
+    for done in (3, 6):
+        result = quickstart(clone, {**env, **settings})
+        assert (result.returncode, result.stderr) == (0, "")
+        assert f"\ndone {done}\n" in result.stdout
+
+
+@pytest.mark.timing
 def test_keep_leaves_the_server_running(clone, env):
     result = quickstart(clone, env, "--keep")
     assert result.returncode == 0, result.stderr

@@ -6,8 +6,8 @@ import pytest
 from couchdb.http import ResourceNotFound
 from support.tokens import make_token
 
-from picas import CouchDB
-from picas.pool import Change, count_tokens, delete_tokens, edits, reset_tokens
+from picas import CouchDB, Task, modifiers
+from picas.pool import Change, count_holders, count_tokens, delete_tokens, edits, reset_tokens
 from picas.views import count_states
 
 HOUR = 3600
@@ -106,6 +106,103 @@ def test_reset_can_be_limited_to_tokens_that_were_locked_long_ago(client):
     assert reset_tokens(client, "locked", hours=2) == Change(1, 0)
     assert client.get("token_0")["lock"] == 0
     assert client.get("token_1")["lock"] == now - HOUR
+
+
+def finished(number, hours, mark=None, **fields):
+    """Return a token whose last attempt ended some hours ago, as this release leaves it."""
+    end = int(time.time() - hours * HOUR)
+    attempts = [
+        {"end": end - 100 * HOUR, "outcome": "failed"},
+        {"start": end - 9 * HOUR, "end": end, "outcome": "failed"},
+    ]
+    lock, done = (end - 9 * HOUR, end) if mark is None else (mark, mark)
+    return make_token(number, lock=lock, done=done, exit_code=1, attempts=attempts, **fields)
+
+
+def old(number, lock, done, error=None, **fields):
+    """Return a token in error as an older release leaves it; the times are hours ago, or marks."""
+    times = [value if value in (0, 1, 99, None) else int(time.time() - value * HOUR) for value in (lock, done)]
+    if error is not None:
+        fields["error"] = [{"time": int(time.time() - hours * HOUR)} for hours in error]
+    return make_token(number, lock=times[0], done=times[1], exit_code=99, **fields)
+
+
+class TestTheTimeThatCounts:
+    """`hours` means the lock of a locked token, and the end of the last attempt of any other."""
+
+    @pytest.mark.parametrize(
+        ("recent", "long_ago"),
+        [
+            (finished(0, 1), finished(1, 3)),
+            (finished(0, 1, mark=99), finished(1, 3, mark=99)),
+            (old(0, 99, 99, error=[50, 1]), old(1, 99, 99, error=[50, 3])),
+            (old(0, 5, 1.5), old(1, 5, 3)),
+            (old(0, 1.5, 99), old(1, 3, 99)),
+            (old(0, 5, 1.5, error=[9]), old(1, 9, 3, error=[9])),
+            ({**finished(0, 50), **old(0, 5, 1.5)}, {**finished(1, 50), **old(1, 5, 3)}),
+            ({**finished(0, 1, mark=99), "error": []}, {**finished(1, 3, mark=99), "error": ["odd"]}),
+        ],
+        ids=["exit code", "exception", "older: error", "older: done", "older: lock", "noted", "both", "no errors"],
+    )
+    def test_of_a_token_in_error(self, client, recent, long_ago):
+        client.save_documents([recent, long_ago])
+        assert reset_tokens(client, "error", hours=2) == Change(1, 0)
+        assert [client.get(f"token_{number}")["lock"] == 0 for number in (0, 1)] == [False, True]
+        assert reset_tokens(client, "error", hours=0.5) == Change(1, 0)
+
+    def test_of_a_token_that_failed_by_an_exception_just_now(self, client, push):
+        (token,) = push(1)
+        modifiers.end_attempt(modifiers.set_error(token.lock("pilot")), "failed")
+        client.save(token)
+        assert reset_tokens(client, "error", hours=24) == Change(0, 0)
+
+    def test_of_a_locked_token_that_failed_before(self, client):
+        client.save({**finished(0, 9), "lock": int(time.time() - HOUR), "done": 0})
+        assert reset_tokens(client, "locked", hours=4) == Change(0, 0)
+        assert reset_tokens(client, "locked", hours=0.5) == Change(1, 0)
+
+    def test_of_a_done_token(self, client):
+        client.save_documents([{**finished(number, hours), "exit_code": 0} for number, hours in enumerate((1, 3))])
+        assert reset_tokens(client, "done", hours=2) == Change(1, 0)
+
+    def test_a_view_of_the_users_own(self, client):
+        client.add_view("all", "function(doc) { if (doc.type == 'token') emit(doc._id, null); }", design_doc="Own")
+        lock = int(time.time() - HOUR)
+        client.save_documents(
+            [finished(0, 1), finished(1, 3), make_token(2, lock=lock), make_token(3, lock=lock - 3 * HOUR)]
+        )
+        assert reset_tokens(client, "all", "Own", hours=2) == Change(2, 0)
+        assert [client.get(f"token_{number}")["lock"] == 0 for number in range(4)] == [False, True, False, True]
+
+    @pytest.mark.parametrize("view", ["error", "locked"])
+    def test_a_token_without_any_time_is_reset(self, client, view):
+        client.save(make_token(0, lock=1, done=99 if view == "error" else 0))
+        assert reset_tokens(client, view, hours=24) == Change(1, 0)
+
+
+class TestHolders:
+    def test_are_counted_by_pilot(self, client, push):
+        for token, pilot in zip(push(7), ("a", "b", "a", "", "a", "b")):
+            client.save(token.lock(pilot))
+        client.save(make_token(8, lock=5))
+        assert count_holders(client, "locked") == {"a": 3, "b": 2, "": 2}
+        assert count_holders(client, "todo") == {}
+
+    def test_only_of_tokens_that_were_locked_long_ago(self, client, push):
+        now = int(time.time())
+        for token, hours in zip(push(2), (1, 3)):
+            client.save(Task({**token.lock("a").value, "lock": now - hours * HOUR}))
+        assert count_holders(client, "locked", hours=2) == {"a": 1}
+
+    def test_only_the_tokens_of_some_are_reset(self, client, push):
+        for token, pilot in zip(push(6), ("a", "b", "a", "", "c")):
+            client.save(token.lock(pilot))
+        assert reset_tokens(client, "locked", pilots={"a", "c"}) == Change(3, 0)
+        assert count_holders(client, "locked") == {"b": 1, "": 1}
+        done = client.get("token_1")
+        done["done"] = 5
+        client.save(done)
+        assert reset_tokens(client, "error", pilots={"b"}) == Change(0, 0)
 
 
 def test_a_token_that_is_finished_meanwhile_is_not_reset(client, push, monkeypatch):

@@ -6,7 +6,7 @@ from support.tokens import make_token
 
 from picas import CouchDB, Task
 from picas.tokens.states import STATES
-from picas.views import count_states, create_views, tokens_in_conflict
+from picas.views import NO_STATE, TASKS, count_states, create_views, tokens_in_conflict, unseen
 
 
 def design(client, name="Monitor"):
@@ -136,6 +136,47 @@ def test_tokens_with_conflicting_revisions_are_seen_until_one_is_deleted(client,
         if branch["_rev"] != client.get("token_1").rev:
             client.delete(branch)
     assert tokens_in_conflict(client) == (2, ["token_2", "token_3"])
+
+
+class TestUnseen:
+    """Documents that no pilot sees, though somebody may have meant them as tokens."""
+
+    def test_tokens_without_lock_or_done_or_with_odd_ones(self, client, push):
+        push(2)
+        assert unseen(client, NO_STATE) == (0, [])
+        client.save({"_id": "bare", "type": "token", "input": "x"})
+        client.save_documents([make_token(3, lock=0, done=5), make_token(4, lock=-1), make_token(5, lock="x")])
+        assert unseen(client, NO_STATE, limit=3) == (4, ["bare", "token_3", "token_4"])
+        assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
+        assert unseen(client, TASKS) == (0, [])
+
+    def test_tasks_that_wait_for_ever(self, client):
+        tasks = [client.save(Task({"_id": f"t{number}", "input": "echo x"})) for number in range(3)]
+        client.save(tasks[0].lock().done())  # somebody's own pilot has processed it
+        client.save({"_id": "other", "type": "task"})
+        assert unseen(client, TASKS) == (2, ["t1", "t2"])
+        assert unseen(client, NO_STATE) == (0, [])
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 0, "error": 0}
+
+    def test_only_those_that_meet_the_condition(self, client):
+        create_views(client, "Single", "doc.cores == 1")
+        client.save_documents(
+            [{"_id": f"{kind}{cores}", "type": kind, "cores": cores} for kind in ("task", "token") for cores in (1, 2)]
+        )
+        client.save_documents([Task({"_id": f"task_{cores}", "cores": cores}) for cores in (1, 2)])
+        assert unseen(client, NO_STATE, "Single") == (1, ["token1"])
+        assert unseen(client, TASKS, "Single") == (1, ["task_1"])
+
+    def test_the_views_of_an_older_release_know_of_none(self, client):
+        views = client.get("_design/Monitor")
+        views["views"]["overview_total"] = {
+            "map": "function(doc) { if (doc.type == 'token' && doc.lock == 0) emit('todo', 1); }",
+            "reduce": "_sum",
+        }
+        client.save(views)
+        client.save_documents([make_token(0), {"type": "token"}])
+        assert unseen(client, NO_STATE) == (0, [])
+        assert count_states(client)["todo"] == 1
 
 
 def test_counting_without_views_reports_that_they_are_missing(client):

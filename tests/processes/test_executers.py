@@ -150,6 +150,14 @@ class TestToken:
         environment = self.environment_of({"_id": "t", "input": content})
         assert json.loads(environment["PICAS_TOKEN_INPUT"]) == content
 
+    def test_json_in_the_input_is_readable(self, monkeypatch):
+        content = {"name": "Z\u00fcrich \u20ac"}
+        assert executers.input_text({"input": content}) == '{"name": "Z\u00fcrich \u20ac"}'
+        assert self.environment_of({"input": content})["PICAS_TOKEN_INPUT"] == '{"name": "Z\u00fcrich \u20ac"}'
+
+    def test_json_that_no_program_could_get_is_escaped(self):
+        assert self.environment_of({"input": ["\ud800"]})["PICAS_TOKEN_INPUT"] == '["\\ud800"]'
+
     def test_a_missing_input_is_passed_as_an_empty_text(self):
         assert self.environment_of({"_id": "t"}) == {"PICAS_TOKEN_ID": "t", "PICAS_TOKEN_INPUT": ""}
 
