@@ -8,6 +8,7 @@ stands for anything. All such blocks of a page are run one after the other, in o
 from __future__ import annotations
 
 import ast
+import csv
 import os
 import re
 import shutil
@@ -22,6 +23,7 @@ from couchdb.http import Forbidden, HTTPError
 from support.places import EXAMPLES, ROOT
 
 from picas import CouchDB
+from picas.views import count_states
 
 PAGES = {
     str(path.relative_to(ROOT)): path
@@ -210,7 +212,7 @@ class TestPython:
         assert {page: len(blocks(page, "python")) for page in PAGES if blocks(page, "python")} == {
             "README.md": 2,
             "examples/tokens.md": 1,
-            "examples/pilots.md": 2,
+            "examples/pilots.md": 3,
         }
 
     def test_the_ten_lines_on_the_first_page(self, run, client, push):
@@ -236,6 +238,29 @@ class TestPython:
         token = client.get("token_0")
         assert token["exit_code"] == 0
         assert token.get_attachment("out.txt", client)["data"] == b"hello\n"
+
+    def test_from_a_table_to_a_table(self, environment, client, tmp_path):
+        """1,000 rows, of which 2 % fail in two ways."""
+        (code,) = [block for block in blocks("examples/pilots.md", "python") if "Luminosity" in block]
+        assert len([line for line in code.splitlines() if line.strip()]) < 20
+        rows = [[f"star {number}", "2", "5772"] for number in range(1000)]
+        for number in range(0, 1000, 100):
+            rows[number][1] = ""
+            rows[number + 50][2] = "hot"
+        with (tmp_path / "stars.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([["name", "radius", "temperature"], *rows])
+        (tmp_path / "script.py").write_text(code)
+        for _ in range(2):
+            command = [sys.executable, "script.py"]
+            ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, timeout=300, check=False)
+            assert ran.returncode == 0, ran.stderr
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 980, "error": 20}
+        with (tmp_path / "luminosities.csv").open(newline="") as file:
+            table = {name: results for name, *results in csv.reader(file)}
+        assert len(table) == 1000
+        assert float(table["star 1"][0]) == 4
+        assert table["star 100"] == ["", "ValueError: could not convert string to float: ''"]
+        assert table["star 150"] == ["", "ValueError: could not convert string to float: 'hot'"]
 
     def test_the_endless_iterator(self, run, push):
         push(1)
