@@ -179,7 +179,10 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
         except _Refused as refused:
             aside = spool.put_refused(path, reason_of(refused.refusal), refused.left_out)
             recovered.refused.append(aside)
-            line = refused_line(kept.id, refused.refusal, refused.left_out)
+            if kept.left_out:
+                line = f"The rest of the result of token {kept.id} was not recovered: {reason_of(refused.refusal)}"
+            else:
+                line = refused_line(kept.id, refused.refusal, refused.left_out)
             tell(one_line(f"{line}. All of it is kept in {aside}"))
             return
         line = f"The result of token {kept.id} is saved, but its file stays"
@@ -207,14 +210,15 @@ def _save(client: CouchDB, kept: spool.Kept) -> None:
     result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision this would create a deleted token again
     for _ in range(TRIES):
         stored = _find(client, kept.id)
+        lacks_parts = bool(kept.left_out) or any(_begins(error, LEFT_OUT) for error in list_in(stored, "error"))
         newer = (
             _before_refusal(stored, kept.claimed)
             or _before_loss(stored, kept.claimed, result)
-            or _before_leaving_out(stored, result, kept.left_out)
+            or (_before_leaving_out(stored, result) if lacks_parts else None)
         )
         if newer is not None:
             held = ClaimedToken(Document(merge(kept.claimed, result, newer)), newer)
-        elif _is_in(stored, result) and not kept.left_out:
+        elif _is_in(stored, result) and not lacks_parts:
             return
         elif is_same_lock(stored, kept.claimed):
             held = ClaimedToken(Document(dict(result)), kept.claimed)
@@ -297,16 +301,13 @@ def _before_loss(
     return undone if "lost_count" not in claimed else {**undone, "lost_count": claimed["lost_count"]}
 
 
-def _before_leaving_out(
-    stored: Mapping[str, Any], result: Mapping[str, Any], left_out: list[str]
-) -> dict[str, Any] | None:
-    """Return a stored token without the note that parts of its result were left out.
+def _before_leaving_out(stored: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a stored token, which lacks parts of a result, without the note about that.
 
-    :returns: None if none were, or if somebody has changed the token's state since
+    :returns: None if somebody has changed the token's state since
     """
     is_last = _is_in(stored, result) and list_in(stored, "attempts")[-1] == list_in(result, "attempts")[-1]
-    is_same_state = all(stored.get(name) == result.get(name) for name in ("lock", "done"))
-    if not (left_out and is_last and is_same_state):
+    if not is_last or any(stored.get(name) != result.get(name) for name in ("lock", "done")):
         return None
     return {**stored, "error": [error for error in list_in(stored, "error") if not _begins(error, LEFT_OUT)]}
 

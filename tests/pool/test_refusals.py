@@ -420,9 +420,23 @@ class TestTheRestOfAResult:
         assert not self.path.exists()
 
     def test_stays_in_its_file_if_it_is_refused_again(self, client, far, folder):
-        stored = client.get("token_0").value
-        assert recover(far, folder / "refused").refused == [self.path]
+        stored, lines = client.get("token_0").value, []
+        assert recover(far, folder / "refused", tell=lines.append).refused == [self.path]
         assert client.get("token_0").value == stored
+        (line,) = lines
+        assert "The rest of the result of token token_0 was not recovered: 413" in line
+
+    def test_is_not_taken_as_saved_if_its_file_could_not_be_moved(self, client, far, limits, folder):
+        """Or the pilot was killed before that."""
+        content = json.loads(self.path.read_text())
+        self.path.unlink()
+        (folder / self.path.name).write_text(json.dumps({**content, "left_out": []}))
+        assert recover(far, folder).refused == [self.path]
+        assert json.loads(self.path.read_text())["left_out"] == ["picture (4.0 MB)"]
+        assert len(client.get("token_0")["error"]) == 1
+        limits.lift()
+        assert recover(client, folder / "refused").saved == ["token_0"]
+        assert (client.get("token_0")["picture"], client.get("token_0")["error"]) == (BIG, [])
 
     def test_stays_in_a_file_if_the_token_has_had_another_attempt(self, client, limits, folder):
         limits.lift()
