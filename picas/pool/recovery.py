@@ -179,11 +179,7 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
         except _Refused as refused:
             aside = spool.put_refused(path, reason_of(refused.refusal), refused.left_out)
             recovered.refused.append(aside)
-            if kept.left_out:
-                line = f"The rest of the result of token {kept.id} was not recovered: {reason_of(refused.refusal)}"
-            else:
-                line = refused_line(kept.id, refused.refusal, refused.left_out)
-            tell(one_line(f"{line}. All of it is kept in {aside}"))
+            tell(one_line(f"{_describe(kept, refused)}. All of it is kept in {aside}"))
             return
         line = f"The result of token {kept.id} is saved, but its file stays"
         path.unlink(missing_ok=True)
@@ -197,6 +193,12 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
         return
     recovered.saved.append(kept.id)
     log.info("The result of token %s was recovered from %s", kept.id, path)
+
+
+def _describe(kept: spool.Kept, refused: _Refused) -> str:
+    if kept.left_out:
+        return f"The rest of the result of token {kept.id} was not recovered: {reason_of(refused.refusal)}"
+    return refused_line(kept.id, refused.refusal, refused.left_out)
 
 
 def _save(client: CouchDB, kept: spool.Kept) -> None:
