@@ -24,6 +24,7 @@ setup(
         # Linters and type checkers are held to one series: a new release must not turn a green project red.
         "test": [
             "hypothesis>=6",
+            "numpy",
             "pytest>=7",
             "pytest-cov>=5",
             "pytest-rerunfailures>=14",

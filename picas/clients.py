@@ -26,6 +26,7 @@ from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument
 from .logs import get_logger
+from .tokens.storable import is_storable, make_storable
 from .util import refuse_unknown, split_credentials
 
 log = get_logger(__name__)
@@ -34,6 +35,10 @@ EDIT_CONFLICTS = 100
 """How often `edit` reads and changes a document that others change at the same time before it gives up."""
 EDIT_PAUSE = 0.5
 """The longest pause between two of those tries, in seconds."""
+MAX_NAMED = 10
+"""How many of the values that can't be saved are named in an error."""
+MAX_PATH = 300
+"""How many characters of each of these names are given."""
 _TOO_LARGE = 413
 _NO_REVISION = "1-" + "0" * 32
 
@@ -254,14 +259,21 @@ class CouchDB:
     def save(self, doc: Storable) -> Any:
         """Save a document and return it with its new `_rev`, and with an `_id` if it had none.
 
-        If the answer is lost, the document is read: the save counts if it landed, and is repeated if it did not.
+        NumPy's numbers and arrays, dates, paths, sets and the like are saved as JSON, see `tokens.conversions`; in the
+        document itself they stay as they are. If the answer is lost, the document is read: the save counts if it
+        landed, and is repeated if it did not.
 
         :raises couchdb.http.ResourceConflict: if the document in the database has another revision, or was deleted
         :raises ValueError, TypeError: if JSON can't hold the content, or if the id is invalid; nothing was sent then
         """
         content = _as_dict(doc)
         content.setdefault("_id", uuid4().hex)
-        content["_rev"] = DocumentWrite(self.db, attachments.without_saved_data(content)).run()
+        sent = attachments.without_saved_data(content)
+        try:
+            rev = DocumentWrite(self.db, sent).run()
+        except (ValueError, TypeError, RecursionError) as error:
+            rev = DocumentWrite(self.db, *_converted([sent], error)).run()
+        content["_rev"] = rev
         attachments.mark_saved(content)
         return doc
 
@@ -288,6 +300,8 @@ class CouchDB:
             except NoSuchDocument:
                 content = {"_id": id}
             wanted = change(dict(content))
+            if not is_storable(wanted):  # NumPy's arrays can't be compared
+                (wanted,) = _converted([wanted])
             if wanted == content:
                 return False
             try:
@@ -329,7 +343,7 @@ class CouchDB:
         """Save many documents with few requests and return for each whether it was saved.
 
         A saved document has its new `_rev`, and an `_id` if it had none. A document that has another revision in the
-        database is not saved.
+        database is not saved. For values that are no JSON see `save`.
 
         :raises ValueError, TypeError: if JSON can't hold one of them; nothing was sent then
         """
@@ -341,7 +355,11 @@ class CouchDB:
         for content in contents:
             if "_id" not in content:
                 content["_id"] = uuid4().hex
-        written = write_many(self.db, [attachments.without_saved_data(content) for content in contents])
+        sent = [attachments.without_saved_data(content) for content in contents]
+        try:
+            written = write_many(self.db, sent)
+        except (ValueError, TypeError, RecursionError) as error:
+            written = write_many(self.db, _converted(sent, error))
         for content, rev in zip(contents, written.revs):
             if rev is not None:
                 content["_rev"] = rev
@@ -507,3 +525,23 @@ def _as_dict(doc: Storable) -> dict[str, Any]:
     if isinstance(doc, dict):
         return doc
     raise TypeError(f"a document must be a Document or a dict, not {type(doc).__name__}")
+
+
+def _converted(contents: Sequence[dict[str, Any]], refusal: Exception | None = None) -> list[dict[str, Any]]:
+    """Return documents as JSON can hold them, after it was found that it can't hold one of them as it is.
+
+    :param refusal: what the encoder has raised; it is raised again if it has another reason
+    :raises ValueError, TypeError: if something would be lost; the text names the document and where in it that is
+    """
+    converted = [content if is_storable(content) else dict(content) for content in contents]
+    changed = [new for new, old in zip(converted, contents) if new is not old]
+    if refusal is not None and not changed:
+        raise refusal
+    for content in changed:
+        lost = make_storable(content)
+        if lost:
+            others = f" and {len(lost) - MAX_NAMED} others" if len(lost) > MAX_NAMED else ""
+            names = ", ".join(name[:MAX_PATH] for name in lost[:MAX_NAMED])
+            text = f"{content['_id']}: JSON can't hold {names}{others}"
+            raise (TypeError if isinstance(refusal, TypeError) else ValueError)(text) from None
+    return converted

@@ -50,7 +50,8 @@ def add_verbs(verbs: Any) -> None:
         "recover",
         help="save results that pilots could not save",
         description="Save the results that pilots have kept in a folder while the database was away. A result is saved "
-        "only if its token is still locked by the same claim. The command can be repeated, and can run beside pilots "
+        "only if its token is still locked by the same claim. What the server refuses for good is moved to the folder "
+        "`refused` below; name that folder to try it again. The command can be repeated, and can run beside pilots "
         "that do the same.",
     )
     recovery.add_argument(
@@ -147,9 +148,10 @@ def _recover(options: argparse.Namespace) -> int:
 
 
 def _summary(recovered: Recovered) -> str:
-    saved, aside = len(recovered.saved), len(recovered.kept_aside)
+    saved, aside, refused = len(recovered.saved), len(recovered.kept_aside), len(recovered.refused)
     where = f" in {recovered.kept_aside[0].parent}" if aside else ""
+    those_refused = f"{refused} refused by the server, in {recovered.refused[0].parent}, " if refused else ""
     return (
-        f"recovered {saved} result{'' if saved == 1 else 's'}, {aside} kept aside{where}, "
+        f"recovered {saved} result{'' if saved == 1 else 's'}, {aside} kept aside{where}, {those_refused}"
         f"{len(recovered.unreadable)} unreadable, {len(recovered.left)} left"
     )

@@ -6,7 +6,7 @@ pass, waiting for that, explaining errors to people, and merging documents.
 
 from __future__ import annotations
 
-from .answers import is_absent
+from .answers import is_absent, is_missing_stub
 from .connections import explain, server_of
 from .outages import MAX_OUTAGE, is_outage, wait_out
 from .revisions import Revision, deletion_of
@@ -19,6 +19,7 @@ __all__ = [
     "doc_path",
     "explain",
     "is_absent",
+    "is_missing_stub",
     "is_outage",
     "is_passing",
     "merge",

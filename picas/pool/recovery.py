@@ -3,7 +3,8 @@
 No file is moved or locked for that. Everything here may be done twice: by two pilots at once, or after a pilot that
 died in the middle. The revision check lets a result be saved once, and only if the token still has the lock of its
 attempt. A result that is in the database already is known by its attempt. A file is deleted only when its result is in
-the database. A token that belongs to another pilot or a person by now is left as it is.
+the database. A token that belongs to another pilot or a person by now is left as it is. A result that the server
+refuses is moved to a folder that pilots don't look into; a person can name that folder to try it again.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable
 
-from couchdb.http import ResourceConflict, ResourceNotFound
+from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
 
 from ..clients import CouchDB
 from ..couch import explain, is_absent, merge
@@ -23,7 +24,8 @@ from ..logs import get_logger
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..util import list_in, never, one_line
 from . import spool
-from .results import REFUSAL, ClaimedToken, reason_of
+from .refusals import is_refusal
+from .results import LEFT_OUT, REFUSAL, ClaimedToken, reason_of, refused_line
 
 log = get_logger(__name__)
 
@@ -39,6 +41,8 @@ class Recovered:
     """The ids of the tokens whose results are in the database now."""
     kept_aside: list[Path] = field(default_factory=list)
     """The files, in their new place, with results whose tokens belong to somebody else by now."""
+    refused: list[Path] = field(default_factory=list)
+    """The files, in their new place, with results that the server refuses, in whole or in part."""
     unreadable: list[Path] = field(default_factory=list)
     """The files that hold no result, or that belong to another user."""
     left: list[Path] = field(default_factory=list)
@@ -47,7 +51,7 @@ class Recovered:
     @property
     def is_complete(self) -> bool:
         """Whether all results are in the database."""
-        return not (self.kept_aside or self.unreadable or self.left)
+        return not (self.kept_aside or self.refused or self.unreadable or self.left)
 
 
 class _NotOurs(Exception):
@@ -59,6 +63,19 @@ class _NotOurs(Exception):
     def __init__(self, reason: str, was_ours: bool = False) -> None:
         super().__init__(reason)
         self.was_ours = was_ours
+
+
+class _Refused(Exception):
+    """The server refuses the result.
+
+    :param refusal: what the server has said
+    :param left_out: the parts without which it was saved; none if it was not
+    """
+
+    def __init__(self, refusal: HTTPError, left_out: list[str]) -> None:
+        super().__init__(refusal)
+        self.refusal = refusal
+        self.left_out = left_out
 
 
 def _warn(line: str) -> None:
@@ -75,8 +92,9 @@ def recover(
     """Save the results that are spooled in a folder, each if its token still has the same lock.
 
     Other changes to a token since then stay, as they do when a pilot saves a result. If a token belongs to somebody
-    else by now, its file is moved to the folder `not-ours` beside it. Files that are not results, files for another
-    database or perhaps another server, and files with results that the server refuses stay where they are.
+    else by now, its file is moved to the folder `not-ours` beside it. If the server refuses a result, in whole or in
+    part, its file is moved to the folder `refused`; to try it again, recover that folder. Files that are not results,
+    and files for another database or perhaps another server stay where they are.
 
     :param client: the pool
     :param folder: the folder, by default the default folder. It need not exist.
@@ -158,6 +176,11 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
             recovered.kept_aside.append(aside)
             tell(one_line(f"{line}. It is kept in {aside}"))
             return
+        except _Refused as refused:
+            aside = spool.put_refused(path, reason_of(refused.refusal), refused.left_out)
+            recovered.refused.append(aside)
+            tell(one_line(f"{_describe(kept, refused)}. All of it is kept in {aside}"))
+            return
         line = f"The result of token {kept.id} is saved, but its file stays"
         path.unlink(missing_ok=True)
     except FileNotFoundError:
@@ -172,20 +195,32 @@ def _bring_in(client: CouchDB, kept: spool.Kept, recovered: Recovered, tell: Cal
     log.info("The result of token %s was recovered from %s", kept.id, path)
 
 
+def _describe(kept: spool.Kept, refused: _Refused) -> str:
+    if kept.left_out:
+        return f"The rest of the result of token {kept.id} was not recovered: {reason_of(refused.refusal)}"
+    return refused_line(kept.id, refused.refusal, refused.left_out)
+
+
 def _save(client: CouchDB, kept: spool.Kept) -> None:
     """Save a result, unless it is in the database already.
 
     :raises _NotOurs: if the token belongs to somebody else by now
+    :raises _Refused: if the server refuses it; what the server accepts of it is saved
     :raises ResourceConflict: if others have changed the token each time
-    :raises PicasError, couchdb.http.HTTPError: if the database is away, or refuses the result
+    :raises PicasError, couchdb.http.HTTPError: if the database is away
     """
     result = {"_rev": kept.claimed["_rev"], **kept.token}  # without a revision this would create a deleted token again
     for _ in range(TRIES):
         stored = _find(client, kept.id)
-        newer = _before_refusal(stored, kept.claimed) or _before_loss(stored, kept.claimed, result)
+        lacks_parts = bool(kept.left_out) or any(_begins(error, LEFT_OUT) for error in list_in(stored, "error"))
+        newer = (
+            _before_refusal(stored, kept.claimed)
+            or _before_loss(stored, kept.claimed, result)
+            or (_before_leaving_out(stored, result) if lacks_parts else None)
+        )
         if newer is not None:
             held = ClaimedToken(Document(merge(kept.claimed, result, newer)), newer)
-        elif _is_in(stored, result):
+        elif _is_in(stored, result) and not lacks_parts:
             return
         elif is_same_lock(stored, kept.claimed):
             held = ClaimedToken(Document(dict(result)), kept.claimed)
@@ -195,11 +230,29 @@ def _save(client: CouchDB, kept: spool.Kept) -> None:
             raise _NotOurs("another pilot or a person has taken the token", was_ours=claim in claims)
         held.make_storable()
         try:
-            held.save_merged(client)
+            _save_accepted(client, kept, held, is_released=newer is not None)
         except ResourceConflict:
             continue  # another pilot may have recovered it meanwhile
         return
     raise ResourceConflict(("conflict", "the token was changed again and again"))
+
+
+def _save_accepted(client: CouchDB, kept: spool.Kept, held: ClaimedToken, is_released: bool) -> None:
+    """Save what the server accepts of a result.
+
+    :param is_released: whether the token is locked no longer, so that it is not marked if all of the result is refused
+    :raises _Refused: if that is not all
+    """
+    try:
+        held.save_merged(client)
+    except HTTPError as error:
+        if not is_refusal(client, error):
+            raise
+        folder = spool.folder_aside(spool.REFUSED, kept.path)
+        left_out = kept.left_out or held.save_rest(client, error, folder)
+        if not (left_out or is_released):
+            held.note_refusal(client, error, folder)
+        raise _Refused(error, left_out) from error
 
 
 def _find(client: CouchDB, id: str) -> dict[str, Any]:
@@ -228,7 +281,7 @@ def _before_refusal(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> di
     :returns: None if there is no such note, or if somebody has changed the token's state since
     """
     attempts, errors = list_in(stored, "attempts"), list_in(stored, "error")
-    others = [error for error in errors if not _is_refusal(error)]
+    others = [error for error in errors if not _begins(error, REFUSAL)]
     is_marked = stored.get("lock") == stored.get("done") == ERROR_MARK and not claim_of(stored)
     if not (is_marked and len(others) < len(errors) and _last_outcome(stored, claimed)):
         return None
@@ -250,6 +303,17 @@ def _before_loss(
     return undone if "lost_count" not in claimed else {**undone, "lost_count": claimed["lost_count"]}
 
 
+def _before_leaving_out(stored: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a stored token, which lacks parts of a result, without the note about that.
+
+    :returns: None if somebody has changed the token's state since
+    """
+    is_last = _is_in(stored, result) and list_in(stored, "attempts")[-1] == list_in(result, "attempts")[-1]
+    if not is_last or any(stored.get(name) != result.get(name) for name in ("lock", "done")):
+        return None
+    return {**stored, "error": [error for error in list_in(stored, "error") if not _begins(error, LEFT_OUT)]}
+
+
 def _last_outcome(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> str:
     """Return the outcome of a token's last attempt if that belongs to a claim, else ''."""
     attempts, claim = list_in(token, "attempts"), claim_of(claimed).get("id")
@@ -264,5 +328,6 @@ def _as_claimed(stored: Mapping[str, Any], claimed: Mapping[str, Any]) -> dict[s
     return {**undone, **{name: claimed[name] for name in state if name in claimed}}
 
 
-def _is_refusal(error: Any) -> bool:
-    return isinstance(error, dict) and str(error.get("message")).startswith(REFUSAL)
+def _begins(error: Any, words: str) -> bool:
+    """Return whether the message of an error in a token begins with these words."""
+    return isinstance(error, dict) and str(error.get("message")).startswith(words)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -20,17 +22,20 @@ from ..modifiers import end_attempt, is_same_lock, note_error, set_error
 from ..tokens.storable import make_storable
 from ..util import never, one_line
 from . import spool
+from .refusals import is_refusal, leave_out_more, may_pass
 
 log = get_logger(__name__)
 
 MERGES = 5
 """How often a result is merged into a newer revision before it is spooled."""
 MAX_NAMED = 10
-"""How many of the values that could not be stored are named in the token."""
+"""How many of the values that could not be stored are named in the token and in the log."""
 MAX_PATH = 300
 """How many characters of each of these names are kept."""
 REFUSAL = "the result could not be saved"
 """The first words of the error in a token whose result the server refused."""
+LEFT_OUT = "the result was saved without what the server refused"
+"""The first words of the error in a token of whose result the server refused a part."""
 
 
 class Stage(enum.Enum):
@@ -77,6 +82,8 @@ class ClaimedToken:
         self.stage = stage
         self.met_outage = False
         """Whether it could not be saved because the database stayed away."""
+        self.replaced: list[str] = []
+        """What could not be stored as it was: paths like "output.a[0]", and the parts that the server has refused."""
 
     @property
     def id(self) -> str:
@@ -113,8 +120,9 @@ class ClaimedToken:
         """Save the token and return whether that worked; never raises because of the token.
 
         If the token was edited meanwhile and the lock is still ours, our changes are merged into the newer revision. If
-        the lock is no longer ours, if the server refuses the document, or if the database stays away, the result is
-        spooled to a file.
+        the lock is no longer ours, or if the database stays away, the result is spooled to a file. If the server
+        refuses the result for good, it is saved without the parts that are to blame. If that is refused as well, the
+        token is marked as failed. In both cases all of the result is kept in a file, see `spool.REFUSED`.
 
         :param client: the pool
         :param max_outage: seconds to wait for the database
@@ -123,40 +131,49 @@ class ClaimedToken:
         :param is_result: whether the token holds a result; if not, nothing is spooled
         :param as_spooled: returns the token as it goes into that file, by default as it was to be saved
         :param is_away: whether the database is known to be away, so that this need not be found out once more
+        :returns: also true if it was saved without some of its parts
         """
         try:
             self.make_storable()
             if is_away:
                 raise Unreachable("the database is away")
-            wait_out(lambda: self.save_merged(client), max_outage, is_stopped)
+            wait_out(lambda: self.save_merged(client), max_outage, is_stopped, partial(may_pass, client))
         except Exception as error:  # whatever it is, the result must not be lost with it
-            self.met_outage = is_outage(error)
-            self.advance(Stage.TAKEN if isinstance(error, ResourceConflict) else Stage.UNSAVED)
             if not is_result:
+                self._give_up(error)
                 log.warning("Token %s was not saved: %s", self.id, reason_of(error))
                 return False
             token = self.token if as_spooled is None else as_spooled(self.token)
-            self._spool(client, reason_of(error), spool_folder, token)
-            if not is_outage(error) and not isinstance(error, ResourceConflict):
-                self._note_refusal(client, error)
+            path = self._spool(client, reason_of(error), spool_folder, token)
+            if is_refusal(client, error):
+                return self._save_refused(client, error, path)
+            self._give_up(error)
+            if path is not None:
+                log.error(
+                    "The result of token %s was not saved (%s). It is kept in %s", self.id, reason_of(error), path
+                )
+            if self.stage is Stage.UNSAVED and not self.met_outage:
+                self.note_refusal(client, error, path and path.parent)
             return False
         self.advance(Stage.SAVED)
         return True
 
     def make_storable(self) -> None:
-        """Turn the token into a document that the database accepts, whatever the user's code has put into it."""
+        """Turn the token into a document that the database accepts, whatever the user's code has put into it.
+
+        What is lost by that is named in the token, in the log and in `replaced`.
+        """
         self.token["_id"] = self.id  # the user's code may have changed it, and the revision too
+        self.token.pop("_revisions", None)
         rev = self.token.get("_rev")
         if "_rev" in self.claimed and not (isinstance(rev, str) and re.fullmatch("[0-9]+-[0-9a-f]+", rev)):
             self.token["_rev"] = self.claimed["_rev"]
         faults = make_storable(self.token.value)
         if faults:
-            names = ", ".join(fault[:MAX_PATH] for fault in faults[:MAX_NAMED])
-            others = f" and {len(faults) - MAX_NAMED} others" if len(faults) > MAX_NAMED else ""
-            text = (
-                f"these were described, renamed or left out, since they can't be stored as they were: {names}{others}"
-            )
-            note_error(self.token, text)
+            self.replaced += faults
+            text = "these can't be stored as they were, and were replaced, renamed or left out:"
+            note_error(self.token, f"{text} {_list(faults)}")
+            log.warning("Token %s: %s %s", self.id, text, one_line(_list(faults)))
 
     def save_merged(self, client: CouchDB) -> None:
         """Save the token, merging it into newer revisions a bounded number of times.
@@ -192,24 +209,94 @@ class ClaimedToken:
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
         return newer
 
-    def _spool(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> None:
-        try:
-            # A script's own stand-in for the client may have neither; the result is kept all the same.
-            database, server = getattr(client, "database_name", None), getattr(client, "url", None)
-            path = spool.keep(token, self.claimed, reason, folder, database=database, server=server)
-        except Exception as error:  # this must not end the pilot as well
-            log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
-        else:
-            log.error("The result of token %s was not saved (%s). It is kept in %s", self.id, reason, path)
+    def save_rest(self, client: CouchDB, refusal: BaseException, folder: Path | None) -> list[str]:
+        """Save the token without the parts for which the server refuses it, the largest first.
 
-    def _note_refusal(self, client: CouchDB, refusal: BaseException) -> None:
-        """Write into the token that the server refused its result."""
+        :param client: the pool
+        :param refusal: what the server has said
+        :param folder: the folder in which the complete result is kept, for the note in the token
+        :returns: what was left out, with its size; nothing if the rest is refused too. Then nothing was saved.
+        :raises ResourceConflict, PicasError, couchdb.http.HTTPError: see `save_merged`
+        """
+        content = dict(self.token.value)
+        left_out: list[str] = []
+        where = "" if folder is None else f"; all of it is kept in {folder}"
+        while leave_out_more(content, self.claimed, refusal, left_out):
+            text = f"{LEFT_OUT}: {_list(left_out)} ({reason_of(refusal)}){where}"
+            rest = ClaimedToken(Document(note_error(dict(content), text)), self.claimed)
+            try:
+                rest.save_merged(client)
+            except HTTPError as error:
+                if not is_refusal(client, error):
+                    raise
+                refusal = error
+                continue
+            self.claimed = rest.claimed
+            self.replaced += left_out
+            self.token.value.clear()
+            self.token.value.update(rest.token.value)
+            return left_out
+        return []
+
+    def note_refusal(self, client: CouchDB, refusal: BaseException, folder: Path | None) -> None:
+        """Write into the token that the server refused its result. For the parameters see `save_rest`."""
         try:
             stored = Document(self._read_if_ours(client))
-            set_error(stored, f"{REFUSAL}: {reason_of(refusal)}")
+            where = "" if folder is None else f"; it is kept in {folder}"
+            set_error(stored, f"{REFUSAL}: {reason_of(refusal)}{where}")
             client.save(end_attempt(stored, "failed"))
         except (PicasError, HTTPError) as error:
             log.warning("Token %s stays locked: %s", self.id, reason_of(error))
+
+    def _give_up(self, error: BaseException) -> None:
+        self.met_outage = is_outage(error)
+        self.advance(Stage.TAKEN if isinstance(error, ResourceConflict) else Stage.UNSAVED)
+
+    def _spool(self, client: CouchDB, reason: str, folder: Path | None, token: Document) -> Path | None:
+        try:
+            # A script's own stand-in for the client may have neither; the result is kept all the same.
+            database, server = getattr(client, "database_name", None), getattr(client, "url", None)
+            return spool.keep(token, self.claimed, reason, folder, database=database, server=server)
+        except Exception as error:  # this must not end the pilot as well
+            log.critical("LOST: the result of token %s: %s; no file: %s", self.id, reason, explain(error))
+            return None
+
+    def _save_refused(self, client: CouchDB, refusal: BaseException, path: Path | None) -> bool:
+        """Save what the server accepts of a result, and return whether it accepts any of it.
+
+        :param path: the file in which the result was spooled
+        """
+        folder = path and spool.folder_aside(spool.REFUSED, path)
+        try:
+            left_out = self.save_rest(client, refusal, folder)
+        except Exception as error:  # the database is away now, or somebody else has taken the token
+            self._give_up(error)
+            log.error("The result of token %s was not saved (%s). It is kept in %s", self.id, reason_of(error), path)
+            return False
+        if left_out:
+            self.advance(Stage.SAVED)
+        else:
+            self.advance(Stage.UNSAVED)
+            self.note_refusal(client, refusal, folder)
+        try:
+            path = path and spool.put_refused(path, reason_of(refusal), left_out)
+        except OSError as error:
+            log.warning("%s stays where it is: %s", path, explain(error))
+        log.error("%s. All of it is kept in %s", refused_line(self.id, refusal, left_out), path)
+        return bool(left_out)
+
+
+def refused_line(id: str, refusal: BaseException, left_out: Sequence[str]) -> str:
+    """Return what people are told about a result that the server refuses, or a part of it."""
+    if left_out:
+        return f"The result of token {id} was saved without {_list(left_out)} ({reason_of(refusal)})"
+    return f"The server refuses the result of token {id} ({reason_of(refusal)})"
+
+
+def _list(names: Sequence[str]) -> str:
+    """Return the first of many names, and the number of the others."""
+    others = f" and {len(names) - MAX_NAMED} others" if len(names) > MAX_NAMED else ""
+    return ", ".join(name[:MAX_PATH] for name in names[:MAX_NAMED]) + others
 
 
 def _copy_fields(content: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import os
 import re
 import stat
 import tempfile
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,15 @@ from ..documents import Document
 from ..exceptions import SettingsError
 from ..modifiers import claim_of
 from ..tokens.storable import make_storable
-from ..util import seconds
+from ..util import list_in, seconds
 
 FOLDER_VARIABLE = "PICAS_SPOOL"
 FOLDER = "picas-spool"
 """The default folder, in the working directory. The environment variable names another one."""
 NOT_OURS = "not-ours"
 """The folder in the spool folder for results whose tokens belong to somebody else by now."""
+REFUSED = "refused"
+"""The folder in the spool folder for results that the server refuses, in whole or in part."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class Kept:
     """The name of the database that it is for, None if an older release has written the file."""
     server: str | None
     """The address of the server that it is for."""
+    left_out: list[str]
+    """The parts without which it is in the database already, since the server refused them."""
 
     @property
     def id(self) -> str:
@@ -83,7 +87,7 @@ def keep(
 
     Only its owner can read the file, and a folder that is created for it. The file holds a JSON object: `reason`,
     `time` (seconds since the epoch), `database`, `server`, `claimed` (the token as it was when it was locked) and
-    `token`.
+    `token`, and `left_out` once the server has refused it, see `put_refused`.
 
     :param token: the token as it was to be saved
     :param claimed: its content when it was locked
@@ -143,7 +147,7 @@ def read(path: Path) -> Kept:
     if not (isinstance(token, dict) and isinstance(claimed, dict) and isinstance(claimed.get("_rev"), str)):
         raise ValueError("it holds no token")
     doc_path(claimed.get("_id"))  # type: ignore[arg-type]  # raises a ValueError if it is no id
-    return Kept(path, token, claimed, content.get("database"), content.get("server"))
+    return Kept(path, token, claimed, content.get("database"), content.get("server"), list_in(content, "left_out"))
 
 
 def put_aside(path: Path) -> Path:
@@ -152,14 +156,38 @@ def put_aside(path: Path) -> Path:
     :raises FileNotFoundError: if the file is gone
     :raises OSError: if it can't be moved
     """
-    if path.parent.name == NOT_OURS:
+    target = _place_in(NOT_OURS, path)
+    return path if target == path else path.rename(target)
+
+
+def put_refused(path: Path, reason: str, left_out: Sequence[str]) -> Path:
+    """Move a file to the folder for results that the server refuses, note the reason in it, and return its new path.
+
+    :param left_out: the parts without which the result is in the database
+    :raises OSError: if it can't be moved, or is gone
+    """
+    content = {**json.loads(_read_own(path)), "reason": reason, "left_out": list(left_out)}
+    target = _place_in(REFUSED, path)
+    _write_text(target, json.dumps(content))
+    if target != path:
+        path.unlink(missing_ok=True)  # another pilot may do the same
+    return target
+
+
+def folder_aside(name: str, path: Path) -> Path:
+    """Return one of the folders in the spool folder: the one for a file that is there, in another one, or beside it."""
+    is_aside = path.parent.name in (NOT_OURS, REFUSED)
+    return (path.parent.parent if is_aside else path.parent) / name
+
+
+def _place_in(name: str, path: Path) -> Path:
+    """Return where a file goes in one of the folders in the spool folder; it may be there already."""
+    folder = folder_aside(name, path)
+    if folder == path.parent:
         return path
-    folder = path.parent / NOT_OURS
     folder.mkdir(mode=0o700, exist_ok=True)
     target = folder / path.name
-    if target.exists():  # never replace another result
-        target = folder / f"{path.stem}.{uuid4().hex}.json"
-    return path.rename(target)
+    return folder / f"{path.stem}.{uuid4().hex}.json" if target.exists() else target  # never replace another result
 
 
 def _read_own(path: Path) -> bytes:
@@ -185,12 +213,19 @@ def _read_own(path: Path) -> bytes:
 
 
 def _write(folder: Path, content: dict[str, Any]) -> Path:
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     token, claimed = content["token"], content["claimed"]
     text = _encode(content)
     # Without a claim, nothing else distinguishes this result from that of another attempt.
     claim = claim_of(claimed).get("id") or f"{claimed.get('lock', 0)}-{uuid4().hex}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / f"{_safe(token.get('_id', 'token'))}-{_safe(claim)}.json"
+    _write_text(path, text)
+    _sync(folder.parent)
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Write a file, so that it is there as a whole or not at all, even if the machine goes down now."""
     partial = path.with_suffix(f".{os.getpid()}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -202,9 +237,7 @@ def _write(folder: Path, content: dict[str, Any]) -> Path:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    for written in (folder, folder.parent):  # so that the names survive if the machine goes down now
-        _sync(written)
-    return path
+    _sync(path.parent)
 
 
 def _encode(content: dict[str, Any]) -> str:

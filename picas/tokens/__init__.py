@@ -1,7 +1,8 @@
 """What can be said of a token without a database.
 
 `states` defines the states and evaluates them in Python and JavaScript, `resources` has what a token needs and what a
-pilot has, `retries` decides when a failed token is tried again, and `storable` replaces what a document can't hold.
+pilot has, and `retries` decides when a failed token is tried again. `storable` turns what code has put into a token
+into a document, with what `conversions` says of the types that JSON does not know.
 """
 
 from .resources import Resources, Room, megabytes, needs_of, walltime_of

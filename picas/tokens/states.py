@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..util import number_or_none
+from .storable import in_json
 
 _WHITESPACE = "[\\t\\n\\v\\f\\r \\u00a0\\u1680\\u2000-\\u200a\\u2028\\u2029\\u202f\\u205f\\u3000\\ufeff]*"
 """The whitespace that JavaScript skips around a number; Python's definition differs."""
@@ -25,6 +26,8 @@ _LARGEST_EXACT = 2**53
 _LARGEST_PLAIN = 1e21
 """JavaScript writes numbers between these two without an exponent."""
 
+_OF_JSON = (bool, int, float, list, tuple, dict, type(None))
+"""The types of JSON, besides text. Before a token is saved, user code may have put a number of NumPy into a field."""
 _OPERATORS = {"==": operator.eq, "!=": operator.ne, ">": operator.gt}
 
 
@@ -102,7 +105,9 @@ def parse_int(value: object) -> float:
         if number == 0 or _SMALLEST_PLAIN <= abs(number) < _LARGEST_PLAIN:
             return math.trunc(number)
         value = repr(number)  # JavaScript parses the text: the result for "1e-07" is 1
-    match = _LEADING_INTEGER.match(value) if isinstance(value, str) else None
+    if not isinstance(value, str):
+        return math.nan if isinstance(value, _OF_JSON) else parse_int(in_json(value))
+    match = _LEADING_INTEGER.match(value)
     if match is None:
         return math.nan
     digits = match.group(1)
@@ -118,7 +123,7 @@ def _to_number(value: object) -> float:
     if isinstance(value, (int, float)):
         return value
     if not isinstance(value, str):
-        return math.nan
+        return math.nan if isinstance(value, _OF_JSON) else _to_number(in_json(value))
     prefixed = _PREFIXED.fullmatch(value)
     if prefixed:
         return int(prefixed.group(1), 0)

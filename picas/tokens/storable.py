@@ -1,11 +1,15 @@
-"""What a document can hold: all else that code has put into one is replaced, leaf by leaf, by a description of it."""
+"""What a document can hold: all else that code has put into one is converted, or else replaced, leaf by leaf."""
 
 from __future__ import annotations
 
 import binascii
 import json
+import math
 import sys
+from collections.abc import Mapping
 from typing import Any
+
+from .conversions import counterpart
 
 MAX_DEPTH = 200
 """How deep lists and objects in a document may be nested. Python reads no more than about 900 levels, and CouchDB's
@@ -28,12 +32,14 @@ _SPECIAL: dict[str, type] = {
 
 
 def make_storable(content: dict[str, Any]) -> list[str]:
-    """Replace what the database can't hold of a document, in place; return what was replaced, as paths like "a.b[0]".
+    """Turn a document into one that the database can hold, in place; return what was lost, as paths like "a.b[0]".
 
-    A value that JSON can't hold becomes a description of it, and so does a number that is too large, and what is nested
-    too deeply. A name that is invalid is changed, and an invalid attachment is left out.
+    Nothing is lost where something in JSON stands for a value, see `conversions`: NumPy's numbers and arrays, dates,
+    paths, sets and the like. Of the others, each by itself, NaN and the infinities become null, and all else becomes a
+    description, the first 10,000 characters of its `repr`: bytes and other objects, numbers above 1.8e308, and what is
+    nested more than 200 levels deep. A name that is invalid is changed, and an invalid attachment is left out.
     """
-    if _is_storable(_without_logs(content)) and _has_valid_names(content) and _has_valid_attachments(content):
+    if is_storable(content):
         return []  # the common case
     faults: list[str] = []
     attachments = content.pop("_attachments", {})
@@ -44,14 +50,23 @@ def make_storable(content: dict[str, Any]) -> list[str]:
             faults.append(_text(name))
             name = _unused(name.lstrip("_") or "field", taken)  # noqa: PLW2901
         elif not _is_name(name):
-            faults.append(_label(name))
-            name = _unused(_label(name), taken)  # noqa: PLW2901
+            name = _converted_name(name, "", taken, faults)  # noqa: PLW2901
         taken.add(name)
         content[name] = _converted(value, _label(name), MAX_DEPTH - 1, faults, ())
     kept = _valid_attachments(attachments, faults)
     if kept:
         content["_attachments"] = kept
     return faults
+
+
+def is_storable(content: Mapping[str, Any]) -> bool:
+    """Return whether the database can hold a document as it is."""
+    return _is_storable(_without_logs(content)) and _has_valid_names(content) and _has_valid_attachments(content)
+
+
+def in_json(value: Any) -> Any:
+    """Return what a document holds in the place of a value."""
+    return _converted(value, "", MAX_DEPTH - 1, [], ())
 
 
 def is_too_deep(content: dict[str, Any]) -> bool:
@@ -76,10 +91,15 @@ def _converted(value: Any, path: str, levels: int, faults: list[str], above: tup
 
     :param path: where it is
     :param levels: how deep its lists and objects may be nested
-    :param faults: gets the paths of what is replaced
-    :param above: the identities of the lists and objects that it is in
+    :param faults: gets the paths of what is lost
+    :param above: the identities of the values that it is in
     """
-    if _is_storable(value, levels):
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            faults.append(path)
+            return None
+        return value
+    if (type(value) is int and -_LARGEST <= value <= _LARGEST) or _is_storable(value, levels):
         return value
     try:
         if levels > 0 and id(value) not in above:
@@ -91,7 +111,8 @@ def _converted(value: Any, path: str, levels: int, faults: list[str], above: tup
                     _converted(item, f"{path}[{number}]", levels - 1, faults, above)
                     for number, item in enumerate(value)
                 ]
-    except RecursionError:  # the code has set a lower limit
+            return _converted(counterpart(value), path, levels - 1, faults, above)
+    except Exception:  # code of the value itself runs, and the recursion limit may be lower than usual
         pass
     faults.append(path)
     return describe(value)
@@ -103,12 +124,9 @@ def _converted_dict(
     converted: dict[Any, Any] = {}
     taken = set(value)
     for name, content in value.items():
-        label = _label(name)
-        below = f"{path}.{label}"
         if not _is_name(name):
-            faults.append(below)
-            name = _unused(label, taken)  # noqa: PLW2901
-        converted[name] = _converted(content, below, levels - 1, faults, above)
+            name = _converted_name(name, f"{path}.", taken, faults)  # noqa: PLW2901
+        converted[name] = _converted(content, f"{path}.{name}", levels - 1, faults, above)
     return converted
 
 
@@ -142,7 +160,7 @@ def _is_plain(value: Any, levels: int) -> bool:
 # --- names
 
 
-def _has_valid_names(content: dict[str, Any]) -> bool:
+def _has_valid_names(content: Mapping[str, Any]) -> bool:
     """Return whether CouchDB accepts the names of the fields; JSON can hold them."""
     return not any(_is_refused(name, value) for name, value in content.items())
 
@@ -154,6 +172,22 @@ def _is_refused(name: object, value: object) -> bool:
 
 def _is_name(name: object) -> bool:
     return _is_storable({name: None})
+
+
+def _converted_name(name: object, path: str, taken: set[Any], faults: list[str]) -> str:
+    """Return a text for a name that JSON can't hold, and that no other name in the same object is.
+
+    :param path: what leads to it
+    :param faults: gets its path if it was changed with a loss
+    """
+    lost: list[str] = []
+    stored = _converted(name, "", MAX_DEPTH, lost, ())
+    if lost or isinstance(stored, (list, tuple, dict)):
+        stored, lost = _label(name), [path]
+    text = stored if isinstance(stored, str) else _encode(stored)
+    if lost or text in taken:
+        faults.append(f"{path}{text}")
+    return _unused(text, taken)
 
 
 def _text(text: str) -> str:
@@ -177,7 +211,7 @@ def _unused(name: str, taken: set[Any]) -> str:
 # --- attachments
 
 
-def _without_logs(content: dict[str, Any]) -> dict[str, Any]:
+def _without_logs(content: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return what has to be tested of a document: JSON can hold the data of its attachments, unless it is no ASCII."""
     entries = content.get("_attachments")
     if not isinstance(entries, dict):
@@ -189,7 +223,7 @@ def _without_logs(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "_attachments": left}
 
 
-def _has_valid_attachments(content: dict[str, Any]) -> bool:
+def _has_valid_attachments(content: Mapping[str, Any]) -> bool:
     """Return whether the database accepts the attachments; JSON can hold them."""
     entries = content.get("_attachments", {})
     return (
@@ -227,8 +261,8 @@ def _is_attachment(entry: object) -> bool:
         return False
     data = entry.get("data")
     if data is None:
-        return bool(entry.get("stub"))
-    return isinstance(data, str) and _is_base64(data)
+        return entry.get("stub") is True
+    return isinstance(data, str) and _is_base64(data) and not entry.get("follows")
 
 
 def _is_base64(text: str) -> bool:

@@ -11,7 +11,7 @@ import time
 
 import pytest
 import requests
-from support.faults import Double, Reply
+from support.faults import Double, FaultProxy, Reply
 from support.tokens import make_token
 
 from picas import VERSION, Task, TaskViewIterator, modifiers
@@ -276,6 +276,24 @@ class TestRecover:
         assert str(place) in aside
         assert str(half) in unreadable
         assert summary == f"recovered 1 result, 1 kept aside in {place}, 1 unreadable, 0 left"
+
+    def test_what_the_server_refuses_goes_aside_and_is_tried_again_if_its_folder_is_named(
+        self, environment, client, keep, location, tmp_path
+    ):
+        keep(1)
+        place = tmp_path / "spool" / "refused"
+        with FaultProxy(location.url) as proxy:
+            proxy.fail("PUT", "token_0", Reply(403, b'{"error":"forbidden","reason":"no results on Sundays"}'))
+            result = picas({**environment, "PICAS_HOST_URL": proxy.url}, "recover")
+        line, summary = result.stdout.splitlines()
+        assert result.returncode == 1
+        assert "no results on Sundays" in line
+        assert str(place) in line
+        assert (
+            summary == f"recovered 0 results, 0 kept aside, 1 refused by the server, in {place}, 0 unreadable, 0 left"
+        )
+        assert picas(environment, "recover").stdout.startswith("nothing to recover")
+        assert picas(environment, "recover", str(place)).stdout.startswith("recovered 1 result,")
 
     def test_a_missing_folder_needs_no_database(self, environment, tmp_path):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover", str(tmp_path / "absent"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import threading
@@ -11,6 +12,7 @@ from typing import Any, Callable
 from uuid import uuid4
 
 import couchdb
+import numpy
 import pytest
 from couchdb.http import Forbidden, HTTPError, ResourceConflict, ResourceNotFound, ServerError, Unauthorized
 from support.faults import FaultProxy
@@ -399,7 +401,7 @@ def test_a_deleted_id_can_be_used_again(client: CouchDB) -> None:
     assert client.save({"_id": "a", "x": 2})["_rev"].startswith("3-")
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), {1, 2}, b"x", "\ud800"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), object(), b"x", "\ud800"])
 def test_values_that_json_cannot_represent_are_not_sent(client: CouchDB, value: Any) -> None:
     for save in (client.save, lambda document: client.save_documents([{"_id": "b"}, document])):
         with pytest.raises((ValueError, TypeError)):
@@ -703,3 +705,44 @@ def test_an_outage_of_a_real_server_is_waited_out(client: CouchDB, far: CouchDB,
 
     assert wait_out(count, 30, lambda: False) == client.doc_count()
     assert len(calls) == 3
+
+
+# --- values that JSON does not know
+
+
+NUMPY = {"n": numpy.int64(3), "all": numpy.arange(2), "when": {numpy.datetime64("2024-02-29")}}
+AS_JSON = {"n": 3, "all": [0, 1], "when": ["2024-02-29"]}
+
+
+@pytest.mark.parametrize("way", ["save", "save_documents", "edit"])
+def test_values_of_numpy_are_saved_as_json(client: CouchDB, way: str) -> None:
+    document = Document({"_id": "a", "output": NUMPY})
+    if way == "save":
+        assert client.save(document) is document
+    elif way == "save_documents":
+        assert client.save_documents([{"_id": "b"}, document]) == [True, True]
+    else:
+        assert client.edit("a", lambda content: {**content, "output": NUMPY})
+        assert not client.edit("a", lambda content: {**content, "output": NUMPY})
+    assert client.get("a")["output"] == AS_JSON
+    assert document["output"] is NUMPY
+    if way != "edit":
+        assert client.get("a").rev == document.rev
+
+
+@pytest.mark.parametrize("value", [b"x", math.nan, "\ud800", "deep"])
+@pytest.mark.parametrize("way", ["save", "save_documents"])
+def test_a_value_that_json_can_not_hold_is_named_and_nothing_is_sent(client: CouchDB, way: str, value: Any) -> None:
+    if value == "deep":
+        for _ in range(100_000):
+            value = [value]
+    document = {"_id": "a", "output": {"x": [numpy.int64(1), value]}}
+    save = client.save if way == "save" else lambda document: client.save_documents([{"_id": "b"}, document])
+    with pytest.raises((ValueError, TypeError), match=r"^a: JSON can't hold output\.x\[1\]"):
+        save(document)
+    assert client.get_documents(["a", "b"]) == []
+
+
+def test_an_invalid_id_is_still_what_is_wrong(client: CouchDB) -> None:
+    with pytest.raises(ValueError, match="can't be the id of a document"):
+        client.save({"_id": "_x"})

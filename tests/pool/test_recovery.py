@@ -21,7 +21,6 @@ from picas.pool.results import MERGES, ClaimedToken
 from picas.tokens.states import state_of
 from picas.views import count_states
 
-TOO_LARGE = Reply(413, b'{"error":"document_too_large","reason":"token_0"}')
 AWAY = Reply(503, b'{"error":"unavailable","reason":"a bad hour"}')
 
 pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
@@ -453,60 +452,6 @@ class TestAnUnreachableDatabase:
             recovered = recover(far)
         assert (recovered.saved, [path.name[:7] for path in recovered.left]) == (["token_1"], ["token_0"])
         assert "a bad hour" in caplog.text
-
-
-class TestARejectedResult:
-    """The server rejected the result, and the pilot noted that in the token."""
-
-    @pytest.fixture(autouse=True)
-    def refused(self, quick, client, push, location, through, spool):
-        push(1)
-        with FaultProxy(location.url) as proxy:
-            far = through(proxy)
-            proxy.fail("PUT", "token_0", TOO_LARGE)
-            held = ClaimedToken(next(TaskViewIterator(far, "todo")))
-            held.token.update({"exit_code": 0, "output": {"answer": 42}})
-            modifiers.end_attempt(modifiers.close(held.token), "done")
-            assert not held.save(far)
-        assert client.get("token_0")["lock"] == modifiers.ERROR_MARK
-        assert len(spool()) == 1
-
-    def test_is_retried_and_stays_if_it_is_rejected_again(self, client, location, through, spool):
-        stored = client.get("token_0").value
-        kept = spool()
-        lines = Lines()
-        with FaultProxy(location.url) as proxy:
-            far = through(proxy)
-            proxy.fail("PUT", "token_0", TOO_LARGE)
-            assert recover(far, tell=lines).left == kept
-        assert "413: document_too_large: token_0." in lines[0]
-        assert spool() == kept
-        assert client.get("token_0").value == stored
-
-    def test_is_saved_once_the_server_accepts_it_and_the_note_is_removed(self, client, spool):
-        edit(client, comment="mine")
-        assert recover(client).saved == ["token_0"]
-        token = client.get("token_0")
-        assert (state_of(token), token["output"], token["comment"]) == ("done", {"answer": 42}, "mine")
-        assert token["lock"] != modifiers.ERROR_MARK
-        assert [attempt["outcome"] for attempt in token["attempts"]] == ["done"]
-        assert token["error"] == []
-        assert spool() == []
-
-    def test_is_kept_aside_if_the_token_was_put_back(self, client, folder):
-        reset_tokens(client, "error")
-        stored = client.get("token_0").value
-        assert len(recover(client, folder).kept_aside) == 1
-        assert client.get("token_0").value == stored
-
-    def test_is_not_taken_as_saved_because_of_a_note_in_the_same_second(self, client, folder):
-        """A failed result and the note of its rejection may have identical attempts."""
-        (file,) = spool.files(folder)
-        content = json.loads(file.read_text())
-        content["token"]["attempts"] = client.get("token_0")["attempts"]
-        file.write_text(json.dumps(content))
-        assert recover(client, folder).saved == ["token_0"]
-        assert client.get("token_0")["output"] == {"answer": 42}
 
 
 class TestTwoSimultaneousRecoveries:

@@ -38,6 +38,20 @@ class TestKeeping:
         assert (mode(folder), mode(path)) == (0o700, 0o600)
         assert mode(spool.put_aside(path).parent) == 0o700
 
+    def test_a_refused_result_has_its_reason_in_its_file(self, folder):
+        path = spool.put_refused(spool.keep(TOKEN, CLAIMED, "x", folder), "too large", ["output (9 MB)"])
+        assert path.parent == folder / "refused"
+        assert (mode(path.parent), mode(path)) == (0o700, 0o600)
+        assert json.loads(path.read_text())["reason"] == "too large"
+        assert (spool.read(path).left_out, spool.read(path).token) == (["output (9 MB)"], TOKEN.value)
+        assert spool.files(folder) == []
+        assert spool.put_refused(path, "still too large", []) == path
+        assert json.loads(path.read_text())["reason"] == "still too large"
+
+    def test_a_refused_result_goes_to_the_others_if_its_token_is_not_ours_any_more(self, folder):
+        path = spool.put_refused(spool.keep(TOKEN, CLAIMED, "x", folder), "too large", [])
+        assert spool.put_aside(path) == folder / "not-ours" / path.name
+
     def test_an_existing_folder_keeps_its_permissions(self, folder):
         folder.mkdir(parents=True)
         folder.chmod(0o750)
@@ -110,7 +124,7 @@ def test_a_result_is_kept_even_if_a_script_uses_its_own_client(tmp_path):
             raise ValueError("no")
 
     held = ClaimedToken(Task({**TOKEN.value}), CLAIMED)
-    held._note_refusal = lambda *arguments: None
+    held.note_refusal = lambda *arguments: None
     assert not held.save(StandIn(), spool_folder=tmp_path)
     assert spool.read(spool.files(tmp_path)[0]).database is None
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import Any
 
+import numpy
 import pytest
 from support.tokens import odd_tokens
 
@@ -44,6 +46,13 @@ def test_the_conditions_in_javascript() -> None:
 @pytest.mark.parametrize("exit_code", [0, "0", 0.0, "0 files"])
 def test_exit_code_zero_is_not_a_failure(exit_code: Any) -> None:
     assert not has_failed({"exit_code": exit_code})
+
+
+@pytest.mark.parametrize("zero", [numpy.int64(0), numpy.float32(0), numpy.array(0), Decimal(0)], ids=repr)
+def test_numbers_of_numpy_count_as_what_is_stored_of_them(zero: Any) -> None:
+    assert state_of({"lock": 5 + zero, "done": 7 + zero, "exit_code": zero}) == "done"
+    assert state_of({"lock": 5 + zero, "done": zero}) == "locked"
+    assert has_failed({"exit_code": 1 + zero})
 
 
 @pytest.mark.parametrize(
