@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, Callable
 
@@ -121,6 +121,8 @@ class Loop:
                 self.context.retries.apply(attempt.token)
                 self.unsaved.append(attempt)
                 self._attached += attempt.attached
+            elif self._is_alone:
+                self._count_replaced([attempt])
             self._gpus += attempt.gpus
             self._large -= attempt.needs.cores > 1
             if attempt.began is not None:
@@ -449,4 +451,9 @@ class Loop:
                 Work(self.context, attempt).save(is_away=is_away)
                 is_away |= attempt.met_outage
         self.unsaved = [attempt for attempt in self.unsaved if attempt.stage is Stage.CONCLUDED]
+        self._count_replaced(attempt for attempt in attempts if attempt.stage is not Stage.CONCLUDED)
         self._attached = 0
+
+    def _count_replaced(self, attempts: Iterable[Attempt]) -> None:
+        """Count the tokens whose results could not be stored as they were."""
+        self.context.pilot.replaced += sum(bool(attempt.replaced) for attempt in attempts)

@@ -74,6 +74,20 @@ class TestLog:
             "Token token_0 failed: exit code 1",
         ]
 
+    @pytest.mark.parametrize("options", [{}, {"slots": 4}, {"stop_function": lambda: False}], ids=["one", "four slots", "each seen"])
+    def test_counts_results_that_could_not_be_stored_as_they_were(self, client, push, lines, options):
+        push(6)
+
+        def work(token):
+            token["output"] = {"mean": 2.5, "spread": float("nan")} if token.id in ("token_1", "token_4") else 1
+
+        Worker(client, work).run(**options)
+        summed_up = "Processed 6 tokens: 6 done; the results of 2 tokens could not be stored as they were"
+        assert lines()[-1] == summed_up
+        assert client.get("token_1")["output"] == {"mean": 2.5, "spread": None}
+        assert "output.spread" in client.get("token_1")["error"][-1]["message"]
+        assert any("token_1" in line and "output.spread" in line for line in lines(logging.WARNING))
+
     def test_of_a_run_that_finds_nothing(self, client, lines):
         Worker(client).run()
         assert lines()[-1] == "Processed 0 tokens"
