@@ -41,6 +41,8 @@ NAMES = {
 """For each setting, its name in config.ini and its name in the environment and in picasconfig.py."""
 
 REQUIRED = ("host_url", "database", "username", "password")
+SECRET = ("PICAS_PASSWORD", "PICAS_PASSWORD_FILE")
+"""The variables of the environment that a program gets only if it needs the pool."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,18 @@ def load(
         password=found["password"],
         ssl_verification=_verification(found.get("ssl_verification", True)),
     )
+
+
+def without_password(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables of the environment without the pool's password, and without credentials in its address."""
+    kept = {name: value for name, value in variables.items() if name not in SECRET}
+    address = kept.get(NAMES["host_url"], "")
+    if "@" in address:
+        try:
+            kept[NAMES["host_url"]] = split_credentials(address)[0]
+        except ValueError:  # any part of it may be the password
+            del kept[NAMES["host_url"]]
+    return kept
 
 
 def _variable(name: str) -> str | None:
