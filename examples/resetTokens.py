@@ -27,10 +27,11 @@ def main() -> None:
     arguments = parser.parse_args()
     design_doc, view = arguments.view
 
+    client = connect(max_outage=0)
     try:
-        result = reset_tokens(connect(max_outage=0), view, design_doc, arguments.hours)
+        result = reset_tokens(client, view, design_doc, arguments.hours)
     except ResourceNotFound:
-        raise console.no_such_view(view, design_doc) from None
+        raise console.no_such_view(view, design_doc, client) from None
     print(f"Reset {result.changed} tokens of {design_doc}/{view} to todo")
     if result.kept:
         print(f"Left alone {result.kept} tokens that changed meanwhile")
