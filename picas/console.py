@@ -214,7 +214,7 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
         with contextlib.suppress(PicasError, HTTPError, RecursionError):
             documents = client.design_documents()
     existing = [name for name, document in documents.items() if views_in(document) and name != design_doc]
-    views = views_in(documents.get(design_doc, {}))
+    views = list(views_in(documents.get(design_doc, {})))
     if views:
         create = f"; python createViews.py {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
         known = _nearest_first(view, views)
@@ -226,10 +226,10 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
     return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
 
 
-def views_in(design_document: Mapping[str, Any]) -> list[str]:
-    """Return the names of the views in a design document."""
+def views_in(design_document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the views in a design document, by their names."""
     views = design_document.get("views")
-    return list(views) if isinstance(views, dict) else []
+    return views if isinstance(views, dict) else {}
 
 
 def _nearest_first(name: str, names: list[str]) -> str:
