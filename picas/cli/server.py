@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:
         "--port",
         type=_port,
         metavar="N",
-        help="the port on 127.0.0.1 (default: that of the last time with this data if it is free, or else any; 0: any)",
+        help="the port on 127.0.0.1 (default: the one used last time if it is free, or else any; 0: any)",
     )
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="write a file for a shell to source once the server is up"

@@ -50,8 +50,8 @@ def serve(
     """Run the embedded server until a signal (SIGINT, SIGTERM, SIGHUP) stops it.
 
     :param data: the folder for the databases (see `default_data_folder`), None to keep them in memory
-    :param port: the port to listen on, 0 for any free port, None for the one of the last time with this data folder; if
-        that is taken, or there is none, for any free port
+    :param port: the port to listen on, 0 for any free port, None for the one that the last server with this data
+        folder had, or for any free port if that is unknown or taken
     :param database: a database that is created if it does not exist
     :param ready_file: a file that is written when the server is ready and removed at the end. A shell can source it. It
         contains the path of the password file, not the password
@@ -77,7 +77,7 @@ def _serve(data: Path | None, port: int | None, database: str, ready_file: Path 
     with ExitStack() as stack:
         server = stack.enter_context(Server(data, port=port, progress=say))
         if last is not None and server.port != last:
-            say(f"port {last} of the last time is not free: this server listens on port {server.port} instead")
+            say(f"port {last}, used last time, is not free: this server listens on port {server.port} instead")
         if server.data is not None and server.port != last:
             with suppress(OSError):  # the next start takes any port
                 write_private(server.data / PORT_FILE, f"{server.port}\n")

@@ -900,7 +900,7 @@ class TestServe:
         with socket.create_server(("127.0.0.1", first)):
             second, out = self.visit(tmp_path)
         assert second != first
-        assert f"port {first} of the last time is not free: this server listens on port {second} instead\n" in out
+        assert f"port {first}, used last time, is not free: this server listens on port {second} instead\n" in out
         assert self.visit(tmp_path)[0] == second
 
     def test_a_port_that_is_asked_for_wins_and_is_kept(self, tmp_path):
@@ -949,7 +949,7 @@ class TestServe:
     def test_a_port_that_this_user_may_not_use(self, tmp_path):
         (tmp_path / "port").write_text("1\n")
         number, out = self.visit(tmp_path)
-        assert number == 1 or f"port 1 of the last time is not free: this server listens on port {number}" in out
+        assert number == 1 or f"port 1, used last time, is not free: this server listens on port {number}" in out
 
     def test_reports_that_the_server_died(self, monkeypatch):
         pids = []
