@@ -21,7 +21,7 @@ def main() -> int:
             return console.EXIT_FAILURE
         result = delete_tokens(client, view, design_doc)
     except ResourceNotFound:
-        raise console.no_such_view(view, design_doc) from None
+        raise console.no_such_view(view, design_doc, client) from None
     print(f"Deleted {result.changed} tokens of {design_doc}/{view}")
     if result.kept:
         print(f"Kept {result.kept} tokens that changed meanwhile")

@@ -29,11 +29,15 @@ class ExampleActor(RunActor):
 
     :param scratch: a folder in which each token gets a working directory of its own, deleted afterwards; without it,
         all tokens share the pilot's working directory
+    :param pass_settings: whether process_task.sh gets the password of the pool
     """
 
-    def __init__(self, *arguments: Any, scratch: Optional[Path] = None, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, scratch: Optional[Path] = None, pass_settings: bool = False, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self.scratch = scratch
+        self.pass_settings = pass_settings
 
     def process_task(self, token: Any) -> None:
         with printed_block(token), tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
@@ -50,6 +54,7 @@ class ExampleActor(RunActor):
                     cwd=work if self.scratch else None,
                     env={"PICAS_RESULTS": str(results), "PICAS_UPLOADS": str(uploads)},
                     token=token,
+                    pass_settings=self.pass_settings,
                 )
                 token["exit_code"] = result.exit_code
             finally:  # after a time-out or a stop as well: keep the logs and the uploads so far
@@ -121,15 +126,21 @@ def main() -> None:
         "--scratch", type=existing_folder, metavar="FOLDER",
         help="give each token a working directory of its own in this folder",
     )  # fmt: skip
+    parser.add_argument(
+        "--pass-settings", action="store_true",
+        help="give the tasks the password of the pool, if they use it themselves",
+    )  # fmt: skip
     parser.add_argument("-v", "--verbose", action="count", default=0, help="log progress; -vv: every detail")
     arguments = parser.parse_args()
     console.log_to_stderr(arguments.verbose)
 
+    client = connect()
     actor = ExampleActor(
-        connect(),
+        client,
         view=arguments.view,
         design_doc=arguments.design_doc,
         scratch=arguments.scratch,
+        pass_settings=arguments.pass_settings,
         cores=arguments.cores,
         memory=arguments.memory,
         gpus=arguments.gpus,
@@ -147,7 +158,7 @@ def main() -> None:
             wait_for_locked=arguments.wait_for_locked,
         )
     except ResourceNotFound:
-        raise console.no_such_view(arguments.view, arguments.design_doc) from None
+        raise console.no_such_view(arguments.view, arguments.design_doc, client) from None
     print(summary(actor))
 
 

@@ -4,7 +4,7 @@
 #
 #   quickstart.sh [--keep]
 #
-# With --keep, the embedded server stays up afterwards.
+# With --keep, the embedded server stays up afterwards, and keeps its data in a folder.
 set -euo pipefail
 cd "$(dirname "$0")"
 root=$(cd .. && pwd)
@@ -44,12 +44,13 @@ if [ -n "${PICAS_HOST_URL:-}" ]; then
 else
     echo "== Starting the embedded server (the first start takes some seconds, to download its packages)"
     ready=$venv/server-$$.env
-    picas serve --memory --ready-file "$ready" >"$venv/server-$$.log" 2>&1 &
+    data=$(mktemp -d "$venv/data-XXXXXX")
+    picas serve --data "$data" --ready-file "$ready" >"$venv/server-$$.log" 2>&1 &
     server=$!
     stop_server() {
         kill "$server" 2>/dev/null || true
         wait "$server" 2>/dev/null || true
-        rm -f "$venv/server-$$.log" "$ready"
+        rm -rf "$venv/server-$$.log" "$ready" "$data"
     }
     trap stop_server EXIT
     while [ ! -s "$ready" ]; do
@@ -80,6 +81,7 @@ if [ -n "$web" ]; then
         trap - EXIT
         echo "The server is still running (to stop it: kill $server). Web interface: $web"
         echo "To use it from this shell: . $ready"
+        echo "To start it again, with the same settings: $venv/bin/picas serve --data $data"
     else
         echo "The server stops now; with --keep it stays up, with a web interface at $web"
     fi

@@ -48,7 +48,7 @@ def main() -> int:
             print("Nothing was reset")
             return console.EXIT_FAILURE
     except ResourceNotFound:
-        raise console.no_such_view(view, design_doc) from None
+        raise console.no_such_view(view, design_doc, client) from None
     print(f"Reset {result.changed} tokens of {design_doc}/{view} to todo")
     if result.kept:
         print(f"Left alone {result.kept} tokens that changed meanwhile")

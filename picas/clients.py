@@ -491,6 +491,25 @@ class CouchDB:
 
         self.edit(f"_design/{definition.design}", add)
 
+    def design_documents(self) -> dict[str, dict[str, Any]]:
+        """Return all design documents by their names."""
+        rows = self.all_docs(startkey="_design/", endkey="_design0", include_docs=True)
+        return {row.id.partition("/")[2]: dict(row.doc) for row in rows if row.doc is not None}
+
+    def server_info(self) -> dict[str, Any]:
+        """Return what the server says of itself, e.g. its "version"."""
+        _, _, info = self.server.resource.get_json()
+        return dict(info)
+
+    def is_admin(self) -> bool:
+        """Return whether this user may change design documents and permissions of the database."""
+        _, _, session = self.server.resource.get_json("_session")
+        _, _, security = self.db.resource.get_json("_security")
+        user, admins = session["userCtx"], security.get("admins", {})
+        return bool(
+            user["name"] in admins.get("names", ()) or {"_admin", *admins.get("roles", ())}.intersection(user["roles"])
+        )
+
     def set_users(
         self,
         admins: list[str] | None = None,

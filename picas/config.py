@@ -41,6 +41,8 @@ NAMES = {
 """For each setting, its name in config.ini and its name in the environment and in picasconfig.py."""
 
 REQUIRED = ("host_url", "database", "username", "password")
+SECRET = ("PICAS_PASSWORD", "PICAS_PASSWORD_FILE")
+"""The variables of the environment that a program gets only if it needs the pool."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Settings:
     username: str
     password: str = field(repr=False)
     ssl_verification: bool | str = True
+    origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    """Where each setting that was found comes from, for people, by its name in this class."""
 
 
 def load(
@@ -91,11 +95,12 @@ def load(
         "ssl_verification": ssl_verification,
     }
     found: dict[str, Any] = {}
-    _take(found, arguments, None)
-    _take(found, {name: _variable(variable) for name, variable in NAMES.items()}, None)
-    _take(found, *_from_picasconfig(script_dir or _script_dir(), found))
-    _take(found, *_from_ini(is_needed=bool(_missing(found))))
-    _take_from_netrc(found)
+    origins: dict[str, str] = {}
+    _take(found, origins, arguments, "an argument")
+    _take(found, origins, {name: _variable(variable) for name, variable in NAMES.items()}, "the environment")
+    _take(found, origins, *_from_picasconfig(script_dir or _script_dir(), found))
+    _take(found, origins, *_from_ini(is_needed=bool(_missing(found))))
+    _take_from_netrc(found, origins)
 
     missing = _missing(found)
     if missing:
@@ -113,7 +118,20 @@ def load(
         username=found["username"],
         password=found["password"],
         ssl_verification=_verification(found.get("ssl_verification", True)),
+        origins={name: origins[name] for name in NAMES if name in origins},
     )
+
+
+def without_password(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return variables of the environment without the pool's password, and without credentials in its address."""
+    kept = {name: value for name, value in variables.items() if name not in SECRET}
+    address = kept.get(NAMES["host_url"], "")
+    if "@" in address:
+        try:
+            kept[NAMES["host_url"]] = split_credentials(address)[0]
+        except ValueError:  # any part of it may be the password
+            del kept[NAMES["host_url"]]
+    return kept
 
 
 def _variable(name: str) -> str | None:
@@ -138,11 +156,12 @@ def _missing(found: Mapping[str, Any]) -> list[str]:
     return [NAMES[name] for name in REQUIRED if name not in found]
 
 
-def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None) -> None:
+def _take(found: dict[str, Any], origins: dict[str, str], values: Mapping[str, Any], origin: Path | str) -> None:
     """Add the values of one source to what earlier sources had.
 
     :param found: is extended
-    :param origin: the file that the values come from, if any
+    :param origins: is extended with the origin of what is added to `found`
+    :param origin: the file that the values come from, or another source's name for people
     """
     values = {name: value for name, value in values.items() if value not in (None, "")}
     if "host_url" not in found and "host_url" in values:
@@ -155,14 +174,18 @@ def _take(found: dict[str, Any], values: Mapping[str, Any], origin: Path | None)
     if "password" not in found:
         if "password" in values:
             found["password"] = str(values["password"])
-            if origin is not None:
+            if isinstance(origin, Path):
                 _warn_if_readable_by_others(origin)
         elif "password_file" in values:
-            found["password"] = _read_password(_expanded(str(values["password_file"])))
+            path = _expanded(str(values["password_file"]))
+            found["password"] = _read_password(path)
+            origins["password"] = f"{path}, which {origin} names"
     for name in ("database", "username", "ssl_verification"):
         if name in values:
             value = values[name]
             found.setdefault(name, value if isinstance(value, bool) else str(value))
+    for name in found:
+        origins.setdefault(name, str(origin))
 
 
 def _split(url: str) -> tuple[str, str, str]:
@@ -192,7 +215,7 @@ def _script_dir() -> Path:
     return Path(main).resolve().parent if main else Path.cwd()
 
 
-def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, Any], Path | None]:
+def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
     """Return what picasconfig.py sets.
 
     :param found: what earlier sources had. If nothing is missing, a file that can't be trusted or read is left alone
@@ -201,7 +224,7 @@ def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str,
     is_missing = bool(_missing(found))
     try:
         if not path.is_file():
-            return {}, None
+            return {}, path
         with path.open("rb") as file:
             danger = _danger(path, os.fstat(file.fileno()))
             source = b"" if danger else file.read()
@@ -211,7 +234,7 @@ def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str,
         if is_missing:
             raise SettingsError(danger)
         log.debug("%s", danger)
-        return {}, None
+        return {}, path
     try:
         tree = ast.parse(source, str(path))
         content = _literals(tree)
@@ -299,24 +322,25 @@ def _ini_path() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or "~/.config") / "picas" / "config.ini"
 
 
-def _from_ini(is_needed: bool) -> tuple[dict[str, Any], Path | None]:
+def _from_ini(is_needed: bool) -> tuple[dict[str, Any], Path]:
     """Return what config.ini sets, and its path.
 
     :param is_needed: whether a setting is missing; if not, a file that can't be read is left alone
     """
     parser = configparser.ConfigParser(interpolation=None)
+    path = _ini_path()
     try:
-        path = _ini_path().expanduser()
+        path = path.expanduser()
     except RuntimeError:  # a user without a home folder has no such file
-        return {}, None
+        return {}, path
     try:
         if not path.is_file():
-            return {}, None
+            return {}, path
         parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, OSError) and not is_needed:
             log.info("%s can't be read: %s", path, _why_unreadable(error))
-            return {}, None
+            return {}, path
         raise SettingsError(f"{path} can't be read: {_why_unreadable(error)}") from error
     except configparser.Error as error:
         # The error's own message may quote the line that holds the password.
@@ -329,7 +353,7 @@ def _from_ini(is_needed: bool) -> tuple[dict[str, Any], Path | None]:
     return dict(parser["picas"]), path
 
 
-def _take_from_netrc(found: dict[str, Any]) -> None:
+def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
         return
@@ -337,7 +361,10 @@ def _take_from_netrc(found: dict[str, Any]) -> None:
     if entry is None or found.setdefault("username", entry[0]) != entry[0]:
         return
     found["password"] = entry[1]
-    _warn_if_readable_by_others(Path(os.environ.get("NETRC") or "~/.netrc").expanduser())
+    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    for name in ("username", "password"):
+        origins.setdefault(name, str(path))
+    _warn_if_readable_by_others(path)
 
 
 def _verification(value: bool | str) -> bool | str:

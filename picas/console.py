@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import io
 import logging
 import os
 import ssl
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Callable, NoReturn, TextIO
 
@@ -17,16 +18,20 @@ from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Un
 
 from . import config
 from .clients import CouchDB
+from .couch.answers import is_shut_out, is_unknown_user, needs_database_admin, needs_server_admin
 from .couch.connections import explain, server_of
 from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait_out
 from .exceptions import PicasError, Unreachable, UntrustedServer
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import never, one_line, visible
+from .views import OVERVIEW
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+MAX_NAMES = 20
+"""How many names of views or design documents an error lists."""
 _CERTIFICATE_DATES = (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
 
 _UNWRITABLE = (OSError, ValueError)  # ValueError for a closed stream
@@ -120,9 +125,15 @@ def describe(error: BaseException) -> str:
 
 
 def _describe(error: BaseException) -> str:
-    if isinstance(error, Unauthorized):
+    if is_unknown_user(error):
         return "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"
-    if isinstance(error, Forbidden):
+    if is_shut_out(error):
+        return "this user is not a member of the database: an administrator of the database or the server can add them"
+    if needs_server_admin(error):
+        return "this user may not create databases: only an administrator of the server may"
+    if needs_database_admin(error):
+        return "this user may not change views: only an administrator of the database or the server may"
+    if isinstance(error, (Forbidden, Unauthorized)):
         return f"the server does not let this user do that: {_reason(error)}"
     if isinstance(error, UntrustedServer):
         return _describe_certificate(error.__cause__)
@@ -168,8 +179,14 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
 
 
 def create_database(settings: config.Settings) -> None:
-    """Create the database that the settings name, unless it exists."""
-    _open(settings, create=True)
+    """Create the database that the settings name, unless it exists.
+
+    :raises couchdb.Unauthorized: if it does not exist, and this user is no administrator of the server
+    """
+    try:
+        _open(settings)
+    except ResourceNotFound:  # CouchDB lets only an administrator ask to create it, also if it exists
+        _open(settings, create=True)
 
 
 def _open(settings: config.Settings, create: bool = False) -> CouchDB:
@@ -187,9 +204,40 @@ def _may_start(error: BaseException) -> bool:
     return is_outage_at_start(error) and not is_name_unknown(error)
 
 
-def no_such_view(view: str, design_doc: str) -> PicasError:
-    """Return the error for a view that does not exist."""
+def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> PicasError:
+    """Return the error for a view that does not exist.
+
+    :param client: the pool; with it, the error names the views or the design documents that there are
+    """
+    documents: dict[str, dict[str, Any]] = {}
+    if client is not None:
+        with contextlib.suppress(PicasError, HTTPError, RecursionError):
+            documents = client.design_documents()
+    existing = [name for name, document in documents.items() if views_in(document) and name != design_doc]
+    views = list(views_in(documents.get(design_doc, {})))
+    if views:
+        create = f"; python createViews.py {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
+        known = _nearest_first(view, views)
+        return PicasError(f"there is no view {design_doc}/{view}: {design_doc} has the views {known}{create}")
+    if existing:
+        known = _nearest_first(design_doc, existing)
+        create = f"python createViews.py {design_doc} creates it"
+        return PicasError(f"there is no view {design_doc}/{view}: the design documents are {known}; {create}")
     return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
+
+
+def views_in(design_document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the views in a design document, by their names."""
+    views = design_document.get("views")
+    return views if isinstance(views, dict) else {}
+
+
+def _nearest_first(name: str, names: list[str]) -> str:
+    """Return the names that there are instead of a name, the most similar one first."""
+    similar = difflib.get_close_matches(name, names, n=1)
+    ordered = [*similar, *(other for other in names if other not in similar)]
+    more = len(ordered) - MAX_NAMES
+    return ", ".join(map(one_line, ordered[:MAX_NAMES])) + (f" and {more} others" if more > 0 else "")
 
 
 def view_name(text: str) -> tuple[str, str]:

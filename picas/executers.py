@@ -1,5 +1,8 @@
 """Run a command as a child process that can be ended with all its descendants.
 
+A command reads nothing that a person types: its standard input is empty unless it gets a file, and it has no terminal.
+It does not get the password of the pool unless it is asked for.
+
 If a token's time is up, or the pilot has to stop, the pilot ends the commands that these functions have started.
 """
 
@@ -11,7 +14,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,7 @@ from .processes import (
     read_pipes,
     running,
 )
+from .util import open_regular
 
 __all__ = [
     "GRACE",
@@ -72,7 +76,7 @@ class Result:
 
 @own_work()
 def execute(
-    args: str | Sequence[str], shell: bool = False, keep_background: bool = False
+    args: str | Sequence[str], shell: bool = False, keep_background: bool = False, pass_settings: bool = False
 ) -> tuple[subprocess.Popen[bytes], int, bytes, bytes]:
     """Run a command, wait until it ends, and return its `Popen`, exit code, standard output and standard error.
 
@@ -81,6 +85,7 @@ def execute(
     :param args: the command and its arguments, or a single text for a shell
     :param shell: whether to run the command in a shell
     :param keep_background: see `run_command`
+    :param pass_settings: see `run_command`
     :raises OSError: if the command can't be started; a `NodeFault` if no other command could be either
     """
     with contextlib.ExitStack() as passed_on, contextlib.ExitStack() as kept:
@@ -89,7 +94,9 @@ def execute(
             kept.callback(os.close, end_of_pipe)
         for end_of_pipe in targets:
             passed_on.callback(os.close, end_of_pipe)
-        with child(args, shell=shell, stdout=targets[0], stderr=targets[1], keep_background=keep_background) as process:
+        streams = {"stdout": targets[0], "stderr": targets[1]}
+        variables = environment(pass_settings)
+        with child(args, shell=shell, env=variables, keep_background=keep_background, **streams) as process:
             passed_on.close()
             stdout, stderr = read_pipes(sources)
             exit_code = process.wait()
@@ -112,6 +119,7 @@ def execute_old(cmd: str) -> int:
 def run_command(
     args: str | Sequence[str],
     *,
+    stdin: str | Path | None = None,
     stdout: str | Path | None = None,
     stderr: str | Path | None = None,
     timeout: float | None = None,
@@ -122,10 +130,12 @@ def run_command(
     shell: bool = False,
     max_output: int = MAX_OUTPUT,
     keep_background: bool = False,
+    pass_settings: bool = False,
 ) -> Result:
     """Run a command with its output in files, wait until it ends, and return how it ended.
 
     :param args: the command and its arguments, or a single text for a shell
+    :param stdin: a file that it reads as its standard input; by default that is empty (/dev/null)
     :param stdout: the file for its standard output; by default it goes to that of this process
     :param stderr: the file for its standard error; may be the same as `stdout`
     :param timeout: seconds after which the command is ended, see `end`
@@ -140,15 +150,18 @@ def run_command(
         tail, with a line between them.
     :param keep_background: whether what the command leaves in the background goes on after the token, and after the
         pilot. By default it is ended with its token, and outside of a token with this process.
-    :raises OSError: if the command can't be started, or a file can't be written
+    :param pass_settings: whether the command gets PICAS_PASSWORD, PICAS_PASSWORD_FILE, and the user and password in
+        PICAS_HOST_URL, as far as they are in the environment of this process. A command needs them only if it talks to
+        the pool itself.
+    :raises OSError: if the command can't be started, or a file can't be read or written
     :raises NodeFault: an `OSError`, if no other command could be started or no other file written: with ENOSPC if the
         disk is full, and output was lost or the command failed
     """
     started = time.monotonic()
     timed_out = False
-    variables = {**_environment_for(token), **(env or {})}
-    with Outputs(stdout, stderr, max_output) as outputs:
-        streams = {"stdout": outputs.stdout, "stderr": outputs.stderr}
+    variables = {**_environment_for(token, pass_settings), **(env or {})}
+    with _source(stdin) as source, Outputs(stdout, stderr, max_output) as outputs:
+        streams = {"stdin": source, "stdout": outputs.stdout, "stderr": outputs.stderr}
         with child(
             args, shell=shell, cwd=cwd, env=variables, grace=grace, keep_background=keep_background, **streams
         ) as process:
@@ -194,9 +207,19 @@ def as_text(value: Any) -> str:
     return text
 
 
-def _environment_for(token: Mapping[str, Any] | None) -> dict[str, str]:
+@contextlib.contextmanager
+def _source(path: str | Path | None) -> Iterator[int | None]:
+    """Open the file for a command's standard input. A named pipe, which could let this process wait, is refused."""
+    if path is None or str(path) == os.devnull:
+        yield None
+        return
+    with open_regular(path) as file:
+        yield file.fileno()
+
+
+def _environment_for(token: Mapping[str, Any] | None, pass_settings: bool) -> dict[str, str]:
     """Return the environment of this thread's children, with the variables for a token."""
-    variables = environment()
+    variables = environment(pass_settings)
     if token is None:
         return variables
     for name, value in (("PICAS_TOKEN_ID", str(token.get("_id", ""))), ("PICAS_TOKEN_INPUT", input_text(token))):

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .. import console
 from ..version import VERSION
-from . import pool, server
+from . import check, pool, server
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -23,5 +23,6 @@ def _parser() -> console.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"picas {VERSION}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     server.add_verbs(verbs)
+    check.add_verbs(verbs)
     pool.add_verbs(verbs)
     return parser

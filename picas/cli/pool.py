@@ -1,27 +1,23 @@
-"""Verbs for the pool: `status`, `check` and `recover`."""
+"""Verbs for the pool: `status` and `recover`."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from couchdb.http import HTTPError, ResourceNotFound
+from couchdb.http import ResourceNotFound
 
-from .. import config, console
-from ..couch.outages import is_outage_at_start
-from ..exceptions import PicasError
+from .. import console
 from ..pilot import Kind, without_pilot
 from ..pool import spool
 from ..pool.recovery import Recovered, recover
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, NO_STATE, TASKS, count_states, tokens_in_conflict, unseen
+from .check import settings_here
 
-EXIT_TRY_LATER = 75
-"""The exit code of `picas check` if it may succeed later or elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
 MAX_SHOWN = 10
 """The number of kinds of tokens without a pilot that `picas status` lists."""
 
@@ -36,15 +32,6 @@ def add_verbs(verbs: Any) -> None:
     )
     status.add_argument("design_doc", nargs="?", default=DESIGN_DOC, help="design document (default: Monitor)")
     status.set_defaults(run=_status)
-
-    check = verbs.add_parser(
-        "check",
-        help="check whether the pool can be reached",
-        description="Check whether the pool can be reached with the settings that are found. The exit code is 0 if it "
-        f"can, {EXIT_TRY_LATER} if it may be possible later or from elsewhere, and {console.EXIT_FAILURE} if the "
-        "settings are wrong.",
-    )
-    check.set_defaults(run=_check)
 
     recovery = verbs.add_parser(
         "recover",
@@ -67,17 +54,12 @@ def _folder(text: str) -> Path:
     return folder
 
 
-def _settings() -> config.Settings:
-    """Return the settings, with picasconfig.py from the working directory: the command has no folder of its own."""
-    return config.load(script_dir=Path.cwd())
-
-
 def _status(options: argparse.Namespace) -> None:
-    client = console.connect(_settings(), max_outage=0)
+    client = console.connect(settings_here(), max_outage=0)
     try:
         counts = count_states(client, options.design_doc)
     except ResourceNotFound:
-        raise console.no_such_view("overview_total", options.design_doc) from None
+        raise console.no_such_view("overview_total", options.design_doc, client) from None
     for state, count in counts.items():
         print(visible(f"{state} {count}"))
     for kind in (NO_STATE, TASKS):
@@ -124,25 +106,12 @@ def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
         yield f"  and {sum(kind.count for kind in kinds[MAX_SHOWN:])} others"
 
 
-def _check(options: argparse.Namespace) -> int:
-    settings = _settings()
-    try:
-        console.connect(settings, max_outage=0)
-    except (PicasError, HTTPError) as error:
-        if not is_outage_at_start(error):
-            raise
-        print(f"picas: {console.describe(error)}", file=sys.stderr)
-        return EXIT_TRY_LATER
-    print(f"The pool {settings.database} can be reached")
-    return 0
-
-
 def _recover(options: argparse.Namespace) -> int:
     folder = options.folder or spool.default_folder()
     if not spool.files(folder):
         print(f"nothing to recover in {folder}")
         return 0
-    recovered = recover(console.connect(_settings(), max_outage=0), folder, tell=print)
+    recovered = recover(console.connect(settings_here(), max_outage=0), folder, tell=print)
     print(_summary(recovered))
     return 0 if recovered.is_complete else console.EXIT_FAILURE
 

@@ -27,7 +27,10 @@ def add_verbs(verbs: Any) -> None:
     )
     place.add_argument("--memory", action="store_true", help="keep the databases in memory only")
     parser.add_argument(
-        "--port", type=_port, default=0, metavar="N", help="the port on 127.0.0.1 (default: any free port)"
+        "--port",
+        type=_port,
+        metavar="N",
+        help="the port on 127.0.0.1 (default: the one used last time if it is free, or else any; 0: any)",
     )
     parser.add_argument(
         "--ready-file", type=Path, metavar="FILE", help="write a file for a shell to source once the server is up"

@@ -24,6 +24,9 @@ _ERRORS = {
 }
 _PLAIN = frozenset({401, 413, 414, 431})
 """Statuses that mean the same whoever answers: the user was refused, or the request is too large."""
+_REFUSED = (couchdb.http.Unauthorized, couchdb.http.Forbidden)
+_LOGIN_FAILED = ("Name or password is incorrect", "Authentication required", "You are not authorized to access this ")
+"""How CouchDB's reasons for status 401 begin if it does not know the user."""
 _NOT_TO_PASS = frozenset({501, 505})
 _MAX_SHOWN = 1000
 
@@ -121,6 +124,25 @@ def is_locked_out(error: BaseException) -> bool:
 def is_shut_out(error: BaseException) -> bool:
     """Return whether CouchDB refuses a user the whole database."""
     return isinstance(error, couchdb.http.Forbidden) and "not allowed to access this db" in _part(error, 1)
+
+
+def is_unknown_user(error: BaseException) -> bool:
+    """Return whether the server does not accept the user and the password.
+
+    CouchDB also answers with status 401 if a user that it knows may not do something.
+    """
+    reason = _part(error, 1)
+    return isinstance(error, couchdb.http.Unauthorized) and (not reason or reason.startswith(_LOGIN_FAILED))
+
+
+def needs_server_admin(error: BaseException) -> bool:
+    """Return whether only an administrator of the server may do what was asked."""
+    return isinstance(error, _REFUSED) and _part(error, 1) == "You are not a server admin."
+
+
+def needs_database_admin(error: BaseException) -> bool:
+    """Return whether only an administrator of the database, or of the server, may do what was asked."""
+    return isinstance(error, _REFUSED) and _part(error, 1) == "You are not a db or server admin."
 
 
 def _part(error: BaseException, number: int) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,9 +17,11 @@ from typing import Callable
 
 from picas.embedded.errors import EmbeddedServerError
 from picas.embedded.node import user_folder
-from picas.embedded.server import Server, write_private
+from picas.embedded.server import HOST, Server, write_private
 
 DATABASE = "picas"
+PORT_FILE = "port"
+"""The file in the data folder with the port of the last time."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Say = Callable[[str], None]
@@ -37,7 +41,7 @@ def default_data_folder() -> Path:
 
 def serve(
     data: Path | None,
-    port: int = 0,
+    port: int | None = None,
     *,
     database: str = DATABASE,
     ready_file: Path | None = None,
@@ -46,7 +50,8 @@ def serve(
     """Run the embedded server until a signal (SIGINT, SIGTERM, SIGHUP) stops it.
 
     :param data: the folder for the databases (see `default_data_folder`), None to keep them in memory
-    :param port: the port to listen on, 0 for any free port
+    :param port: the port to listen on, 0 for any free port, None for the one that the last server with this data
+        folder had, or for any free port if that is unknown or taken
     :param database: a database that is created if it does not exist
     :param ready_file: a file that is written when the server is ready and removed at the end. A shell can source it. It
         contains the path of the password file, not the password
@@ -65,9 +70,17 @@ def serve(
             return 1
 
 
-def _serve(data: Path | None, port: int, database: str, ready_file: Path | None, say: Say) -> int:
+def _serve(data: Path | None, port: int | None, database: str, ready_file: Path | None, say: Say) -> int:
+    last = _last_port(data) if data is not None and port is None else None
+    if port is None:
+        port = last if last is not None and _is_free(last) else 0
     with ExitStack() as stack:
         server = stack.enter_context(Server(data, port=port, progress=say))
+        if last is not None and server.port != last:
+            say(f"port {last}, used last time, is not free: this server listens on port {server.port} instead")
+        if server.data is not None and server.port != last:
+            with suppress(OSError):  # the next start takes any port
+                write_private(server.data / PORT_FILE, f"{server.port}\n")
         server.create_database(database)
         password_file = server.password_file or _temporary_password_file(stack, server.password)
         lines = _environment(server, database, password_file)
@@ -81,6 +94,30 @@ def _serve(data: Path | None, port: int, database: str, ready_file: Path | None,
         if words:
             say(words)
         return 1
+
+
+def _last_port(data: Path) -> int | None:
+    """Return the port that the last server with this data folder had, None if that is unknown."""
+    try:
+        descriptor = os.open(data.expanduser() / PORT_FILE, os.O_RDONLY | os.O_NONBLOCK)  # it may be a named pipe
+        try:
+            text = os.read(descriptor, 6).strip()  # at most five digits and a newline
+        finally:
+            os.close(descriptor)
+    except (OSError, RuntimeError):  # RuntimeError if nobody knows the user's home
+        return None
+    return int(text) if text.isdigit() and 0 < int(text) < 1 << 16 else None
+
+
+def _is_free(port: int) -> bool:
+    """Return whether this user's server can listen on a port now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # like the server: old connections do no harm
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
 
 
 def _environment(server: Server, database: str, password_file: Path) -> list[str]:

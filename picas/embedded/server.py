@@ -331,7 +331,11 @@ def write_private(path: Path, text: str) -> None:
         fresh.unlink()
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
-    fresh.replace(path)
+    try:
+        fresh.replace(path)
+    except OSError:  # a folder has this name
+        fresh.unlink()
+        raise
 
 
 def _try_lock(file: IO[str]) -> bool:

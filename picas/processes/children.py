@@ -17,6 +17,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Union
 
+from ..config import without_password
 from ..logs import get_logger
 from ..util import wait_until
 from .descendants import Family, Root, leads_group, start_of
@@ -110,9 +111,13 @@ def set_environment(variables: Mapping[str, str]) -> None:
     _of_thread.variables = dict(variables)
 
 
-def environment() -> dict[str, str]:
-    """Return the environment that a child of this thread gets by default."""
-    return {**os.environ, **getattr(_of_thread, "variables", {})}
+def environment(pass_settings: bool = False) -> dict[str, str]:
+    """Return the environment that a child of this thread gets by default.
+
+    :param pass_settings: whether the password of the pool stays in it
+    """
+    variables = {**os.environ, **getattr(_of_thread, "variables", {})}
+    return variables if pass_settings else without_password(variables)
 
 
 def running(thread: int | None = None) -> list[subprocess.Popen[Any]]:
@@ -141,6 +146,7 @@ def child(
     shell: bool = False,
     cwd: str | Path | None = None,
     env: Mapping[str, str] | None = None,
+    stdin: int | None = None,
     stdout: int | None = None,
     stderr: int | None = None,
     grace: float = GRACE,
@@ -152,6 +158,7 @@ def child(
     :param shell: whether it is run by a shell
     :param cwd: its working directory
     :param env: its whole environment, `environment()` by default
+    :param stdin: the descriptor of its standard input, by default /dev/null
     :param stdout: the descriptor of its standard output, by default that of this process
     :param stderr: the same for its standard error
     :param grace: seconds between SIGTERM and SIGKILL after an exception
@@ -162,7 +169,7 @@ def child(
     started: tuple[Supervisor, Program] | None = None
     process: Child | None = None
     try:
-        with _descriptors(stdout, stderr) as descriptors:
+        with _descriptors(stdin, stdout, stderr) as descriptors:
             started = supervisors.start(command, descriptors)
         with shielded():
             process = Child(args, *started)
@@ -259,19 +266,22 @@ class _Ending:
 
 
 @contextlib.contextmanager
-def _descriptors(stdout: int | None, stderr: int | None) -> Iterator[list[int]]:
+def _descriptors(stdin: int | None, stdout: int | None, stderr: int | None) -> Iterator[list[int]]:
     """Open the descriptors that a supervisor gets with a command, see `supervisor`."""
     _open_standard()
-    descriptors = [0, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
-    folder: int | None = None
+    opened: list[int] = []
     try:
+        if stdin is None:
+            stdin = os.open(os.devnull, os.O_RDONLY)
+            opened.append(stdin)
+        descriptors = [stdin, 1 if stdout is None else stdout, 2 if stderr is None else stderr]
         with contextlib.suppress(PermissionError):  # as after `sudo -u`; the program starts in the root folder then
-            folder = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY)
-            descriptors.append(folder)
+            opened.append(os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY))
+            descriptors.append(opened[-1])
         yield descriptors
     finally:
-        if folder is not None:
-            os.close(folder)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _command(

@@ -17,6 +17,7 @@ from support.tokens import make_token
 from picas import VERSION, Task, TaskViewIterator, modifiers
 from picas.pool import spool
 from picas.pool.results import ClaimedToken
+from picas.views import create_views
 
 
 def command(*arguments):
@@ -48,10 +49,90 @@ def test_version(environment):
 
 
 class TestCheck:
-    def test_a_pool_that_is_reachable(self, environment):
+    @staticmethod
+    def lines(environment):
+        """Return the lines of a check that succeeds, by their names."""
         result = picas(environment, "check")
-        expected = f"The pool {environment['PICAS_DATABASE']} can be reached\n"
-        assert (result.returncode, result.stdout, result.stderr) == (0, expected, "")
+        assert (result.returncode, result.stderr) == (0, "")
+        first, *others = result.stdout.splitlines()
+        assert first == f"The pool {environment['PICAS_DATABASE']} can be reached"
+        assert {len(line[:24].rstrip()) < 24 < len(line) and line[24] != " " for line in others} == {True}
+        return {line[:24].rstrip(): line[24:] for line in others}
+
+    def test_shows_all_that_matters(self, environment, push, is_couchdb):
+        push(3)
+        lines = self.lines(environment)
+        product = "Apache CouchDB 3" if is_couchdb else "PiCaS embedded server, compatible with CouchDB 3"
+        assert re.fullmatch(rf"{environment['PICAS_HOST_URL']}, {product}\.\d+\.\d+\S*", lines.pop("server"))
+        assert lines == {
+            "database": f"{environment['PICAS_DATABASE']}, 4 documents",
+            "user": environment["PICAS_USERNAME"],
+            "views": "Monitor is complete",
+            "may read": "yes",
+            "may write": "yes",
+            "may change views": "yes",
+            "PICAS_HOST_URL": "from the environment",
+            "PICAS_DATABASE": "from the environment",
+            "PICAS_USERNAME": "from the environment",
+            "PICAS_PASSWORD": "from the environment",
+        }
+
+    def test_shows_files_and_never_the_password(self, environment, tmp_path, location):
+        secret = tmp_path / "secret"
+        secret.write_text(environment.pop("PICAS_PASSWORD"))
+        secret.chmod(0o600)
+        ini = tmp_path / "home" / ".config" / "picas" / "config.ini"
+        ini.parent.mkdir(parents=True)
+        ini.write_text(f"[picas]\npassword_file = {secret}\nssl_verification = true\n")
+        text = picas(environment, "check").stdout
+        assert f"PICAS_PASSWORD          from {secret}, which {ini} names\n" in text
+        assert f"PICAS_SSL_VERIFICATION  from {ini}\n" in text
+        host = environment["PICAS_HOST_URL"].replace("://", f"://{location.username}:{location.password}@")
+        text = picas({**environment, "PICAS_HOST_URL": host}, "check").stdout
+        assert f"server                  {location.url}, " in text
+        assert f":{location.password}@" not in text
+
+    def test_views_that_are_missing_or_of_an_older_release(self, environment, client):
+        design = client.get("_design/Monitor")
+        del design["views"]["claims"]
+        design["views"]["overview_total"]["map"] = "function(doc) { emit('todo', 1); }"
+        client.save(design)
+        older = "Monitor is of an older release: python createViews.py updates claims, overview_total"
+        assert self.lines(environment)["views"] == older
+        client.delete(design)
+        assert self.lines(environment)["views"] == "missing in Monitor: python createViews.py creates them"
+
+    def test_views_with_a_condition(self, environment, client):
+        create_views(client, condition="doc.cores == 1")
+        assert self.lines(environment)["views"] == "Monitor has a condition of its own"
+        client.add_view("todo", "function(doc) { emit(1, 1); }")
+        assert self.lines(environment)["views"] == "Monitor has a condition of its own, and no working queue"
+
+    @pytest.mark.parametrize(
+        ("kind", "writing", "changing"),
+        [
+            ("member", "yes", "no: only an administrator of the database or the server may"),
+            ("admin", "yes", "yes"),
+            ("reader", "what _design/rule accepts", "no: only an administrator of the database or the server may"),
+        ],
+    )
+    def test_the_rights_of_this_user(self, environment, person, kind, writing, changing):
+        lines = self.lines({**environment, **person(kind)})
+        assert [lines[f"may {what}"] for what in ("read", "write", "change views")] == ["yes", writing, changing]
+
+    def test_a_user_who_is_not_a_member(self, environment, person):
+        result = picas({**environment, **person("stranger")}, "check")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert "this user is not a member of the database: an administrator" in result.stderr
+
+    def test_what_a_server_does_not_say_is_left_out(self, environment, location):
+        """A proxy may let only the database through."""
+        refusal = Reply(403, b'{"error":"forbidden","reason":"not from here"}')
+        with FaultProxy(location.url) as proxy:
+            proxy.fail("GET", "/_session", refusal)
+            lines = self.lines({**environment, "PICAS_HOST_URL": proxy.url})
+        assert "may change views" not in lines
+        assert (lines["may write"], lines["views"]) == ("yes", "Monitor is complete")
 
     def test_a_server_that_is_down_may_come_back(self, environment):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")
@@ -183,7 +264,8 @@ def test_status_with_the_views_of_an_older_release(environment, client, push):
 def test_status_without_views(environment):
     result = picas(environment, "status", "Nowhere")
     assert (result.returncode, result.stdout) == (1, "")
-    assert "there is no view Nowhere/overview_total" in result.stderr
+    line = "there is no view Nowhere/overview_total: the design documents are Monitor; python createViews.py Nowhere"
+    assert line in result.stderr
     assert result.stderr.count("\n") == 1
 
 

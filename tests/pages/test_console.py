@@ -59,7 +59,12 @@ def test_the_repr_of_a_client_names_server_and_database_without_secrets(location
 @pytest.mark.parametrize(
     ("error", "line"),
     [
-        (Unauthorized(("unauthorized", "x")), "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"),
+        (Unauthorized(("unauthorized", "Name or password is incorrect.")), "wrong user or password: check PICAS_USER"),
+        (Unauthorized("a proxy's page"), "wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD"),
+        (Unauthorized(("unauthorized", "Only on Mondays")), "the server does not let this user do that: unautho"),
+        (Unauthorized(("unauthorized", "You are not a server admin.")), "this user may not create databases: only an"),
+        (Forbidden(("forbidden", "You are not a db or server admin.")), "this user may not change views: only an adm"),
+        (Forbidden(("forbidden", "You are not allowed to access this db.")), "this user is not a member of the databa"),
         (Forbidden(("forbidden", "Locked")), "the server does not let this user do that: forbidden: Locked"),
         (Unreachable("can't reach x"), "can't reach x: is the address in PICAS_HOST_URL right"),
         (ServerError((503, ("busy", "later\nplease"))), "the server answered 503: busy: later please"),
@@ -92,6 +97,45 @@ def test_the_result_of_main_is_the_exit_code(value, code):
     with pytest.raises(SystemExit) as exit_info:
         console.run(lambda: value)
     assert exit_info.value.code == code
+
+
+class TestMissingViews:
+    def test_the_views_that_there_are_are_named_the_nearest_first(self, client):
+        line = str(console.no_such_view("tood", "Monitor", client))
+        assert line.startswith("there is no view Monitor/tood: Monitor has the views todo, locked, done, error, ")
+        assert "createViews" not in line
+
+    def test_a_view_of_the_scripts_can_be_created_beside_others(self, client):
+        client.add_view("mine", "function(doc) { emit(1, 1); }", design_doc="Own")
+        line = str(console.no_such_view("todo", "Own", client))
+        expected = "there is no view Own/todo: Own has the views mine; python createViews.py Own creates it"
+        assert line == expected
+
+    def test_the_design_documents_that_there_are_are_named_the_nearest_first(self, client):
+        client.add_view("mine", "function(doc) { emit(1, 1); }", design_doc="Cores")
+        client.save({"_id": "_design/rule", "validate_doc_update": "function() {}"})
+        assert str(console.no_such_view("todo", "Montor", client)) == (
+            "there is no view Montor/todo: the design documents are Monitor, Cores; "
+            "python createViews.py Montor creates it"
+        )
+
+    def test_there_may_be_none(self, client):
+        client.delete(client.get("_design/Monitor"))
+        expected = "there is no view Monitor/todo: create the views with python createViews.py Monitor"
+        for pool in (client, None):
+            assert str(console.no_such_view("todo", "Monitor", pool)) == expected
+
+    def test_many_are_counted_and_odd_ones_do_no_harm(self, client):
+        views = {f"view {number}\n": {"map": "function(doc) {}"} for number in range(30)}
+        client.save({"_id": "_design/Many", "views": views})
+        client.save({"_id": "_design/Odd", "views": {}})
+        line = str(console.no_such_view("x", "Many", client))
+        assert line.endswith(", view 19 and 10 others")
+        assert "\n" not in line
+
+    def test_an_outage_meanwhile_hides_nothing(self, client, far, gate):
+        gate.close()
+        assert "there is no view Monitor/x: create" in str(console.no_such_view("x", "Monitor", far))
 
 
 def test_a_bug_keeps_its_traceback():

@@ -431,9 +431,12 @@ class TestDeleteAndReset:
         assert "HOURS" in complaint(script("resetTokens.py", "Monitor/locked", "--", hours), code=2)
 
     @pytest.mark.parametrize("name", ["deleteTokens.py", "resetTokens.py"])
-    def test_a_missing_view_is_named(self, script, name):
-        line = complaint(script(name, "Monitor/nope"))
-        assert line == f"{name}: there is no view Monitor/nope: create the views with python createViews.py Monitor\n"
+    def test_a_missing_view_is_named_with_those_that_there_are(self, script, name):
+        line = complaint(script(name, "Monitor/eror"))
+        assert line.startswith(f"{name}: there is no view Monitor/eror: Monitor has the views error, todo, ")
+        line = complaint(script(name, "monitor/error"))
+        expected = "the design documents are Monitor; python createViews.py monitor creates it\n"
+        assert line == f"{name}: there is no view monitor/error: {expected}"
 
     @pytest.mark.parametrize("name", ["deleteTokens.py", "resetTokens.py"])
     @pytest.mark.parametrize("view", ["todo", "Monitor/", "/todo", "a/b/c"])
@@ -467,8 +470,28 @@ class TestLocalExample:
         assert "time-out" in token["error"][0]["message"]
         assert b"so-far" in token.get_attachment("logs_token_0.out", client)["data"]
 
-    def test_a_missing_view_is_named(self, script):
-        assert "there is no view Monitor/nope" in complaint(script("local-example.py", "--view", "nope"))
+    def test_a_missing_view_is_named_with_those_that_there_are(self, script):
+        line = complaint(script("local-example.py", "--view", "tood"))
+        assert "there is no view Monitor/tood: Monitor has the views todo, locked, done, error, " in line
+        line = complaint(script("local-example.py", "--design-doc", "Monitr"))
+        assert "there is no view Monitr/todo: the design documents are Monitor; " in line
+
+    def test_tasks_get_the_password_only_if_that_is_asked_for(self, script, client, environment):
+        work = "env | grep ^PICAS_PASSWORD; env | grep ^PICAS_DATABASE\n"
+        script("pushTokens.py", "-", stdin=work * 2)
+        assert "Processed 1 tokens: 1 done" in script("local-example.py", "--max-tasks", "1").stdout
+        assert "Processed 1 tokens: 1 done" in script("local-example.py", "--pass-settings").stdout
+        logs = [client.get(f"token_{n}").get_attachment(f"logs_token_{n}.out", client)["data"].decode() for n in (0, 1)]
+        rest = f"PICAS_DATABASE={environment['PICAS_DATABASE']}\n"
+        assert logs[0].splitlines(keepends=True)[1:] == [rest]
+        assert logs[1].splitlines(keepends=True)[1:] == [f"PICAS_PASSWORD={environment['PICAS_PASSWORD']}\n", rest]
+
+    def test_a_task_reads_nothing_that_a_person_types(self, script, client):
+        script("pushTokens.py", "-", stdin="cat; read -p password: word; echo $?\n")
+        result = script("local-example.py", stdin="typed\n")
+        assert result.stdout.endswith("Processed 1 tokens: 1 done\n")
+        log = client.get("token_0").get_attachment("logs_token_0.out", client)["data"]
+        assert log.splitlines()[1:] == [b"1"]
 
     @pytest.mark.parametrize("option", ["--max-tasks", "--max-token-time", "--max-total-time"])
     @pytest.mark.parametrize("value", ["0", "-3", "many"])
@@ -546,6 +569,53 @@ class TestSettings:
 
     def test_address_without_a_scheme(self, script, command):
         assert "must begin with http:// or https://" in complaint(script(*command, PICAS_HOST_URL="127.0.0.1:5984"))
+
+
+class TestRights:
+    """What users with few rights are told."""
+
+    def test_an_ordinary_user_can_not_create_a_database(self, script, client, person):
+        user = person("member")
+        line = complaint(script("createViews.py", "--create-database", PICAS_DATABASE=f"{client.db.name}_new", **user))
+        words = "this user may not create databases: only an administrator of the server may"
+        assert line == f"createViews.py: {words}\n"
+
+    def test_an_ordinary_user_can_use_a_database_that_exists(self, script, person):
+        result = script("createViews.py", "--create-database", **person("member"))
+        assert (result.returncode, result.stdout) == (0, "The views in Monitor are there already\n")
+
+    @pytest.mark.parametrize("options", [(), ("--create-database",)], ids=str)
+    def test_a_member_can_not_create_views(self, script, person, options):
+        line = complaint(script("createViews.py", "Own", *options, **person("member")))
+        words = "this user may not change views: only an administrator of the database or the server may"
+        assert line == f"createViews.py: {words}\n"
+
+    def test_an_administrator_of_the_database_can_create_views(self, script, person):
+        assert script("createViews.py", "Own", **person("admin")).stdout == "The views in Own are created\n"
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ["createViews.py"],
+            ["createViews.py", "--create-database"],
+            ["pushTokens.py", "quickExample.txt"],
+            ["local-example.py"],
+            ["resetTokens.py", "Monitor/error"],
+            ["deleteTokens.py", "Monitor/todo"],
+            ["run_autopilot.py", "--dry-run"],
+            ["example-template.py"],
+        ],
+        ids=" ".join,
+    )
+    def test_a_stranger_is_told_who_can_help(self, script, person, command):
+        line = complaint(script(*command, **person("stranger")))
+        words = "this user is not a member of the database: an administrator of the database or the server can add them"
+        assert line == f"{command[0]}: {words}\n"
+
+    def test_a_reader_can_not_push(self, script, person):
+        result = script("pushTokens.py", "quickExample.txt", **person("reader"))
+        assert result.returncode == 1
+        assert "the server does not let this user do that: forbidden: only readers here\n" in result.stderr
 
 
 def test_the_environment_wins_over_picasconfig(script, folder, client):

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from support.places import ROOT
@@ -50,6 +51,15 @@ def children_of(clone):
     """Return the processes that run from the clone."""
     processes = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True, check=True).stdout
     return [line for line in processes.splitlines() if str(clone) in line and " ps " not in line]
+
+
+def end(clone, pid):
+    """End a server that runs from the clone."""
+    os.kill(pid, 15)
+    deadline = time.monotonic() + 10
+    while children_of(clone) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert children_of(clone) == []
 
 
 @pytest.mark.timing
@@ -97,12 +107,19 @@ def test_keep_leaves_the_server_running(clone, env):
             env=env, capture_output=True, text=True, timeout=60, check=False,
         )  # fmt: skip
         assert status.stdout == OVERVIEW, status.stderr
+        settings = Path(file).read_text()
     finally:
-        os.kill(pid, 15)
-        deadline = time.monotonic() + 10
-        while children_of(clone) and time.monotonic() < deadline:
+        end(clone, pid)
+    again = re.search(r"with the same settings: (.*)", result.stdout).group(1)
+    process = subprocess.Popen([*again.split(), "--ready-file", file], env=env, stdout=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 30
+        while not Path(file).exists() and time.monotonic() < deadline:
             time.sleep(0.05)
-    assert children_of(clone) == []
+        assert Path(file).read_text() == settings
+    finally:
+        end(clone, process.pid)
+        process.wait()
 
 
 def test_an_unknown_option_is_refused(clone, env):

@@ -74,7 +74,9 @@ class TestLog:
             "Token token_0 failed: exit code 1",
         ]
 
-    @pytest.mark.parametrize("options", [{}, {"slots": 4}, {"stop_function": lambda: False}], ids=["one", "four slots", "each seen"])
+    @pytest.mark.parametrize(
+        "options", [{}, {"slots": 4}, {"stop_function": lambda: False}], ids=["one", "four slots", "each seen"]
+    )
     def test_counts_results_that_could_not_be_stored_as_they_were(self, client, push, lines, options):
         push(6)
 

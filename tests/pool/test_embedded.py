@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
@@ -829,14 +830,14 @@ class TestServe:
         from pathlib import Path
         from picas.embedded.serve import serve
         signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run with nohup, which the server respects
-        data, ready = (Path(a) if a else None for a in sys.argv[1:])
-        sys.exit(serve(data, ready_file=ready))
+        data, ready = (Path(a) if a else None for a in sys.argv[1:3])
+        sys.exit(serve(data, *map(int, sys.argv[3:]), ready_file=ready))
         """
 
-    def start(self, data, ready):
+    def start(self, data, ready, *port):
         env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
         return subprocess.Popen(
-            [sys.executable, "-c", textwrap.dedent(self.CODE), str(data or ""), str(ready)],
+            [sys.executable, "-c", textwrap.dedent(self.CODE), str(data or ""), str(ready), *map(str, port)],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -872,6 +873,83 @@ class TestServe:
         assert Path(password_file).exists() == (where == "data")
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{url}/_up", timeout=5)
+
+    def visit(self, data, *port):
+        """Start and stop the server, and return its port and what it has printed."""
+        with tempfile.TemporaryDirectory() as folder:
+            ready = Path(folder, "ready")
+            process = self.start(data, ready, *port)
+            try:
+                assert wait_until(lambda: ready.exists() or process.poll() is not None, 30)
+                number = int(re.search(r"127\.0\.0\.1:(\d+)", ready.read_text()).group(1))
+                process.terminate()
+                out, err = process.communicate(timeout=15)
+            finally:
+                process.kill()
+        assert (process.returncode, err) == (0, "")
+        return number, out
+
+    def test_takes_the_port_of_the_last_time(self, tmp_path):
+        first, _ = self.visit(tmp_path)
+        second, out = self.visit(tmp_path)
+        assert second == first
+        assert "not free" not in out
+
+    def test_says_so_if_that_is_taken_and_keeps_the_new_one(self, tmp_path):
+        first, _ = self.visit(tmp_path)
+        with socket.create_server(("127.0.0.1", first)):
+            second, out = self.visit(tmp_path)
+        assert second != first
+        assert f"port {first}, used last time, is not free: this server listens on port {second} instead\n" in out
+        assert self.visit(tmp_path)[0] == second
+
+    def test_a_port_that_is_asked_for_wins_and_is_kept(self, tmp_path):
+        first, _ = self.visit(tmp_path)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            asked = probe.getsockname()[1]
+        assert self.visit(tmp_path, asked)[0] == asked != first
+        assert self.visit(tmp_path)[0] == asked
+
+    def test_in_memory_no_port_is_kept(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+        self.visit(None)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"",
+            b"0\n",
+            b"-1\n",
+            b"65536\n",
+            b"99999999999999999999\n",
+            b"\xff\xfe",
+            b"80 443\n",
+            "٣٣".encode(),
+            None,
+            "pipe",
+        ],
+        ids=repr,
+    )
+    def test_a_damaged_file_does_no_harm(self, tmp_path, content):
+        path = tmp_path / "port"
+        if content is None:
+            path.mkdir()
+        elif content == "pipe":
+            os.mkfifo(path)
+        else:
+            path.write_bytes(content)
+        number, out = self.visit(tmp_path)
+        assert "not free" not in out
+        assert [file.name for file in tmp_path.iterdir() if file.name.startswith(".")] == []
+        if content is not None:
+            assert path.read_text() == f"{number}\n"
+
+    def test_a_port_that_this_user_may_not_use(self, tmp_path):
+        (tmp_path / "port").write_text("1\n")
+        number, out = self.visit(tmp_path)
+        assert number == 1 or f"port 1, used last time, is not free: this server listens on port {number}" in out
 
     def test_reports_that_the_server_died(self, monkeypatch):
         pids = []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
@@ -132,6 +133,138 @@ class TestRunCommand:
         pid = int((tmp_path / "service").read_text())
         assert is_alive(pid)
         os.kill(pid, signal.SIGKILL)
+
+
+RUN = {
+    "run_command": "from picas.executers import run_command; run_command({!r}, shell=True)",
+    "execute": "from picas.executers import execute; sys.stdout.buffer.write(execute({!r}, shell=True)[2])",
+    "execute_old": "from picas.executers import execute_old; execute_old({!r})",
+}
+"""Python code that runs a shell command in each way."""
+
+
+@pytest.fixture(params=RUN)
+def run_in_pilot(request):
+    """Run a shell command in a Python process with some text at its standard input, and return what both print."""
+
+    def run(command, text, more="", **options):
+        code = f"import sys; {RUN[request.param].format(command)}; {more}"
+        return subprocess.run(
+            [sys.executable, "-c", code],
+            input=text,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=True,
+            **options,
+        ).stdout
+
+    return run
+
+
+class TestStandardInput:
+    """A program reads nothing that a person types, and waits for nobody."""
+
+    def test_is_empty_and_that_of_the_pilot_is_left_alone(self, run_in_pilot):
+        out = run_in_pilot("cat; echo end", "typed\n", "sys.stdout.flush(); print(sys.stdin.read())")
+        assert out == "end\ntyped\n\n"
+
+    def test_a_question_gets_no_answer(self, run_in_pilot):
+        assert run_in_pilot("bash -c 'read -p name: name; echo $?:$name'", "typed\n") == "1:\n"
+
+    def test_of_a_pilot_without_one(self, run_in_pilot):
+        assert run_in_pilot("cat; echo end", None, preexec_fn=lambda: os.close(0)) == "end\n"
+
+    @pytest.mark.parametrize("way", RUN)
+    def test_there_is_no_terminal(self, way):
+        """A program that asks for a password opens /dev/tty. At this one, somebody types."""
+        command = "(exec </dev/tty) 2>&1 | grep -o 'No such device'; tty; cat"
+        pid, terminal = pty.fork()
+        if pid == 0:
+            os.execv(sys.executable, [sys.executable, "-c", f"import sys; {RUN[way].format(command)}"])
+        os.write(terminal, b"typed\n")
+        printed = b""
+        try:
+            while data := os.read(terminal, 1000):
+                printed += data
+        except OSError:  # Linux says with EIO that the last process has left the terminal
+            pass
+        os.close(terminal)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert printed.split(b"\r\n")[-3:] == [b"No such device", b"not a tty", b""]
+
+    @pytest.mark.parametrize("command", ["cat", ["cat"]], ids=["shell", "arguments"])
+    def test_can_be_a_file(self, tmp_path, command):
+        content = os.urandom(300_000)
+        (tmp_path / "data").write_bytes(content)
+        for stdin in ("data", tmp_path / "data"):
+            run_command(command, shell=isinstance(command, str), stdin=stdin, stdout="out", cwd="/")
+            assert (tmp_path / "out").read_bytes() == content
+
+    def test_can_be_named_empty(self):
+        assert run_command(["cat"], stdin=os.devnull, timeout=30).timed_out is False
+
+    @pytest.mark.parametrize("kind", ["missing", "folder", "pipe"])
+    def test_that_is_no_file_is_refused_and_nothing_runs(self, tmp_path, kind):
+        if kind == "folder":
+            (tmp_path / kind).mkdir()
+        if kind == "pipe":
+            os.mkfifo(tmp_path / kind)
+        with pytest.raises(OSError, match=f"'{kind}'"):
+            run_command(["touch", "ran"], stdin=kind, stdout="out")
+        assert not (tmp_path / "ran").exists()
+        assert not (tmp_path / "out").exists()
+
+
+class TestSettings:
+    """A program gets the password of the pool only if it asks for it."""
+
+    SECRET = "s3cret"
+
+    @pytest.fixture(autouse=True)
+    def settings(self, monkeypatch):
+        monkeypatch.setenv("PICAS_HOST_URL", f"https://me:{self.SECRET}@couch.example.org:6984")
+        monkeypatch.setenv("PICAS_DATABASE", "pool")
+        monkeypatch.setenv("PICAS_USERNAME", "me")
+        monkeypatch.setenv("PICAS_PASSWORD", self.SECRET)
+        monkeypatch.setenv("PICAS_PASSWORD_FILE", f"/{self.SECRET}")
+
+    @staticmethod
+    def variables(**options):
+        run_command("env -0", shell=True, stdout="environment", **options)
+        lines = Path("environment").read_text().split("\0")
+        return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+    def test_are_not_in_the_environment_of_a_program(self, capfd):
+        execute_old("env")
+        for text in (execute(["env"])[2].decode(), capfd.readouterr().out, str(self.variables(token={"_id": "t"}))):
+            assert "PICAS_DATABASE" in text
+            assert self.SECRET not in text
+            assert "PICAS_PASSWORD" not in text
+
+    def test_the_rest_stays(self):
+        variables = self.variables()
+        assert variables["PICAS_HOST_URL"] == "https://couch.example.org:6984"
+        assert (variables["PICAS_DATABASE"], variables["PICAS_USERNAME"]) == ("pool", "me")
+
+    def test_an_address_without_credentials_is_passed_as_it_is(self, monkeypatch):
+        monkeypatch.setenv("PICAS_HOST_URL", "https://couch.example.org:6984/?x")
+        assert self.variables()["PICAS_HOST_URL"] == "https://couch.example.org:6984/?x"
+
+    @pytest.mark.parametrize(
+        "address", ["https://me:s3cret/@h", "me:s3cret@h", "http://me:s3cret@h:x", "http://s3cret@"]
+    )
+    def test_an_address_with_a_password_that_can_not_be_found_is_left_out(self, monkeypatch, address):
+        monkeypatch.setenv("PICAS_HOST_URL", address)
+        assert "PICAS_HOST_URL" not in self.variables()
+
+    def test_are_passed_if_that_is_asked_for(self):
+        expected = {name: value for name, value in os.environ.items() if name.startswith("PICAS_")}
+        assert self.variables(pass_settings=True).items() >= expected.items()
+        assert f"PICAS_PASSWORD={self.SECRET}\n" in execute(["env"], pass_settings=True)[2].decode()
+
+    def test_what_the_caller_sets_is_passed(self):
+        assert self.variables(env={"PICAS_PASSWORD": "another"})["PICAS_PASSWORD"] == "another"
 
 
 class TestToken:

@@ -594,11 +594,6 @@ print(execute(program)[2].decode())
         result = subprocess.run([*nobody, sys.executable, "-c", code], cwd=locked, capture_output=True, check=False)
         assert result.stdout == b"0\n", result.stderr
 
-    def test_the_standard_input(self):
-        code = "from picas.executers import execute; print(execute(['cat'])[2])"
-        result = subprocess.run([sys.executable, "-c", code], input=b"hello", capture_output=True, check=True)
-        assert result.stdout == b"b'hello'\n"
-
     def test_nothing_for_descriptors_that_are_closed(self):
         code = """
 import os

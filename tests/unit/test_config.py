@@ -135,6 +135,52 @@ def test_values_are_converted_to_text(sources: Sources) -> None:
     assert as_tuple(sources.load()) == ("http://h", "2024", "5", "12345")
 
 
+# --- where they come from
+
+
+def test_the_settings_know_where_each_comes_from(sources: Sources) -> None:
+    fill(sources)
+    assert set(sources.load().origins.values()) == {"the environment"}
+    sources.set_environment(HOST_URL="", USERNAME="", PASSWORD="")
+    assert sources.load(database="arg").origins == {
+        "host_url": str(sources.script_dir / "picasconfig.py"),
+        "database": "an argument",
+        "username": str(sources.script_dir / "picasconfig.py"),
+        "password": str(sources.script_dir / "picasconfig.py"),
+    }
+    sources.write_picasconfig("PICAS_HOST_URL = 'http://py'\n")
+    sources.write_ini("[picas]\ndatabase = ini\nssl_verification = false\n")
+    sources.set_environment(DATABASE="")
+    assert sources.load().origins == {
+        "host_url": str(sources.script_dir / "picasconfig.py"),
+        "database": str(sources.ini),
+        "username": str(sources.netrc),
+        "password": str(sources.netrc),
+        "ssl_verification": str(sources.ini),
+    }
+
+
+def test_the_origin_of_a_password_names_its_file(sources: Sources, tmp_path: Path) -> None:
+    path = write(tmp_path / "secret", SECRET)
+    complete(sources, PASSWORD_FILE=str(path))
+    assert sources.load().origins["password"] == f"{path}, which the environment names"
+    sources.set_environment(PASSWORD_FILE="")
+    sources.write_ini(f"[picas]\npassword_file = {path}\n")
+    assert sources.load().origins["password"] == f"{path}, which {sources.ini} names"
+
+
+def test_a_user_and_a_password_in_the_address_come_from_where_it_does(sources: Sources) -> None:
+    sources.write_picasconfig(f"PICAS_HOST_URL = 'http://me:{SECRET}@h'\nPICAS_DATABASE = 'd'\n")
+    assert set(sources.load().origins.values()) == {str(sources.script_dir / "picasconfig.py")}
+
+
+def test_where_settings_come_from_is_no_part_of_them(sources: Sources) -> None:
+    fill(sources)
+    found = sources.load()
+    same = config.Settings("http://env", "env", "env", "env")
+    assert (found, repr(found), hash(found)) == (same, repr(same), hash(same))
+
+
 # --- passwords
 
 

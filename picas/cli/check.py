@@ -1,0 +1,135 @@
+"""The verb `check`: can the pool be reached, how, and what may this user do there?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, cast
+
+from couchdb.http import HTTPError
+
+from .. import config, console
+from ..clients import CouchDB
+from ..couch.outages import is_outage_at_start
+from ..exceptions import PicasError
+from ..tokens.states import STATES
+from ..util import one_line
+from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, create_views, has_queue
+
+EXIT_TRY_LATER = 75
+"""The exit code if the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
+_APACHE = "The Apache Software Foundation"
+_WIDTH = max(map(len, config.NAMES.values())) + 2
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add this verb to the command's parser.
+
+    :param verbs: what `ArgumentParser.add_subparsers` returned
+    """
+    check = verbs.add_parser(
+        "check",
+        help="check whether the pool can be reached, and show how",
+        description="Check whether the pool can be reached with the settings that are found. Show the server, where "
+        "each setting comes from, whether the views are complete, and what this user may do. The exit code is 0 if the "
+        f"pool can be reached, {EXIT_TRY_LATER} if it may be possible later or from elsewhere, and "
+        f"{console.EXIT_FAILURE} if the settings are wrong.",
+    )
+    check.set_defaults(run=_check)
+
+
+def settings_here() -> config.Settings:
+    """Return the settings, with picasconfig.py from the working directory: the command has no folder of its own."""
+    return config.load(script_dir=Path.cwd())
+
+
+def _check(options: argparse.Namespace) -> int:
+    settings = settings_here()
+    try:
+        client = console.connect(settings, max_outage=0)
+    except (PicasError, HTTPError) as error:
+        if not is_outage_at_start(error):
+            raise
+        print(f"picas: {console.describe(error)}", file=sys.stderr)
+        return EXIT_TRY_LATER
+    print(f"The pool {settings.database} can be reached")
+    for name, describe in _details(client, settings):
+        text = _ask(describe)
+        if text:
+            print(f"{name:{_WIDTH}}{one_line(text)}")
+    return 0
+
+
+def _details(client: CouchDB, settings: config.Settings) -> Iterator[tuple[str, Callable[[], str]]]:
+    """Yield the names of the lines, and functions that return what stands in them."""
+    yield "server", lambda: client.url + _ask(lambda: _describe_server(client.server_info()))
+    yield "database", lambda: f"{client.database_name}, {_count(client.doc_count(), 'document')}"
+    yield "user", lambda: settings.username
+    yield "views", lambda: _describe_views(client)
+    yield "may read", lambda: "yes"
+    yield "may write", lambda: _describe_writing(client)
+    yield "may change views", lambda: _describe_changing(client)
+    for name, origin in settings.origins.items():
+        yield config.NAMES[name], partial("from {}".format, origin)
+
+
+def _ask(describe: Callable[[], str]) -> str:
+    """Return a text, "" if the server does not say what stands in it, or says something odd."""
+    try:
+        return describe()
+    except (PicasError, HTTPError, LookupError, TypeError, AttributeError, RecursionError):
+        return ""
+
+
+def _describe_server(info: Mapping[str, Any]) -> str:
+    version, vendor = info["version"], info.get("vendor", {}).get("name", _APACHE)
+    return f", Apache CouchDB {version}" if vendor == _APACHE else f", {vendor}, compatible with CouchDB {version}"
+
+
+def _describe_views(client: CouchDB) -> str:
+    found = console.views_in(client.design_documents().get(DESIGN_DOC, {}))
+    wanted = _created_views()
+    if not found.keys() >= set(STATES):
+        return f"missing in {DESIGN_DOC}: python createViews.py creates them"
+    older = [view for view in wanted if found.get(view) != wanted[view]]
+    if not older:
+        return f"{DESIGN_DOC} is complete"
+    if FREE_VIEW not in older:
+        return f"{DESIGN_DOC} is of an older release: python createViews.py updates {', '.join(older)}"
+    missing = [view for view in wanted if view not in found] or ([] if has_queue(client) else [QUEUE])
+    return f"{DESIGN_DOC} has a condition of its own" + (f", and no working {', '.join(missing)}" if missing else "")
+
+
+def _created_views() -> dict[str, Any]:
+    """Return the views that `create_views` creates."""
+    rehearsal = _Rehearsal()
+    create_views(cast(CouchDB, rehearsal))
+    return rehearsal.views
+
+
+class _Rehearsal:
+    """Stands in for a client, and writes nothing."""
+
+    views: dict[str, Any]
+
+    def edit(self, id: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
+        """Note the views in a new document."""
+        self.views = change({"_id": id})["views"]
+        return True
+
+
+def _describe_writing(client: CouchDB) -> str:
+    documents = client.design_documents()
+    rules = [f"_design/{name}" for name, document in documents.items() if "validate_doc_update" in document]
+    return f"what {' and '.join(rules)} accepts" if rules else "yes"
+
+
+def _describe_changing(client: CouchDB) -> str:
+    return "yes" if client.is_admin() else "no: only an administrator of the database or the server may"
+
+
+def _count(number: int, what: str) -> str:
+    return f"1 {what}" if number == 1 else f"{number} {what}s"
