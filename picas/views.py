@@ -59,7 +59,7 @@ def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str |
     :raises couchdb.http.ServerError: if the server can't compile the condition
     :raises couchdb.Unauthorized, couchdb.http.Forbidden: if this user may not change design documents
     """
-    views = _definitions(condition)
+    views = view_definitions(condition)
 
     def add(document: dict[str, Any]) -> dict[str, Any]:
         return {**document, "language": "javascript", "views": {**document.get("views", {}), **views}}
@@ -130,7 +130,11 @@ def _queue_map(todo_map: str) -> str:
     return todo_map.replace(_EMIT, _QUEUE_EMITS)
 
 
-def _definitions(condition: str | None) -> dict[str, Any]:
+def view_definitions(condition: str | None = None) -> dict[str, Any]:
+    """Return what `create_views` writes: each view by its name, as CouchDB has it in a design document.
+
+    :param condition: see `create_views`
+    """
     also = f" && ({condition})" if condition else ""
     token = f'doc.type == "token"{also}'
     views: dict[str, Any] = {

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, cast
+from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
@@ -17,7 +17,7 @@ from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError
 from ..tokens.states import STATES
 from ..util import one_line
-from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, create_views, has_queue
+from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, has_queue, view_definitions
 
 EXIT_TRY_LATER = 75
 """The exit code if the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
@@ -91,7 +91,7 @@ def _describe_server(info: Mapping[str, Any]) -> str:
 
 def _describe_views(client: CouchDB) -> str:
     found = console.views_in(client.design_documents().get(DESIGN_DOC, {}))
-    wanted = _created_views()
+    wanted = view_definitions()
     if not found.keys() >= set(STATES):
         return f"missing in {DESIGN_DOC}: python createViews.py creates them"
     older = [view for view in wanted if found.get(view) != wanted[view]]
@@ -101,24 +101,6 @@ def _describe_views(client: CouchDB) -> str:
         return f"{DESIGN_DOC} is of an older release: python createViews.py updates {', '.join(older)}"
     missing = [view for view in wanted if view not in found] or ([] if has_queue(client) else [QUEUE])
     return f"{DESIGN_DOC} has a condition of its own" + (f", and no working {', '.join(missing)}" if missing else "")
-
-
-def _created_views() -> dict[str, Any]:
-    """Return the views that `create_views` creates."""
-    rehearsal = _Rehearsal()
-    create_views(cast(CouchDB, rehearsal))
-    return rehearsal.views
-
-
-class _Rehearsal:
-    """Stands in for a client, and writes nothing."""
-
-    views: dict[str, Any]
-
-    def edit(self, id: str, change: Callable[[dict[str, Any]], dict[str, Any]]) -> bool:
-        """Note the views in a new document."""
-        self.views = change({"_id": id})["views"]
-        return True
 
 
 def _describe_writing(client: CouchDB) -> str:

@@ -414,7 +414,7 @@ time.sleep(60)
     def test_a_program_whose_start_was_interrupted_has_little_time_to_end(self, fresh, tagged):
         """Nobody knows yet that it runs, so that a stop of the pilot could not end it sooner."""
         script = "trap '' TERM; echo > trapped; sleep 60; true"
-        with children._descriptors(None, None) as descriptors:
+        with children._descriptors(None, None, None) as descriptors:
             supervisor, program = fresh.start(children._command(script, True, None, dict(os.environ), 60), descriptors)
         wait_for(Path("trapped").exists)
         began = time.monotonic()
