@@ -16,6 +16,7 @@ from couchdb.http import ResourceNotFound
 
 from picas import RunActor, connect, console
 from picas.actors import summary
+from picas.exceptions import TooManyFailures
 from picas.executers import as_text, input_text, run_command
 from picas.util import visible
 
@@ -157,6 +158,9 @@ def main() -> None:
             max_failures=arguments.max_failures,
             wait_for_locked=arguments.wait_for_locked,
         )
+    except TooManyFailures:
+        print(summary(actor))
+        raise
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc, client) from None
     print(summary(actor))

@@ -11,8 +11,11 @@ from typing import Any, Callable
 
 from .clients import CouchDB
 from .iterators import QUERY, TaskViewIterator
+from .logs import get_logger
 from .pilot import MAX_LOST, STOP_SIGNALS, Engine, Options, RetryPolicy, SlotCount, StopConditions, check_stop_function
 from .util import refuse_unknown
+
+log = get_logger(__name__)
 
 
 class Actor:
@@ -106,6 +109,8 @@ class Actor:
                 tags=tags,
             ),
         )
+        if iterator is not None and (view_params or view != "todo"):
+            log.warning("The actor has an iterator of its own: its arguments for a view are not used")
         self.db = db
         self.iterator = TaskViewIterator(db, view, **view_params) if iterator is None else iterator
         self.token_reset_values = None if token_reset_values is None else list(token_reset_values)
@@ -233,7 +238,7 @@ class RunActor(Actor):
         :param max_token_time: seconds after which the work on a token is ended and counts as failed
         :param max_total_time: seconds after which no further token is started; with `max_token_time` known, no token is
             started that could not end before then
-        :param max_tasks: how many tokens this call processes at most
+        :param max_tasks: how many tokens this call processes at most; 0 for any number, as in picas 1.1
         :param max_scrub: how often a token that failed is put back into the pool
         :param stop_function: called after each token; true ends the run
         :param slots: how many tokens are processed at a time, see `Actor.run`

@@ -134,6 +134,22 @@ def without_password(variables: Mapping[str, str]) -> dict[str, str]:
     return kept
 
 
+def without_inherited_password(given: Mapping[str, str], pass_settings: bool) -> Mapping[str, str]:
+    """Return variables that a caller gives a program, such as a copy of `os.environ`, without the password in it.
+
+    :param given: the variables. What differs from this process's environment is the caller's wish, and stays
+    :param pass_settings: whether the password stays in any case
+    """
+    if pass_settings:
+        return given
+    safe = without_password(given)
+    return {
+        name: value if value != os.environ.get(name) else safe[name]
+        for name, value in given.items()
+        if value != os.environ.get(name) or name in safe
+    }
+
+
 def _variable(name: str) -> str | None:
     """Return a variable of the environment, None if it is not set. The locale of a worker node may know no UTF-8."""
     value = os.environ.get(name)

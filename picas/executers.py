@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from .config import without_inherited_password
 from .processes import (
     GRACE,
     MAX_OUTPUT,
@@ -159,7 +160,7 @@ def run_command(
     """
     started = time.monotonic()
     timed_out = False
-    variables = {**_environment_for(token, pass_settings), **(env or {})}
+    variables = {**_environment_for(token, pass_settings), **without_inherited_password(env or {}, pass_settings)}
     with _source(stdin) as source, Outputs(stdout, stderr, max_output) as outputs:
         streams = {"stdin": source, "stdout": outputs.stdout, "stderr": outputs.stderr}
         with child(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -51,16 +50,25 @@ def _check(options: argparse.Namespace) -> int:
     try:
         client = console.connect(settings, max_outage=0)
     except (PicasError, HTTPError) as error:
-        if not is_outage_at_start(error):
-            raise
-        print(f"picas: {console.describe(error)}", file=sys.stderr)
-        return EXIT_TRY_LATER
+        print(f"picas: {console.describe(error)}", file=sys.stderr, flush=True)
+        _print_lines({"server": settings.host_url, "database": settings.database, "user": settings.username})
+        _print_lines(_origins(settings))
+        return EXIT_TRY_LATER if is_outage_at_start(error) else console.EXIT_FAILURE
     print(f"The pool {settings.database} can be reached")
-    for name, describe in _details(client, settings):
-        text = _ask(describe)
+    _print_lines({name: _ask(describe) for name, describe in _details(client, settings)})
+    _print_lines(_origins(settings))
+    return 0
+
+
+def _print_lines(texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
         if text:
             print(f"{name:{_WIDTH}}{one_line(text)}")
-    return 0
+
+
+def _origins(settings: config.Settings) -> dict[str, str]:
+    """Return where the settings come from, by their variables; an old `export` may be in the way of a file."""
+    return {config.NAMES[name]: f"from {origin}" for name, origin in settings.origins.items()}
 
 
 def _details(client: CouchDB, settings: config.Settings) -> Iterator[tuple[str, Callable[[], str]]]:
@@ -72,8 +80,6 @@ def _details(client: CouchDB, settings: config.Settings) -> Iterator[tuple[str, 
     yield "may read", lambda: "yes"
     yield "may write", lambda: _describe_writing(client)
     yield "may change views", lambda: _describe_changing(client)
-    for name, origin in settings.origins.items():
-        yield config.NAMES[name], partial("from {}".format, origin)
 
 
 def _ask(describe: Callable[[], str]) -> str:

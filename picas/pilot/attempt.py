@@ -59,8 +59,6 @@ class Attempt(ClaimedToken):
         """Whether it is to stay locked, although its work was broken off."""
         self.outcome = ""
         """How it ended, see `modifiers.end_attempt`; "" while it has not, and if its work has not begun."""
-        self.loss = ""
-        """What became of the token, if somebody else has taken it."""
         self.ended = math.inf
         """When it came into its final state, on the same clock."""
 
@@ -104,8 +102,9 @@ class Attempt(ClaimedToken):
         token = self.token
         if isinstance(error, (TokenTimeout, TokenLost)):
             modifiers.set_error(token, error)
-            log.warning("Token %s failed: %s", self.id, error)
             outcome = "taken away" if isinstance(error, TokenLost) else "time-out"
+            if outcome == "time-out":
+                log.warning("Token %s failed: %s", self.id, error)
         else:
             if error is not None:
                 text = f"{type(error).__name__}: {safe_text(error)}"
@@ -163,18 +162,21 @@ class Attempt(ClaimedToken):
         return self.outcome
 
 
-def describe_loss(stored: Mapping[str, Any]) -> str:
+def describe_loss(stored: Mapping[str, Any], pilot: str) -> str:
     """Return what became of a token that a pilot had locked.
 
     :param stored: its content in the database, empty if there is none
+    :param pilot: the id of that pilot
     """
     if not stored:
         return "it was deleted"
     state = state_of(stored)
     if state != "locked":
         return f"it was put into the state {state}" if state else "it was put into no state"
-    pilot = modifiers.claim_of(stored).get("pilot")
-    return f"{pilot} has locked it" if pilot else "it was locked by somebody else"
+    holder = modifiers.claim_of(stored).get("pilot")
+    if holder == pilot:
+        return "its lock was changed"
+    return f"{holder} has locked it" if holder else "it was locked by somebody else"
 
 
 def was_ended_by_signal(exit_code: object) -> bool:

@@ -50,6 +50,10 @@ class Fuse:
         kinds = Counter(map(_kind_of, self._reasons))
         (kind, count), total = kinds.most_common(1)[0], len(self._reasons)
         example = next(reason for reason in self._reasons if _kind_of(reason) == kind)
+        if count == 1 < total:
+            return (
+                f"the last {total} tokens have all failed, each with something else, the last with: {self._reasons[-1]}"
+            )
         share = "each" if count == total else f"{count} times"
         return f"the last {total} tokens have all failed, {share} with: {example}"
 

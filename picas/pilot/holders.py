@@ -7,6 +7,7 @@ nobody can know whether it has.
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ PAUSE = 10.0
 """The shortest time between two looks, in seconds."""
 PAUSE_PER_PILOT = 0.1
 """Seconds between two looks for each pilot in the pool: a thousand that wait look ten times a second together."""
+REMINDER = 60.0
+"""Seconds after which the log says again who holds tokens, while the pilot waits."""
 MAX_HOLDERS = 10_000
 """The most locked tokens to look at."""
 MAX_NAMED = 3
@@ -56,10 +59,10 @@ class Holders:
         self._pilot = pilot
         self._silence = silence
         self._seen: dict[str, _Holder] = {}
-        self._has_spoken = False
+        self._speaks_at = -math.inf  # on the clock of `time.monotonic`
 
     def look(self, client: CouchDB, design_doc: str, *, waits: bool, is_idle: bool) -> float | None:
-        """Look for pilots that hold tokens, and log who they are, once.
+        """Look for pilots that hold tokens, and log who they are, now and then.
 
         :param client: the pool
         :param design_doc: the design document whose tokens count
@@ -78,9 +81,9 @@ class Holders:
             return None
         self._note({row.id: row.value["rev"] for row in rows if row.id in counts})
         silent = [id for id, rev in ((row.id, row.value["rev"]) for row in rows) if self._is_silent(id, rev)]
-        if counts and not self._has_spoken:
-            self._has_spoken = True
-            self._tell(counts, waits=waits and bool(silent), is_idle=is_idle)
+        if counts and time.monotonic() >= self._speaks_at:
+            self._speaks_at = time.monotonic() + REMINDER
+            self._say(counts, waits=waits, is_idle=is_idle, may_be_dead=bool(silent))
         return max(PAUSE, PAUSE_PER_PILOT * len(rows)) * random.uniform(0.75, 1.25) if silent else None
 
     def _note(self, revs: dict[str, str]) -> None:
@@ -90,13 +93,17 @@ class Holders:
     def _is_silent(self, id: str, rev: str) -> bool:
         return id in self._seen and self._seen[id].rev == rev
 
-    def _tell(self, counts: Counter[str], *, waits: bool, is_idle: bool) -> None:
+    def _say(self, counts: Counter[str], *, waits: bool, is_idle: bool, may_be_dead: bool) -> None:
         """Log who holds tokens; people need to know it if that is why a pilot has done nothing."""
         total = sum(counts.values())
         names = ", ".join(self._describe(id) for id, _ in counts.most_common(MAX_NAMED))
         others = f" and {len(counts) - MAX_NAMED} other pilots" if len(counts) > MAX_NAMED else ""
         what = "1 token is" if total == 1 else f"{total} tokens are"
-        then = "; waiting until it is known whether they live" if waits else ""
+        then = ""
+        if may_be_dead and waits:
+            then = "; waiting until it is known whether they live"
+        elif may_be_dead:
+            then = "; what a dead pilot holds comes back after its lease (wait_for_locked waits for that)"
         level = logging.WARNING if waits or is_idle else logging.INFO
         log.log(level, "%s locked by %s%s%s", what, names, others, then)
 

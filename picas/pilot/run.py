@@ -142,11 +142,12 @@ class Run:
         :raises PilotStopped: if it is time for that; otherwise a further signal is ignored
         """
         context = self.context
-        if signum == context.stop_signal == signal.SIGINT and time.monotonic() > context.stopped_at + SAME_KEY:
+        is_due, self._is_stop_due = self._is_stop_due, False
+        is_second = signum == context.stop_signal == signal.SIGINT and not is_due
+        if is_second and time.monotonic() > context.stopped_at + SAME_KEY:
             context.is_impatient = True
             # In another thread: the code that waits for the children may be below this handler.
             quietly(threading.Thread(target=self._kill, name="picas-kill", daemon=True).start, "Starting a thread")
-        is_due, self._is_stop_due = self._is_stop_due, False
         if is_due and not is_shielded(self.context.thread):
             raise PilotStopped(self.context.options.stop_exit_code)
 
@@ -302,9 +303,11 @@ class Run:
                 stored = client.get(attempt.id).value
             except NoSuchDocument:
                 stored = {}
-            if modifiers.is_same_lock(stored, attempt.claimed):
+            # Code may close and save its token itself, before it returns.
+            is_left_alone = is_in_state(stored, "locked") or stored.get("done") == attempt.token.get("done")
+            if is_left_alone and modifiers.is_same_lock(stored, attempt.claimed):
                 continue
-            attempt.loss = describe_loss(stored)
+            attempt.loss = describe_loss(stored, self.context.pilot.id)
             if attempt.advance(Stage.LOST):
                 log.warning("Token %s was taken from this pilot: %s. The work on it is ended", attempt.id, attempt.loss)
                 if attempt.began is None:
@@ -367,6 +370,7 @@ class Run:
         loop, context = self._loop, self.context
         running = [] if loop is None else list(loop.slots.running)
         quietly(lambda: context.end_children(context.children_of(running)), "Killing the children")
+        self._interrupt_again()
 
     def _end_code_for_stop(self, children: list[Popen[Any]]) -> None:
         """End the children, and interrupt code again that has swallowed the interruption, or takes long to clean up."""
@@ -378,6 +382,14 @@ class Run:
         if context.thread != threading.main_thread().ident or signum not in signal.valid_signals():
             return  # handlers are called in the main thread only
         while not wait_until(lambda: self._has_ended, max(context.options.grace, RETRY)):
-            if callable(signal.getsignal(signum)) and not is_shielded(context.thread):
-                self._is_stop_due = True
-                signal.pthread_kill(context.thread, signum)
+            self._interrupt_again()
+
+    def _interrupt_again(self) -> None:
+        """Let the signal handler interrupt code in the main thread that has gone on, unless it may not be now."""
+        context = self.context
+        signum = context.stop_signal
+        if context.thread != threading.main_thread().ident or signum not in signal.valid_signals() or self._has_ended:
+            return
+        if callable(signal.getsignal(signum)) and not is_shielded(context.thread):
+            self._is_stop_due = True
+            signal.pthread_kill(context.thread, signum)

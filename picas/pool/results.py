@@ -82,6 +82,8 @@ class ClaimedToken:
         self.stage = stage
         self.met_outage = False
         """Whether it could not be saved because the database stayed away."""
+        self.loss = ""
+        """What became of the token, if somebody else has taken it or changed its state: its result is not saved."""
         self.replaced: list[str] = []
         """What could not be stored as it was: paths like "output.a[0]", and the parts that the server has refused."""
 
@@ -205,7 +207,7 @@ class ClaimedToken:
             newer: dict[str, Any] = client.get(self.id).value
         except NoSuchDocument:
             raise ResourceConflict(("conflict", "the token was deleted")) from None
-        if not is_same_lock(newer, self.claimed):
+        if self.loss or not is_same_lock(newer, self.claimed):
             raise ResourceConflict(("conflict", "another pilot or a person has taken the token"))
         return newer
 

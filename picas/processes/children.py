@@ -214,7 +214,8 @@ def end_all(processes: Sequence[subprocess.Popen[Any]], grace: float = GRACE) ->
     ending = _Ending(children, others)
     ending.begin()
     if not wait_until(ending.is_over_after_sigterm, grace):
-        log.warning("%s did not end on SIGTERM in %s s: killing what is left", ending, grace)
+        if grace > 0:
+            log.warning("%s did not end on SIGTERM in %s s: killing what is left", ending, grace)
         wait_until(ending.is_over_after_sigkill, KILL_WAIT)
     return bool(others) or any(each.was_alive for each in children)
 

@@ -35,7 +35,7 @@ def counterpart(value: Any) -> Any:
     if hasattr(value, "tolist") and (hasattr(value, "dtype") or hasattr(value, "typecode")):
         return _from_array(value)
     if isinstance(value, (datetime.date, datetime.time)):
-        return value.isoformat()
+        return _without_nat(value.isoformat())
     if isinstance(value, datetime.timedelta):
         return value.total_seconds()
     if isinstance(value, os.PathLike):
@@ -58,12 +58,20 @@ def _from_array(value: Any) -> Any:
         raise TypeError("the array is too large")
     kind = getattr(getattr(value, "dtype", None), "kind", "")
     if kind == "M":  # dates: what has nanoseconds would become a number
-        value = value.astype(str)
-    elif kind == "m":  # spans of time
+        value = value.to_numpy() if hasattr(value, "to_numpy") else value  # pandas writes dates in a form of its own
+        return _without_nat(value.astype(str).tolist())
+    if kind == "m":  # spans of time
         value = value / value.dtype.type(1, "s")
     elif kind == "f":  # NumPy has floats with more digits, which Python does not know
         value = value.astype(float)
     return value.tolist()
+
+
+def _without_nat(texts: Any) -> Any:
+    """Return the text of a date, or those in (nested) lists, with a number that JSON does not have for "not a time"."""
+    if isinstance(texts, list):
+        return [_without_nat(text) for text in texts]
+    return math.nan if texts == "NaT" else texts
 
 
 def _in_order(values: set[Any] | frozenset[Any]) -> list[Any]:

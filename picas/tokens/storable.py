@@ -49,7 +49,7 @@ def make_storable(content: dict[str, Any]) -> list[str]:
         if _is_refused(name, value):
             faults.append(_text(name))
             name = _unused(name.lstrip("_") or "field", taken)  # noqa: PLW2901
-        elif not _is_name(name):
+        elif not isinstance(name, str) or not _is_name(name):
             name = _converted_name(name, "", taken, faults)  # noqa: PLW2901
         taken.add(name)
         content[name] = _converted(value, _label(name), MAX_DEPTH - 1, faults, ())
@@ -124,7 +124,7 @@ def _converted_dict(
     converted: dict[Any, Any] = {}
     taken = set(value)
     for name, content in value.items():
-        if not _is_name(name):
+        if not isinstance(name, str) or not _is_name(name):
             name = _converted_name(name, f"{path}.", taken, faults)  # noqa: PLW2901
         converted[name] = _converted(content, f"{path}.{name}", levels - 1, faults, above)
     return converted
@@ -144,6 +144,8 @@ def _is_plain(value: Any, levels: int) -> bool:
     for _ in range(levels + 1):
         below: list[Any] = []
         for item in level:
+            if isinstance(item, dict) and not all(type(name) is str for name in item):
+                return False  # JSON writes the names 1 and "1" alike
             for child in item.values() if isinstance(item, dict) else item:
                 if type(child) is str:
                     continue  # most are, and this is asked for each token

@@ -102,7 +102,10 @@ class TestHolders:
         began = time.monotonic()
         Worker(client).run()
         assert time.monotonic() - began < 10
-        assert lines(logging.WARNING) == [f"1 token is locked by {pilot}"]
+        assert lines(logging.WARNING) == [
+            f"1 token is locked by {pilot}; what a dead pilot holds comes back after its lease "
+            "(wait_for_locked waits for that)"
+        ]
 
     def test_it_says_since_when_it_knows_that_they_are_silent(self, client, push, other, lines):
         push(2)
@@ -143,6 +146,15 @@ class TestHolders:
         assert actor.tasks_processed == 1
         assert client.get("token_0")["lost_count"] == 1
         assert lines(logging.WARNING)[0] == f"1 token is locked by {pilot}; waiting until it is known whether they live"
+
+    @pytest.mark.timing
+    def test_says_again_for_how_long_it_has_seen_no_sign_of_life(self, client, push, other, lines, monkeypatch):
+        monkeypatch.setattr(holders, "PAUSE", 0.2)
+        monkeypatch.setattr(holders, "REMINDER", 1)
+        push(1)
+        pilot = other()
+        Worker(client, lease=3, heartbeat=1).run(wait_for_locked=True)
+        assert any(line.startswith(f"1 token is locked by {pilot}, silent for ") for line in lines(logging.WARNING))
 
     @pytest.mark.timing
     def test_waits_no_longer_for_a_pilot_that_lives(self, client, push, other, monkeypatch):

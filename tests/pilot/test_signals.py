@@ -354,6 +354,48 @@ class TestImpatience:
         assert time.monotonic() - began > 2.5
         assert_put_back(client)
 
+    @pytest.mark.timing
+    def test_code_that_goes_on_is_interrupted_again_but_that_is_no_second_ctrl_c(self, client, push, pilot):
+        push(1)
+        process = pilot("""
+class Stubborn(Noting):
+    def process_task(self, task):
+        for _ in range(3):
+            try:
+                note("working")
+                time.sleep(60)
+            except BaseException:
+                note("swallowed")
+Stubborn(connect(), grace=0.5).run()
+""")
+        process.wait_for("working")
+        process.send(signal.SIGINT)
+        assert process.end() == 0
+        assert "Interrupted again" not in process.errors.read_text()
+        assert_put_back(client)
+
+    @pytest.mark.timing
+    def test_a_second_ctrl_c_interrupts_slow_clean_up_too(self, client, push, pilot):
+        push(1)
+        process = pilot("""
+class Slow(Noting):
+    def process_task(self, task):
+        try:
+            note("working")
+            time.sleep(60)
+        finally:
+            note("cleaning")
+            time.sleep(60)
+Slow(connect(), grace=300).run()
+""")
+        process.wait_for("working")
+        process.send(signal.SIGINT)
+        process.wait_for("cleaning")
+        time.sleep(2 * run.SAME_KEY)
+        process.send(signal.SIGINT)
+        assert process.end() == 0
+        assert_put_back(client)
+
     def test_kills_a_users_own_process_too(self, client, push, pilot):
         push(1)
         process = pilot("""

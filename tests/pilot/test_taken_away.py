@@ -26,6 +26,15 @@ def fail(client):
     client.save(Task(client.get("token_0")).error("wrong input"))
 
 
+def close(client):
+    """As a person does who looks at the documents in a browser."""
+    client.edit("token_0", lambda content: {**content, "done": 1_700_000_000, "exit_code": 1})
+
+
+def edit_lock(client):
+    client.edit("token_0", lambda content: {**content, "hostname": "elsewhere"})
+
+
 def lock(client):
     client.save(Task(client.get("token_0")).scrub())
     client.save(Task(client.get("token_0")).lock("picas_pilot_another"))
@@ -37,6 +46,8 @@ def delete(client):
 
 CHANGES = [
     (reset, "it was put into the state todo", "todo"),
+    (close, "it was put into the state error", "error"),
+    (edit_lock, "its lock was changed", "locked"),
     (fail, "it was put into the state error", "error"),
     (lock, "picas_pilot_another has locked it", "locked"),
     (delete, "it was deleted", None),
@@ -118,6 +129,20 @@ def test_what_people_note_in_a_token_does_not_end_its_work(client, push, take):
     actor = take(work, lambda rival: rival.edit("token_0", lambda content: {**content, "note": "look at this"}))
     token = client.get("token_0")
     assert (state_of(token), token["note"]) == ("done", "look at this")
+    assert summary(actor) == "Processed 1 tokens: 1 done"
+
+
+@pytest.mark.timing
+def test_code_may_close_and_save_its_token_itself(client, push, take):
+    push(1)
+
+    def work(token, pid, take_away):
+        token["exit_code"] = 0
+        token.done()
+        client.save(token)
+        time.sleep(4 * HEARTBEAT)
+
+    actor = take(work, reset)
     assert summary(actor) == "Processed 1 tokens: 1 done"
 
 

@@ -242,6 +242,12 @@ class TestSettings:
             assert self.SECRET not in text
             assert "PICAS_PASSWORD" not in text
 
+    def test_are_not_in_a_copy_of_this_environment_that_is_passed_either(self):
+        variables = self.variables(env={**os.environ, "OMP_NUM_THREADS": "1"})
+        assert self.SECRET not in str(variables)
+        assert (variables["OMP_NUM_THREADS"], variables["PICAS_DATABASE"]) == ("1", "pool")
+        assert self.variables(env=dict(os.environ), pass_settings=True)["PICAS_PASSWORD"] == self.SECRET
+
     def test_the_rest_stays(self):
         variables = self.variables()
         assert variables["PICAS_HOST_URL"] == "https://couch.example.org:6984"

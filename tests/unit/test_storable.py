@@ -109,7 +109,7 @@ NOON = datetime.datetime(2024, 2, 29, 12, 30, tzinfo=datetime.timezone.utc)
         (Document({"a": {1}}), {"a": [1]}),
         ((1, {2}), [1, [2]]),
     ],
-    ids=lambda value: describe(value)[:30],
+    ids=lambda value: type(value).__name__,  # a repr shows the order of a set, which changes from run to run
 )
 def test_what_json_has_something_for_is_converted_without_notice(value: Any, stored: Any) -> None:
     for content, expected in ({"a": value}, {"a": stored}), ({"a": {"b": [value]}}, {"a": {"b": [stored]}}):
@@ -205,7 +205,9 @@ def test_the_fields_of_couchdb_stay(field: dict[str, Any]) -> None:
     assert make_storable(dict(field)) == []
 
 
-@pytest.mark.parametrize("value", [10**308, -(10**308), True, {1: 2, None: 3}, (1, 2), 1e308, nested(MAX_DEPTH - 1)])
+@pytest.mark.parametrize(
+    "value", [10**308, -(10**308), True, {"1": 2, "null": 3}, (1, 2), 1e308, nested(MAX_DEPTH - 1)]
+)
 def test_what_can_be_stored_stays(value: Any) -> None:
     content = {"a": value}
     assert make_storable(content) == []
@@ -283,3 +285,26 @@ def test_attachments_that_are_none_are_left_out() -> None:
         content = {"_id": "a", "_attachments": entries}
         assert make_storable(content) == [f"_attachments: {entries!r}"]
         assert content == {"_id": "a"}
+
+
+@pytest.mark.parametrize(
+    ("value", "stored", "lost"),
+    [
+        ({1: "one", "1": "uno"}, {"1_": "one", "1": "uno"}, ["output.1"]),
+        ({None: 0, "null": 1}, {"null_": 0, "null": 1}, ["output.null"]),
+        ({1: "one", 2.5: "more", False: "no"}, {"1": "one", "2.5": "more", "false": "no"}, []),
+        ({3: {4: 5}}, {"3": {"4": 5}}, []),
+    ],
+    ids=str,
+)
+def test_names_that_become_the_same_text_lose_no_value(value, stored, lost):
+    content = {"output": value}
+    assert make_storable(content) == lost
+    assert content == {"output": stored}
+
+
+def test_what_is_not_a_time_becomes_null():
+    times = numpy.array(["2024-01-01T12:30", "NaT"], dtype="datetime64[s]")
+    content = {"output": {"all": times, "one": times[1]}}
+    assert make_storable(content) == ["output.all[1]", "output.one"]
+    assert content == {"output": {"all": ["2024-01-01T12:30:00", None], "one": None}}
