@@ -26,7 +26,7 @@ from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument
 from .logs import get_logger
-from .tokens.storable import is_storable, make_storable
+from .tokens.storable import is_storable, list_names, make_storable
 from .util import refuse_unknown, split_credentials
 
 log = get_logger(__name__)
@@ -35,10 +35,6 @@ EDIT_CONFLICTS = 100
 """How often `edit` reads and changes a document that others change at the same time before it gives up."""
 EDIT_PAUSE = 0.5
 """The longest pause between two of those tries, in seconds."""
-MAX_NAMED = 10
-"""How many of the values that can't be saved are named in an error."""
-MAX_PATH = 300
-"""How many characters of each of these names are given."""
 _TOO_LARGE = 413
 _NO_REVISION = "1-" + "0" * 32
 
@@ -559,8 +555,6 @@ def _converted(contents: Sequence[dict[str, Any]], refusal: Exception | None = N
     for content in changed:
         lost = make_storable(content)
         if lost:
-            others = f" and {len(lost) - MAX_NAMED} others" if len(lost) > MAX_NAMED else ""
-            names = ", ".join(name[:MAX_PATH] for name in lost[:MAX_NAMED])
-            text = f"{content['_id']}: JSON can't hold {names}{others}"
+            text = f"{content['_id']}: JSON can't hold {list_names(lost)}"
             raise (TypeError if isinstance(refusal, TypeError) else ValueError)(text) from None
     return converted

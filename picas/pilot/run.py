@@ -24,7 +24,7 @@ from ..logs import get_logger
 from ..pool import Stage, fits_always
 from ..processes import RETRY, describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
-from ..util import nearest, wait_until
+from ..util import wait_until
 from .attempt import Attempt, describe_loss
 from .breakoff import BreakOff
 from .conditions import RetryPolicy, StopConditions
@@ -235,7 +235,9 @@ class Run:
             if self._is_own(hook):
                 continue
             if hook == "process_task":
-                raise TypeError(f"{type(actor).__name__} has no method process_task{nearest(hook, own)}")
+                similar = difflib.get_close_matches(hook, own, n=1)
+                hint = f": is its {similar[0]} to be that?" if similar else ""
+                raise TypeError(f"{type(actor).__name__} has no method process_task{hint}")
             similar = difflib.get_close_matches(hook, own, n=1, cutoff=SIMILAR)
             if similar:
                 log.warning("%s.%s is never called: is it to be %s?", type(actor).__name__, similar[0], hook)

@@ -19,7 +19,7 @@ from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError, Unreachable
 from ..logs import get_logger
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
-from ..tokens.storable import make_storable
+from ..tokens.storable import list_names, make_storable
 from ..util import never, one_line
 from . import spool
 from .refusals import is_refusal, leave_out_more, may_pass
@@ -28,10 +28,6 @@ log = get_logger(__name__)
 
 MERGES = 5
 """How often a result is merged into a newer revision before it is spooled."""
-MAX_NAMED = 10
-"""How many of the values that could not be stored are named in the token and in the log."""
-MAX_PATH = 300
-"""How many characters of each of these names are kept."""
 REFUSAL = "the result could not be saved"
 """The first words of the error in a token whose result the server refused."""
 LEFT_OUT = "the result was saved without what the server refused"
@@ -174,8 +170,8 @@ class ClaimedToken:
         if faults:
             self.replaced += faults
             text = "these can't be stored as they were, and were replaced, renamed or left out:"
-            note_error(self.token, f"{text} {_list(faults)}")
-            log.warning("Token %s: %s %s", self.id, text, one_line(_list(faults)))
+            note_error(self.token, f"{text} {list_names(faults)}")
+            log.warning("Token %s: %s %s", self.id, text, one_line(list_names(faults)))
 
     def save_merged(self, client: CouchDB) -> None:
         """Save the token, merging it into newer revisions a bounded number of times.
@@ -224,7 +220,7 @@ class ClaimedToken:
         left_out: list[str] = []
         where = "" if folder is None else f"; all of it is kept in {folder}"
         while leave_out_more(content, self.claimed, refusal, left_out):
-            text = f"{LEFT_OUT}: {_list(left_out)} ({reason_of(refusal)}){where}"
+            text = f"{LEFT_OUT}: {list_names(left_out)} ({reason_of(refusal)}){where}"
             rest = ClaimedToken(Document(note_error(dict(content), text)), self.claimed)
             try:
                 rest.save_merged(client)
@@ -291,14 +287,8 @@ class ClaimedToken:
 def refused_line(id: str, refusal: BaseException, left_out: Sequence[str]) -> str:
     """Return what people are told about a result that the server refuses, or a part of it."""
     if left_out:
-        return f"The result of token {id} was saved without {_list(left_out)} ({reason_of(refusal)})"
+        return f"The result of token {id} was saved without {list_names(left_out)} ({reason_of(refusal)})"
     return f"The server refuses the result of token {id} ({reason_of(refusal)})"
-
-
-def _list(names: Sequence[str]) -> str:
-    """Return the first of many names, and the number of the others."""
-    others = f" and {len(names) - MAX_NAMED} others" if len(names) > MAX_NAMED else ""
-    return ", ".join(name[:MAX_PATH] for name in names[:MAX_NAMED]) + others
 
 
 def _copy_fields(content: dict[str, Any]) -> dict[str, Any]:

@@ -22,7 +22,8 @@ from ..logs import get_logger
 from ..util import wait_until
 from .descendants import Family, Root, leads_group, start_of
 from .interrupts import shielded
-from .supervision import Command, Program, Supervisor, Usage, supervisors
+from .programs import Command, Program, Usage
+from .supervision import Supervisor, supervisors
 from .supervisor import KILL_WAIT
 
 log = get_logger(__name__)

@@ -6,7 +6,7 @@ import binascii
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .conversions import counterpart
@@ -18,6 +18,11 @@ MAX_DESCRIPTION = 10_000
 """Characters kept of the description of a value that a document can't hold."""
 MAX_LOST = 200
 """Characters of the description of an attachment that was left out."""
+
+MAX_NAMED = 10
+"""How many of the values that can't be stored are named."""
+MAX_PATH = 300
+"""How many characters of each of these names are given."""
 
 _encode = json.JSONEncoder(allow_nan=False, ensure_ascii=False).encode
 _LARGEST = int(sys.float_info.max)  # CouchDB answers a larger number with "badarith", an error that seems to pass
@@ -57,6 +62,12 @@ def make_storable(content: dict[str, Any]) -> list[str]:
     if kept:
         content["_attachments"] = kept
     return faults
+
+
+def list_names(names: Sequence[str]) -> str:
+    """Return the first names of what can't be stored, cut to a bounded length, and how many there are besides."""
+    others = f" and {len(names) - MAX_NAMED} others" if len(names) > MAX_NAMED else ""
+    return ", ".join(name[:MAX_PATH] for name in names[:MAX_NAMED]) + others
 
 
 def is_storable(content: Mapping[str, Any]) -> bool:

@@ -124,7 +124,7 @@ class TestHooks:
                 pass
 
         push(2)
-        with pytest.raises(TypeError, match="Misspelt has no method process_task, did you mean 'proces_task'"):
+        with pytest.raises(TypeError, match=r"Misspelt has no method process_task: is its proces_task to be that\?"):
             Misspelt(client).run()
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 0, "error": 0}
         assert "attempts" not in client.get("token_0")
