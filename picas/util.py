@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # not in Python 3.9
 LONGEST_NAP = 0.2
 """Seconds between two checks of `wait_until` at most."""
 
+_SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or change the direction of the text, and halves of characters."""
 
@@ -104,6 +105,17 @@ def duration_text(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 3600 else f"{seconds / 3600:.0f} h"
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that a text like "90", "15m", "2h" or "3d" stands for.
+
+    :raises ValueError: if it is something else
+    """
+    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r} is not a duration like 90 (seconds), 15m, 2h or 3d")
+    return float(match.group(1)) * _SECONDS_IN[match.group(2)]
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Runs the tests: run.sh [--install] [unit|pool|pilot|processes|batch|pages ...] [arguments of pytest]
+# Runs the tests: run.sh [--install] [unit|pool|pilot|processes|batch|cli|pages ...] [arguments of pytest]
 #
 #   tests/run.sh --install   install what the machine lacks (as root on Debian: python3-venv, Slurm, DIRAC), run everything
 #   tests/run.sh             run everything; tests whose programs are missing are skipped, and the summary says why
@@ -18,7 +18,7 @@ folders=
 while [ $# -gt 0 ]; do
     case $1 in
         --install) install=yes ;;
-        unit | pool | pilot | processes | batch | pages) folders="$folders tests/$1" ;;
+        unit | pool | pilot | processes | batch | cli | pages) folders="$folders tests/$1" ;;
         *) break ;;
     esac
     shift
@@ -42,8 +42,8 @@ if [ "$install" ] && ! can_install; then
     echo "run.sh: only root on Debian can install Slurm and DIRAC; without them their tests are skipped" >&2
 fi
 
-extras=embedded,test
-[ "$folders" != " tests/unit" ] || extras=test
+extras=cli,embedded,legacy,test
+[ "$folders" != " tests/unit" ] || extras=cli,legacy,test
 venv=$PWD/.venv/test-$version
 installed=$venv/installed-$extras
 if [ ! -e "$installed" ] || [ setup.py -nt "$installed" ]; then

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, Callable
 
 from couchdb.http import HTTPError
@@ -17,9 +16,8 @@ from ..exceptions import PicasError
 from ..tokens.states import STATES
 from ..util import one_line
 from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, has_queue, view_definitions
+from .arguments import settings_here
 
-EXIT_TRY_LATER = 75
-"""The exit code if the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h."""
 _APACHE = "The Apache Software Foundation"
 _WIDTH = max(map(len, config.NAMES.values())) + 2
 
@@ -34,15 +32,10 @@ def add_verbs(verbs: Any) -> None:
         help="check whether the pool can be reached, and show how",
         description="Check whether the pool can be reached with the settings that are found. Show the server, where "
         "each setting comes from, whether the views are complete, and what this user may do. The exit code is 0 if the "
-        f"pool can be reached, {EXIT_TRY_LATER} if it may be possible later or from elsewhere, and "
+        f"pool can be reached, {console.EXIT_TRY_LATER} if it may be possible later or from elsewhere, and "
         f"{console.EXIT_FAILURE} if the settings are wrong.",
     )
     check.set_defaults(run=_check)
-
-
-def settings_here() -> config.Settings:
-    """Return the settings, with picasconfig.py from the working directory: the command has no folder of its own."""
-    return config.load(script_dir=Path.cwd())
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -53,7 +46,7 @@ def _check(options: argparse.Namespace) -> int:
         print(f"picas: {console.describe(error)}", file=sys.stderr, flush=True)
         _print_lines({"server": settings.host_url, "database": settings.database, "user": settings.username})
         _print_lines(_origins(settings))
-        return EXIT_TRY_LATER if is_outage_at_start(error) else console.EXIT_FAILURE
+        return console.EXIT_TRY_LATER if is_outage_at_start(error) else console.EXIT_FAILURE
     print(f"The pool {settings.database} can be reached")
     _print_lines({name: _ask(describe) for name, describe in _details(client, settings)})
     _print_lines(_origins(settings))

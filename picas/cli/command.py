@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 
+from couchdb.http import HTTPError
+
 from .. import console
+from ..couch.outages import is_outage_at_start
+from ..exceptions import PicasError, UsageError
 from ..version import VERSION
 from . import check, pool, server
+
+GROUPS = (check, pool, server)
+"""The modules with the verbs, in the order in which the help lists these."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -15,14 +23,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     :param arguments: the command line without the command's name, by default that of the process
     """
     options = _parser().parse_args(arguments)
-    console.run(lambda: options.run(options))
+    console.run(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int | None:
+    """Call the verb and return its exit code. An error becomes one line on standard error."""
+    try:
+        code: int | None = options.run(options)
+    except (PicasError, HTTPError) as error:
+        console.print_error(console.describe(error), "picas")
+        if isinstance(error, UsageError):
+            return console.EXIT_USAGE
+        return console.EXIT_TRY_LATER if is_outage_at_start(error) else console.EXIT_FAILURE
+    return code
 
 
 def _parser() -> console.ArgumentParser:
     parser = console.ArgumentParser(prog="picas", description="Pilot jobs on a pool of tokens in CouchDB.")
     parser.add_argument("--version", action="version", version=f"picas {VERSION}")
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    server.add_verbs(verbs)
-    check.add_verbs(verbs)
-    pool.add_verbs(verbs)
+    for group in GROUPS:
+        group.add_verbs(verbs)
     return parser

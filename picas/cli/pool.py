@@ -16,7 +16,7 @@ from ..pool import spool
 from ..pool.recovery import Recovered, recover
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, NO_STATE, TASKS, count_states, tokens_in_conflict, unseen
-from .check import settings_here
+from .arguments import settings_here
 
 MAX_SHOWN = 10
 """The number of kinds of tokens without a pilot that `picas status` lists."""

@@ -19,12 +19,16 @@ from ..version import VERSION
 
 PREFIX = "picas_pilot_"
 """The beginning of the ids of all pilots, so that CouchDB lists their documents without a view."""
+ENDED_PREFIX = "picas_ended_"
+"""The beginning of the ids under which pilots that have ended are kept for people; no pilot lists these. Behind it
+follow the time of the end (ten digits) and the pilot's id, so that the ids are in the order of these times."""
 PAGE = 5000
 """The most pilots that are listed with one request."""
 TYPE = "pilot"
 """The type of a pilot's document."""
 RUNNING = "running"
 DEAD = "dead"
+ENDED = "ended"
 """The states of a pilot's document."""
 
 

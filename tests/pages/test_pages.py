@@ -49,7 +49,7 @@ RUN_ELSEWHERE = {
         '"--design-doc",',
     ),
     "pip install .": ("tests/pages/test_quickstart.py", '"install", "--quiet", "."]'),
-    "picas serve": ("tests/pages/test_cli.py", 'command("serve", '),
+    "picas serve": ("tests/cli/test_command.py", 'command("serve", '),
     BENCHMARK.format("claim") + " --pilots 16 --tokens 5000": (
         "tests/pilot/test_benchmarks.py",
         'measure("claim.py", "--pilots", ',

@@ -54,3 +54,49 @@ def odd_tokens() -> list[dict[str, Any]]:
     ]
     tokens += [{"_id": "z0", "type": "token"}, _odd_token(99998, lock=5, done="7", exit_code="0")]
     return tokens
+
+
+def ended_token(
+    number: int,
+    outcome: str = "failed",
+    *,
+    reason: str | None = None,
+    group: str | None = None,
+    exit_code: int = 1,
+    start: int = 1_700_000_000,
+    seconds: float = 10.0,
+    **fields: Any,
+) -> dict[str, Any]:
+    """Return a token as a pilot leaves it after one attempt: done with the outcome "done", else in error.
+
+    :param start: when the attempt began, in seconds since the epoch
+    :param seconds: how long it took
+    """
+    is_done = outcome == "done"
+    code = 0 if is_done else exit_code
+    attempt = {
+        "claim": f"{number:032x}",
+        "pilot": "picas_pilot_host_1_abcdef01",
+        "host": "host",
+        "job_id": None,
+        "start": start,
+        "end": int(start + seconds),
+        "outcome": outcome,
+        "exit_code": code,
+        "seconds": seconds,
+        "cpu_seconds": round(seconds / 2, 2),
+        "max_memory_mb": 12.0,
+        "cores": 1,
+    }
+    known = {name: value for name, value in (("reason", reason), ("group", group)) if value is not None}
+    error = [] if is_done or reason is None else [{"time": attempt["end"], "message": reason}]
+    return make_token(
+        number,
+        lock=start,
+        done=attempt["end"],
+        hostname="host",
+        exit_code=code,
+        attempts=[{**attempt, **known}],
+        **({"error": error} if error else {}),
+        **fields,
+    )

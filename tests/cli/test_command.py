@@ -400,7 +400,7 @@ class TestRecover:
         keep(1)
         files = spool.files(tmp_path / "spool")
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:9"}, "recover")
-        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (75, "", 1)
         assert "can't reach http://127.0.0.1:9" in result.stderr
         assert spool.files(tmp_path / "spool") == files
 

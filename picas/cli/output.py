@@ -1,0 +1,114 @@
+"""What the verbs print: data to standard output as a table or as JSON, everything else to standard error.
+
+Colours are for terminals only, and never used under `NO_COLOR` (see no-color.org). Text that comes from a token is
+printed with its control characters escaped, since they could change what a terminal shows, or what it types.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from ..util import one_line, visible
+
+GAP = "  "
+"""What stands between two columns of a table."""
+_MIN_WIDTH = 8  # characters that a column keeps when a table is made narrower
+_BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
+
+
+def tell(line: str) -> None:
+    """Print a line for people to standard error: a warning, progress, what was done."""
+    print(visible(line), file=sys.stderr, flush=True)
+
+
+def is_terminal() -> bool:
+    """Return whether standard output is a terminal."""
+    return sys.stdout.isatty()
+
+
+def has_colour() -> bool:
+    """Return whether what is printed to standard output may be coloured."""
+    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def bold(text: str) -> str:
+    """Return a text in bold, where there are colours."""
+    return f"{_BOLD}{text}{_PLAIN}" if has_colour() else text
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
+    """Print a table: a line of headings, and a line for each row. Nothing is printed if there is no row.
+
+    At a terminal, the widest columns are cut to let each row fit on a line. Elsewhere nothing is cut.
+
+    :param columns: the headings
+    :param rows: a value for each column; None is shown as "-"
+    :param right: the headings of the columns that are aligned on the right, such as numbers
+    """
+    cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
+    if not cells:
+        return
+    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    if is_terminal():
+        widths = _fitted(widths, shutil.get_terminal_size().columns - len(GAP) * (len(widths) - 1))
+    to_the_right = [column in right for column in columns]
+    print(bold(_line(columns, widths, to_the_right)))
+    for row in cells:
+        print(_line(row, widths, to_the_right))
+
+
+def _fitted(widths: Sequence[int], room: int) -> list[int]:
+    """Return the widths of columns so that they fit: the widest column is made narrower, again and again."""
+    fitted = list(widths)
+    while sum(fitted) > room and max(fitted) > _MIN_WIDTH:
+        fitted[fitted.index(max(fitted))] -= 1
+    return fitted
+
+
+def _line(cells: Sequence[str], widths: Sequence[int], to_the_right: Sequence[bool]) -> str:
+    shown = [cell if len(cell) <= width else f"{cell[: width - 1]}…" for cell, width in zip(cells, widths)]
+    padded = [
+        cell.rjust(width) if is_right else cell.ljust(width)
+        for cell, width, is_right in zip(shown, widths, to_the_right)
+    ]
+    return GAP.join(padded).rstrip()
+
+
+def print_json(verb: str, fields: Mapping[str, Any]) -> None:
+    """Print an object of JSON on one line; lists are printed as one such line for each of their members.
+
+    :param verb: the verb whose schema the object has: "picas.<verb>/1"
+    :param fields: what is known, None for what is not
+    """
+    print(json.dumps({"schema": f"picas.{verb}/1", **fields}))  # ASCII only, so also without control characters
+
+
+def local_time(seconds: float | None) -> str | None:
+    """Return a time for people: "2026-11-29 16:04:05 CET"; None for None.
+
+    :param seconds: seconds since the epoch
+    """
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+
+
+def json_time(seconds: float | None) -> str | None:
+    """Return a time for programs, in UTC by RFC 3339: "2026-11-29T15:04:05Z"; None for None.
+
+    :param seconds: seconds since the epoch
+    """
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def number_of(count: int, what: str) -> str:
+    """Return a count and a noun: "1 token", "3 tokens"."""
+    return f"1 {what}" if count == 1 else f"{count} {what}s"

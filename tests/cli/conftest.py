@@ -1,0 +1,49 @@
+"""Fixtures for the tests of the command: it is run as a process, as people run it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any, Callable
+
+import pytest
+from support.terminal import Terminal
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of `picas` with some arguments."""
+    return [sys.executable, "-m", "picas.cli", *arguments]
+
+
+@pytest.fixture
+def run_picas(environment: dict[str, str], tmp_path: Any) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run the command in the test's own folder and return its exit code and output.
+
+    Keyword arguments: `stdin`, a text; `variables`, further variables of the environment.
+    """
+
+    def run(
+        *arguments: str, stdin: str | None = None, variables: dict[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command(*arguments),
+            env={**environment, **(variables or {})},
+            cwd=tmp_path,
+            input="" if stdin is None else stdin,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def at_terminal(environment: dict[str, str], tmp_path: Any) -> Callable[..., Terminal]:
+    """Start the command at a pseudo-terminal, see `Terminal`; `variables` are added to the environment."""
+
+    def start(*arguments: str, columns: int = 80, variables: dict[str, str] | None = None) -> Terminal:
+        return Terminal(command(*arguments), {**environment, **(variables or {})}, columns, cwd=tmp_path)
+
+    return start
