@@ -2,6 +2,9 @@
 
 Colours are for terminals only, and never used under `NO_COLOR` (see no-color.org). Text that comes from a token is
 printed with its control characters escaped, since they could change what a terminal shows, or what it types.
+
+The package rich knows how wide each character is, so Chinese text is aligned too. It is an extra; without it each
+character counts as one.
 """
 
 from __future__ import annotations
@@ -10,11 +13,16 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
 from ..util import one_line, visible
+
+try:
+    from rich import cells as wide
+except ImportError:
+    wide = None  # type: ignore[assignment]
 
 GAP = "  "
 """What stands between two columns of a table."""
@@ -42,10 +50,10 @@ def bold(text: str) -> str:
     return f"{_BOLD}{text}{_PLAIN}" if has_colour() else text
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Iterable[str] = ()) -> None:
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> None:
     """Print a table: a line of headings, and a line for each row. Nothing is printed if there is no row.
 
-    At a terminal, the widest columns are cut to let each row fit on a line. Elsewhere nothing is cut.
+    At a terminal, the widest columns are cut so that each row fits on a line. Elsewhere nothing is cut.
 
     :param columns: the headings
     :param rows: a value for each column; None is shown as "-"
@@ -54,7 +62,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right:
     cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
     if not cells:
         return
-    widths = [max(map(len, column)) for column in zip(columns, *cells)]
+    widths = [max(map(_width, column)) for column in zip(columns, *cells)]
     if is_terminal():
         widths = _fitted(widths, shutil.get_terminal_size().columns - len(GAP) * (len(widths) - 1))
     to_the_right = [column in right for column in columns]
@@ -72,12 +80,21 @@ def _fitted(widths: Sequence[int], room: int) -> list[int]:
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], to_the_right: Sequence[bool]) -> str:
-    shown = [cell if len(cell) <= width else f"{cell[: width - 1]}…" for cell, width in zip(cells, widths)]
-    padded = [
-        cell.rjust(width) if is_right else cell.ljust(width)
-        for cell, width, is_right in zip(shown, widths, to_the_right)
-    ]
-    return GAP.join(padded).rstrip()
+    """Return a line of a table, each cell with its width."""
+    parts = []
+    for cell, width, is_right in zip(cells, widths, to_the_right):
+        shown = cell if _width(cell) <= width else f"{_cut(cell, width - 1)}…"
+        space = " " * (width - _width(shown))
+        parts.append(space + shown if is_right else shown + space)
+    return GAP.join(parts).rstrip()
+
+
+def _width(text: str) -> int:
+    return len(text) if wide is None else wide.cell_len(text)
+
+
+def _cut(text: str, width: int) -> str:
+    return text[:width] if wide is None else wide.set_cell_size(text, width)
 
 
 def print_json(verb: str, fields: Mapping[str, Any]) -> None:
