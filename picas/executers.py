@@ -29,10 +29,12 @@ from .processes import (
     end,
     end_all,
     environment,
+    note_failure,
     own_work,
     read_pipes,
     running,
 )
+from .tokens.reasons import last_line
 from .util import open_regular
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 
+_TAIL = 4096  # bytes at the end of standard error in which its last line is looked for
 _MAX_VARIABLE = 100_000  # bytes; the limit of Linux is 131,072 for a variable and its name
 
 
@@ -101,6 +104,8 @@ def execute(
             passed_on.close()
             stdout, stderr = read_pipes(sources)
             exit_code = process.wait()
+    if exit_code != 0:
+        note_failure(exit_code, last_line(stderr[-_TAIL:]))
     return process, exit_code, stdout, stderr
 
 
@@ -113,6 +118,8 @@ def execute_old(cmd: str) -> int:
     with child(cmd, shell=True) as process:
         exit_code = process.wait()
     check_inherited(exit_code, 1, 2)
+    if exit_code != 0:
+        note_failure(exit_code)
     return exit_code << 8 if exit_code >= 0 else -exit_code
 
 
@@ -176,6 +183,8 @@ def run_command(
     code = process.poll()
     exit_code = -signal.SIGKILL if code is None else code
     outputs.check(exit_code)
+    if exit_code != 0:
+        note_failure(exit_code, last_line(_tail(stderr)), timeout if timed_out else None)
     usage = process.usage
     return Result(
         process,
@@ -206,6 +215,18 @@ def as_text(value: Any) -> str:
     except UnicodeEncodeError:  # half a character, or one that the locale does not have: no program could get it
         return json.dumps(value)
     return text
+
+
+def _tail(path: str | Path | None) -> bytes:
+    """Return the end of a file, nothing if it can't be read or is no regular file."""
+    if path is None:
+        return b""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
+            return file.read(_TAIL)
+    except OSError:
+        return b""
 
 
 @contextlib.contextmanager

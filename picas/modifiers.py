@@ -14,7 +14,8 @@ from typing import Any, TypeVar, Union
 from uuid import uuid4
 
 from . import jobid
-from .tokens import retries
+from .tokens import reasons, retries
+from .tokens.measures import Measures
 from .tokens.states import is_in_state, is_unset, parse_int
 from .util import is_number, list_in, safe_text, seconds
 
@@ -25,6 +26,8 @@ ERROR_MARK = 99
 """The value of `lock`, `done` and an unset exit code after an error."""
 QUICK = 10.0
 """A pilot that is stopped within this many seconds after it has begun with a token may have been stopped by that."""
+FAILURES = frozenset({"failed", "time-out", "cancelled"})
+"""The outcomes of attempts that have always failed; their reasons have a group."""
 MAX_ATTEMPTS = 20
 """How many attempts a token keeps; the oldest are dropped first."""
 MAX_ERRORS = 20
@@ -103,20 +106,30 @@ def scrub(token: Token, retry_delay: float = 0.0) -> Token:
     return token
 
 
-def lose(token: Token, max_lost: int) -> Token:
+def lose(token: Token, max_lost: int, silence: float = 0.0) -> Token:
     """Put back a token whose pilot has died and count that in `lost_count`, but not as a failure.
 
     :param max_lost: how often a token may lose its pilot; after that it is marked as failed, because it may be what
         kills the pilots
+    :param silence: for how many seconds, at least, the pilot had no heartbeat; 0 if that is unknown
     """
-    end_attempt(token, "lost")
     lost = _count_one_more(token, "lost_count")
     if lost <= max_lost:
-        return reset(token)
-    return set_error(token, f"the token has lost its pilot {lost} times: it may be what kills them")
+        return reset(end_attempt(token, "lost", reasons.of_silence(silence)))
+    reason = f"the token has lost its pilot {lost} times: it may be what kills them"
+    return set_error(end_attempt(token, "lost", reason, is_failure=True), reason)
 
 
-def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0, *, is_nodes_fault: bool = False) -> Token:
+def stop(
+    token: Token,
+    max_lost: float,
+    lock: Any = 0,
+    done: Any = 0,
+    *,
+    reason: str = "",
+    measures: Measures | None = None,
+    is_nodes_fault: bool = False,
+) -> Token:
     """Put back a token whose pilot was stopped, not counted as a failure.
 
     If two pilots in a row were stopped as soon as they had begun with it, the second counts in `lost_count`, as a pilot
@@ -127,9 +140,12 @@ def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0, *, is_node
         the pilots
     :param lock: the new value of `lock`; 0 for a free token
     :param done: the new value of `done`; 0 for a free token
+    :param reason: why the pilot was stopped, see `end_attempt`
+    :param measures: what the attempt has taken, see `end_attempt`
     :param is_nodes_fault: whether the pilot has ended because of a problem with its node
     """
-    before, last = [None, *list_in(end_attempt(token, "stopped"), "attempts")][-2:]
+    end_attempt(token, "stopped", reason, measures)
+    before, last = [None, *list_in(token, "attempts")][-2:]
     if is_nodes_fault:
         counts = _was_stopped(before) and before.get("host") != last["host"]
     else:
@@ -140,8 +156,11 @@ def stop(token: Token, max_lost: float, lock: Any = 0, done: Any = 0, *, is_node
     if lost <= max_lost:
         return reset(token, lock, done)
     if is_nodes_fault:
-        return set_error(token, f"pilots had problems with their nodes, {lost} times: the token may be why")
-    return set_error(token, f"pilots were stopped {lost} times as soon as they had begun with the token: it may be why")
+        reason = f"pilots had problems with their nodes, {lost} times: the token may be why"
+    else:
+        reason = f"pilots were stopped {lost} times as soon as they had begun with the token: it may be why"
+    last.update(_explained(reason, is_failure=True))
+    return set_error(token, reason)
 
 
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:
@@ -169,11 +188,16 @@ def note_error(token: Token, message: object = None, exception: BaseException | 
     return token
 
 
-def end_attempt(token: Token, outcome: str) -> Token:
+def end_attempt(
+    token: Token, outcome: str, reason: str = "", measures: Measures | None = None, *, is_failure: bool = False
+) -> Token:
     """Add the attempt that ends now to the list `attempts` and remove the claim. Call it before putting a token back.
 
-    :param outcome: "done", "failed", "time-out", "stopped", "lost" (its pilot has died), "taken away" (by
-        another pilot or a person), or "left open" if the token was not to be closed
+    :param outcome: "done", "failed", "time-out", "cancelled" (by a person), "stopped", "lost" (its pilot has died),
+        "taken away" (by another pilot or a person), or "left open" if the token was not to be closed
+    :param reason: why it has ended so, for people; cut to one line of 200 characters. "" if there is nothing to say
+    :param measures: what it has taken, as far as that is known
+    :param is_failure: whether it counts as a failure, so that its reason gets a group; true for `FAILURES` anyway
     """
     claim = claim_of(token)
     attempt = {
@@ -186,6 +210,10 @@ def end_attempt(token: Token, outcome: str) -> Token:
         "outcome": outcome,
         "exit_code": token.get("exit_code", ""),
     }
+    if reason:
+        attempt.update(_explained(reason, is_failure or outcome in FAILURES))
+    if measures is not None:
+        attempt.update(measures.fields())
     token["attempts"] = [*list_in(token, "attempts"), attempt][-MAX_ATTEMPTS:]
     _remove(token, "claim")
     return token
@@ -212,6 +240,12 @@ def is_same_lock(token: Mapping[str, Any], claimed: Mapping[str, Any]) -> bool:
     if any(token.get(field) != claimed.get(field) for field in ("lock", "hostname")):
         return False  # it was released by hand, or an older client has locked it since
     return "lock" in token and not is_free(token)
+
+
+def _explained(reason: str, is_failure: bool) -> dict[str, str]:
+    """Return the fields of an attempt that say why it has ended."""
+    line = reasons.shortened(reason)
+    return {"reason": line, "group": reasons.group_of(line)} if is_failure else {"reason": line}
 
 
 def _count_one_more(token: MutableMapping[str, Any], field: str) -> int:

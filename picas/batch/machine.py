@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..processes.control_groups import GROUPS, ROOT, memory_groups
 from .base import CUDA_VISIBLE_DEVICES, BatchSystem, GPUs
 
 _MEGABYTE = 1 << 20
@@ -39,28 +40,14 @@ def _physical_memory() -> float:
         return math.inf
 
 
-def control_group_limits(
-    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[float]:
+def control_group_limits(groups: Path = GROUPS, root: Path = ROOT) -> Iterator[float]:
     """Yield the limits, in megabytes, of this process's control groups and of all that contain them (cgroups(7))."""
-    try:
-        lines = groups.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return
-    for line in lines:
-        _, controllers, place = line.split(":", 2)
-        if controllers == "":
-            top, file = root, "memory.max"
-        elif "memory" in controllers.split(","):
-            top, file = root / "memory", "memory.limit_in_bytes"
-        else:
-            continue
-        folder = top / place.lstrip("/")
-        while folder == top or top in folder.parents:
+    for folders, is_unified in memory_groups(groups, root):
+        for folder in folders:
             try:
-                text = (folder / file).read_text(encoding="ascii").strip()
+                file = folder / ("memory.max" if is_unified else "memory.limit_in_bytes")
+                text = file.read_text(encoding="ascii").strip()
             except OSError:
                 text = ""  # a container may see paths that exist only outside it
             if text.isdecimal():  # else it is "max"
                 yield int(text) / _MEGABYTE
-            folder = folder.parent

@@ -5,6 +5,7 @@ bounded size, and raise an exception in code whose time is up. Each child has a 
 the pilot itself is killed.
 """
 
+from .accounting import Account, note_failure
 from .children import GRACE, Child, child, end, end_all, environment, left_behind, running, set_environment
 from .descendants import age_of
 from .faults import describe_system_error, fault_of, own_work, reach, start_thread
@@ -19,6 +20,7 @@ __all__ = [
     "MAX_OUTPUT",
     "RETRY",
     "SETTLE",
+    "Account",
     "Child",
     "Outputs",
     "TimeLimit",
@@ -35,6 +37,7 @@ __all__ = [
     "interrupt",
     "is_shielded",
     "left_behind",
+    "note_failure",
     "own_work",
     "reach",
     "read_pipes",

@@ -20,6 +20,7 @@ from typing import Any, Union
 from ..config import without_password
 from ..logs import get_logger
 from ..util import wait_until
+from .accounting import note_end
 from .descendants import Family, Root, leads_group, start_of
 from .interrupts import shielded
 from .programs import Command, Program, Usage
@@ -190,6 +191,7 @@ def child(
             if not process.is_gone:
                 _left[process] = threading.get_ident()
             _running.pop(process, None)
+            note_end(process._program)
 
 
 def end(process: subprocess.Popen[Any], grace: float = GRACE) -> None:

@@ -12,6 +12,8 @@ from support.tokens import make_token
 
 from picas import Document, Task, modifiers
 from picas.modifiers import BasicTokenModifier, NestedTokenModifier, TokenModifier
+from picas.tokens.measures import Measures
+from picas.tokens.reasons import group_of
 from picas.tokens.states import state_of
 
 HOST = socket.gethostname()
@@ -255,6 +257,60 @@ def test_an_attempt_of_an_older_release_has_no_claim() -> None:
     modifiers.end_attempt(token, "lost")
     (attempt,) = token["attempts"]
     assert (attempt["claim"], attempt["pilot"], attempt["host"], attempt["start"]) == ("", "", "elsewhere", 0)
+
+
+def test_an_attempt_says_why_it_has_ended_and_what_it_has_taken() -> None:
+    token = locked()
+    measures = Measures(1.23456, 0.98765, 10.04, 2, "image 7")
+    modifiers.end_attempt(token, "failed", f"exit 1: no\n{'x' * 300}", measures)
+    (attempt,) = token["attempts"]
+    assert attempt["reason"].startswith("exit 1: no xxx")
+    assert len(attempt["reason"]) == 200
+    assert attempt["group"] == group_of(attempt["reason"])
+    taken = {"seconds": 1.235, "cpu_seconds": 0.988, "max_memory_mb": 10.0, "cores": 2, "software": "image 7"}
+    assert {**attempt, **taken} == attempt
+    assert Measures.of(attempt) == Measures(**taken)  # type: ignore[arg-type]
+
+
+def test_what_is_unknown_of_an_attempt_is_left_out() -> None:
+    token = locked()
+    modifiers.end_attempt(token, "failed", "", Measures(cores=1))
+    (attempt,) = token["attempts"]
+    assert list(attempt)[8:] == ["cores"]
+    assert Measures.of("scribble") == Measures.of({}) == Measures()
+
+
+@pytest.mark.parametrize("outcome", ["stopped", "lost", "taken away", "left open"])
+def test_only_a_failure_has_a_group(outcome: str) -> None:
+    token = modifiers.end_attempt(locked(), outcome, "because")
+    assert (token["attempts"][0]["reason"], "group" in token["attempts"][0]) == ("because", False)
+
+
+def test_a_token_that_loses_its_pilot_too_often_says_so_in_its_last_attempt() -> None:
+    token = locked()
+    for _ in range(2):
+        modifiers.lose(token, 1, 600)
+    first, last = token["attempts"]
+    assert (first["reason"], "group" in first) == ("lost: pilot silent for 600 s", False)
+    assert last["reason"] == "the token has lost its pilot 2 times: it may be what kills them"
+    assert last["group"] == group_of(last["reason"])
+    assert [entry["message"] for entry in token["error"]] == [last["reason"]]
+
+
+def test_a_token_that_stops_its_pilots_says_so_in_its_last_attempt() -> None:
+    token = make_token()
+    for pilot in "abc":
+        modifiers.lock(token, pilot)
+        modifiers.stop(token, 1, reason="stopped: SIGTERM", measures=Measures(0.5))
+    reasons = [attempt["reason"] for attempt in token["attempts"]]
+    assert reasons[:2] == ["stopped: SIGTERM"] * 2
+    assert reasons[2] == "pilots were stopped 2 times as soon as they had begun with the token: it may be why"
+    assert [("group" in attempt, attempt["seconds"]) for attempt in token["attempts"]] == [
+        (False, 0.5),
+        (False, 0.5),
+        (True, 0.5),
+    ]
+    assert [entry["message"] for entry in token["error"]] == reasons[2:]
 
 
 def test_only_a_token_in_todo_is_free() -> None:
