@@ -57,10 +57,13 @@ class Actor:
     :param memory: its memory in megabytes, or a text like "4G"; by default $PICAS_MEMORY, or likewise
     :param gpus: the number of its GPUs; by default $PICAS_GPUS, or likewise
     :param tags: what else tokens may ask for; by default $PICAS_TAGS, separated by commas, or nothing
+    :param software: what each attempt names as the software that it ran: a version, or the digest of a container, of at
+        most 100 characters; by default $PICAS_SOFTWARE, or nothing
     :param view_params: CouchDB's query parameters for the view, and `design_doc`
     :raises TypeError: if an argument is unknown
     :raises ValueError: if `db` is None, or a number is invalid
-    :raises SettingsError: if one of these times or resources is invalid, or the spool folder is a file
+    :raises SettingsError: if one of these times or resources is invalid, the spool folder is a file, or the
+        name of the software is too long
     """
 
     def __init__(
@@ -85,6 +88,7 @@ class Actor:
         memory: float | str | None = None,
         gpus: int | None = None,
         tags: str | Iterable[str] | None = None,
+        software: str | None = None,
         **view_params: Any,
     ) -> None:
         refuse_unknown(view_params, QUERY, type(self).__name__, signature(Actor.__init__).parameters)
@@ -107,6 +111,7 @@ class Actor:
                 memory=memory,
                 gpus=gpus,
                 tags=tags,
+                software=software,
             ),
         )
         if iterator is not None and (view_params or view != "todo"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import signal
 import time
@@ -14,10 +15,12 @@ from ..documents import Document
 from ..exceptions import TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
-from ..processes import TimeLimit
+from ..processes import Account, TimeLimit
+from ..tokens import reasons
+from ..tokens.measures import Measures
 from ..tokens.resources import needs_of
 from ..tokens.states import is_in_state, is_unset, parse_int, state_of
-from ..util import safe_text, seconds
+from ..util import list_in, seconds
 from .options import STOP_SIGNALS
 
 log = get_logger(__name__)
@@ -49,10 +52,16 @@ class Attempt(ClaimedToken):
         """What can interrupt the user's code."""
         self.interruption: BaseException | None = None
         """What ended the work, if not the user's code by itself."""
+        self.account: Account | None = None
+        """What its programs have used; None if its work has not begun."""
+        self.software = ""
+        """See `Options.software`."""
         self.waits = False
         """Whether it was locked ahead, before there was a slot for it."""
         self.began: float | None = None
         """When the work on it began, on the clock of `time.monotonic`; None if it has not."""
+        self.worked: float | None = None
+        """For how many seconds the user's code has worked on it; None until it has returned."""
         self.is_given_back = False
         """Whether it was put back before its work began."""
         self.is_left_open = False
@@ -99,31 +108,62 @@ class Attempt(ClaimedToken):
         :param error: what the user's code raised
         :param auto_close: whether a token that the code has left open is closed, with exit code 0 if it has none
         """
-        token = self.token
-        if isinstance(error, (TokenTimeout, TokenLost)):
-            modifiers.set_error(token, error)
-            outcome = "taken away" if isinstance(error, TokenLost) else "time-out"
-            if outcome == "time-out":
-                log.warning("Token %s failed: %s", self.id, error)
-        else:
-            if error is not None:
-                text = f"{type(error).__name__}: {safe_text(error)}"
-                modifiers.set_error(token, text, error)
-                log.warning("Token %s failed: %s", self.id, text)
-            elif auto_close and is_in_state(token, "locked"):
-                if is_unset(token.get("exit_code")):
-                    token["exit_code"] = 0
-                modifiers.close(token)
-            # A token that the user's code has put back itself has failed as well: that is why code does so.
-            outcome = {"done": "done", "locked": "left open"}.get(str(state_of(token)), "failed")
-            if error is None and outcome == "failed":
-                log.info("Token %s failed: exit code %s", self.id, token.get("exit_code"))
-            elif error is None:
-                log.info("Token %s is %s", self.id, outcome)
-        modifiers.end_attempt(token, outcome)
+        outcome, reason = self._judge(error, auto_close)
+        modifiers.end_attempt(self.token, outcome, reason, self.measures())
+        if reason and outcome in modifiers.FAILURES:
+            log.log(logging.INFO if error is None else logging.WARNING, "Token %s failed: %s", self.id, reason)
+        elif not reason:
+            log.info("Token %s is %s", self.id, outcome)
         self.advance(Stage.CONCLUDED)
         self.outcome = outcome
         return outcome
+
+    def measures(self) -> Measures:
+        """Return what the work on it has taken so far, as far as that is known."""
+        if self.began is None:
+            return Measures()
+        worked = time.monotonic() - self.began if self.worked is None else self.worked
+        usage = None if self.account is None else self.account.usage()
+        if usage is None:
+            return Measures(worked, cores=self.needs.cores, software=self.software)
+        return Measures(worked, usage.cpu_seconds, usage.max_memory_mb, self.needs.cores, self.software)
+
+    def _judge(self, error: BaseException | None, auto_close: bool) -> tuple[str, str]:
+        """Bring the token into its final state, and return its outcome and the reason. For the parameters see above."""
+        token = self.token
+        if error is not None:
+            is_by_itself = not isinstance(error, (TokenTimeout, TokenLost))
+            text = reasons.of_exception(error) if is_by_itself else str(error)
+            modifiers.set_error(token, text, error if is_by_itself else None)
+            return {TokenTimeout: "time-out", TokenLost: "taken away"}.get(type(error), "failed"), text
+        if auto_close and is_in_state(token, "locked"):
+            if is_unset(token.get("exit_code")):
+                token["exit_code"] = 0
+            modifiers.close(token)
+        state = state_of(token)
+        if state == "locked":
+            return "left open", reasons.LEFT_OPEN
+        # A token that the user's code has put back itself has failed as well: that is why code does so.
+        return ("done", "") if state == "done" else ("failed", self._failure(is_free=state == "todo"))
+
+    def _failure(self, is_free: bool) -> str:
+        """Return why the token has failed without an exception, and note it in its field `error`.
+
+        :param is_free: whether the user's code has put it back
+        """
+        token = self.token
+        before, errors = list_in(self.claimed, "error")[-1:], list_in(token, "error")[-1:]
+        if token.get("lock") == modifiers.ERROR_MARK and errors != before and isinstance(errors[0], dict):
+            own = reasons.shortened(errors[0].get("message", ""))  # the user's code has called `set_error`, or the like
+            if own:
+                return own
+        exit_code = token.get("exit_code")
+        if is_free:
+            reason = reasons.PUT_BACK
+        else:
+            reason = reasons.of_exit_code(exit_code) if self.account is None else self.account.reason(exit_code)
+        modifiers.note_error(token, reason)
+        return reason
 
     def begin(self) -> bool:
         """Note that its work begins, and return whether it may: not if another pilot has taken it while it waited."""
@@ -143,19 +183,27 @@ class Attempt(ClaimedToken):
         self.ended = time.monotonic()
 
     def put_back(
-        self, reset_values: Sequence[Any] | None = None, max_lost: float = math.inf, *, is_nodes_fault: bool = False
+        self,
+        reason: str,
+        reset_values: Sequence[Any] | None = None,
+        max_lost: float = math.inf,
+        *,
+        is_nodes_fault: bool = False,
     ) -> str:
         """Put the token back, not counted as a failure, record the attempt, and return its outcome.
 
+        :param reason: why it is put back
         :param reset_values: what `lock` and `done` become, 0 by default
         :param max_lost: how often pilots may be stopped as soon as they have begun with it, see `modifiers.stop`
         :param is_nodes_fault: whether the pilot ends because of a problem with its node
         """
         values = reset_values or (0, 0)
         if self.began is None:
-            modifiers.reset(modifiers.end_attempt(self.token, "stopped"), *values)
+            modifiers.reset(modifiers.end_attempt(self.token, "stopped", reason), *values)
         else:
-            modifiers.stop(self.token, max_lost, *values, is_nodes_fault=is_nodes_fault)
+            modifiers.stop(
+                self.token, max_lost, *values, reason=reason, measures=self.measures(), is_nodes_fault=is_nodes_fault
+            )
         log.info("Token %s is put back", self.id)
         self.advance(Stage.CONCLUDED)
         self.outcome = "stopped"

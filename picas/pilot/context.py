@@ -168,7 +168,7 @@ class Context:
 
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""
-        children = running(self._thread_of(attempt)) + self.forks(attempt)
+        children = running(self.thread_of(attempt)) + self.forks(attempt)
         own = (self.values.of_run if attempt is None else attempt.values).get("subprocess")
         if own is not None and hasattr(own, "send_signal") and own not in children and own.poll() is None:
             children.append(own)
@@ -179,13 +179,13 @@ class Context:
 
         What was left before an attempt, for example by `prepare_env`, is not counted as the attempt's.
         """
-        left = left_behind(self._thread_of(attempt))
+        left = left_behind(self.thread_of(attempt))
         return left if attempt is None else [child for child in left if child not in attempt.older]
 
     def forks(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the processes that Python code has forked since the begin of the run, or of an attempt."""
         older = self.older_forks if attempt is None else attempt.older
-        return [fork for fork in forks(self._thread_of(attempt)) if fork not in older]
+        return [fork for fork in forks(self.thread_of(attempt)) if fork not in older]
 
     def children_of(self, attempts: Iterable[Attempt]) -> list[Popen[Any]]:
         """Return the children of attempts in slots, and those of threads that the user's code has started.
@@ -208,7 +208,7 @@ class Context:
         """End children and all that descends from them; return whether any was alive."""
         return end_all(children, 0 if self.is_impatient else self.options.grace)
 
-    def _thread_of(self, attempt: Attempt | None) -> int | None:
+    def thread_of(self, attempt: Attempt | None) -> int | None:
         """Return the identifier of the thread that starts the children of an attempt, or of all; None for any."""
         if attempt is not None and attempt.thread is not None:
             return attempt.thread

@@ -160,6 +160,7 @@ class Watch:
     def _bury(self, document: Document) -> None:
         """Look for the tokens of a pilot that others have marked as dead, and delete its document if it is old."""
         self._dead[document.id] = time.monotonic() + self.lease
+        self._seen[document.id].lease = _own_lease(document)  # the other pilot has waited for that, at least
         end = document.get("end")
         if is_number(end) and end + KEPT < seconds():
             self.client.delete_documents([document])
@@ -170,7 +171,8 @@ class Watch:
         document.update({"state": DEAD, "end": seconds()})
         if not self._write([document], [base])[0]:
             return False
-        self._seen[document.id] = _Sighting(document.rev, time.monotonic(), self.lease, is_settled=True)
+        lease = self._seen[document.id].lease
+        self._seen[document.id] = _Sighting(document.rev, time.monotonic(), lease, is_settled=True)
         ids = [str(id) for id in list_in(document, "holds")]
         if ids:  # for a pool that has no view of the claims
             self._put_back_tokens(self._reader.documents(self.client, ids), [document.id])
@@ -197,7 +199,8 @@ class Watch:
             page = lost[first : first + PAGE]
             bases = [dict(token.value) for token in page]
             for token in page:
-                modifiers.lose(token, self._max_lost)
+                pilot = self._seen.get(str(modifiers.claim_of(token).get("pilot")))
+                modifiers.lose(token, self._max_lost, 0.0 if pilot is None else pilot.lease)
             is_written = self._write(page, bases)
             done = [token for token, worked in zip(page, is_written) if worked]
             for token in done:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,16 +12,20 @@ from pathlib import Path
 from ..batch import WALLTIME_VARIABLE, resources
 from ..config import duration
 from ..couch.outages import MAX_OUTAGE
+from ..exceptions import SettingsError
 from ..pool import spool
 from ..processes import GRACE
 from ..tokens.resources import Resources
-from ..util import check_limit
+from ..util import check_limit, one_line
 from .heartbeat import lifetimes
 from .leases import MAX_LOST
 from .pace import CLAIM_AHEAD
 
 STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that stop a pilot by default."""
+SOFTWARE_VARIABLE = "PICAS_SOFTWARE"
+MAX_SOFTWARE = 100
+"""How many characters the name of the software has at most: each attempt holds it."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class Options:
     max_lost: int
     spool_folder: Path | None
     walltime: float
+    software: str
+    """What the attempts name as their software, see `Actor`."""
 
     @classmethod
     def complete(
@@ -59,10 +66,12 @@ class Options:
         memory: float | str | None = None,
         gpus: int | None = None,
         tags: str | Iterable[str] | None = None,
+        software: str | None = None,
     ) -> Options:
         """Return the options, those that are None from the environment or the batch system, see `Actor`.
 
-        :raises SettingsError: if one of the times or resources is invalid, or the spool folder is a file
+        :raises SettingsError: if one of the times or resources is invalid, the spool folder is a file, or the name of
+            the software is too long
         :raises ValueError: if one of the other numbers is invalid
         """
         check_limit(max_lost, "max_lost")
@@ -82,4 +91,19 @@ class Options:
             max_lost=max_lost,
             spool_folder=spool.fixed_folder(spool_folder),
             walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),
+            software=_named_software(software),
         )
+
+
+def _named_software(name: str | None) -> str:
+    """Return what the attempts name as their software.
+
+    :param name: None for what the environment says
+    :raises SettingsError: if it is too long
+    """
+    line = one_line(os.environ.get(SOFTWARE_VARIABLE, "") if name is None else name)
+    if len(line) > MAX_SOFTWARE:
+        raise SettingsError(
+            f"the name of the software ({SOFTWARE_VARIABLE}) may have {MAX_SOFTWARE} characters, not {len(line)}"
+        )
+    return line

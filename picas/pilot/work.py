@@ -12,7 +12,8 @@ from ..documents import Document
 from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
+from ..processes import KILL_WAIT, Account, TimeLimit, describe_system_error, exposed, fault_of
+from ..tokens import reasons
 from ..util import safe_text, wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
@@ -41,7 +42,34 @@ class Work:
         :raises PilotStopped, KeyboardInterrupt: if the run ends; the token is as the code has left it then
         """
         context, attempt = self.context, self.attempt
-        limit = self._limit(context.conditions.max_token_time)
+        attempt.software = context.options.software
+        with Account(context.thread_of(attempt)) as attempt.account:
+            limit = self._limit(context.conditions.max_token_time)
+            error = self._run_code(limit)
+            self._end_background()
+        loss = self._loss()
+        is_by_itself = loss is None and not limit.expired
+        if is_by_itself:
+            self._await_stop(error)
+        else:
+            error = loss or self._judge_time_out(limit)
+        if context.is_stopping():
+            raise PilotStopped(context.options.stop_exit_code)
+        self._raise_if_broken_off()
+        fault = fault_of(error) if is_by_itself and error is not None else None
+        if fault is not None:
+            self._give_up_node(fault)
+            return
+        if is_by_itself and attempt.worked is not None:
+            context.matcher.note(attempt.worked)
+        context.count(attempt.conclude(error, context.options.auto_close))
+
+    def _run_code(self, limit: TimeLimit) -> BaseException | None:
+        """Run the user's code, and return what it raised, unless that has broken it off.
+
+        :raises PilotStopped, KeyboardInterrupt: if the run ends
+        """
+        context, attempt = self.context, self.attempt
         error: BaseException | None = None
         attempt.older = []
         attempt.older = context.background(attempt) + context.forks(attempt)
@@ -65,27 +93,8 @@ class Work:
             error = caught
         finally:
             limit.close()
-        seconds = time.monotonic() - began
-        self._end_background()
-        is_lost = attempt.stage is Stage.LOST
-        if is_lost:
-            error = TokenLost(f"the token was taken from this pilot: {attempt.loss}")
-        elif limit.expired:
-            error = self._judge_time_out(limit)
-        elif was_ended_by_signal(attempt.token.get("exit_code")) or was_ended_by_signal(
-            getattr(error, "returncode", None)
-        ):
-            wait_until(context.is_stopping, STOP_LAG)
-        if context.is_stopping():
-            raise PilotStopped(context.options.stop_exit_code)
-        self._raise_if_broken_off()
-        fault = None if error is None or limit.expired or is_lost else fault_of(error)
-        if fault is not None:
-            self._give_up_node(fault)
-            return
-        if not limit.expired and not is_lost:
-            context.matcher.note(seconds)
-        context.count(attempt.conclude(error, context.options.auto_close))
+        attempt.worked = time.monotonic() - began
+        return error
 
     def wind_up(self) -> bool:
         """Bring a token whose work was broken off into its final state, and return whether it is to be saved.
@@ -98,7 +107,8 @@ class Work:
             context.count(attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
-            context.count(attempt.put_back(reset_values, context.options.max_lost), is_processed=False)
+            reason = reasons.of_stop(context.stop_signal)
+            context.count(attempt.put_back(reason, reset_values, context.options.max_lost), is_processed=False)
         else:
             attempt.is_left_open = True
             return False
@@ -163,12 +173,12 @@ class Work:
     def _give_up_node(self, fault: NodeFault) -> None:
         """Put the token back, whose work has failed for a reason that is not its own; this run takes no other."""
         context, attempt = self.context, self.attempt
-        log.info(
-            "Token %s is put back because of a problem with this node: %s", attempt.id, describe_system_error(fault)
-        )
+        described = describe_system_error(fault)
+        log.info("Token %s is put back because of a problem with this node: %s", attempt.id, described)
         context.fault = context.fault or fault
         reset_values, max_lost = context.actor.token_reset_values, context.options.max_lost
-        context.count(attempt.put_back(reset_values, max_lost, is_nodes_fault=True), is_processed=False)
+        reason = f"stopped: a problem with the node: {described}"
+        context.count(attempt.put_back(reason, reset_values, max_lost, is_nodes_fault=True), is_processed=False)
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""
@@ -176,6 +186,21 @@ class Work:
         if left:
             with exposed():  # it may take as long as the grace period
                 self.context.end_children(left)
+
+    def _loss(self) -> TokenLost | None:
+        """Return the error of a token that was taken from this pilot, None if it was not."""
+        if self.attempt.stage is Stage.LOST:
+            return TokenLost(f"taken away: {self.attempt.loss}")
+        return None
+
+    def _await_stop(self, error: BaseException | None) -> None:
+        """Wait for the pilot's own signal if a signal has ended a child.
+
+        :param error: the error of the user's code
+        """
+        codes = self.attempt.token.get("exit_code"), getattr(error, "returncode", None)
+        if was_ended_by_signal(codes[0]) or was_ended_by_signal(codes[1]):
+            wait_until(self.context.is_stopping, STOP_LAG)
 
     def _limit(self, seconds: float | None) -> TimeLimit:
         self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.options.grace)
@@ -205,7 +230,7 @@ class Work:
     def _judge_time_out(self, limit: TimeLimit) -> TokenTimeout | None:
         """Return the error of a token whose code was broken off, None if it had its result by then."""
         if not limit.was_finished:
-            return TokenTimeout(f"time-out: {limit.seconds:g} s are over")
+            return TokenTimeout(reasons.of_time_out(limit.seconds))
         modifiers.note_error(
             self.attempt.token, "time-out: the code had given its result, but went on, and was broken off"
         )

@@ -11,6 +11,7 @@ from typing import Any, Callable
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
+from ..tokens import reasons
 from ..tokens.states import STATES, is_in_state
 from ..util import is_number, list_in
 from ..views import DESIGN_DOC
@@ -66,7 +67,7 @@ def reset_tokens(
     def reset(tokens: list[Document]) -> list[bool]:
         for token in tokens:
             if modifiers.claim_of(token):
-                modifiers.end_attempt(token, "stopped")
+                modifiers.end_attempt(token, "stopped", reasons.RESET)
             modifiers.reset(token)
             if "lost_count" in token:
                 del token["lost_count"]  # a person has dealt with the cause

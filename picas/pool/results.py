@@ -19,8 +19,9 @@ from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError, Unreachable
 from ..logs import get_logger
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
+from ..tokens.measures import Measures
 from ..tokens.storable import list_names, make_storable
-from ..util import never, one_line
+from ..util import list_in, never, one_line
 from . import spool
 from .refusals import is_refusal, leave_out_more, may_pass
 
@@ -241,8 +242,9 @@ class ClaimedToken:
         try:
             stored = Document(self._read_if_ours(client))
             where = "" if folder is None else f"; it is kept in {folder}"
-            set_error(stored, f"{REFUSAL}: {reason_of(refusal)}{where}")
-            client.save(end_attempt(stored, "failed"))
+            reason = f"{REFUSAL}: {reason_of(refusal)}{where}"
+            measures = [Measures.of(attempt) for attempt in list_in(self.token, "attempts")[-1:]]
+            client.save(end_attempt(set_error(stored, reason), "failed", reason, *measures))
         except (PicasError, HTTPError) as error:
             log.warning("Token %s stays locked: %s", self.id, reason_of(error))
 

@@ -145,7 +145,11 @@ class TestHooks:
         actor.raising["cleanup_run"] = OSError("no disk")
         actor.run(max_scrub=1, max_tasks=1)
         token = client.get("token_0")
-        assert (state_of(token), token["scrub_count"], len(token["error"])) == ("todo", 1, 1)
+        assert (state_of(token), token["scrub_count"], [error["message"] for error in token["error"]]) == (
+            "todo",
+            1,
+            ["exit 1", "OSError in cleanup_run: no disk"],
+        )
 
     def test_an_error_in_prepare_env_ends_the_run_at_once(self, client, push):
         push(1)

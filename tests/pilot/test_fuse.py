@@ -22,7 +22,7 @@ def broken(token):
 def test_by_default_a_run_without_any_success_ends(client, push):
     push(60)
     actor = Worker(client, broken)
-    with pytest.raises(TooManyFailures, match="the last 20 tokens have all failed, each with: exit code 127"):
+    with pytest.raises(TooManyFailures, match="the last 20 tokens have all failed, each with: exit 127"):
         actor.run()
     assert actor.tasks_processed == MAX_FAILURES
     assert count_states(client) == {"todo": 60 - MAX_FAILURES, "locked": 0, "done": 0, "error": MAX_FAILURES}
@@ -99,7 +99,7 @@ def test_says_what_exceptions_have_in_common(client, push):
 def test_names_the_most_frequent_of_several_reasons(client, push):
     push(5)
     codes = iter([1, 2, 2, 2, 1])
-    with pytest.raises(TooManyFailures, match="all failed, 3 times with: exit code 2"):
+    with pytest.raises(TooManyFailures, match="all failed, 3 times with: exit 2"):
         Worker(client, lambda token: token.update(exit_code=next(codes))).run(max_failures=5)
 
 

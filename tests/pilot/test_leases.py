@@ -207,6 +207,14 @@ class TestAWatch:
         assert "lost its pilot 3 times" in token["error"][-1]["message"]
         assert [attempt["outcome"] for attempt in token["attempts"]] == ["lost"] * 3
 
+    def test_says_in_the_token_for_how_long_the_pilot_was_silent(self, client, push, dead_pilot):
+        push(2)
+        lock(client, "token_0", dead_pilot(lease=1))  # longer than that of the others
+        lock(client, "token_1", dead_pilot(state=DEAD, lease=700))  # another pilot has found it
+        look_for(Watch(client, lease=0.1), 1.5)
+        reasons = [client.get(f"token_{number}")["attempts"][0]["reason"] for number in range(2)]
+        assert reasons == ["lost: pilot silent for 1 s", "lost: pilot silent for 700 s"]
+
     def test_a_person_who_resets_such_a_token_gives_it_as_many_tries_again(self, client, push):
         push(1, lock=99, done=99, exit_code=99, lost_count=4)
         reset_tokens(client, "error")

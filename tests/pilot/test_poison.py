@@ -165,7 +165,7 @@ class TestAStopThatDoesNotCount:
         token = Document(make_token())
         for pilot in "abcdefgh":
             lock(token, pilot)
-            Attempt(token, {}).put_back(None, MAX_LOST)
+            Attempt(token, {}).put_back("stopped: SIGTERM", None, MAX_LOST)
         assert "lost_count" not in token
 
     def test_of_a_pilot_that_has_not_begun(self, client, push):

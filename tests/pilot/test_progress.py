@@ -56,7 +56,7 @@ class TestLog:
         assert sorted(of_tokens(lines())) == [
             "Token token_0 is done",
             "Token token_0 is taken",
-            "Token token_1 failed: exit code 3",
+            "Token token_1 failed: exit 3",
             "Token token_1 is taken",
             "Token token_2 failed: ValueError: no such place",
             "Token token_2 is taken",
@@ -68,10 +68,10 @@ class TestLog:
         Worker(client, lambda token: token.update(exit_code=1)).run(max_scrub=1)
         assert of_tokens(lines()) == [
             "Token token_0 is taken",
-            "Token token_0 failed: exit code 1",
+            "Token token_0 failed: exit 1",
             "Token token_0 is put back for another try (1 of 1)",
             "Token token_0 is taken",
-            "Token token_0 failed: exit code 1",
+            "Token token_0 failed: exit 1",
         ]
 
     @pytest.mark.parametrize(

@@ -89,6 +89,8 @@ def test_reset_puts_locked_tokens_back_with_logs_and_history(client, push):
     assert "claim" not in token
     assert token.get_attachment("logs.out", client)["data"] == b"text"
     assert [attempt["outcome"] for attempt in token["attempts"]] == ["failed", "stopped"]
+    assert token["attempts"][1]["reason"] == "reset by a person"
+    assert "group" not in token["attempts"][1]
 
 
 def test_reset_brings_errors_back_without_counting_them(client, push):

@@ -14,6 +14,7 @@ from picas.pool import reset_tokens
 from picas.pool import spool as spooling
 from picas.pool.recovery import Recovered, recover, recover_quietly
 from picas.pool.results import ClaimedToken
+from picas.tokens.reasons import group_of
 from picas.tokens.states import state_of
 from picas.views import count_states
 
@@ -274,7 +275,10 @@ class TestAResultThatIsRefusedAsAWhole:
         assert (token["lock"], token["done"], token["exit_code"]) == (99, 99, 99)
         assert "no results on Sundays" in token["error"][0]["message"]
         assert str(folder / "refused") in token["error"][0]["message"]
-        assert token["attempts"][0]["outcome"] == "failed"
+        (attempt,) = token["attempts"]
+        assert attempt["outcome"] == "failed"
+        assert token["error"][0]["message"].startswith(attempt["reason"].rstrip("…"))
+        assert attempt["group"] == group_of(attempt["reason"])
 
     def test_is_not_mentioned_by_later_pilots(self, client, refused, folder, caplog):
         caplog.clear()

@@ -79,6 +79,6 @@ class TestIsFinished:
 
 def test_a_token_that_is_put_back_is_free_and_its_attempt_is_recorded():
     stopped = attempt()
-    assert stopped.put_back() == "stopped"
+    assert stopped.put_back("stopped: SIGTERM") == "stopped"
     assert (stopped.token["lock"], stopped.token["done"], stopped.stage) == (0, 0, Stage.CONCLUDED)
     assert [entry["outcome"] for entry in stopped.token["attempts"]] == ["stopped"]
