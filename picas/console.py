@@ -24,7 +24,7 @@ from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait
 from .exceptions import PicasError, Unreachable, UntrustedServer
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
-from .util import never, one_line, visible
+from .util import Timer, never, one_line, visible
 from .views import OVERVIEW
 
 EXIT_FAILURE = 1
@@ -285,13 +285,16 @@ class ProgressBar:
 
     :param minimum: the amount of work from which the bar is shown
     :param stream: where to write instead of standard error
+    :param rate_of: what is counted, to show how much of it is done in a second, for example "tokens"
     """
 
     WIDTH = 40
 
-    def __init__(self, minimum: int, stream: TextIO | None = None) -> None:
+    def __init__(self, minimum: int, stream: TextIO | None = None, rate_of: str = "") -> None:
         self._minimum = minimum
         self._stream = stream or sys.stderr
+        self._rate_of = rate_of
+        self._timer = Timer()
         self._shown = ""
 
     def __call__(self, done: int, total: int) -> None:
@@ -300,6 +303,9 @@ class ProgressBar:
             return
         filled = self.WIDTH * done // total
         line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done} of {total}"
+        if self._rate_of:
+            rate = done / max(self._timer.elapsed(), 0.001)
+            line += f", {rate:.0f} {self._rate_of}/s".ljust(len(self._shown) - len(line))
         if line != self._shown:
             self._stream.write("\r" + line + ("\n" if done == total else ""))
             self._stream.flush()

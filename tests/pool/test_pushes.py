@@ -644,14 +644,14 @@ class TestPipe:
 @pytest.mark.parametrize("lines", [["a"], ["a", "x", "c"]])
 def test_a_file_that_changes_between_counting_and_sending_is_noticed(client, listing, monkeypatch, lines):
     path = listing("a", "b", "c")
-    survey = pushes._survey
+    survey = pushes.survey_of
 
-    def survey_and_change(path):
-        result = survey(path)
+    def survey_and_change(path, layout):
+        result = survey(path, layout)
         listing(*lines)
         return result
 
-    monkeypatch.setattr(pushes, "_survey", survey_and_change)
+    monkeypatch.setattr(pushes, "survey_of", survey_and_change)
     with pytest.raises(PushError, match=f"changed while it was read: {len(lines)} tokens"):
         push_file(client, path)
 
