@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -15,8 +16,6 @@ from picas.cli.running import describe_end, split_command
 from picas.pushes import push_tokens
 from picas.views import count_states
 
-from .conftest import command
-
 
 @pytest.fixture
 def start(environment, tmp_path):
@@ -25,7 +24,7 @@ def start(environment, tmp_path):
 
     def start(*arguments, **options):
         process = subprocess.Popen(
-            command("run", *arguments),
+            [sys.executable, "-m", "picas.cli", "run", *arguments],
             env=environment, cwd=tmp_path, text=True,
             **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
         )  # fmt: skip
@@ -39,13 +38,15 @@ def start(environment, tmp_path):
 
 
 def test_runs_the_input_of_each_token_and_says_how_each_has_ended(run_picas, client):
-    push_tokens(client, ["echo out; echo oops >&2; exit 3", ["printf", "%s", "a b; c"], {"x": 1}])
+    push_tokens(client, ["echo out; echo oops >&2; exit 3", ["printf", "%s", "a b; c"], {"input": {"x": 1}}])
     result = run_picas("run")
     assert (result.returncode, result.stderr) == (0, "")
     first, second, third, last = result.stdout.splitlines()
-    assert first.startswith("token_0 failed") and "exit 3" in first
+    assert first.startswith("token_0 failed")
+    assert "exit 3" in first
     assert second.startswith("token_1 done")
-    assert third.startswith("token_2 failed") and "only a text or a list can be run without a command" in third
+    assert third.startswith("token_2 failed")
+    assert "only a text or a list can be run without a command" in third
     assert last == "Processed 3 tokens: 1 done, 2 failed"
     assert client.get("token_0").get_attachment("logs_token_0.out", client)["data"] == b"out\n"
     assert client.get("token_0").get_attachment("logs_token_0.err", client)["data"] == b"oops\n"

@@ -38,7 +38,7 @@ def tokens(path: Path, content: str | bytes, **layout: Any) -> list[dict[str, An
         ("e.txt", "lines"),
         ("-", "lines"),
         ("csv", "lines"),
-    ],  # fmt: skip
+    ],
 )
 def test_the_ending_says_the_format(name: str, format: str) -> None:
     assert format_of(name) == format
