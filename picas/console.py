@@ -8,6 +8,7 @@ import difflib
 import io
 import logging
 import os
+import shutil
 import ssl
 import sys
 from collections.abc import Iterable, Mapping
@@ -301,11 +302,12 @@ class ProgressBar:
         """Show how much of the work is done."""
         if total < self._minimum or not self._stream.isatty():
             return
-        filled = self.WIDTH * done // total
-        line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done} of {total}"
+        text = f"{done} of {total}"
         if self._rate_of:
-            rate = done / max(self._timer.elapsed(), 0.001)
-            line += f", {rate:.0f} {self._rate_of}/s".ljust(len(self._shown) - len(line))
+            text += f", {done / max(self._timer.elapsed(), 0.001):.0f} {self._rate_of}/s"
+        width = max(0, min(self.WIDTH, shutil.get_terminal_size().columns - len(text) - 4))
+        filled = width * done // total
+        line = f"[{'#' * filled}{'.' * (width - filled)}] {text}".ljust(len(self._shown))
         if line != self._shown:
             self._stream.write("\r" + line + ("\n" if done == total else ""))
             self._stream.flush()

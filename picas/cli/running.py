@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from couchdb.http import HTTPError, ResourceNotFound
@@ -17,7 +17,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .. import console
 from ..actors import CommandActor, on_end, summary
 from ..clients import CouchDB
-from ..exceptions import PicasError, TooManyFailures, UsageError
+from ..exceptions import PicasError, PilotStopped, TooManyFailures, UsageError
 from ..iterators import EndlessViewIterator, TaskViewIterator
 from ..pilot import CommandLine
 from ..util import is_number, list_in, one_line, visible
@@ -89,7 +89,7 @@ def _run(options: argparse.Namespace) -> None:
     try:
         with ends:
             actor.run(**run_options(options))
-    except TooManyFailures:
+    except (TooManyFailures, PilotStopped):
         print(summary(actor))
         raise
     except ResourceNotFound:
@@ -200,7 +200,7 @@ class PoolBar:
         self._write(_ERASE + self._line + ("\n" if self._line else ""))
 
     @contextlib.contextmanager
-    def aside(self) -> Any:
+    def aside(self) -> Iterator[None]:
         """Hide the bar during a block that prints a line."""
         with self._lock:
             self._write(_ERASE)

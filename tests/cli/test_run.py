@@ -12,7 +12,9 @@ import pytest
 from support.terminal import Terminal
 from support.workers import PATIENCE, wait_for
 
+from picas.cli.pilot_options import add_pilot_options, run_options
 from picas.cli.running import describe_end, split_command
+from picas.console import ArgumentParser
 from picas.pushes import push_tokens
 from picas.views import count_states
 
@@ -94,7 +96,9 @@ def test_endless_waits_for_new_tokens_until_it_is_stopped(start, client):
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert [line.split()[:2] for line in out.splitlines()] == [["token_0", "done"], ["token_1", "done"]]
+    *lines, last = out.splitlines()
+    assert [line.split()[:2] for line in lines] == [["token_0", "done"], ["token_1", "done"]]
+    assert last == "Processed 2 tokens: 2 done"
 
 
 def test_a_token_at_work_is_put_back_when_the_pilot_is_stopped(start, client):
@@ -172,6 +176,13 @@ def test_too_many_failures_end_the_pilot(run_picas, client):
     assert result.returncode == 1
     assert result.stdout.endswith("Processed 2 tokens: 2 failed\n")
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(("arguments", "waits"), [([], True), (["--no-wait-for-locked"], False)])
+def test_waits_for_tokens_of_pilots_that_may_have_died_unless_told_otherwise(arguments, waits):
+    parser = ArgumentParser()
+    add_pilot_options(parser, wait_for_locked=True)
+    assert run_options(parser.parse_args(arguments))["wait_for_locked"] is waits
 
 
 def test_the_command_begins_after_the_first_two_dashes() -> None:
