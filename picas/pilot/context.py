@@ -165,7 +165,7 @@ class Context:
         """Return whether no further token is started: there is no time left, a signal came, or the node is at fault."""
         return self.is_stopping() or self.fault is not None or self.matcher.is_late
 
-    def count(self, outcome: str, token: Document, is_processed: bool = True) -> None:
+    def count(self, token: Document, outcome: str, is_processed: bool = True) -> None:
         """Count an attempt that has ended, and pass its token to the listener.
 
         :param is_processed: whether it counts as a token that was processed

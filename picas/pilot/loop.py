@@ -376,7 +376,7 @@ class Loop:
             attempt.give_back()
             self.unsaved.append(attempt)
             return room
-        context.count(attempt.put_back(context.actor.token_reset_values), token, is_processed=False)
+        context.count(attempt.token, attempt.put_back(context.actor.token_reset_values), is_processed=False)
         Work(context, attempt).save()
         if self._exchanging() is None:
             # It does not ask what fits and may give the same token again. That fits later if it only lacks room.

@@ -85,7 +85,7 @@ class Work:
             return
         if not limit.expired and not is_lost:
             context.matcher.note(seconds)
-        context.count(attempt.conclude(error, context.options.auto_close), attempt.token)
+        context.count(attempt.token, attempt.conclude(error, context.options.auto_close))
 
     def wind_up(self) -> bool:
         """Bring a token whose work was broken off into its final state, and return whether it is to be saved.
@@ -95,11 +95,10 @@ class Work:
         context, attempt = self.context, self.attempt
         auto_close, reset_values = context.options.auto_close, context.actor.token_reset_values
         if attempt.is_finished(auto_close):
-            context.count(attempt.conclude(None, auto_close), attempt.token)
+            context.count(attempt.token, attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
-            outcome = attempt.put_back(reset_values, context.options.max_lost)
-            context.count(outcome, attempt.token, is_processed=False)
+            context.count(attempt.token, attempt.put_back(reset_values, context.options.max_lost), is_processed=False)
         else:
             attempt.is_left_open = True
             return False
@@ -169,8 +168,7 @@ class Work:
         )
         context.fault = context.fault or fault
         reset_values, max_lost = context.actor.token_reset_values, context.options.max_lost
-        outcome = attempt.put_back(reset_values, max_lost, is_nodes_fault=True)
-        context.count(outcome, attempt.token, is_processed=False)
+        context.count(attempt.token, attempt.put_back(reset_values, max_lost, is_nodes_fault=True), is_processed=False)
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""
