@@ -13,6 +13,7 @@ from typing import Any
 from .. import console
 from ..clients import CouchDB
 from ..exceptions import AlreadyPushed, InputError, PushError, UsageError
+from ..pool.fields import check_fields
 from ..pushes import (
     FORMATS,
     Layout,
@@ -81,6 +82,7 @@ def _push(options: argparse.Namespace) -> int:
     ]
     fields = None if options.fields is None else dict(options.fields)
     if options.dry_run:
+        check_fields(fields or {})
         for name, layout in zip(options.files, layouts):
             _show(name, layout, fields or {}, options.json)
         return 0

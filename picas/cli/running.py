@@ -196,7 +196,8 @@ class PoolBar:
         """Leave the bar with the last counts."""
         self._is_over.set()
         self._thread.join(REFRESH)
-        self._read()
+        if not self._thread.is_alive():  # else it waits for a server that is away
+            self._read()
         self._write(_ERASE + self._line + ("\n" if self._line else ""))
 
     @contextlib.contextmanager
