@@ -117,7 +117,7 @@ def test_a_bar_shows_how_fast_it_is(at_terminal, files, client):
         (("jobs.txt", "--template", "{"), 2, "the template '{' has a single {: write {{ and }} for braces\n"),
         (("jobs.txt", "--format", "xml"), 2, "invalid choice: 'xml'"),
         (("jobs.txt", "--set", "cores"), 2, "cores is not like FIELD=VALUE"),
-        (("jobs.txt", "--dry-run", "--set", "lock=1"), 1, "a token's field 'lock' can't be set: PiCaS writes it itself"),
+        (("jobs.txt", "--dry-run", "--set", "lock=1"), 1, "field 'lock' can't be set: PiCaS writes it itself"),
         (("jobs.txt", "--set", "lock=1"), 1, "a token's field 'lock' can't be set: PiCaS writes it itself\n"),
         (("jobs.json",), 2, "jobs.json may be one JSON value: with --format jsonl, each line must be one\n"),
         (("-", "-"), 2, "standard input can be read only once\n"),
