@@ -4,20 +4,19 @@ For each token, this runs process_task.sh with the token's input and id, and kee
 token.
 """
 
-import argparse
-import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from couchdb.http import ResourceNotFound
 
-from picas import RunActor, connect, console
-from picas.actors import summary
+from picas import connect, console
+from picas.actors import CommandActor, summary
+from picas.cli.pilot_options import actor_options, add_pilot_options, prepare_log, run_options
 from picas.exceptions import TooManyFailures
-from picas.executers import as_text, input_text, run_command
+from picas.executers import as_text, input_text
 from picas.util import visible
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
@@ -25,46 +24,17 @@ LINE = "-----------------------"
 UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts", "exit_code")
 
 
-class ExampleActor(RunActor):
-    """Runs process_task.sh for each token.
-
-    :param scratch: a folder in which each token gets a working directory of its own, deleted afterwards; without it,
-        all tokens share the pilot's working directory
-    :param pass_settings: whether process_task.sh gets the password of the pool
-    """
-
-    def __init__(
-        self, *arguments: Any, scratch: Optional[Path] = None, pass_settings: bool = False, **options: Any
-    ) -> None:
-        super().__init__(*arguments, **options)
-        self.scratch = scratch
-        self.pass_settings = pass_settings
+class ExampleActor(CommandActor):
+    """Runs a program for each token, and prints the token."""
 
     def process_task(self, token: Any) -> None:
-        with printed_block(token), tempfile.TemporaryDirectory(prefix="picas-", dir=self.scratch) as folder:
-            out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
-            results, uploads = Path(folder, "results"), Path(folder, "uploads")
-            results.mkdir()
-            if self.scratch:
-                work.mkdir()
-            try:
-                result = run_command(
-                    ["bash", str(PROCESS_TASK), input_text(token), token.id],
-                    stdout=out,
-                    stderr=err,
-                    cwd=work if self.scratch else None,
-                    env={"PICAS_RESULTS": str(results), "PICAS_UPLOADS": str(uploads)},
-                    token=token,
-                    pass_settings=self.pass_settings,
-                )
-                token["exit_code"] = result.exit_code
-            finally:  # after a time-out or a stop as well: keep the logs and the uploads so far
-                for path in (out, err):
-                    if path.exists():
-                        token.put_log(f"logs_{token.id}.{path.name}", path)
-                if uploads.exists():
-                    lines = uploads.read_text(encoding="utf-8", errors="replace").splitlines()
-                    token["uploads"] = dict(line.partition("\t")[::2] for line in lines)
+        with printed_block(token):
+            super().process_task(token)
+
+
+def command(token: Any) -> list[str]:
+    """Return the program that is run for a token, and its arguments."""
+    return ["bash", str(PROCESS_TASK), input_text(token), token.id]
 
 
 @contextmanager
@@ -91,111 +61,22 @@ def print_lines(lines: list[str]) -> None:
 
 def main() -> None:
     parser = console.ArgumentParser(description=__doc__)
-    parser.add_argument("--view", default="todo", help="the view from which tokens are taken (default: todo)")
-    parser.add_argument("--design-doc", default="Monitor", help="the design document of the view (default: Monitor)")
-    parser.add_argument("--max-tasks", type=positive(int), metavar="N", help="end after N tokens")
-    parser.add_argument(
-        "--max-token-time", type=positive(float), metavar="SECONDS", help="stop the work on a token after this time"
-    )
-    parser.add_argument(
-        "--max-total-time", type=positive(float), metavar="SECONDS", help="start no token after this time"
-    )
-    parser.add_argument("--max-scrub", type=positive(int), default=0, metavar="N", help="retry a failed token N times")
-    parser.add_argument(
-        "--retry-delay", type=positive(float), default=0, metavar="SECONDS",
-        help="wait this long before a retry, twice as long after each further failure",
-    )  # fmt: skip
-    parser.add_argument(
-        "--max-failures", type=not_negative, metavar="N",
-        help="end after N failed tokens in a row, 0: never (default: after 20, if none has succeeded yet)",
-    )  # fmt: skip
-    parser.add_argument(
-        "--wait-for-locked", action="store_true",
-        help="if all tokens that are left are locked by pilots that may have died, wait until that is known",
-    )  # fmt: skip
-    parser.add_argument(
-        "--slots", type=slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor"
-    )
-    for name, metavar, what in (
-        ("cores", "N", "processors"),
-        ("memory", "MEGABYTES", 'memory, also with a unit, like "4G"'),
-        ("gpus", "N", "GPUs"),
-        ("tags", "TAG,TAG", "other things that tokens may ask for"),
-    ):
-        parser.add_argument(f"--{name}", metavar=metavar, help=f"take no token that needs more than this: {what}")
-    parser.add_argument(
-        "--scratch", type=existing_folder, metavar="FOLDER",
-        help="give each token a working directory of its own in this folder",
-    )  # fmt: skip
-    parser.add_argument(
-        "--pass-settings", action="store_true",
-        help="give the tasks the password of the pool, if they use it themselves",
-    )  # fmt: skip
-    parser.add_argument("-v", "--verbose", action="count", default=0, help="log progress; -vv: every detail")
+    add_pilot_options(parser)
     arguments = parser.parse_args()
-    console.log_to_stderr(arguments.verbose)
+    prepare_log(arguments)
 
     client = connect()
     actor = ExampleActor(
-        client,
-        view=arguments.view,
-        design_doc=arguments.design_doc,
-        scratch=arguments.scratch,
-        pass_settings=arguments.pass_settings,
-        cores=arguments.cores,
-        memory=arguments.memory,
-        gpus=arguments.gpus,
-        tags=arguments.tags,
+        client, command=command, view=arguments.view, design_doc=arguments.design_doc, **actor_options(arguments)
     )
     try:
-        actor.run(
-            max_token_time=arguments.max_token_time,
-            max_total_time=arguments.max_total_time,
-            max_tasks=arguments.max_tasks,
-            max_scrub=arguments.max_scrub,
-            retry_delay=arguments.retry_delay,
-            slots=arguments.slots,
-            max_failures=arguments.max_failures,
-            wait_for_locked=arguments.wait_for_locked,
-        )
+        actor.run(**run_options(arguments))
     except TooManyFailures:
         print(summary(actor))
         raise
     except ResourceNotFound:
         raise console.no_such_view(arguments.view, arguments.design_doc, client) from None
     print(summary(actor))
-
-
-def positive(kind: Any) -> Any:
-    """Return an argument type for a number above 0."""
-
-    def number(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
-        return value
-
-    return number
-
-
-def not_negative(text: str) -> int:
-    """Convert an argument to a whole number, at least 0."""
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return number
-
-
-def existing_folder(text: str) -> Path:
-    """Convert an argument to the path of a folder."""
-    if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is not a folder")
-    return Path(text).resolve()
-
-
-def slots(text: str) -> Any:
-    """Convert an argument to a number of slots."""
-    return text if text == "auto" else positive(int)(text)
 
 
 if __name__ == "__main__":

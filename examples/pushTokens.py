@@ -10,13 +10,12 @@ Use --set to say what the work needs from a pilot, e.g. --set cores=4 --set memo
 --set walltime=3600 (seconds).
 """
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any, Optional
 
 from picas import connect, console
+from picas.cli.arguments import field_value
 from picas.pushes import AlreadyPushed, InputError, Pushed, PushError, push_file, repeatable
 
 PROGRESS_MINIMUM = 2000  # tokens; fewer are pushed at once
@@ -29,7 +28,7 @@ def main() -> int:
     repeats.add_argument("--resume", action="store_true", help="finish an interrupted push of the same file")
     repeats.add_argument("--again", action="store_true", help="push a file that is in the pool already once more")
     parser.add_argument(
-        "--set", type=field, action="append", metavar="FIELD=VALUE", dest="fields",
+        "--set", type=field_value, action="append", metavar="FIELD=VALUE", dest="fields",
         help="a field to set in each token; the value is JSON, or else a string",
     )  # fmt: skip
     arguments = parser.parse_args()
@@ -46,7 +45,9 @@ def main() -> int:
     if arguments.resume and result.existing:
         print(f"{result.existing} tokens were in the pool already")
     print(f"Pushed {result.pushed} tokens: {result.ids()}")
-    return 0
+    if result.refused:
+        print(f"The server refused {result.refused} tokens", file=sys.stderr)
+    return console.EXIT_FAILURE if result.refused else 0
 
 
 def push(path: Path, name: str, resume: bool, again: bool, fields: Optional[dict[str, Any]]) -> Pushed:
@@ -66,22 +67,6 @@ def may_push_again(known: AlreadyPushed, path: Path, name: str) -> bool:
     if not sys.stdin.isatty():
         raise PushError(f"{what}; --again pushes it once more")
     return console.confirm(f"{what.replace(str(path), name)}. Push it once more?")
-
-
-def field(text: str) -> tuple[str, Any]:
-    """Split an argument into a field's name and its value."""
-    name, separator, value = text.partition("=")
-    if not separator:
-        raise argparse.ArgumentTypeError(f"{text} is not like FIELD=VALUE")
-    try:
-        return name, json.loads(value, parse_constant=not_json)
-    except ValueError:
-        return name, value
-
-
-def not_json(text: str) -> None:
-    """Refuse NaN and Infinity, which Python accepts but a database does not."""
-    raise ValueError(text)
 
 
 if __name__ == "__main__":

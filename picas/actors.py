@@ -12,7 +12,19 @@ from typing import Any, Callable
 from .clients import CouchDB
 from .iterators import QUERY, TaskViewIterator
 from .logs import get_logger
-from .pilot import MAX_LOST, STOP_SIGNALS, Engine, Options, RetryPolicy, SlotCount, StopConditions, check_stop_function
+from .pilot import (
+    MAX_LOST,
+    STOP_SIGNALS,
+    Engine,
+    Listener,
+    Options,
+    Programs,
+    RetryPolicy,
+    SlotCount,
+    StopConditions,
+    TokenCommand,
+    check_stop_function,
+)
 from .util import refuse_unknown
 
 log = get_logger(__name__)
@@ -278,6 +290,47 @@ class RunActor(Actor):
             base=Actor,
             set_handlers=self.setup_handler,
         )
+
+
+class CommandActor(RunActor):
+    """Runs a program for each token. Its exit code is the token's, and a failure unless it is 0.
+
+    Its output is attached to the token as `logs_<id>.out` and `logs_<id>.err`. The program gets the variables
+    PICAS_TOKEN_ID and PICAS_TOKEN_INPUT (see `run_command`); PICAS_RESULTS, a folder for files, deleted afterwards; and
+    PICAS_UPLOADS, a file whose lines, each with a name, a tab and an address, become the token's field `uploads`.
+
+    :param command: returns the program and its arguments for a token, for example a `CommandLine`. By default they are
+        the token's input: a text for a shell, or a list. A `TokenError` says that there is none.
+    :param scratch: a folder in which each token gets a working directory of its own, deleted afterwards; without it,
+        all tokens share the pilot's working directory
+    :param pass_settings: whether the programs get the password of the pool
+    :param arguments: those of `Actor`, as are all other options
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        command: TokenCommand | None = None,
+        scratch: Path | None = None,
+        pass_settings: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(*arguments, **options)
+        self._programs = Programs(command, scratch, pass_settings)
+
+    def process_task(self, task: Any) -> None:
+        """Run the program for a token."""
+        self._programs.run(task)
+
+
+def on_end(actor: Actor, listener: Listener | None) -> None:
+    """Let a function be called at the end of each attempt in the actor's next runs, in the thread of its slot.
+
+    It gets the token, which has yet to be saved. The last of its `attempts` says how it has ended.
+
+    :param listener: the function; None for none
+    """
+    actor._picas.on_end = listener
 
 
 def summary(actor: Actor) -> str:

@@ -8,6 +8,7 @@ import difflib
 import io
 import logging
 import os
+import shutil
 import ssl
 import sys
 from collections.abc import Iterable, Mapping
@@ -24,7 +25,7 @@ from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait
 from .exceptions import PicasError, Unreachable, UntrustedServer
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
-from .util import never, one_line, visible
+from .util import Timer, never, one_line, visible
 from .views import OVERVIEW
 
 EXIT_FAILURE = 1
@@ -285,21 +286,28 @@ class ProgressBar:
 
     :param minimum: the amount of work from which the bar is shown
     :param stream: where to write instead of standard error
+    :param rate_of: what is counted, to show how much of it is done in a second, for example "tokens"
     """
 
     WIDTH = 40
 
-    def __init__(self, minimum: int, stream: TextIO | None = None) -> None:
+    def __init__(self, minimum: int, stream: TextIO | None = None, rate_of: str = "") -> None:
         self._minimum = minimum
         self._stream = stream or sys.stderr
+        self._rate_of = rate_of
+        self._timer = Timer()
         self._shown = ""
 
     def __call__(self, done: int, total: int) -> None:
         """Show how much of the work is done."""
         if total < self._minimum or not self._stream.isatty():
             return
-        filled = self.WIDTH * done // total
-        line = f"[{'#' * filled}{'.' * (self.WIDTH - filled)}] {done} of {total}"
+        text = f"{done} of {total}"
+        if self._rate_of:
+            text += f", {done / max(self._timer.elapsed(), 0.001):.0f} {self._rate_of}/s"
+        width = max(0, min(self.WIDTH, shutil.get_terminal_size().columns - len(text) - 4))
+        filled = width * done // total
+        line = f"[{'#' * filled}{'.' * (width - filled)}] {text}".ljust(len(self._shown))
         if line != self._shown:
             self._stream.write("\r" + line + ("\n" if done == total else ""))
             self._stream.flush()

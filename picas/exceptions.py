@@ -55,6 +55,10 @@ class InputError(PushError):
     """What is to be pushed can't be read, is empty, does not match, or can't be a token. Nothing was pushed."""
 
 
+class UnknownColumn(InputError, UsageError):
+    """A template, or the choice of the tokens' ids, names a column that the file does not have."""
+
+
 class AlreadyPushed(PushError):
     """A file was pushed before with the same fields, and its tokens are in the pool. Nothing was pushed.
 
@@ -72,6 +76,10 @@ class NodeFault(PicasError, OSError):
 
     The token is put back and not counted, and the pilot ends.
     """
+
+
+class TokenError(PicasError):
+    """The work on a token can't begin: its input, or a field that the command needs, is missing or invalid."""
 
 
 class TooManyFailures(PicasError):

@@ -1,13 +1,13 @@
-"""Filling the pool: tokens from the lines of a file or from any iterable, with ids that are used once.
+"""Filling the pool: tokens from the lines or rows of a file or from any iterable, with ids that are used once.
 
-The ids are token_0, token_1 and so on. One document of the database holds the next free number and the latest pushes of
-files (see `pool.counter`). A push of a file takes all its numbers at once. So one that was interrupted can be repeated:
-each line has its number, and tokens that exist already (or did, and were deleted) are left alone.
+The ids are token_0, token_1 and so on, unless the file has its own. One document of the database holds the next free
+number and the latest pushes of files (see `pool.counter`). A push of a file takes all its numbers at once. So one that
+was interrupted can be repeated: each line has its number, and tokens that exist already (or did, and were deleted) are
+left alone.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,20 +20,29 @@ from couchdb.http import HTTPError
 from .clients import CouchDB
 from .couch import explain
 from .exceptions import AlreadyPushed, InputError, PicasError, PushError
-from .generators import TokenGenerator
-from .pool.counter import COUNTER_ID, Counter, numbers_of
-from .pool.inputs import numbered_inputs, read_inputs, repeatable
+from .pool.counter import Counter, numbers_of
+from .pool.fields import check_fields, check_id, new_token, storable
+from .pool.inputs import read_inputs, repeatable
 from .pool.sizes import check_size, size_of
-from .tokens.storable import make_storable
+from .pool.surveys import Survey, read_again, survey_of
+from .pool.tables import BY_LINE, FORMATS, Layout, format_of, read_rows, read_tokens
+from .pool.templates import Template
 
 __all__ = [
+    "FORMATS",
     "AlreadyPushed",
     "InputError",
+    "Layout",
     "PushError",
     "Pushed",
+    "Template",
+    "count_tokens_in",
+    "format_of",
     "push_file",
     "push_tokens",
     "read_inputs",
+    "read_rows",
+    "read_tokens",
     "repeatable",
 ]
 
@@ -42,13 +51,8 @@ CHUNK = 1000
 CHUNK_BYTES = 8_000_000
 """The most bytes of JSON to hold of an iterable, unless a single token is larger."""
 
-OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
-"""The fields of a token that a push of a file sets itself, so that they can't be given. Neither can CouchDB's own
-fields, whose names begin with an underscore."""
-
 _MAX_REFUSALS = 5
 _LOOKED_UP = 10_000  # ids to look up at once
-_MAX_SHOWN = 3  # paths in an error
 
 Progress = Callable[[int, int], None]
 
@@ -63,6 +67,8 @@ class Pushed:
     """The number of tokens that were left alone: they exist already, or did and were deleted."""
     deleted: int = 0
     """How many of these were deleted."""
+    refused: int = 0
+    """The number of tokens that the server has refused, by a rule of the database."""
     ranges: list[tuple[int, int]] = field(default_factory=list)
     """The first and the last number of the tokens whose ids are numbers, usually one pair."""
 
@@ -88,30 +94,43 @@ def push_file(
     progress: Progress | None = None,
     fields: Mapping[str, Any] | None = None,
     again: bool = True,
+    layout: Layout = BY_LINE,
 ) -> Pushed:
     """Create a token for each input in a file and return what was done.
 
     The file is read twice, to count the inputs and to send them, and is not held in memory. A pipe is copied first.
 
+    If the file has ids for its tokens, these are not numbered. Then each push leaves the tokens alone that exist, and
+    `resume` and `again` have no effect.
+
     :param client: the pool
-    :param path: the file, see `read_inputs`
-    :param resume: finish an earlier push of the same content that was interrupted. If that push was finished, nothing
+    :param path: the file
+    :param resume: finish an earlier push of the same tokens that was interrupted. If that push was finished, nothing
         is done; if there was none, the file is pushed.
     :param progress: called with the number of inputs handled so far, and the number of all inputs
-    :param fields: further fields of each token, for example its needs (see `resources.needs_of`). An earlier push is
-        finished with its own fields.
-    :param again: whether to push content that was pushed before with the same fields, so that each line has one token
+    :param fields: further fields of each token, for example its needs (see `resources.needs_of`), instead of those in
+        the file. An earlier push is finished with its own fields.
+    :param again: whether to push tokens that were pushed before with the same fields, so that each line has one token
         more. The latest 100 pushes are remembered. A push whose tokens were all deleted since does not count.
+    :param layout: how the file describes tokens; by default, each line that `read_inputs` returns is an input
     :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, if the
         earlier push had other fields, or if a token is too large for the server
     :raises AlreadyPushed: if there was an earlier push, and neither `resume` nor `again` is set
-    :raises PushError: if the file changes meanwhile, or if the server refuses tokens
+    :raises PushError: if the file changes meanwhile, or if the server refuses tokens and has taken none before
     """
     if fields is not None:
-        _check_fields(fields)
-        fields = _storable(fields)
+        check_fields(fields)
+        fields = storable(fields)
     with repeatable(path) as kept:
-        return _push(client, kept, resume, progress, fields, again)
+        return _push(client, kept, resume, progress, fields, again, layout)
+
+
+def count_tokens_in(path: Path, layout: Layout = BY_LINE) -> int:
+    """Return how many tokens a push of a file would make, all of which are checked, but not for their size.
+
+    :raises InputError: as `push_file` does
+    """
+    return survey_of(path, layout).count
 
 
 def _push(
@@ -121,70 +140,59 @@ def _push(
     progress: Progress | None,
     fields: Mapping[str, Any] | None,
     again: bool,
+    layout: Layout,
 ) -> Pushed:
-    survey = _survey(path)
-    count, digest = survey.count, survey.digest
-    if not count:
-        raise InputError(f"{path} has no inputs: each line that is neither blank nor a comment (#) makes a token")
+    survey = survey_of(path, layout)
+    result = Pushed()
+    if survey.has_ids:
+        own = dict(fields or {})
+        survey.check_largest(client, path, own)
+        for chunk in _chunks_of(path, layout, survey, result, progress):
+            _push_named(client, [new_token({**token, **own}) for token in chunk], result)
+        return result
+
     counter = Counter(client)
-    earlier = counter.pushes_of(digest)
+    earlier = counter.pushes_of(survey.digest)
     push = earlier[0] if resume and earlier else None
     is_repeated = push is not None
     if push is not None and fields is not None and fields != push.get("fields", {}):
         raise InputError(
             f"an earlier push of {path} gave its tokens other fields: {json.dumps(push.get('fields', {}))}"
         )
-    result = Pushed()
     if push is not None and push["done"]:
-        result.existing = count
+        result.existing = survey.count
         for number in numbers_of(push):
             result._add(number)
         return result
 
     own = dict(fields or {}) if push is None else push.get("fields", {})
-    largest = _token({"input": survey.largest, **own})
-    check_size(client, largest, size_of(largest), f"line {survey.largest_line} of {path}")
+    survey.check_largest(client, path, own)
     if push is None:
         same = [] if again else [old for old in earlier if old.get("fields", {}) == own]
-        push = counter.begin(digest, count, own, _check_absent(client, path, same))
-    read_again = hashlib.sha256()
-    numbered = enumerate(read_inputs(path), push["first"])
-    handled = 0
-    while chunk := list(islice(numbered, min(CHUNK, count - handled))):
-        for _, text in chunk:
-            read_again.update(_line(text))
-        _push_chunk(client, counter, push, chunk, is_repeated, result)
-        handled += len(chunk)
-        if progress is not None:
-            progress(handled, count)
-    if read_again.hexdigest() != digest:
-        raise PushError(f"{path} changed while it was read: {result.pushed} tokens of it are in the pool")
-    counter.finish(push)
+        push = counter.begin(survey.digest, survey.count, own, _check_absent(client, path, same))
+    number = push["first"]
+    for chunk in _chunks_of(path, layout, survey, result, progress):
+        _push_chunk(client, counter, push, list(enumerate(chunk, number)), is_repeated, result)
+        number += len(chunk)
+    if not result.refused:
+        counter.finish(push)
     return result
 
 
-@dataclass
-class _Survey:
-    """What is known of a file before its inputs are sent."""
+def _chunks_of(
+    path: Path, layout: Layout, survey: Survey, result: Pushed, progress: Progress | None
+) -> Iterator[list[dict[str, Any]]]:
+    """Yield the fields of the tokens in a file, as many as are sent at once.
 
-    count: int
-    digest: str
-    largest: str
-    """The largest input."""
-    largest_line: int
-
-
-def _survey(path: Path) -> _Survey:
-    count = largest_line = largest_size = 0
-    largest = ""
-    digest = hashlib.sha256()
-    for number, text in numbered_inputs(path):
-        count += 1
-        line = _line(text)
-        digest.update(line)
-        if len(line) > largest_size:
-            largest_size, largest, largest_line = len(line), text, number
-    return _Survey(count, digest.hexdigest(), largest, largest_line)
+    :param result: what was done with those that were yielded before
+    :param progress: see `push_file`
+    """
+    handled = 0
+    for chunk in read_again(path, layout, survey, CHUNK, CHUNK_BYTES, lambda: result.pushed):
+        yield chunk
+        handled += len(chunk)
+        if progress is not None:
+            progress(handled, survey.count)
 
 
 def _check_absent(client: CouchDB, path: Path, pushes: Iterable[Mapping[str, Any]]) -> list[int]:
@@ -209,34 +217,31 @@ def _check_absent(client: CouchDB, path: Path, pushes: Iterable[Mapping[str, Any
     return gone
 
 
-def _line(text: str) -> bytes:
-    return text.encode("utf-8") + b"\n"
-
-
 def _push_chunk(
     client: CouchDB,
     counter: Counter,
     push: dict[str, Any],
-    chunk: list[tuple[int, str]],
+    chunk: list[tuple[int, dict[str, Any]]],
     is_repeated: bool,
     result: Pushed,
 ) -> None:
-    """Create the tokens of one chunk of (number, input). Where a number is taken, the token gets another one."""
+    """Create the tokens of one chunk of (number, fields). Where a number is taken, the token gets another one."""
     moved: dict[str, int] = push["moved"]
+    own = push.get("fields", {})
     left = chunk
     for _ in range(_MAX_REFUSALS):
         numbers = [moved.get(str(number), number) for number, _ in left]
-        inputs = [text for _, text in left]
-        ours, foreign = _find_existing(client, numbers, inputs, result) if is_repeated else (set(), set())
+        given = [fields for _, fields in left]
+        ours, foreign = _find_existing(client, numbers, given, result) if is_repeated else (set(), set())
         missing = [at for at, number in enumerate(numbers) if number not in ours | foreign]
-        fields = push.get("fields", {})
-        saved = client.save_documents([_token({"input": inputs[at], **fields}, numbers[at]) for at in missing])
-        refused = {numbers[at] for at, is_saved in zip(missing, saved) if not is_saved}
+        saved = client.save_documents([new_token({**given[at], **own}, numbers[at]) for at in missing])
+        unsaved = [numbers[at] for at, is_saved in zip(missing, saved) if not is_saved]
         result.pushed += sum(saved)
+        refused = _refused_of(client, unsaved, result)
         for number in numbers:
-            if number not in refused | foreign:
+            if number not in {*unsaved, *foreign}:
                 result._add(number)
-        left = [entry for entry, number in zip(left, numbers) if number in refused | foreign]
+        left = [entry for entry, number in zip(left, numbers) if number in {*unsaved, *foreign} - refused]
         if not left:
             return
         # Older clients take numbers without using the counter.
@@ -244,17 +249,41 @@ def _push_chunk(
     raise _refused(f"token_{left[0][0]}")
 
 
-def _find_existing(client: CouchDB, numbers: list[int], inputs: list[str], result: Pushed) -> tuple[set[int], set[int]]:
+def _refused_of(client: CouchDB, unsaved: list[int], result: Pushed) -> set[int]:
+    """Return the numbers that are free although a token with them was not saved: the server refuses these tokens.
+
+    :raises PushError: if it has not taken any token before
+    """
+    if not unsaved:
+        return set()
+    refused = _look_up(client, [f"token_{number}" for number in unsaved]).free
+    _count_refused(refused, result)
+    return {number for number in unsaved if f"token_{number}" in refused}
+
+
+def _count_refused(refused: Collection[str], result: Pushed) -> None:
+    """Count tokens that the server has refused.
+
+    :raises PushError: if it has not taken any token before
+    """
+    if refused and not result.pushed + result.existing:
+        raise _refused(min(refused))
+    result.refused += len(refused)
+
+
+def _find_existing(
+    client: CouchDB, numbers: list[int], given: list[dict[str, Any]], result: Pushed
+) -> tuple[set[int], set[int]]:
     """Return the numbers whose token is ours (or was, and is deleted), and those whose token is another push's."""
     keys = [f"token_{number}" for number in numbers]
     rows = client.all_docs(keys=keys, include_docs=True)
     ours: set[int] = set()
     foreign: set[int] = set()
-    for number, text, row in zip(numbers, inputs, rows):
+    for number, fields, row in zip(numbers, given, rows):
         if "error" in row:
             continue
         document = row.get("doc")
-        is_ours = document is None or document.get("input") == text
+        is_ours = document is None or document.get("input") == fields.get("input")
         (ours if is_ours else foreign).add(number)
         result.deleted += document is None
     result.existing += len(ours)
@@ -298,6 +327,8 @@ def push_tokens(client: CouchDB, items: Iterable[Any]) -> Pushed:
         for chunk in _chunks(client, _tokens(items), taken):
             _push_named(client, [token for token in chunk if "_id" in token], result)
             _push_numbered(client, counter, [token for token in chunk if "_id" not in token], result)
+            if result.refused:
+                raise _refused("one with an _id")
     except (PicasError, HTTPError) as error:
         if not result.pushed:
             raise
@@ -311,9 +342,9 @@ def _tokens(items: Iterable[Any]) -> Iterator[dict[str, Any]]:
     for position, item in enumerate(items):
         fields = item if isinstance(item, Mapping) else {"input": item}
         try:
-            _check_fields(fields, ("input", "_id"))
-            _check_id(fields.get("_id", "new"))
-            token = _token(_storable(fields))
+            check_fields(fields, ("input", "_id"))
+            check_id(fields.get("_id", "new"))
+            token = new_token(storable(fields))
         except InputError as error:
             raise InputError(f"item {position}: {error}") from None
         yield token
@@ -341,30 +372,45 @@ def _chunks(client: CouchDB, tokens: Iterable[dict[str, Any]], taken: int) -> It
 
 
 def _push_named(client: CouchDB, tokens: Collection[dict[str, Any]], result: Pushed) -> None:
-    """Create tokens that have ids, unless they exist."""
+    """Create tokens that have ids, unless they exist.
+
+    :raises PushError: if the server refuses them and has not taken any token before
+    """
     if not tokens:
         return
-    missing, deleted = _look_up(client, [token["_id"] for token in tokens])
+    before = _look_up(client, [token["_id"] for token in tokens])
     new: dict[str, dict[str, Any]] = {}
     for token in tokens:
-        if token["_id"] in missing:
+        if token["_id"] in before.missing:
             new.setdefault(token["_id"], token)
     saved = client.save_documents(list(new.values()))
     result.pushed += sum(saved)
-    refused = [id for id, is_saved in zip(new, saved) if not is_saved]
-    if refused:  # somebody else may have made them meanwhile
-        still_missing, _ = _look_up(client, refused)
-        if still_missing:
-            raise _refused(min(still_missing))
-    result.existing += len(tokens) - sum(saved)
-    result.deleted += len(deleted)
+    result.deleted += len(before.deleted)
+    # Somebody else may have made those that were not saved.
+    unsaved = [id for id, is_saved in zip(new, saved) if not is_saved]
+    refused = _look_up(client, unsaved).missing if unsaved else set()
+    result.existing += len(tokens) - sum(saved) - len(refused)
+    _count_refused(refused, result)
 
 
-def _look_up(client: CouchDB, ids: list[str]) -> tuple[set[str], set[str]]:
-    """Return which documents are missing and never existed, and which are deleted."""
+@dataclass
+class _Known:
+    """What the database has of some ids."""
+
+    missing: set[str]
+    """Those that never existed."""
+    deleted: set[str]
+
+    @property
+    def free(self) -> set[str]:
+        """Those that a new token can have."""
+        return self.missing | self.deleted
+
+
+def _look_up(client: CouchDB, ids: list[str]) -> _Known:
     rows = client.all_docs(keys=ids)
     missing = {id for id, row in zip(ids, rows) if "error" in row}
-    return missing, {id for id, row in zip(ids, rows) if id not in missing and row.value.get("deleted")}
+    return _Known(missing, {id for id, row in zip(ids, rows) if id not in missing and row.value.get("deleted")})
 
 
 def _push_numbered(client: CouchDB, counter: Counter, tokens: list[dict[str, Any]], result: Pushed) -> None:
@@ -383,40 +429,6 @@ def _push_numbered(client: CouchDB, counter: Counter, tokens: list[dict[str, Any
         left = [token for token, is_saved in zip(left, saved) if not is_saved]
     if left:
         raise _refused(f"token_{first}")
-
-
-# --- a token
-
-
-def _token(fields: Mapping[str, Any], number: int | None = None) -> dict[str, Any]:
-    id = {} if number is None else {"_id": f"token_{number}"}
-    return {**id, **TokenGenerator.get_empty_token(), "exit_code": "", **fields}
-
-
-def _check_fields(fields: Mapping[str, Any], allowed: Collection[str] = ()) -> None:
-    for name in fields:
-        if not isinstance(name, str):
-            raise InputError(f"the name of a token's field must be a text, not {name!r}")
-        if name not in allowed and (not name or name.startswith("_") or name in OWN_FIELDS):
-            raise InputError(f"a token's field {name!r} can't be set: PiCaS writes it itself")
-
-
-def _storable(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return fields as the database holds them.
-
-    :raises InputError: if something would be lost
-    """
-    stored = dict(fields)
-    lost = make_storable(stored)
-    if lost:
-        shown = ", ".join(lost[:_MAX_SHOWN]) + (", …" if len(lost) > _MAX_SHOWN else "")
-        raise InputError(f"the database can't hold {shown}")
-    return stored
-
-
-def _check_id(id: object) -> None:
-    if not isinstance(id, str) or not id or id.startswith("_") or id == COUNTER_ID:
-        raise InputError(f"{id!r} can't be the id of a token")
 
 
 def _refused(id: str) -> PushError:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, NoReturn
 
 from .. import config, console
 from ..clients import CouchDB
@@ -72,6 +73,22 @@ def token_ids(given: Iterable[str]) -> Iterator[str]:
         for line in sys.stdin:
             if line.strip():
                 yield line.strip()
+
+
+def field_value(text: str) -> tuple[str, Any]:
+    """Split an argument like "FIELD=VALUE" into the field's name and its value, which is JSON, or else a text."""
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise argparse.ArgumentTypeError(f"{text} is not like FIELD=VALUE")
+    try:
+        return name, json.loads(value, parse_constant=_refuse_constant)
+    except ValueError:
+        return name, value
+
+
+def _refuse_constant(text: str) -> NoReturn:
+    """Refuse NaN and Infinity, which Python accepts but a database does not."""
+    raise ValueError(text)
 
 
 def duration(text: str) -> float:

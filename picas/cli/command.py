@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 
 from couchdb.http import HTTPError
@@ -11,9 +12,9 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, pool, server
+from . import check, pool, pushing, running, server
 
-GROUPS = (check, pool, server)
+GROUPS = (check, pushing, running, pool, server)
 """The modules with the verbs, in the order in which the help lists these."""
 
 
@@ -22,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :param arguments: the command line without the command's name, by default that of the process
     """
-    options = _parser().parse_args(arguments)
-    console.run(lambda: _run(options))
+    given, command = running.split_command(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(given, argparse.Namespace(command=command, runner=console.run))
+    options.runner(lambda: _run(options))
 
 
 def _run(options: argparse.Namespace) -> int | None:

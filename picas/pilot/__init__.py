@@ -3,9 +3,12 @@
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` shows those that live, and `presence` says of some whether they do.
+`commands` lets programs do the work of tokens.
 """
 
+from .commands import CommandLine, Programs, TokenCommand
 from .conditions import RetryPolicy, StopConditions, check_stop_function
+from .context import Listener
 from .engine import Engine, SlotCount
 from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
@@ -15,12 +18,16 @@ from .presence import dead_pilots, silent_pilots, watch_time
 __all__ = [
     "MAX_LOST",
     "STOP_SIGNALS",
+    "CommandLine",
     "Engine",
     "Kind",
+    "Listener",
     "Options",
+    "Programs",
     "RetryPolicy",
     "SlotCount",
     "StopConditions",
+    "TokenCommand",
     "check_stop_function",
     "dead_pilots",
     "running_pilots",

@@ -6,8 +6,9 @@ import signal
 import threading
 import time
 from collections.abc import Iterable
+from functools import partial
 from subprocess import Popen
-from typing import Any, Protocol
+from typing import Any, Callable, Protocol
 
 from ..documents import Document
 from ..exceptions import NodeFault
@@ -18,9 +19,13 @@ from .conditions import RetryPolicy, StopConditions
 from .identity import Pilot
 from .matching import Matcher
 from .options import Options
+from .rescue import quietly
 from .signals import Signals
 
 log = get_logger(__name__)
+
+Listener = Callable[[Document], object]
+"""What is called with a token when an attempt has ended."""
 
 MAX_NAMED = 5
 """How many processes the log names when they are ended."""
@@ -85,6 +90,7 @@ class Context:
     :param matcher: which tokens fit
     :param pilot: what the pool knows of this run
     :param signals: the signals that stop it
+    :param on_end: called with each token whose attempt has ended
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Context:
         matcher: Matcher,
         pilot: Pilot,
         signals: Signals,
+        on_end: Listener | None = None,
     ) -> None:
         self.actor = actor
         self.options = options
@@ -106,6 +113,7 @@ class Context:
         self.matcher = matcher
         self.pilot = pilot
         self.signals = signals
+        self.on_end = on_end
         self.thread = threading.get_ident()
         """The identifier of the thread of the run."""
         self.older_forks = forks()
@@ -157,14 +165,16 @@ class Context:
         """Return whether no further token is started: there is no time left, a signal came, or the node is at fault."""
         return self.is_stopping() or self.fault is not None or self.matcher.is_late
 
-    def count(self, outcome: str, is_processed: bool = True) -> None:
-        """Count an attempt that has ended.
+    def count(self, token: Document, outcome: str, is_processed: bool = True) -> None:
+        """Count an attempt that has ended, and pass its token to the listener.
 
         :param is_processed: whether it counts as a token that was processed
         """
         with self._counting:
             self.actor.tasks_processed += is_processed
             self.pilot.count(outcome, is_processed)
+        if self.on_end is not None:
+            quietly(partial(self.on_end, token), "Reporting the end of a token")
 
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""

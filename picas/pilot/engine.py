@@ -10,7 +10,7 @@ from ..iterators import ViewIterator
 from ..logs import get_logger
 from ..processes import interrupt
 from .conditions import RetryPolicy, StopConditions
-from .context import UserActor, Values
+from .context import Listener, UserActor, Values
 from .identity import Pilot
 from .options import Options
 from .run import Run
@@ -34,6 +34,8 @@ class Engine:
         self.values = Values()
         self.pilot = Pilot()
         """The last run, as the pool knows it."""
+        self.on_end: Listener | None = None
+        """Called with each token whose attempt has ended."""
         self._run: Run | None = None
         self._signals = Signals(options.stop_signals)
 
@@ -65,6 +67,7 @@ class Engine:
             base=base,
             deadline=deadline,
             deadline_source=source,
+            on_end=self.on_end,
         )
         self.pilot = run.context.pilot
         self._run = run

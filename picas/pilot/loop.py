@@ -377,7 +377,9 @@ class Loop:
             self.unsaved.append(attempt)
             return room
         reset_values = context.actor.token_reset_values
-        context.count(attempt.put_back("stopped: it does not fit this pilot", reset_values), is_processed=False)
+        context.count(
+            attempt.token, attempt.put_back("stopped: it does not fit this pilot", reset_values), is_processed=False
+        )
         Work(context, attempt).save()
         if self._exchanging() is None:
             # It does not ask what fits and may give the same token again. That fits later if it only lacks room.

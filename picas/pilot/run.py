@@ -28,7 +28,7 @@ from ..util import wait_until
 from .attempt import Attempt, describe_loss
 from .breakoff import BreakOff
 from .conditions import RetryPolicy, StopConditions
-from .context import Context, UserActor, Values, busy_threads
+from .context import Context, Listener, UserActor, Values, busy_threads
 from .heartbeat import Heartbeat
 from .identity import Pilot
 from .leases import Watch
@@ -66,6 +66,7 @@ class Run:
     :param base: the class whose hooks the actor's own replace
     :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
     :param deadline_source: where the deadline comes from, for people
+    :param on_end: called with each token whose attempt has ended
     """
 
     def __init__(
@@ -81,11 +82,12 @@ class Run:
         base: type = object,
         deadline: float = math.inf,
         deadline_source: str = "",
+        on_end: Listener | None = None,
     ) -> None:
         has = replace(options.resources, cores=max(options.resources.cores, slots))
         matcher = Matcher(has, deadline, deadline_source, conditions)
         pilot = Pilot(slots=slots, has=has, deadline=deadline)
-        self.context = Context(actor, options, values, conditions, retries, matcher, pilot, signals)
+        self.context = Context(actor, options, values, conditions, retries, matcher, pilot, signals, on_end)
         self._base = base
         self._loop: Loop | None = None
         self._heartbeat: Heartbeat | None = None

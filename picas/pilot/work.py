@@ -62,7 +62,7 @@ class Work:
             return
         if is_by_itself and attempt.worked is not None:
             context.matcher.note(attempt.worked)
-        context.count(attempt.conclude(error, context.options.auto_close))
+        context.count(attempt.token, attempt.conclude(error, context.options.auto_close))
 
     def _run_code(self, limit: TimeLimit) -> BaseException | None:
         """Run the user's code, and return what it raised, unless that has broken it off.
@@ -104,11 +104,13 @@ class Work:
         context, attempt = self.context, self.attempt
         auto_close, reset_values = context.options.auto_close, context.actor.token_reset_values
         if attempt.is_finished(auto_close):
-            context.count(attempt.conclude(None, auto_close))
+            context.count(attempt.token, attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
             reason = reasons.of_stop(context.stop_signal)
-            context.count(attempt.put_back(reason, reset_values, context.options.max_lost), is_processed=False)
+            context.count(
+                attempt.token, attempt.put_back(reason, reset_values, context.options.max_lost), is_processed=False
+            )
         else:
             attempt.is_left_open = True
             return False
@@ -178,7 +180,9 @@ class Work:
         context.fault = context.fault or fault
         reset_values, max_lost = context.actor.token_reset_values, context.options.max_lost
         reason = f"stopped: a problem with the node: {described}"
-        context.count(attempt.put_back(reason, reset_values, max_lost, is_nodes_fault=True), is_processed=False)
+        context.count(
+            attempt.token, attempt.put_back(reason, reset_values, max_lost, is_nodes_fault=True), is_processed=False
+        )
 
     def _end_background(self) -> None:
         """End what the children of the user's code have left in the background, and what the code has forked."""

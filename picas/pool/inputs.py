@@ -29,6 +29,20 @@ def read_inputs(path: Path) -> Iterator[str]:
 
 def numbered_inputs(path: Path) -> Iterator[tuple[int, str]]:
     """Yield what `read_inputs` does, each with the number of its line; the first line is 1."""
+    for number, line in text_lines(path):
+        text = line.rstrip("\n")
+        if text.strip() and not text.startswith("#"):
+            yield number, text
+
+
+def text_lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, str]]:
+    """Yield the lines of a text file, each with its number; the first line is 1.
+
+    A byte order mark at the beginning of a line does not belong to it.
+
+    :param newline: as of `open`: by default each line ends with a newline, whatever the file has
+    :raises InputError: if the file can't be read, is not UTF-8 text, or has a zero byte
+    """
     number = 0
     try:
         with path.open("rb") as file:
@@ -36,12 +50,10 @@ def numbered_inputs(path: Path) -> Iterator[tuple[int, str]]:
             if not encoding.startswith("utf-8"):
                 name = "UTF-" + encoding[4:].replace("-", "").upper()
                 raise InputError(f"{path} is {name} text: convert it with iconv -f {name} -t UTF-8")
-            for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8", newline=None), 1):
-                text = line.rstrip("\n").lstrip(_BYTE_ORDER_MARK)
-                if "\0" in text:
+            for number, line in enumerate(io.TextIOWrapper(file, encoding="utf-8", newline=newline), 1):
+                if "\0" in line:
                     raise InputError(f"{path} is not UTF-8 text: line {number} has a zero byte")
-                if text.strip() and not text.startswith("#"):
-                    yield number, text
+                yield number, line.lstrip(_BYTE_ORDER_MARK)
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

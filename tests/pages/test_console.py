@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import ssl
 import subprocess
 import sys
@@ -172,6 +173,18 @@ def test_the_bar_fills_up_at_a_terminal():
     lines = stream.getvalue().split("\r")[1:]
     assert [line.count("#") for line in lines] == [10, 20, 40]
     assert lines[-1].endswith("4 of 4\n")
+
+
+@pytest.mark.parametrize("columns", [20, 40, 120])
+def test_the_bar_with_a_rate_fits_into_the_terminal(columns, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    stream = Terminal()
+    bar = console.ProgressBar(4, stream, rate_of="t")
+    for done in (500, 1000):
+        bar(done, 1000)
+    first, last = stream.getvalue().split("\r")[1:]
+    assert re.fullmatch(r"\[#*\.*\] 500 of 1000, \d+ t/s *", first)
+    assert max(columns - 1, len("[] 1000 of 1000, 1000000 t/s")) >= len(last.strip())
 
 
 def test_the_bar_is_hidden_without_a_terminal_and_for_little_work():

@@ -15,7 +15,17 @@ from picas.exceptions import Unreachable
 from picas.pool import counter
 from picas.pool.counter import COUNTER_ID
 from picas.pool.sizes import size_of
-from picas.pushes import AlreadyPushed, InputError, PushError, push_file, push_tokens, read_inputs, repeatable
+from picas.pushes import (
+    AlreadyPushed,
+    InputError,
+    Layout,
+    PushError,
+    Template,
+    push_file,
+    push_tokens,
+    read_inputs,
+    repeatable,
+)
 from picas.views import count_states
 
 
@@ -644,14 +654,14 @@ class TestPipe:
 @pytest.mark.parametrize("lines", [["a"], ["a", "x", "c"]])
 def test_a_file_that_changes_between_counting_and_sending_is_noticed(client, listing, monkeypatch, lines):
     path = listing("a", "b", "c")
-    survey = pushes._survey
+    survey = pushes.survey_of
 
-    def survey_and_change(path):
-        result = survey(path)
+    def survey_and_change(path, layout):
+        result = survey(path, layout)
         listing(*lines)
         return result
 
-    monkeypatch.setattr(pushes, "_survey", survey_and_change)
+    monkeypatch.setattr(pushes, "survey_of", survey_and_change)
     with pytest.raises(PushError, match=f"changed while it was read: {len(lines)} tokens"):
         push_file(client, path)
 
@@ -668,3 +678,71 @@ class TestFields:
         with pytest.raises(InputError, match="PiCaS writes it itself"):
             push_file(client, listing("a"), fields={name: 1})
         assert inputs(client) == {}
+
+
+class TestLayouts:
+    """Tables and JSON values are pushed like lines."""
+
+    CSV = Layout("csv", Template("fit {name}"))
+
+    def test_an_interrupted_push_of_a_table_is_finished_with_the_same_template(self, client, listing, monkeypatch):
+        path = listing("name,x", *(f"star {number},1" for number in range(12)), name="stars.csv")
+        with monkeypatch.context() as patch:
+            break_off_after(patch, client, 1)
+            with pytest.raises(ConnectionError):
+                push_file(client, path, layout=self.CSV)
+        result = push_file(client, path, resume=True, layout=self.CSV)
+        assert (result.pushed, result.existing, result.ids()) == (7, 5, "token_0 to token_11")
+        assert inputs(client) == {number: f"fit 'star {number}'" for number in range(12)}
+        with pytest.raises(AlreadyPushed):
+            push_file(client, path, again=False, layout=self.CSV)
+        assert push_file(client, path, resume=True, layout=Layout("csv")).pushed == 12
+
+    def test_fields_of_json_objects_are_kept_unless_others_are_given(self, client, listing):
+        path = listing('{"input": [1], "cores": 4, "mine": {"a": 1}}', name="a.jsonl")
+        push_file(client, path, layout=Layout("jsonl"), fields={"cores": 8})
+        assert client.get("token_0").value.items() >= {"input": [1], "cores": 8, "mine": {"a": 1}, "lock": 0}.items()
+
+    def test_tokens_with_ids_are_pushed_once(self, client, listing):
+        path = listing("name,x", *(f"star {number},1" for number in range(12)), name="stars.csv")
+        layout = Layout("csv", id_from="name")
+        seen = []
+        result = push_file(client, path, layout=layout, progress=lambda done, total: seen.append((done, total)))
+        assert (result.pushed, result.existing, result.ids()) == (12, 0, "")
+        assert seen == [(5, 12), (10, 12), (12, 12)]
+        client.save(Task(client.get("star 3").value).lock())
+        client.delete(client.get("star 4"))
+        path = listing("name,x", *(f"star {number},2" for number in range(13)), name="stars.csv")
+        result = push_file(client, path, layout=layout, again=False)
+        assert (result.pushed, result.existing, result.deleted) == (1, 12, 1)
+        assert client.get("star 0")["input"] == {"name": "star 0", "x": "1"}
+        assert push_tokens(client, ["x"]).ids() == "token_0"
+
+    def test_what_the_server_refuses_is_counted(self, client, listing, is_couchdb):
+        if not is_couchdb:
+            pytest.skip("the embedded server asks no validation functions")
+        rule = "function(doc) { if (/bad/.test(doc.input)) throw({forbidden: 'not this'}); }"
+        client.save({"_id": "_design/rule", "validate_doc_update": rule})
+        lines = [f"{'bad' if number in (1, 7) else 'good'} {number}" for number in range(12)]
+        result = push_file(client, listing(*lines))
+        assert (result.pushed, result.existing, result.refused) == (10, 0, 2)
+        assert result.ids() == "token_0, token_2 to token_6, token_8 to token_11"
+        client.delete(client.get("_design/rule"))
+        result = push_file(client, listing(*lines), resume=True)
+        assert (result.pushed, result.existing, result.refused) == (2, 10, 0)
+
+    def test_so_is_what_has_an_id(self, client, listing, is_couchdb):
+        if not is_couchdb:
+            pytest.skip("the embedded server asks no validation functions")
+        rule = "function(doc) { if (doc._id == 'bad') throw({forbidden: 'not this'}); }"
+        client.save({"_id": "_design/rule", "validate_doc_update": rule})
+        result = push_file(client, listing("good", "bad", "best"), layout=Layout(id_from="line"))
+        assert (result.pushed, result.existing, result.refused) == (2, 0, 1)
+        with pytest.raises(PushError, match=r"the server refuses new tokens, e\.g\. bad"):
+            push_file(client, listing("bad"), layout=Layout(id_from="line"))
+
+    def test_large_values_are_sent_few_at_a_time(self, client, listing, monkeypatch):
+        monkeypatch.setattr(pushes, "CHUNK_BYTES", 1000)
+        seen = []
+        push_file(client, listing(*["x" * 600] * 3), progress=lambda done, total: seen.append(done))
+        assert seen == [1, 2, 3]
