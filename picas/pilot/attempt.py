@@ -11,13 +11,14 @@ from typing import Any
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import TokenLost, TokenTimeout
+from ..exceptions import TokenCancelled, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import TimeLimit
 from ..tokens.resources import needs_of
 from ..tokens.states import is_in_state, is_unset, parse_int, state_of
 from ..util import safe_text, seconds
+from .conditions import CANCELLED
 from .options import STOP_SIGNALS
 
 log = get_logger(__name__)
@@ -49,6 +50,8 @@ class Attempt(ClaimedToken):
         """What can interrupt the user's code."""
         self.interruption: BaseException | None = None
         """What ended the work, if not the user's code by itself."""
+        self.cancellation = ""
+        """Who has cancelled it and why, if somebody has: the reason of the attempt."""
         self.waits = False
         """Whether it was locked ahead, before there was a slot for it."""
         self.began: float | None = None
@@ -65,7 +68,7 @@ class Attempt(ClaimedToken):
     @property
     def is_concluded(self) -> bool:
         """Whether the token is in its final state, saved or not."""
-        return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST)
+        return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST, Stage.CANCELLED)
 
     @property
     def is_over(self) -> bool:
@@ -103,6 +106,7 @@ class Attempt(ClaimedToken):
         if isinstance(error, (TokenTimeout, TokenLost)):
             modifiers.set_error(token, error)
             outcome = "taken away" if isinstance(error, TokenLost) else "time-out"
+            outcome = CANCELLED if isinstance(error, TokenCancelled) else outcome
             if outcome == "time-out":
                 log.warning("Token %s failed: %s", self.id, error)
         else:

@@ -9,10 +9,10 @@ from typing import Callable
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
+from ..exceptions import NodeFault, PilotStopped, TokenCancelled, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, TimeLimit, describe_system_error, exposed, fault_of
+from ..processes import KILL_WAIT, SETTLE, TimeLimit, describe_system_error, exposed, fault_of
 from ..util import safe_text, wait_until
 from .attempt import Attempt, was_ended_by_signal
 from .context import Context
@@ -48,7 +48,7 @@ class Work:
         began = time.monotonic()
         try:
             self._raise_if_broken_off()
-            if attempt.stage is Stage.LOST:
+            if attempt.stage in (Stage.LOST, Stage.CANCELLED):
                 raise TokenLost
             with exposed():
                 call(context.actor.prepare_run)
@@ -67,9 +67,9 @@ class Work:
             limit.close()
         seconds = time.monotonic() - began
         self._end_background()
-        is_lost = attempt.stage is Stage.LOST
-        if is_lost:
-            error = TokenLost(f"the token was taken from this pilot: {attempt.loss}")
+        loss = self._loss()
+        if loss is not None:
+            error = loss
         elif limit.expired:
             error = self._judge_time_out(limit)
         elif was_ended_by_signal(attempt.token.get("exit_code")) or was_ended_by_signal(
@@ -79,11 +79,11 @@ class Work:
         if context.is_stopping():
             raise PilotStopped(context.options.stop_exit_code)
         self._raise_if_broken_off()
-        fault = None if error is None or limit.expired or is_lost else fault_of(error)
+        fault = None if error is None or limit.expired or loss is not None else fault_of(error)
         if fault is not None:
             self._give_up_node(fault)
             return
-        if not limit.expired and not is_lost:
+        if not limit.expired and loss is None:
             context.matcher.note(seconds)
         context.count(attempt.conclude(error, context.options.auto_close))
 
@@ -94,7 +94,9 @@ class Work:
         """
         context, attempt = self.context, self.attempt
         auto_close, reset_values = context.options.auto_close, context.actor.token_reset_values
-        if attempt.is_finished(auto_close):
+        if attempt.stage is Stage.CANCELLED:
+            self.conclude_cancelled()
+        elif attempt.is_finished(auto_close):
             context.count(attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
@@ -142,11 +144,24 @@ class Work:
         context.has_left_some |= attempt.stage is Stage.UNSAVED
         return is_saved
 
-    def stop_as_lost(self) -> None:
-        """End the work on a token that another pilot has taken. Its result so far is spooled when it can't be saved."""
-        self.end_children()
-        if self.attempt.limit is not None:
-            self.attempt.limit.break_off(TokenLost, self.context.options.grace + KILL_WAIT)
+    def conclude_cancelled(self) -> None:
+        """Bring a token that a person has cancelled into its final state, and count it if its work had begun."""
+        context, attempt = self.context, self.attempt
+        outcome = attempt.conclude(TokenCancelled(attempt.cancellation), context.options.auto_close)
+        context.count(outcome, is_processed=attempt.began is not None)
+
+    def stop(self, kind: type[BaseException]) -> None:
+        """End the work on a token that another pilot has taken, or that a person has cancelled.
+
+        If another pilot has taken it, its result so far is spooled when it can't be saved.
+
+        :param kind: what is raised in the user's code: `TokenLost` or `TokenCancelled`
+        """
+        limit = self.attempt.limit
+        if self.end_children() and kind is TokenCancelled:
+            wait_until(lambda: self.attempt.is_concluded, SETTLE)  # the code may attach the logs
+        if limit is not None:
+            limit.break_off(kind, self.context.options.grace + KILL_WAIT)
 
     def has_result(self) -> bool:
         """Return whether only the clean-up of the user's code is left."""
@@ -176,6 +191,14 @@ class Work:
         if left:
             with exposed():  # it may take as long as the grace period
                 self.context.end_children(left)
+
+    def _loss(self) -> TokenLost | None:
+        """Return the error of a token that was taken from this pilot or cancelled, None if it was not."""
+        if self.attempt.stage is Stage.CANCELLED:
+            return TokenCancelled(self.attempt.cancellation)
+        if self.attempt.stage is Stage.LOST:
+            return TokenLost(f"the token was taken from this pilot: {self.attempt.loss}")
+        return None
 
     def _limit(self, seconds: float | None) -> TimeLimit:
         self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.options.grace)
