@@ -273,20 +273,24 @@ class Heartbeat:
 
     def _leave(self) -> None:
         """Delete the document, and keep another one for people in the same request."""
+        own = {"_id": self._pilot.id, "_rev": self._rev}
         ended = ended_document(self._pilot)
-        deletion = {"_id": self._pilot.id, "_rev": self._rev, "_deleted": True}
-        if self._client.write_documents([deletion, *filter(None, [ended])]).revs[0] is None:
-            self._delete()
-        if ended is not None:
-            prune(self._client)
+        if ended is None:
+            self._delete(own)
+            return
+        if self._client.write_documents([{**own, "_deleted": True}, ended]).revs[0] is None:
+            self._delete(own)
+        prune(self._client)
 
-    def _delete(self) -> None:
-        """Delete the document, though others have changed it: the pilot has ended, whatever they want of it."""
+    def _delete(self, own: dict[str, Any]) -> None:
+        """Delete the document, though others may have changed it: the pilot has ended, whatever they want of it."""
         for _ in range(MAX_CONFLICTS):
             try:
-                self._client.delete(self._client.get(self._pilot.id))
-            except NoSuchDocument:
-                return
+                self._client.delete(own)
             except ResourceConflict:
+                try:
+                    own = self._client.get(self._pilot.id).value
+                except NoSuchDocument:
+                    return
                 continue
             return
