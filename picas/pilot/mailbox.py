@@ -15,6 +15,7 @@ from typing import Any, Callable
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
+from ..util import number_or_none
 from .identity import DEAD, RUNNING, TYPE, pilot_rows
 
 FIELD = "orders"
@@ -47,6 +48,8 @@ class Given:
     pilot: str
     beat: Any
     """The number of the pilot's last heartbeat before the order."""
+    within: float | None = None
+    """Seconds within which the pilot reads it, if it is alive: the time between two of its heartbeats."""
 
 
 def orders_in(document: Mapping[str, Any]) -> Orders:
@@ -82,19 +85,19 @@ def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, eve
     :raises NotRunning: if the pilot has ended or is marked as dead
     :raises couchdb.http.HTTPError: if the database refuses the change
     """
-    beat: Any = None
+    given = Given(pilot, None)
 
     def edit(content: dict[str, Any]) -> dict[str, Any]:
-        nonlocal beat
+        nonlocal given
         if content.get("type") != TYPE:
             raise NotRunning(f"{pilot} has left the pool")
         if not is_running(content) and not even_dead:
             raise NotRunning(f"{pilot} is marked as dead")
-        beat = content.get("beat")
+        given = _given(content)
         return {**content, FIELD: change(orders_in(content))}
 
     client.edit(pilot, edit)
-    return Given(pilot, beat)
+    return given
 
 
 def give_all(client: CouchDB, documents: Sequence[dict[str, Any]], change: Callable[[Orders], Orders]) -> list[Given]:
@@ -108,7 +111,7 @@ def give_all(client: CouchDB, documents: Sequence[dict[str, Any]], change: Calla
     revs = client.write_documents(changed).revs
     for document, rev in zip(documents, revs):
         if rev is not None:
-            given.append(Given(document["_id"], document.get("beat")))
+            given.append(_given(document))
             continue
         try:  # a heartbeat was faster, or the server refuses the change and says so here
             given.append(give(client, document["_id"], change, even_dead=not is_running(document)))
@@ -151,6 +154,10 @@ def wait_until_obeyed(
         sleep(min(pause, remaining))
         pause = min(2 * pause, POLL)
     return obeyed
+
+
+def _given(document: Mapping[str, Any]) -> Given:
+    return Given(document["_id"], document.get("beat"), number_or_none(document.get("heartbeat")))
 
 
 def _documents(client: CouchDB, ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:

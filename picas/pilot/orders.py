@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import contextlib
 import getpass
+import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Callable
 
 from couchdb.http import ResourceConflict
 
@@ -22,12 +24,14 @@ from ..documents import Document
 from ..exceptions import NoSuchDocument, UsageError
 from ..jobid import job_id_of
 from ..tokens.states import state_of
-from ..util import one_line, seconds
+from ..util import list_in, one_line, seconds
+from .conditions import CANCELLED
 from .identity import PREFIX
 from .mailbox import (
     CANCEL,
     DRAIN,
     PAUSE,
+    POLL,
     Given,
     NotRunning,
     Orders,
@@ -55,6 +59,7 @@ __all__ = [
     "follow",
     "pause_pool",
     "resume_pool",
+    "wait_until_cancelled",
     "wait_until_obeyed",
     "watch",
     "watched",
@@ -102,8 +107,8 @@ class Cancellation:
     token: str
     detail: str
     """A line for people."""
-    is_cancelled: bool = False
-    """Whether the token is in error now; it was free."""
+    outcome: str = ""
+    """How its attempt has ended, "" while that is unknown or if there is none: "cancelled", "done"…"""
     order: Given | None = None
     """The order to the pilot that works on the token."""
     claim: str = ""
@@ -123,8 +128,8 @@ def as_pause(value: object) -> Pause | None:
     """Return a pause as documents hold it; None if the value is none."""
     if not isinstance(value, dict):
         return None
-    time = value.get("time")
-    return Pause(str(value.get("by") or ""), time if isinstance(time, int) else 0, str(value.get("message") or ""))
+    since = value.get("time")
+    return Pause(str(value.get("by") or ""), since if isinstance(since, int) else 0, str(value.get("message") or ""))
 
 
 def pause_pool(client: CouchDB, message: str = "", by: str | None = None) -> Issued:
@@ -196,7 +201,7 @@ def cancel_tokens(client: CouchDB, ids: Iterable[str], message: str = "", by: st
             token, is_cancelled = _cancel_free(client, tokens.get(id), note)
             pilot, claim = _holder(token)
             if is_cancelled:
-                found[id] = Cancellation(id, f"token {id} is cancelled", is_cancelled=True)
+                found[id] = Cancellation(id, f"token {id} is cancelled", outcome=CANCELLED)
             elif pilot:
                 locked.setdefault(pilot, {})[id] = claim
             else:
@@ -204,6 +209,45 @@ def cancel_tokens(client: CouchDB, ids: Iterable[str], message: str = "", by: st
         for pilot, claims in locked.items():
             found.update(_order_cancel(client, pilot, claims, note))
     return [found[id] for id in wanted]
+
+
+def wait_until_cancelled(
+    client: CouchDB,
+    cancellations: Iterable[Cancellation],
+    timeout: float = math.inf,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Cancellation]:
+    """Wait until pilots have ended the work on tokens, and return what has become of each, in the same order.
+
+    :param cancellations: what `cancel_tokens` has returned
+    :param timeout: seconds to wait at most; the outcome of a token whose work goes on after that stays ""
+    :param sleep: called with the seconds until the next look
+    """
+    found = {each.token: each for each in cancellations}
+    give_up = time.monotonic() + timeout
+    pause = 0.05
+    while True:
+        left = [id for id, each in found.items() if each.order is not None and not each.outcome]
+        for first in range(0, len(left), PAGE):
+            page = left[first : first + PAGE]
+            tokens = {token.id: token for token in client.get_documents(page)}
+            found.update((id, _look_at(found[id], tokens.get(id))) for id in page)
+        remaining = give_up - time.monotonic()
+        if remaining <= 0 or all(found[id].outcome for id in left):
+            return list(found.values())
+        sleep(min(pause, remaining))
+        pause = min(2 * pause, POLL)
+
+
+def _look_at(cancellation: Cancellation, token: Document | None) -> Cancellation:
+    """Return what has become of a token whose pilot has got an order."""
+    if _holder(token)[1] == cancellation.claim:
+        return cancellation
+    attempts = [] if token is None else [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
+    ended = [str(entry.get("outcome")) for entry in attempts if entry.get("claim") == cancellation.claim]
+    outcome = ended[-1] if ended else "deleted" if token is None else "taken away"
+    words = "is cancelled" if outcome == CANCELLED else f"had ended before: {outcome}"
+    return replace(cancellation, outcome=outcome, detail=f"token {cancellation.token} {words}")
 
 
 def reason_of_cancel(order: Mapping[str, Any]) -> str:
@@ -259,7 +303,7 @@ def _cancel_free(client: CouchDB, token: Document | None, note: Mapping[str, Any
     while token is not None and token.get("type") == "token" and state_of(token) == "todo":
         # As if a person had locked it: then the attempt has a claim, a host and a time.
         modifiers.set_error(modifiers.lock(token), reason_of_cancel(note))
-        modifiers.end_attempt(token, "cancelled")
+        modifiers.end_attempt(token, CANCELLED)
         try:
             client.save(token)
         except ResourceConflict:  # a pilot may have locked it
@@ -307,6 +351,6 @@ def _order_cancel(
     except NotRunning as problem:
         return {id: Cancellation(id, f"token {id} is locked by no known pilot: {problem}") for id in claims}
     return {
-        id: Cancellation(id, f"token {id}: {pilot} is told to end its work", order=order, claim=claim)
+        id: Cancellation(id, f"token {id} is being cancelled by its pilot {pilot}", order=order, claim=claim)
         for id, claim in claims.items()
     }
