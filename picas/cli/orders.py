@@ -90,7 +90,7 @@ def _cancel(options: argparse.Namespace) -> int:
         if options.json:
             pilot = None if each.order is None else each.order.pilot
             print_json(
-                "cancel", {"token": each.token, "pilot": pilot, "outcome": each.outcome or None, "detail": each.detail}
+                "cancel", {"id": each.token, "pilot": pilot, "outcome": each.outcome or None, "detail": each.detail}
             )
         elif each.order is not None or each.outcome:
             print(visible(f"{each.detail}{'' if each.outcome else _within([each.order])}"))
@@ -107,7 +107,7 @@ def _drain(options: argparse.Namespace) -> int:
         raise UsageError("name the pilots to drain, or give --all")
     client = connect()
     issued = orders.drain_pilots(client, None if options.all else options.pilots, options.message)
-    return _report(client, options, "drain", issued, "drained", until_ended=True)
+    return _report(client, options, "drain", issued, until_ended=True)
 
 
 def _pause(options: argparse.Namespace) -> int:
@@ -115,7 +115,7 @@ def _pause(options: argparse.Namespace) -> int:
     issued = orders.pause_pool(client, options.message)
     if not options.json:
         print("the pool is paused; tokens at work go on")
-    return _report(client, options, "pause", issued, "paused") if issued.given or options.json else 0
+    return _report(client, options, "pause", issued) if issued.given or options.json else 0
 
 
 def _resume(options: argparse.Namespace) -> int:
@@ -124,7 +124,7 @@ def _resume(options: argparse.Namespace) -> int:
     if not options.json and not issued.problems:
         print("the pool is resumed")
     is_quiet = not issued.given and not issued.problems and not options.json
-    return 0 if is_quiet else _report(client, options, "resume", issued, "resumed")
+    return 0 if is_quiet else _report(client, options, "resume", issued)
 
 
 def _report(
@@ -132,17 +132,22 @@ def _report(
     options: argparse.Namespace,
     verb: str,
     issued: orders.Issued,
-    done: str,
     *,
     until_ended: bool = False,
 ) -> int:
-    """Wait if that is wanted, print what was ordered and obeyed, and return the exit code."""
+    """Wait if that is wanted, print what was ordered and obeyed, and return the exit code.
+
+    :param until_ended: whether the pilots are to end
+    """
+    is_one = len(issued.given) == 1
+    then = f", and {'ends once its' if is_one else 'end once their'} tokens have ended" if until_ended else ""
     obeyed: list[str] | None = None
     if not options.json:
         for problem in issued.problems:
             tell(problem)
         if issued.given:
-            print(f"{number_of(len(issued.given), 'pilot')} {done}{_within(issued.given)}", flush=True)
+            who = f"{number_of(len(issued.given), 'pilot')} {'obeys' if is_one else 'obey'}"
+            print(f"{who}{_within(issued.given)}{then}", flush=True)
     if options.wait is not None:
         obeyed = orders.wait_until_obeyed(client, issued.given, options.wait, until_ended=until_ended)
     ordered = [given.pilot for given in issued.given]
@@ -150,7 +155,8 @@ def _report(
         print_json(verb, {"ordered": ordered, "obeyed": obeyed, "problems": issued.problems})
     left = [] if obeyed is None else sorted(set(ordered) - set(obeyed))
     if left and not options.json:
-        tell(f"{number_of(len(left), 'pilot')} not yet {'ended' if until_ended else done}, the first is {left[0]}")
+        what = "not ended" if until_ended else "not obeyed"
+        tell(f"{number_of(len(left), 'pilot')} {'has' if len(left) == 1 else 'have'} {what} yet, such as {left[0]}")
     if left:
         return console.EXIT_TIMEOUT
     return 0 if ordered or not issued.problems else console.EXIT_FAILURE
@@ -159,4 +165,4 @@ def _report(
 def _within(given: Sequence[orders.Given | None]) -> str:
     """Return when pilots will have read their orders, for people."""
     seconds = max((each.within for each in given if each is not None and each.within is not None), default=None)
-    return "" if seconds is None else f", within {duration_text(math.ceil(seconds))}"
+    return "" if seconds is None else f" within {duration_text(math.ceil(seconds))}"

@@ -351,6 +351,6 @@ def _order_cancel(
     except NotRunning as problem:
         return {id: Cancellation(id, f"token {id} is locked by no known pilot: {problem}") for id in claims}
     return {
-        id: Cancellation(id, f"token {id} is being cancelled by its pilot {pilot}", order=order, claim=claim)
+        id: Cancellation(id, f"pilot {pilot} cancels token {id}", order=order, claim=claim)
         for id, claim in claims.items()
     }
