@@ -115,7 +115,8 @@ def _pause(options: argparse.Namespace) -> int:
     issued = orders.pause_pool(client, options.message)
     if not options.json:
         print("the pool is paused; tokens at work go on")
-    return _report(client, options, "pause", issued) if issued.given or options.json else 0
+    is_quiet = not issued.given and not issued.problems and not options.json
+    return 0 if is_quiet else _report(client, options, "pause", issued)
 
 
 def _resume(options: argparse.Namespace) -> int:

@@ -29,6 +29,8 @@ DRAIN = "drain"
 PAUSE = "pause"
 """Who has paused the pool, as in the document of the pool. Stays until the pool is resumed."""
 
+OLDER = "runs an older release, which knows no orders"
+"""Why a pilot can't be given orders, for people."""
 PAGE = 1000
 """The most pilots whose documents are read with one request."""
 POLL = 2.0
@@ -38,7 +40,7 @@ Orders = dict[str, Any]
 
 
 class NotRunning(PicasError):
-    """A pilot can't be given orders: it has ended, or other pilots have marked it as dead."""
+    """A pilot can't be given orders: it has ended, is marked as dead, or runs an older release."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ def is_running(pilot: Mapping[str, Any]) -> bool:
     return pilot.get("state") == RUNNING
 
 
+def knows_orders(pilot: Mapping[str, Any]) -> bool:
+    """Return whether a pilot's release knows orders, by its document; one that does not would drop them."""
+    return FIELD in pilot
+
+
 def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, even_dead: bool = False) -> Given:
     """Write an order into a pilot's document.
 
@@ -82,7 +89,7 @@ def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, eve
     :param pilot: the pilot's id
     :param change: gets the orders in the document, and returns the new ones; it may be called several times
     :param even_dead: whether a pilot that is marked as dead gets the order too
-    :raises NotRunning: if the pilot has ended or is marked as dead
+    :raises NotRunning: if the pilot has ended, is marked as dead, or runs an older release
     :raises couchdb.http.HTTPError: if the database refuses the change
     """
     given = Given(pilot, None)
@@ -93,6 +100,8 @@ def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, eve
             raise NotRunning(f"{pilot} has left the pool")
         if not is_running(content) and not even_dead:
             raise NotRunning(f"{pilot} is marked as dead")
+        if not knows_orders(content):
+            raise NotRunning(f"{pilot} {OLDER}")
         given = _given(content)
         return {**content, FIELD: change(orders_in(content))}
 
@@ -101,12 +110,15 @@ def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, eve
 
 
 def give_all(client: CouchDB, documents: Sequence[dict[str, Any]], change: Callable[[Orders], Orders]) -> list[Given]:
-    """Write an order into the documents of many pilots, with few requests; those that have ended are left out.
+    """Write an order into the documents of many pilots, with few requests.
+
+    Those that have ended, or that know no orders, are left out.
 
     :param documents: the documents, just read
     :param change: see `give`
     """
     given = []
+    documents = list(filter(knows_orders, documents))
     changed = [{**document, FIELD: change(orders_in(document))} for document in documents]
     revs = client.write_documents(changed).revs
     for document, rev in zip(documents, revs):

@@ -30,6 +30,7 @@ from .identity import PREFIX
 from .mailbox import (
     CANCEL,
     DRAIN,
+    OLDER,
     PAUSE,
     POLL,
     Given,
@@ -39,6 +40,7 @@ from .mailbox import (
     give,
     give_all,
     is_running,
+    knows_orders,
     orders_in,
     pilots,
     wait_until_obeyed,
@@ -145,7 +147,7 @@ def pause_pool(client: CouchDB, message: str = "", by: str | None = None) -> Iss
     client.edit(POOL_ID, lambda content: {**content, "type": "pool", "paused": note})
     # Only now: a pilot that starts after this list reads the document of the pool.
     running = [pilot for pilot in pilots(client) if is_running(pilot)]
-    return Issued(give_all(client, running, lambda orders: {**orders, PAUSE: note}))
+    return Issued(give_all(client, running, lambda orders: {**orders, PAUSE: note}), _of_older_releases(running))
 
 
 def resume_pool(client: CouchDB) -> Issued:
@@ -176,6 +178,7 @@ def drain_pilots(
     note = _note(client, message, by)
     everybody = pilots(client)
     found, problems = _choose(everybody, names)
+    problems += _of_older_releases(found)
     return Issued(give_all(client, found, lambda orders: {**orders, DRAIN: note}), problems)
 
 
@@ -246,7 +249,7 @@ def _look_at(cancellation: Cancellation, token: Document | None) -> Cancellation
     attempts = [] if token is None else [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
     ended = [str(entry.get("outcome")) for entry in attempts if entry.get("claim") == cancellation.claim]
     outcome = ended[-1] if ended else "deleted" if token is None else "taken away"
-    words = "is cancelled" if outcome == CANCELLED else f"had ended before: {outcome}"
+    words = "is cancelled" if outcome == CANCELLED else f"was not cancelled: {outcome}"
     return replace(cancellation, outcome=outcome, detail=f"token {cancellation.token} {words}")
 
 
@@ -279,6 +282,11 @@ def _choose(everybody: Sequence[dict[str, Any]], names: Iterable[str] | None) ->
             problems.append(f"pilot {name} is marked as dead" if is_dead else f"no pilot {name} is running")
         chosen.update((id, running[id]) for id in matches)
     return list(chosen.values()), problems
+
+
+def _of_older_releases(found: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a line for each pilot that knows no orders."""
+    return [f"pilot {pilot['_id']} {OLDER}" for pilot in found if not knows_orders(pilot)]
 
 
 def _matches(known: Mapping[str, dict[str, Any]], name: str) -> list[str]:
@@ -349,7 +357,7 @@ def _order_cancel(
     try:
         order = give(client, pilot, change)
     except NotRunning as problem:
-        return {id: Cancellation(id, f"token {id} is locked by no known pilot: {problem}") for id in claims}
+        return {id: Cancellation(id, f"token {id} can't be cancelled: {problem}") for id in claims}
     return {
         id: Cancellation(id, f"pilot {pilot} cancels token {id}", order=order, claim=claim)
         for id, claim in claims.items()

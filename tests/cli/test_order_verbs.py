@@ -47,7 +47,14 @@ def start(environment, tmp_path):
 @pytest.fixture
 def silent(client):
     """A pilot that never reads its orders."""
-    pilot = {"_id": "picas_pilot_silent_1", "type": "pilot", "state": "running", "beat": 3, "heartbeat": 60}
+    pilot = {
+        "_id": "picas_pilot_silent_1",
+        "type": "pilot",
+        "state": "running",
+        "beat": 3,
+        "heartbeat": 60,
+        "orders": {},
+    }
     client.save({**pilot, "slurm_job_id": "17"})
     return pilot["_id"]
 
@@ -118,7 +125,7 @@ class TestCancel:
             "pilot picas_pilot_silent_1 cancels token token_1 within 1 min",
         ]
         assert result.stderr.splitlines() == [
-            "token token_2 is locked by no known pilot: picas_pilot_gone has left the pool",
+            "token token_2 can't be cancelled: picas_pilot_gone has left the pool",
             "there is no token absent",
         ]
         result = run_picas("cancel", "token_1", "--wait", "0.1")

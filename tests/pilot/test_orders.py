@@ -190,7 +190,7 @@ class TestCancel:
     def test_a_free_token_that_a_pilot_locks_just_then_is_left_to_the_pilot(self, client, push, monkeypatch):
         push(1)
         rival = client.copy()
-        rival.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "beat": 1})
+        rival.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "beat": 1, "orders": {}})
         read = client.get_documents
 
         def lose_the_race(ids):
@@ -214,7 +214,7 @@ class TestCancel:
             ({"lock": 99, "done": 99}, "token token_0 is in error already"),
             ({"lock": "x"}, "token token_0 is in no state"),
             ({"lock": 5}, "token token_0 is locked by no known pilot"),
-            ({"lock": 5, "claim": {"id": "1", "pilot": "p"}}, "locked by no known pilot: p has left the pool"),
+            ({"lock": 5, "claim": {"id": "1", "pilot": "p"}}, "can't be cancelled: p has left the pool"),
             ({"lock": 5, "claim": {"id": "1", "pilot": "picas_pilot_dead"}}, "picas_pilot_dead is marked as dead"),
         ],
     )
@@ -305,7 +305,7 @@ class TestDrain:
 
     def test_pilots_are_named_by_id_beginning_or_job(self, client):
         for name, fields in {"node1_1": {}, "node1_2": {"slurm_job_id": "7"}, "node2_1": {}}.items():
-            client.save({"_id": PREFIX + name, "type": "pilot", "state": "running", **fields})
+            client.save({"_id": PREFIX + name, "type": "pilot", "state": "running", "orders": {}, **fields})
 
         def drained(*names):
             issued = drain_pilots(client, names)
@@ -318,6 +318,17 @@ class TestDrain:
         with pytest.raises(UsageError, match="node1 is the beginning of 2 pilots: picas_pilot_node1_1, "):
             drained("node1")
         assert len(drain_pilots(client).given) == 3
+
+    def test_a_pilot_of_an_older_release_is_named(self, client):
+        """It would drop the orders with its next heartbeat."""
+        client.save({"_id": f"{PREFIX}old", "type": "pilot", "state": "running"})
+        line = f"pilot {PREFIX}old runs an older release, which knows no orders"
+        for issued in (drain_pilots(client), pause_pool(client)):
+            assert (issued.given, issued.problems) == ([], [line])
+        client.save(Task(make_token(0)).lock(f"{PREFIX}old"))
+        (cancellation,) = cancel_tokens(client, ["token_0"])
+        assert cancellation.detail == f"token token_0 can't be cancelled: {line.removeprefix('pilot ')}"
+        assert "orders" not in client.get(f"{PREFIX}old")
 
     def test_a_dead_pilot_can_not_be_drained(self, client):
         client.save({"_id": f"{PREFIX}a", "type": "pilot", "state": DEAD})
