@@ -19,11 +19,12 @@ from ..processes import output_tails
 from ..tokens.states import is_in_state
 from ..util import one_line
 from .attempt import Attempt, describe_loss
+from .cancelling import reason_of_cancel
 from .context import Context
 from .heartbeat import Duties
 from .loop import Loop
 from .mailbox import CANCEL, DRAIN, PAUSE, WATCH, Orders, entries_in
-from .orders import as_pause, reason_of_cancel
+from .orders import as_pause
 from .watching import MAX_WATCHED, TAIL, WATCH_PAUSE, WATCH_TIME, WATCHED, Output, describe_output
 from .work import Work
 

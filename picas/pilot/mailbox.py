@@ -7,6 +7,8 @@ it has not read, nor can two people overwrite each other's.
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,7 +17,7 @@ from typing import Any, Callable
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
-from ..util import number_or_none
+from ..util import number_or_none, one_line, seconds
 from .identity import DEAD, RUNNING, TYPE, pilot_rows
 
 FIELD = "orders"
@@ -33,6 +35,8 @@ OLDER = "runs an older release, which knows no orders"
 """Why a pilot can't be given orders, for people."""
 PAGE = 1000
 """The most pilots whose documents are read with one request."""
+MAX_MESSAGE = 120
+"""How many characters of a message are kept."""
 POLL = 2.0
 """The longest pause between two looks at the pilots, in seconds."""
 
@@ -52,6 +56,19 @@ class Given:
     """The number of the pilot's last heartbeat before the order."""
     within: float | None = None
     """Seconds within which the pilot reads it, if it is alive: the time between two of its heartbeats."""
+
+
+def note_of(client: CouchDB, message: str, by: str | None) -> dict[str, Any]:
+    """Return who gives an order, when and why, as documents hold it.
+
+    :param message: why
+    :param by: who, by default the pool's user, or the login name
+    """
+    name = by or client.username
+    if not name:
+        with contextlib.suppress(Exception):  # KeyError or OSError, by the version of Python: a user without a name
+            name = getpass.getuser()
+    return {"by": name or "somebody", "time": seconds(), "message": one_line(message)[:MAX_MESSAGE]}
 
 
 def orders_in(document: Mapping[str, Any]) -> Orders:
