@@ -11,9 +11,9 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, orders, pool, server
+from . import check, orders, pool, server, showing
 
-GROUPS = (check, pool, orders, server)
+GROUPS = (check, pool, showing, orders, server)
 """The modules with the verbs, in the order in which the help lists these."""
 
 
@@ -22,7 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :param arguments: the command line without the command's name, by default that of the process
     """
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments, argparse.Namespace(parser=parser))  # `completion` describes the parser
     console.run(lambda: _run(options))
 
 
