@@ -11,9 +11,9 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, explaining, orders, pool, server, showing, token_logs
+from . import check, completion, explaining, orders, pool, server, showing, starting, token_logs
 
-GROUPS = (check, pool, showing, token_logs, explaining, orders, server)
+GROUPS = (check, pool, showing, token_logs, explaining, orders, starting, server, completion)
 """The modules with the verbs, in the order in which the help lists these."""
 
 
