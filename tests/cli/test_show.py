@@ -205,9 +205,7 @@ class TestOddDocuments:
         assert f"[{DEEPER}]" in run_here("show", "token_1").replace('"', "")
         read_json("show", run_here("show", "token_1", "--json"))
 
-    def test_what_python_can_not_read_is_one_line(self, run_picas, client, is_couchdb):
-        if not is_couchdb:
-            pytest.skip("the embedded server stores no such document")
+    def test_what_python_can_not_read_is_one_line(self, run_picas, client):
         text = "[" * 3000 + "]" * 3000
         client.db.resource.put("deep", body=f'{{"type": "token", "x": {text}}}'.encode())
         with pytest.raises(TooDeep):
