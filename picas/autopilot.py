@@ -22,7 +22,7 @@ from .couch.connections import explain
 from .exceptions import PicasError, SettingsError
 from .jobid import job_id_of
 from .logs import get_logger
-from .pilot import running_pilots
+from .pilot import find_pause, running_pilots
 from .pool.edits import count_tokens
 from .pool.results import reason_of
 from .schedulers import Jobs, Scheduler, SchedulerError
@@ -183,11 +183,15 @@ class Autopilot:
     _patience: dict[str, _Patience] = field(default_factory=dict)
 
     def look(self) -> bool:
-        """Look at all classes once and submit what is missing.
+        """Look at all classes once and submit what is missing; nothing while the pool is paused.
 
         :returns: whether all classes went well
         :raises PicasError, couchdb.http.HTTPError: if the database refuses a request or can't be reached
         """
+        pause = find_pause(self.client)
+        if pause is not None:
+            self.tell(f"the pool is {pause}; nothing is submitted")
+            return True
         free_slots = dict(self._free_slots())
         results = [self._look_at(kind, free_slots) for kind in self.classes]
         return all(results)

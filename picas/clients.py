@@ -133,6 +133,11 @@ class CouchDB:
         """The name of the database."""
         return str(self.db.name)
 
+    @property
+    def username(self) -> str | None:
+        """The user who sends the requests, None if that is nobody."""
+        return None if self._credentials is None else self._credentials[0]
+
     def copy(self, *, retries: bool = True) -> CouchDB:
         """Return a new client with connections of its own and the settings of this one.
 

@@ -30,6 +30,7 @@ from .views import OVERVIEW
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_TIMEOUT = 124  # as of timeout(1)
 EXIT_TRY_LATER = 75  # the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
 MAX_NAMES = 20

@@ -97,5 +97,9 @@ class TokenLost(BaseException):
     """Raised inside `process_task` when the token no longer belongs to this pilot."""
 
 
+class TokenCancelled(TokenLost):
+    """Raised inside `process_task` when a person has cancelled the token."""
+
+
 class PilotStopped(SystemExit):
     """Raised in the main thread to stop the pilot; ends the process with the pilot's exit code."""

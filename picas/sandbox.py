@@ -118,11 +118,8 @@ def _archive(files: dict[str, bytes]) -> bytes:
     return packed.getvalue()
 
 
-def main() -> None:
-    """Build the archive as the command line says."""
-    parser = argparse.ArgumentParser(
-        prog="build.sh", description="Build the archive for worker nodes: picas and all packages that it imports."
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `build_as` to a parser."""
     parser.add_argument("--output", type=Path, default=Path("picas.tar"), metavar="FILE", help="default: picas.tar")
     parser.add_argument(
         "--find-links", type=Path, action="append", default=[], metavar="FOLDER",
@@ -134,12 +131,31 @@ def main() -> None:
         metavar="FOLDER",
         help="also copy the packages to this folder, for --find-links on another machine",
     )
-    arguments = parser.parse_args()
+
+
+def build_as(arguments: argparse.Namespace) -> str:
+    """Build the archive as the command line says, and return a line about it.
+
+    :param arguments: what a parser with `add_arguments` has parsed
+    :raises SandboxError: if pip can't provide the packages, or if a file is broken, can't be read or written
+    """
     try:
         build(arguments.output, arguments.find_links, arguments.save_packages)
-    except (SandboxError, OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+        raise SandboxError(str(error)) from error
+    return f"Made {arguments.output} ({arguments.output.stat().st_size >> 10} KiB)"
+
+
+def main() -> None:
+    """Build the archive as the command line says."""
+    parser = argparse.ArgumentParser(
+        prog="build.sh", description="Build the archive for worker nodes: picas and all packages that it imports."
+    )
+    add_arguments(parser)
+    try:
+        print(build_as(parser.parse_args()))
+    except SandboxError as error:
         sys.exit(f"{parser.prog}: {error}")
-    print(f"Made {arguments.output} ({arguments.output.stat().st_size >> 10} KiB)")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def add_verb(
     return parser
 
 
-def add_json(parser: argparse.ArgumentParser, what: str = "an object of JSON") -> None:
+def add_json(parser: argparse._ActionsContainer, what: str = "an object of JSON") -> None:
     """Add `--json`."""
     parser.add_argument("--json", action="store_true", help=f"print {what} instead")
 

@@ -12,9 +12,21 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, pool, pushing, running, server
+from . import (
+    check,
+    completion,
+    explaining,
+    orders,
+    pool,
+    pushing,
+    running,
+    server,
+    showing,
+    starting,
+    token_logs,
+)
 
-GROUPS = (check, pushing, running, pool, server)
+GROUPS = (check, pushing, running, pool, showing, token_logs, explaining, orders, starting, server, completion)
 """The modules with the verbs, in the order in which the help lists these."""
 
 
@@ -23,8 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     :param arguments: the command line without the command's name, by default that of the process
     """
+    parser = _parser()
     given, command = running.split_command(sys.argv[1:] if arguments is None else arguments)
-    options = _parser().parse_args(given, argparse.Namespace(command=command, runner=console.run))
+    # `completion` describes the parser.
+    options = parser.parse_args(given, argparse.Namespace(command=command, runner=console.run, parser=parser))
     options.runner(lambda: _run(options))
 
 

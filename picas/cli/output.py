@@ -50,7 +50,20 @@ def bold(text: str) -> str:
     return f"{_BOLD}{text}{_PLAIN}" if has_colour() else text
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right: Collection[str] = ()) -> None:
+def fit_line(line: str) -> str:
+    """Return a line cut to the width of the terminal; unchanged if standard output is none."""
+    if not is_terminal():
+        return line
+    width = shutil.get_terminal_size().columns
+    return line if _width(line) <= width else f"{_cut(line, width - 1)}…"
+
+
+def print_table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
+) -> None:
     """Print a table: a line of headings, and a line for each row. Nothing is printed if there is no row.
 
     At a terminal, the widest columns are cut so that each row fits on a line. Elsewhere nothing is cut.
@@ -58,24 +71,29 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], right:
     :param columns: the headings
     :param rows: a value for each column; None is shown as "-"
     :param right: the headings of the columns that are aligned on the right, such as numbers
+    :param whole: the headings of columns that are never cut, such as times
     """
     cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
     if not cells:
         return
     widths = [max(map(_width, column)) for column in zip(columns, *cells)]
     if is_terminal():
-        widths = _fitted(widths, shutil.get_terminal_size().columns - len(GAP) * (len(widths) - 1))
+        room = shutil.get_terminal_size().columns - len(GAP) * (len(widths) - 1)
+        widths = _fitted(widths, room, [column in whole for column in columns])
     to_the_right = [column in right for column in columns]
     print(bold(_line(columns, widths, to_the_right)))
     for row in cells:
         print(_line(row, widths, to_the_right))
 
 
-def _fitted(widths: Sequence[int], room: int) -> list[int]:
-    """Return the widths of columns so that they fit: the widest column is made narrower, again and again."""
+def _fitted(widths: Sequence[int], room: int, is_whole: Sequence[bool]) -> list[int]:
+    """Return the widths of columns so that they fit: the widest that may be cut is made narrower, again and again."""
     fitted = list(widths)
-    while sum(fitted) > room and max(fitted) > _MIN_WIDTH:
-        fitted[fitted.index(max(fitted))] -= 1
+    while sum(fitted) > room:
+        width, place = max(((0 if keep else width, place) for place, (width, keep) in enumerate(zip(fitted, is_whole))))
+        if width <= _MIN_WIDTH:
+            break
+        fitted[place] -= 1
     return fitted
 
 

@@ -3,6 +3,7 @@
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` shows those that live, and `presence` says of some whether they do.
+`orders` are what people tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`).
 `commands` lets programs do the work of tokens.
 """
 
@@ -13,6 +14,7 @@ from .engine import Engine, SlotCount
 from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
+from .orders import find_pause
 from .presence import dead_pilots, silent_pilots, watch_time
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "TokenCommand",
     "check_stop_function",
     "dead_pilots",
+    "find_pause",
     "running_pilots",
     "silent_pilots",
     "watch_time",

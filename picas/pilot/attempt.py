@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import TokenLost, TokenTimeout
+from ..exceptions import TokenCancelled, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import Account, TimeLimit
@@ -21,6 +21,7 @@ from ..tokens.measures import Measures
 from ..tokens.resources import needs_of
 from ..tokens.states import is_in_state, is_unset, parse_int, state_of
 from ..util import list_in, seconds
+from .conditions import CANCELLED
 from .options import STOP_SIGNALS
 
 log = get_logger(__name__)
@@ -28,6 +29,9 @@ log = get_logger(__name__)
 _STOPPED_EXIT_CODES = frozenset(
     code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)
 )  # of a child that received the signal that stops the pilot too, as Popen and as a shell report it
+
+_OUTCOMES = {TokenTimeout: "time-out", TokenLost: "taken away", TokenCancelled: CANCELLED}
+"""The outcomes of attempts that did not end by themselves, by what was raised in the user's code."""
 
 
 class Attempt(ClaimedToken):
@@ -56,6 +60,8 @@ class Attempt(ClaimedToken):
         """What its programs have used; None if its work has not begun."""
         self.software = ""
         """See `Options.software`."""
+        self.cancellation = ""
+        """Who has cancelled it and why, if somebody has: the reason of the attempt."""
         self.waits = False
         """Whether it was locked ahead, before there was a slot for it."""
         self.began: float | None = None
@@ -74,7 +80,7 @@ class Attempt(ClaimedToken):
     @property
     def is_concluded(self) -> bool:
         """Whether the token is in its final state, saved or not."""
-        return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST)
+        return self.stage not in (Stage.WORKING, Stage.RETURNED, Stage.LOST, Stage.CANCELLED)
 
     @property
     def is_over(self) -> bool:
@@ -135,7 +141,7 @@ class Attempt(ClaimedToken):
             is_by_itself = not isinstance(error, (TokenTimeout, TokenLost))
             text = reasons.of_exception(error) if is_by_itself else str(error)
             modifiers.set_error(token, text, error if is_by_itself else None)
-            return {TokenTimeout: "time-out", TokenLost: "taken away"}.get(type(error), "failed"), text
+            return _OUTCOMES.get(type(error), "failed"), text
         if auto_close and is_in_state(token, "locked"):
             if is_unset(token.get("exit_code")):
                 token["exit_code"] = 0

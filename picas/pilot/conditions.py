@@ -13,10 +13,13 @@ from .. import modifiers
 from ..documents import Document
 from ..logs import get_logger
 from ..tokens.states import is_in_state, parse_int
-from ..util import check_limit, number_or_none, refuse_unknown
+from ..util import check_limit, list_in, number_or_none, refuse_unknown
 from .rescue import call
 
 log = get_logger(__name__)
+
+CANCELLED = "cancelled"
+"""The outcome of an attempt that a person has cancelled: it is not retried."""
 
 
 def check_stop_function(
@@ -103,6 +106,9 @@ class RetryPolicy:
 
     def allows(self, token: Document) -> bool:
         """Return whether a token has failed and may be tried again."""
+        last = list_in(token, "attempts")[-1:]
+        if last and isinstance(last[0], dict) and last[0].get("outcome") == CANCELLED:
+            return False
         count = parse_int(token.get("scrub_count", 0))
         return is_in_state(token, "error") and self.max_scrub > (0 if math.isnan(count) else count)
 

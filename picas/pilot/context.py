@@ -128,6 +128,10 @@ class Context:
         """Whether the work on all tokens is being broken off."""
         self.fault: NodeFault | None = None
         """The problem of the node that ends the run, once the tokens at work have ended."""
+        self.is_draining = False
+        """Whether a person has ordered that no further token is started."""
+        self.is_paused = False
+        """Whether the pool is paused: no further token is started until it is resumed."""
         self.has_left_some = False
         """Whether a token may have stayed locked by this pilot."""
         self._counting = threading.Lock()
@@ -162,8 +166,9 @@ class Context:
         return self.stop_signal is not None
 
     def is_over(self) -> bool:
-        """Return whether no further token is started: there is no time left, a signal came, or the node is at fault."""
-        return self.is_stopping() or self.fault is not None or self.matcher.is_late
+        """Return whether no further token is started: there is no time left, a signal or an order came, or the node is
+        at fault."""
+        return self.is_stopping() or self.fault is not None or self.is_draining or self.matcher.is_late
 
     def count(self, token: Document, outcome: str, is_processed: bool = True) -> None:
         """Count an attempt that has ended, and pass its token to the listener.

@@ -50,7 +50,7 @@ def without_pilot(client: CouchDB, design_doc: str = DESIGN_DOC) -> list[Kind]:
     """
     rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
     kinds = [_kind(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows]
-    pilots = [(_resources_of(pilot), _time_left(pilot)) for pilot in running_pilots(client)]
+    pilots = [(resources_of(pilot), time_left_of(pilot)) for pilot in running_pilots(client)]
     left = [
         kind
         for kind in kinds
@@ -63,11 +63,13 @@ def _kind(token: Mapping[str, Any], count: int) -> Kind:
     return Kind(count, needs_of(token), walltime_of(token))
 
 
-def _resources_of(pilot: Mapping[str, Any]) -> Resources:
+def resources_of(pilot: Mapping[str, Any]) -> Resources:
+    """Return all resources of a pilot, whether they are in use or not, from its document."""
     has = needs_of(pilot)  # the fields are the same
     return has if has.memory else replace(has, memory=math.inf)
 
 
-def _time_left(pilot: Mapping[str, Any]) -> float:
+def time_left_of(pilot: Mapping[str, Any]) -> float:
+    """Return the seconds that a pilot had left at its last heartbeat, infinity if its job has no end."""
     left = pilot.get("time_left")
     return left if is_number(left) else math.inf

@@ -16,6 +16,7 @@ from ..clients import CouchDB
 from ..tokens.resources import Resources
 from ..util import seconds
 from ..version import VERSION
+from .usage import Usage
 
 PREFIX = "picas_pilot_"
 """The beginning of the ids of all pilots, so that CouchDB lists their documents without a view."""
@@ -73,6 +74,11 @@ class Pilot:
     """The number of tokens that it has processed."""
     replaced: int = 0
     """The number of tokens whose result held a value that could not be stored as it was."""
+    usage: Usage = field(init=False)
+    """How long its slots were at work."""
+
+    def __post_init__(self) -> None:
+        self.usage = Usage(self.slots)
 
     def count(self, outcome: str, is_processed: bool = True) -> None:
         """Count an attempt that has ended.
@@ -109,4 +115,4 @@ class Pilot:
         if self.deadline < math.inf:
             description["time_left"] = max(0, math.floor(self.deadline - time.monotonic()))
         jobid.add_job_id(description)
-        return {**description, "outcomes": dict(self.outcomes)}
+        return {**description, "outcomes": dict(self.outcomes), **self.usage.describe()}

@@ -83,6 +83,8 @@ class Watch:
         self.lease = lease
         self.interval = lease / 4
         """Seconds between two looks."""
+        self.pilots = 0
+        """The number of pilots that the last look has found."""
         self.put_back: list[str] = []
         """The ids of the tokens that were put back since the last look."""
         self._pilot = pilot
@@ -103,13 +105,13 @@ class Watch:
         while self._strays:
             withdraw(self.client, self._strays[-1])
             self._strays.pop()
-        count = self._note_revisions()
+        self.pilots = self._note_revisions()
         for id in [id for id, sighting in self._seen.items() if self._is_silent(sighting)]:
             self._examine(id)
         self._dead = {id: until for id, until in self._dead.items() if until > time.monotonic()}
         if self._dead:
             self._put_back(list(self._dead))
-        self.interval = min(self.lease, max(self.lease / 4, count * SECONDS_PER_PILOT))
+        self.interval = min(self.lease, max(self.lease / 4, self.pilots * SECONDS_PER_PILOT))
         if self._also is not None:
             self._also(self.client)
         return self.interval

@@ -94,11 +94,12 @@ class Loop:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
             self._is_closed |= context.is_over() or self._is_iterator_stopped()
-            self.give_back(None if self._is_closed else self._surplus())
+            self.give_back(None if self._is_closed or context.is_paused else self._surplus())
             wanted, ahead = self._wanted()
             if self._is_time_to_exchange(wanted, ahead):
                 self._exchange(wanted, ahead)
-            if not self.slots.running and (self._is_closed or self._is_dry) and not self._waits_for_others():
+            is_idle = not self.slots.running and not self.unsaved
+            if is_idle and (self._is_closed or self._is_dry) and not self._waits_for_others():
                 break
             for attempt in self.collect(LOOK):
                 if attempt.interruption is not None:
@@ -145,7 +146,7 @@ class Loop:
             tokens.look_anew()
         for attempt in taken:
             if attempt.stage is not Stage.LOST:
-                attempt.give_back()
+                self._let_go(attempt)
                 self.unsaved.append(attempt)
 
     def held(self) -> list[Attempt]:
@@ -187,7 +188,8 @@ class Loop:
     def _wanted(self) -> tuple[int, int]:
         """Return how many tokens are to be locked now for slots that are free, and how many ahead."""
         waiting = self.slots.waiting()
-        if waiting > self.slots.reserve or self._is_closed or self._is_dry or not self._last.is_ready():
+        is_idle = self._is_closed or self._is_dry or self.context.is_paused
+        if waiting > self.slots.reserve or is_idle or not self._last.is_ready():
             return 0, 0
         running = self.slots.running
         left = self.context.conditions.tokens_left - len(running)
@@ -290,7 +292,9 @@ class Loop:
             return True
         if self._is_closed:
             return False
-        return self.context.matcher.is_late or self._is_iterator_stopped() or self._wanted() != (0, 0)
+        if self.context.is_over() or self._is_iterator_stopped():
+            return True
+        return bool(self.slots.waiting()) if self.context.is_paused else self._wanted() != (0, 0)
 
     # --- tokens that are locked ahead, and results that are not saved at once
 
@@ -335,7 +339,11 @@ class Loop:
 
     def _relieve(self) -> None:
         """Do what is due in another thread, while the only slot, that of the thread of the run, is busy."""
-        self.give_back(self._pace.surplus(len(self.slots.running), self._times_at_work()))
+        context = self.context
+        if context.is_paused or context.is_over():
+            self.give_back()
+        else:
+            self.give_back(self._pace.surplus(len(self.slots.running), self._times_at_work()))
         self.save()
 
     def _collect(self, seconds: float) -> list[Attempt]:
@@ -363,6 +371,13 @@ class Loop:
         context.actor.current_task = token
         if "exit_code" in token:
             token["exit_code"] = ""  # that of an earlier attempt means nothing for this one
+        if context.is_paused or context.is_draining:  # the order came during the request
+            self._let_go(attempt)
+            self.unsaved.append(attempt)
+            tokens = self._exchanging()
+            if tokens is not None:
+                tokens.look_anew()
+            return room
         # An iterator may not ask what fits; and a lock may be found only now, whose answer was lost.
         has_room = room.fits(attempt.needs)
         attempt.waits = not has_room and self._may_wait(attempt)
@@ -404,23 +419,36 @@ class Loop:
         context = self.context
         if attempt.waits:
             is_over = self._is_closed or context.is_over() or context.is_breaking_off or self._is_iterator_stopped()
+            is_over |= context.is_paused or attempt.stage is Stage.CANCELLED
             if attempt.stage is not Stage.LOST and (is_over or not context.matcher.fits(attempt.token)):
-                attempt.give_back()
+                self._let_go(attempt)
                 return False
         return attempt.begin()
 
+    def _let_go(self, attempt: Attempt) -> None:
+        """Bring a token whose work has not begun into the state in which it is to be saved."""
+        if attempt.stage is Stage.CANCELLED:
+            Work(self.context, attempt).conclude_cancelled()
+            attempt.ended = time.monotonic()
+            return
+        attempt.give_back()
+        if self.context.is_paused:  # there is at least this token once the pool is resumed
+            self._is_dry = False
+
     def _work_on(self, attempt: Attempt) -> None:
         """Process a token in a slot; called in the slot's thread."""
+        context = self.context
         if not self._may_begin(attempt):
             return
         self._moved = time.monotonic()
+        context.pilot.usage.begin(attempt, attempt.needs.cores)
         if isinstance(self.slots, ThreadSlots):
             attempt.thread = threading.get_ident()
-            attempt.values = self.context.values.enter_slot(attempt.token)
+            attempt.values = context.values.enter_slot(attempt.token)
         else:
-            self.context.actor.current_task = attempt.token
+            context.actor.current_task = attempt.token
         set_environment(gpu_environment(attempt.gpus))
-        work = Work(self.context, attempt)
+        work = Work(context, attempt)
         with shielded():
             try:
                 work.process()
@@ -428,8 +456,9 @@ class Loop:
                     work.finish(self._is_seen)
             except BaseException as error:  # the thread of the run decides what follows
                 attempt.interruption = error
-            self.context.signals.restore_state(self._signals)
+            context.signals.restore_state(self._signals)
         attempt.ended = time.monotonic()
+        context.pilot.usage.end(attempt)
 
     def _note_end(self, attempt: Attempt) -> None:
         self._is_dry = False

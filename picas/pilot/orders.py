@@ -1,20 +1,62 @@
 """Orders: what people tell pilots to do.
 
-An order is written into the pilot's own document. The next heartbeat of the pilot meets the conflict, reads the
-document, and obeys. So an order costs no request while nobody gives any.
+An order is written into the pilot's own document (see `mailbox`). The next heartbeat of the pilot meets the conflict,
+reads the document, and obeys. So an order costs no request while nobody gives any, and is obeyed within one heartbeat.
 
 A pause of the whole pool is in a document of its own, which pilots read when they start.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from ..clients import CouchDB
-from ..exceptions import NoSuchDocument
+from ..exceptions import NoSuchDocument, UsageError
+from ..jobid import job_id_of
+from ..util import one_line
+from .cancelling import Cancellation, cancel_tokens, wait_until_cancelled
+from .identity import PREFIX
+from .mailbox import (
+    DRAIN,
+    OLDER,
+    PAUSE,
+    Given,
+    give_all,
+    is_running,
+    knows_orders,
+    note_of,
+    orders_in,
+    pilots,
+    wait_until_obeyed,
+)
+from .watching import Output, Watched, follow, watch, watched
+
+__all__ = [
+    "POOL_ID",
+    "Cancellation",
+    "Given",
+    "Issued",
+    "Output",
+    "Pause",
+    "Watched",
+    "cancel_tokens",
+    "drain_pilots",
+    "find_pause",
+    "follow",
+    "pause_pool",
+    "resume_pool",
+    "wait_until_cancelled",
+    "wait_until_obeyed",
+    "watch",
+    "watched",
+]
 
 POOL_ID = "picas_pool"
 """The id of the document that holds what goes for the whole pool."""
+MAX_NAMED = 3
+"""How many pilots an error names."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +68,19 @@ class Pause:
     """Seconds since the epoch, by the clock of the person's machine."""
     message: str = ""
 
+    def __str__(self) -> str:
+        """Return a text for people: "paused by ann: maintenance"."""
+        return f"paused by {one_line(self.by)}" + (f": {one_line(self.message)}" if self.message else "")
+
+
+@dataclass
+class Issued:
+    """Orders that were given to pilots."""
+
+    given: list[Given] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    """Why others were not given, a line for each."""
+
 
 def find_pause(client: CouchDB) -> Pause | None:
     """Return the pause of the pool, None if it is not paused."""
@@ -33,7 +88,98 @@ def find_pause(client: CouchDB) -> Pause | None:
         paused = client.get(POOL_ID).get("paused")
     except NoSuchDocument:
         return None
-    if not isinstance(paused, dict):
+    return as_pause(paused)
+
+
+def as_pause(value: object) -> Pause | None:
+    """Return a pause as documents hold it; None if the value is none."""
+    if not isinstance(value, dict):
         return None
-    time = paused.get("time")
-    return Pause(str(paused.get("by") or ""), time if isinstance(time, int) else 0, str(paused.get("message") or ""))
+    since = value.get("time")
+    return Pause(str(value.get("by") or ""), since if isinstance(since, int) else 0, str(value.get("message") or ""))
+
+
+def pause_pool(client: CouchDB, message: str = "", by: str | None = None) -> Issued:
+    """Let no pilot lock another token until `resume_pool`, also pilots that start meanwhile.
+
+    Tokens at work go on. A paused pilot ends as it would otherwise: at its walltime, on a signal, when it is drained.
+
+    :param message: why, for people
+    :param by: who says so, by default the pool's user, or the login name
+    :raises couchdb.http.HTTPError: if the database refuses the change
+    """
+    note = note_of(client, message, by)
+    client.edit(POOL_ID, lambda content: {**content, "type": "pool", "paused": note})
+    # Only now: a pilot that starts after this list reads the document of the pool.
+    running = [pilot for pilot in pilots(client) if is_running(pilot)]
+    return Issued(give_all(client, running, lambda orders: {**orders, PAUSE: note}), _of_older_releases(running))
+
+
+def resume_pool(client: CouchDB) -> Issued:
+    """End the pause of the pool.
+
+    :raises couchdb.http.HTTPError: if the database refuses the change
+    """
+    was_paused = find_pause(client) is not None
+    if was_paused:
+        client.edit(POOL_ID, lambda content: {name: value for name, value in content.items() if name != "paused"})
+    # Those that are marked as dead may return.
+    paused = [pilot for pilot in pilots(client) if PAUSE in orders_in(pilot)]
+    given = give_all(client, paused, lambda orders: {kind: order for kind, order in orders.items() if kind != PAUSE})
+    return Issued(given, [] if was_paused or given else ["the pool is not paused"])
+
+
+def drain_pilots(
+    client: CouchDB, names: Iterable[str] | None = None, message: str = "", by: str | None = None
+) -> Issued:
+    """Let pilots lock no further token, and end once their tokens have ended.
+
+    :param names: the ids of the pilots, the beginnings of these, or the ids of their batch jobs; None for all that run
+    :param message: why, for people
+    :param by: see `pause_pool`
+    :raises UsageError: if the beginning of an id is that of several pilots
+    :raises couchdb.http.HTTPError: if the database refuses the change
+    """
+    note = note_of(client, message, by)
+    everybody = pilots(client)
+    found, problems = _choose(everybody, names)
+    problems += _of_older_releases(found)
+    return Issued(give_all(client, found, lambda orders: {**orders, DRAIN: note}), problems)
+
+
+def _choose(everybody: Sequence[dict[str, Any]], names: Iterable[str] | None) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return the documents of the pilots with some names, and a line for each name that is none's."""
+    running = {pilot["_id"]: pilot for pilot in everybody if is_running(pilot)}
+    if names is None:
+        return list(running.values()), [] if running else ["no pilot is running"]
+    chosen: dict[str, dict[str, Any]] = {}
+    problems = []
+    for name in names:
+        matches = _matches(running, name)
+        if not matches:
+            is_dead = bool(_matches({pilot["_id"]: pilot for pilot in everybody}, name))
+            problems.append(f"pilot {name} is marked as dead" if is_dead else f"no pilot {name} is running")
+        chosen.update((id, running[id]) for id in matches)
+    return list(chosen.values()), problems
+
+
+def _of_older_releases(found: Iterable[dict[str, Any]]) -> list[str]:
+    """Return a line for each pilot that knows no orders."""
+    return [f"pilot {pilot['_id']} {OLDER}" for pilot in found if not knows_orders(pilot)]
+
+
+def _matches(known: Mapping[str, dict[str, Any]], name: str) -> list[str]:
+    """Return the ids of the pilots with a name: one by its id or the beginning of that, all of a batch job.
+
+    :raises UsageError: if the name is the beginning of several ids
+    """
+    if name in known or not name:
+        return [name] if name else []
+    of_job = [id for id, pilot in known.items() if str(job_id_of(pilot)) == name]
+    if of_job:
+        return of_job
+    begun = [id for id in known if id.startswith((name, PREFIX + name))]
+    if len(begun) > 1:
+        shown = ", ".join(begun[:MAX_NAMED]) + (", …" if len(begun) > MAX_NAMED else "")
+        raise UsageError(f"{name} is the beginning of {len(begun)} pilots: {shown}")
+    return begun

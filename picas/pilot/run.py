@@ -14,21 +14,21 @@ from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
-from .. import modifiers
 from ..clients import CouchDB
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
-from ..exceptions import NodeFault, NoSuchDocument, PicasError, PilotStopped
+from ..exceptions import NodeFault, PicasError, PilotStopped
 from ..iterators import ViewIterator
 from ..logs import get_logger
-from ..pool import Stage, fits_always
+from ..pool import fits_always
 from ..processes import RETRY, describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state
 from ..util import wait_until
-from .attempt import Attempt, describe_loss
+from .attempt import Attempt
 from .breakoff import BreakOff
 from .conditions import RetryPolicy, StopConditions
 from .context import Context, Listener, UserActor, Values, busy_threads
+from .duties import RunDuties
 from .heartbeat import Heartbeat
 from .identity import Pilot
 from .leases import Watch
@@ -273,7 +273,7 @@ class Run:
         # Of its own: the script may change the actor's. Its class may have a `copy` without that parameter.
         client = CouchDB.copy(self.context.actor.db, retries=False)
         watch = Watch(client, pilot.id, options.lease, options.max_lost, also=self._sweep.begin)
-        heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, self.describe_work, self.check_claims)
+        heartbeat = Heartbeat(client, pilot, options.heartbeat, watch, RunDuties(self.context, lambda: self._loop))
         heartbeat.save_first()
         return heartbeat
 
@@ -285,44 +285,6 @@ class Run:
 
     def _silence(self, pilot: str) -> float:
         return 0.0 if self._heartbeat is None else self._heartbeat.silence(pilot)
-
-    def describe_work(self) -> dict[str, Any]:
-        """Return what this pilot works on, as fields of its document."""
-        loop = self._loop
-        if loop is None:
-            return {"holds": [], "free": self.context.pilot.slots}
-        return {"holds": [attempt.id for attempt in loop.held()], "free": max(0, loop.room().slots)}
-
-    def check_claims(self) -> None:
-        """Stop the work on tokens that somebody else has taken, or changed; called in the heartbeat's thread.
-
-        :raises PicasError, couchdb.http.HTTPError: if the database is away
-        """
-        loop, client = self._loop, self.context.actor.db
-        held = [] if loop is None else [each for each in loop.held() if self._is_at_stake(each)]
-        rows = client.all_docs(keys=[attempt.id for attempt in held]) if held else []
-        revs = [row.get("value", {}).get("rev") for row in rows]
-        for attempt in [each for each, rev in zip(held, revs) if rev != each.claimed.get("_rev")]:
-            try:
-                stored = client.get(attempt.id).value
-            except NoSuchDocument:
-                stored = {}
-            # Code may close and save its token itself, before it returns.
-            is_left_alone = is_in_state(stored, "locked") or stored.get("done") == attempt.token.get("done")
-            if is_left_alone and modifiers.is_same_lock(stored, attempt.claimed):
-                continue
-            attempt.loss = describe_loss(stored, self.context.pilot.id)
-            if attempt.advance(Stage.LOST):
-                log.warning("Token %s was taken from this pilot: %s. The work on it is ended", attempt.id, attempt.loss)
-                if attempt.began is None:
-                    continue  # it waits for its slot, which will see it
-                work = Work(self.context, attempt)
-                threading.Thread(target=work.stop_as_lost, name="picas-lost", daemon=True).start()
-
-    @staticmethod
-    def _is_at_stake(attempt: Attempt) -> bool:
-        """Return whether there is work to end if somebody else has the token; a save finds that out by itself."""
-        return not attempt.is_concluded and attempt.stage is not Stage.LOST
 
     # --- before and after the loop
 

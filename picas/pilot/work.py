@@ -9,10 +9,10 @@ from typing import Callable
 
 from .. import modifiers
 from ..documents import Document
-from ..exceptions import NodeFault, PilotStopped, TokenLost, TokenTimeout
+from ..exceptions import NodeFault, PilotStopped, TokenCancelled, TokenLost, TokenTimeout
 from ..logs import get_logger
 from ..pool.results import ClaimedToken, Stage
-from ..processes import KILL_WAIT, Account, TimeLimit, describe_system_error, exposed, fault_of
+from ..processes import KILL_WAIT, SETTLE, Account, TimeLimit, describe_system_error, exposed, fault_of
 from ..tokens import reasons
 from ..util import safe_text, wait_until
 from .attempt import Attempt, was_ended_by_signal
@@ -76,7 +76,7 @@ class Work:
         began = time.monotonic()
         try:
             self._raise_if_broken_off()
-            if attempt.stage is Stage.LOST:
+            if attempt.stage in (Stage.LOST, Stage.CANCELLED):
                 raise TokenLost
             with exposed():
                 call(context.actor.prepare_run)
@@ -103,7 +103,9 @@ class Work:
         """
         context, attempt = self.context, self.attempt
         auto_close, reset_values = context.options.auto_close, context.actor.token_reset_values
-        if attempt.is_finished(auto_close):
+        if attempt.stage is Stage.CANCELLED:
+            self.conclude_cancelled()
+        elif attempt.is_finished(auto_close):
             context.count(attempt.token, attempt.conclude(None, auto_close))
             context.retries.apply(attempt.token)
         elif reset_values is not None:
@@ -154,11 +156,24 @@ class Work:
         context.has_left_some |= attempt.stage is Stage.UNSAVED
         return is_saved
 
-    def stop_as_lost(self) -> None:
-        """End the work on a token that another pilot has taken. Its result so far is spooled when it can't be saved."""
-        self.end_children()
-        if self.attempt.limit is not None:
-            self.attempt.limit.break_off(TokenLost, self.context.options.grace + KILL_WAIT)
+    def conclude_cancelled(self) -> None:
+        """Bring a token that a person has cancelled into its final state, and count it if its work had begun."""
+        context, attempt = self.context, self.attempt
+        outcome = attempt.conclude(TokenCancelled(attempt.cancellation), context.options.auto_close)
+        context.count(attempt.token, outcome, is_processed=attempt.began is not None)
+
+    def stop(self, kind: type[BaseException]) -> None:
+        """End the work on a token that another pilot has taken, or that a person has cancelled.
+
+        If another pilot has taken it, its result so far is spooled when it can't be saved.
+
+        :param kind: what is raised in the user's code: `TokenLost` or `TokenCancelled`
+        """
+        limit = self.attempt.limit
+        if self.end_children() and kind is TokenCancelled:
+            wait_until(lambda: self.attempt.is_concluded, SETTLE)  # the code may attach the logs
+        if limit is not None:
+            limit.break_off(kind, self.context.options.grace + KILL_WAIT)
 
     def has_result(self) -> bool:
         """Return whether only the clean-up of the user's code is left."""
@@ -192,7 +207,9 @@ class Work:
                 self.context.end_children(left)
 
     def _loss(self) -> TokenLost | None:
-        """Return the error of a token that was taken from this pilot, None if it was not."""
+        """Return the error of a token that was taken from this pilot or cancelled, None if it was not."""
+        if self.attempt.stage is Stage.CANCELLED:
+            return TokenCancelled(self.attempt.cancellation)
         if self.attempt.stage is Stage.LOST:
             return TokenLost(f"taken away: {self.attempt.loss}")
         return None

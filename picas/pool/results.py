@@ -44,6 +44,8 @@ class Stage(enum.Enum):
     """The user's code has returned by itself."""
     LOST = "lost"
     """Another pilot, or a person, has taken the token meanwhile."""
+    CANCELLED = "cancelled"
+    """A person has cancelled the token, whose work has not ended yet."""
     CONCLUDED = "concluded"
     """The token is in its final state and has yet to be saved."""
     SAVED = "saved"
@@ -55,9 +57,10 @@ class Stage(enum.Enum):
 
 
 _NEXT: dict[Stage, set[Stage]] = {
-    Stage.WORKING: {Stage.RETURNED, Stage.LOST, Stage.CONCLUDED},
+    Stage.WORKING: {Stage.RETURNED, Stage.LOST, Stage.CANCELLED, Stage.CONCLUDED},
     Stage.RETURNED: {Stage.LOST, Stage.CONCLUDED},
     Stage.LOST: {Stage.CONCLUDED},
+    Stage.CANCELLED: {Stage.LOST, Stage.CONCLUDED},
     Stage.CONCLUDED: {Stage.SAVED, Stage.TAKEN, Stage.UNSAVED},
     Stage.SAVED: set(),
     Stage.TAKEN: set(),

@@ -36,6 +36,7 @@ PATIENCE = 60.0
 
 _CHUNK = 1 << 16  # bytes to read at once: the capacity of a pipe
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_in_use: dict[int, Outputs] = {}  # by the identifier of the thread that has opened them
 
 
 class Outputs:
@@ -77,6 +78,7 @@ class Outputs:
         except BaseException:
             self._close()
             raise
+        _in_use[threading.get_ident()] = self
         return self
 
     def start(self) -> None:
@@ -93,6 +95,7 @@ class Outputs:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        _in_use.pop(threading.get_ident(), None)
         if self._thread is None:
             self._close()
             if self._end >= 0:  # the thread could not be started
@@ -120,6 +123,20 @@ class Outputs:
                 raise file.error
             if exit_code != 0 and _is_full(file.path):
                 raise OSError(errno.ENOSPC, f"disk full: no space beside {file.path}, exit code {exit_code}")
+
+    def tails(self, count: int) -> tuple[tuple[int, bytes] | None, tuple[int, bytes] | None]:
+        """Return how many bytes were written to each file so far, and the last of them; None where there is no file.
+
+        Any thread may call this at any time.
+
+        :param count: how many of the last bytes to return
+        """
+        files = {file.path: file for file in list(self._files.values())}
+        out, err = self._paths
+        stdout, stderr = (None if path is None else files.get(Path(path)) for path in (out, err))
+        if stderr is None and _is_same_file(out, err):
+            stderr = stdout
+        return (None if stdout is None else stdout.tail(count)), (None if stderr is None else stderr.tail(count))
 
     def _open(self, path: str | Path | None) -> int | None:
         if path is None:
@@ -187,6 +204,16 @@ class Outputs:
         return ", ".join(str(file.path) for file in self._files.values())
 
 
+def output_tails(thread: int, count: int) -> tuple[tuple[int, bytes] | None, tuple[int, bytes] | None] | None:
+    """Return `Outputs.tails` of the command that a thread runs now, None if it runs none.
+
+    :param thread: the identifier of the thread
+    :param count: see `Outputs.tails`
+    """
+    outputs = _in_use.get(thread)
+    return None if outputs is None else outputs.tails(count)
+
+
 def read_pipes(sources: Sequence[int]) -> list[bytes]:
     """Read pipes until their last writers have closed them, and return what came out of each."""
     content: dict[int, list[bytes]] = {source: [] for source in sources}
@@ -243,6 +270,21 @@ class CappedFile:
                 self._write_to_tail(at, memoryview(data))
         except OSError as error:
             self.error = error
+
+    def tail(self, count: int) -> tuple[int, bytes]:
+        """Return how many bytes were written so far, and the last of them. Another thread may write meanwhile.
+
+        :param count: how many of the last bytes to return
+        """
+        size, ring = self.size, self._tail
+        try:
+            if ring is not None and not self._is_complete:
+                return size, ring.last(count)
+            file = self._file.fileno()
+            end = os.fstat(file).st_size
+            return size, os.pread(file, count, max(0, end - count))
+        except (OSError, ValueError):  # it has just been closed
+            return size, b""
 
     def complete(self) -> None:
         """Append the tail to the head. If this fails, for example because the disk is full, the head stays as it is."""
@@ -301,6 +343,16 @@ class _RingBuffer:
             count = os.pwrite(self._file.fileno(), data[: self._size - at], at)
             self._written += count
             data = data[count:]
+
+    def last(self, count: int) -> bytes:
+        """Return the last bytes, or fewer if others are written just now."""
+        written = self._written
+        count = min(count, self._size, written)
+        if count == 0:
+            return b""
+        at = (written - count) % self._size
+        first = min(count, self._size - at)
+        return os.pread(self._file.fileno(), first, at) + os.pread(self._file.fileno(), count - first, 0)
 
     def content(self) -> Iterator[bytes]:
         """Yield the bytes, oldest first."""

@@ -1,6 +1,7 @@
 """Measures what the heartbeats of many pilots cost the server, and their watch over each other.
 
-The pilots are simulated: a few threads do what the heartbeat thread of each pilot would do, when it is due.
+The pilots are simulated: a few threads do what the heartbeat thread of each pilot would do, when it is due. Each pilot
+holds a token, as one does that is at work.
 """
 
 from __future__ import annotations
@@ -14,15 +15,35 @@ from typing import Any
 
 from cpu import cpu_seconds
 from reports import Row, make_parser, positive, report, run, tell
-from servers import counts_since, fresh_database, read_counts
+from servers import counts_since, fresh_database, new_token, read_counts
 
-from picas import CouchDB
-from picas.pilot.heartbeat import HEARTBEAT, Heartbeat
+from picas import CouchDB, Task
+from picas.pilot.heartbeat import HEARTBEAT, Duties, Heartbeat
 from picas.pilot.identity import Pilot
 from picas.pilot.leases import LEASE, Watch
 
 COLUMNS = ("pilots", "seconds", "requests/s", "server cores")
 THREADS = 8
+
+
+class Holding(Duties):
+    """The duties of a pilot that holds a token.
+
+    :param client: the pool
+    :param token_id: the id of the token
+    """
+
+    def __init__(self, client: CouchDB, token_id: str) -> None:
+        self._client = client
+        self._token_id = token_id
+
+    def describe(self) -> dict[str, Any]:
+        """See `Duties.describe`."""
+        return {"holds": [self._token_id], "free": 0}
+
+    def check(self) -> None:
+        """Ask for the revision of the token, as `RunDuties.check` does."""
+        self._client.all_docs(keys=[self._token_id])
 
 
 class Fleet:
@@ -40,10 +61,13 @@ class Fleet:
         self._due: list[tuple[float, int, Heartbeat]] = []
         self._guard = threading.Lock()
         self._has_ended = threading.Event()
-        for _ in range(count):
-            pilot = Pilot()
+        pilots = [Pilot() for _ in range(count)]
+        tokens = [Task(new_token(number)).lock(pilot.id) for number, pilot in enumerate(pilots)]
+        client.save_documents(tokens)
+        for pilot, token in zip(pilots, tokens):
             watch = Watch(client, pilot.id, lease)
-            self._put(random.uniform(0, heartbeat), Heartbeat(client, pilot, heartbeat, watch, dict, lambda: None))
+            heart = Heartbeat(client, pilot, heartbeat, watch, Holding(client, token.id))
+            self._put(random.uniform(0, heartbeat), heart)
         self._unstarted = {id(heart) for _, _, heart in self._due}
         self._threads = [threading.Thread(target=self._work) for _ in range(THREADS)]
 
@@ -92,12 +116,19 @@ def main() -> None:
     parser.add_argument(
         "--lease", type=float, default=LEASE, help="seconds without a heartbeat until a pilot counts as dead"
     )
+    parser.add_argument(
+        "--settle",
+        type=float,
+        metavar="SECONDS",
+        help="seconds until the measurement begins: each pilot has to look at the others once (default: lease / 2)",
+    )
     parser.add_argument("--server-pid", type=int, metavar="PID", help="process whose CPU time is measured")
     arguments = parser.parse_args()
     with fresh_database(arguments.nodes[0], with_views=True) as client:
         fleet = Fleet(client, arguments.pilots, arguments.heartbeat, arguments.lease)
         try:
             fleet.start()
+            time.sleep(arguments.lease / 2 if arguments.settle is None else arguments.settle)
             tell(f"{arguments.pilots} pilots have started; counting requests for {arguments.seconds:g} s")
             row = _count(arguments)
         finally:

@@ -1,0 +1,47 @@
+"""The verb `why`: why a token does not run."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from ..pilot.obstacles import why_not
+from ..util import one_line
+from . import output
+from .arguments import add_json, add_verb, connect
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add this verb to the command's parser.
+
+    :param verbs: what `ArgumentParser.add_subparsers` returned
+    """
+    why = add_verb(
+        verbs,
+        "why",
+        _why,
+        help="say why a token does not run",
+        description="Say why a token does not run: its state, a pause of the pool, the time for which it waits, what "
+        "the running pilots lack for it, or how many tokens come before it.",
+    )
+    why.add_argument("token", metavar="TOKEN", help="the id of the token")
+    add_json(why)
+
+
+def _why(options: argparse.Namespace) -> None:
+    found = why_not(connect(), options.token)
+    if options.json:
+        fields = {
+            "id": found.id,
+            "state": found.state,
+            "reasons": [{**asdict(reason), "lacks": list(reason.lacks)} for reason in found.reasons],
+            "tokens_before": found.before,
+            "tokens_waiting": found.waiting,
+            "running_pilots": found.pilots,
+        }
+        output.print_json("why", fields)
+        return
+    print(output.bold(one_line(found.id)) + (f" is in {found.state}" if found.state else ""))
+    for reason in found.reasons:
+        print(f"  {reason.text}")

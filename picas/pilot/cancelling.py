@@ -1,0 +1,175 @@
+"""Cancel tokens: end the work on them, and put them into error."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Callable
+
+from couchdb.http import ResourceConflict
+
+from .. import modifiers
+from ..clients import CouchDB
+from ..documents import Document
+from ..exceptions import NoSuchDocument
+from ..tokens.states import state_of
+from ..util import list_in, one_line
+from .conditions import CANCELLED
+from .mailbox import CANCEL, POLL, Given, NotRunning, Orders, entries_in, give, note_of
+
+MAX_REASON = 200
+"""How many characters the reason of a cancelled attempt has at most."""
+PAGE = 500
+"""The most tokens to read with one request."""
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """What has become of a wish to cancel a token."""
+
+    token: str
+    detail: str
+    """A line for people."""
+    outcome: str = ""
+    """How its attempt has ended, "" while that is unknown or if there is none: "cancelled", "done"…"""
+    order: Given | None = None
+    """The order to the pilot that works on the token."""
+    claim: str = ""
+    """The id of that pilot's claim."""
+
+
+def cancel_tokens(client: CouchDB, ids: Iterable[str], message: str = "", by: str | None = None) -> list[Cancellation]:
+    """Cancel tokens: the work on them is ended, and they are in error, and not tried again.
+
+    A free token is put into error at once. For one that is locked, its pilot gets an order.
+
+    :param ids: the ids of the tokens
+    :param message: why, for people; it is part of the reason in the token
+    :param by: see `pause_pool`
+    :returns: what has become of each, in the order of the ids
+    :raises couchdb.http.HTTPError: if the database refuses a change
+    """
+    note = note_of(client, message, by)
+    wanted = list(dict.fromkeys(ids))
+    found: dict[str, Cancellation] = {}
+    for first in range(0, len(wanted), PAGE):
+        page = wanted[first : first + PAGE]
+        tokens = {token.id: token for token in client.get_documents(page)}
+        locked: dict[str, dict[str, str]] = {}  # claims by token, by pilot
+        for id in page:
+            token, is_cancelled = _cancel_free(client, tokens.get(id), note)
+            pilot, claim = _holder(token)
+            if is_cancelled:
+                found[id] = Cancellation(id, f"token {id} is cancelled", outcome=CANCELLED)
+            elif pilot:
+                locked.setdefault(pilot, {})[id] = claim
+            else:
+                found[id] = _refuse(id, token)
+        for pilot, claims in locked.items():
+            found.update(_order_cancel(client, pilot, claims, note))
+    return [found[id] for id in wanted]
+
+
+def wait_until_cancelled(
+    client: CouchDB,
+    cancellations: Iterable[Cancellation],
+    timeout: float = math.inf,
+    sleep: Callable[[float], object] = time.sleep,
+) -> list[Cancellation]:
+    """Wait until pilots have ended the work on tokens, and return what has become of each, in the same order.
+
+    :param cancellations: what `cancel_tokens` has returned
+    :param timeout: seconds to wait at most; the outcome of a token whose work goes on after that stays ""
+    :param sleep: called with the seconds until the next look
+    """
+    found = {each.token: each for each in cancellations}
+    give_up = time.monotonic() + timeout
+    pause = 0.05
+    while True:
+        left = [id for id, each in found.items() if each.order is not None and not each.outcome]
+        for first in range(0, len(left), PAGE):
+            page = left[first : first + PAGE]
+            tokens = {token.id: token for token in client.get_documents(page)}
+            found.update((id, _look_at(found[id], tokens.get(id))) for id in page)
+        remaining = give_up - time.monotonic()
+        if remaining <= 0 or all(found[id].outcome for id in left):
+            return list(found.values())
+        sleep(min(pause, remaining))
+        pause = min(2 * pause, POLL)
+
+
+def _look_at(cancellation: Cancellation, token: Document | None) -> Cancellation:
+    """Return what has become of a token whose pilot has got an order."""
+    if _holder(token)[1] == cancellation.claim:
+        return cancellation
+    attempts = [] if token is None else [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
+    ended = [str(entry.get("outcome")) for entry in attempts if entry.get("claim") == cancellation.claim]
+    outcome = ended[-1] if ended else "deleted" if token is None else "taken away"
+    words = "is cancelled" if outcome == CANCELLED else f"was not cancelled: {outcome}"
+    return replace(cancellation, outcome=outcome, detail=f"token {cancellation.token} {words}")
+
+
+def reason_of_cancel(order: Mapping[str, Any]) -> str:
+    """Return the reason of an attempt that was cancelled by an order: "cancelled by ann: wrong input"."""
+    message = one_line(order.get("message") or "")
+    return f"cancelled by {one_line(order.get('by') or 'somebody')}{f': {message}' if message else ''}"[:MAX_REASON]
+
+
+def _cancel_free(client: CouchDB, token: Document | None, note: Mapping[str, Any]) -> tuple[Document | None, bool]:
+    """Put a token into error if it is free. Return it as it is then, None if there is none, and whether it was free."""
+    while token is not None and token.get("type") == "token" and state_of(token) == "todo":
+        # As if a person had locked it: then the attempt has a claim, a host and a time.
+        modifiers.set_error(modifiers.lock(token), reason_of_cancel(note))
+        modifiers.end_attempt(token, CANCELLED)
+        try:
+            client.save(token)
+        except ResourceConflict:  # a pilot may have locked it
+            try:
+                token = client.get(token.id)
+            except NoSuchDocument:
+                return None, False
+        else:
+            return token, True
+    return token, False
+
+
+def _holder(token: Document | None) -> tuple[str, str]:
+    """Return the pilot that has locked a token, and the id of its claim; '' if no pilot has."""
+    if token is None or token.get("type") != "token" or state_of(token) != "locked":
+        return "", ""
+    claim = modifiers.claim_of(token)
+    return str(claim.get("pilot") or ""), str(claim.get("id") or "")
+
+
+def _refuse(id: str, token: Document | None) -> Cancellation:
+    """Return why a token that no pilot is at work on can't be cancelled."""
+    if token is None:
+        return Cancellation(id, f"there is no token {id}")
+    if token.get("type") != "token":
+        return Cancellation(id, f"{id} is not a token")
+    state = state_of(token)
+    if state == "locked":
+        return Cancellation(id, f"token {id} is locked by no known pilot")
+    words = {"done": "is done already", "error": "is in error already"}
+    return Cancellation(id, f"token {id} {words.get(str(state), 'is in no state')}")
+
+
+def _order_cancel(
+    client: CouchDB, pilot: str, claims: Mapping[str, str], note: Mapping[str, Any]
+) -> dict[str, Cancellation]:
+    """Order a pilot to end the work on tokens, and return what has become of each."""
+
+    def change(orders: Orders) -> Orders:
+        new = {id: {**note, "claim": claim} for id, claim in claims.items()}
+        return {**orders, CANCEL: {**entries_in(orders, CANCEL), **new}}
+
+    try:
+        order = give(client, pilot, change)
+    except NotRunning as problem:
+        return {id: Cancellation(id, f"token {id} can't be cancelled: {problem}") for id in claims}
+    return {
+        id: Cancellation(id, f"pilot {pilot} cancels token {id}", order=order, claim=claim)
+        for id, claim in claims.items()
+    }
