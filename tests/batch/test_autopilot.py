@@ -13,6 +13,7 @@ from support.tokens import make_token
 
 from picas import autopilot as module
 from picas.autopilot import Autopilot, JobClass
+from picas.pilot.orders import pause_pool, resume_pool
 from picas.schedulers import Jobs, Scheduler, SchedulerError
 from picas.views import create_views
 
@@ -72,6 +73,15 @@ class TestOneRound:
             "all: 3 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: submitted 3 pilots as job 1",
             "all: 3 tokens wait, 3 jobs are queued and 0 run, with 0 free slots: that is enough",
         ]
+
+    def test_submits_nothing_while_the_pool_is_paused(self, client, pilot, queue, push, lines):
+        push(1)
+        pause_pool(client, "maintenance", "ann")
+        assert pilot().look()
+        assert (queue.submitted, lines) == ([], ["the pool is paused by ann: maintenance; nothing is submitted"])
+        resume_pool(client)
+        assert pilot().look()
+        assert queue.submitted == [1]
 
     def test_a_dry_run_only_prints_what_it_would_submit(self, pilot, queue, push, lines):
         push(1)

@@ -633,11 +633,11 @@ class TestStopConditions:
         class Slow(TaskViewIterator):
             def claim_task(self):
                 task = super().claim_task()
-                time.sleep(0.3)
+                time.sleep(1.2)
                 return task
 
         actor = Recorder(client, iterator=Slow(client, "todo"))
-        actor.run(max_total_time=0.2)
+        actor.run(max_total_time=1)
         assert actor.calls == ["prepare_env", "cleanup_env"]
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"]) == ("todo", 0)
@@ -919,7 +919,7 @@ class TestOutages:
             proxy.fail("POST", "_bulk_docs", CUT, after=True)
             proxy.fail("GET", "token_0", CUT, times=2)  # the immediate look-up, and the one at the end
             actor = Recorder(far)
-            actor.run(max_total_time=0.3)
+            actor.run(max_total_time=1)
             assert (proxy.count("POST", "_bulk_docs"), proxy.count("PUT", "token_0")) == (1, 1)  # locked, and put back
         assert actor.calls == ["prepare_env", "cleanup_env"]
         token = client.get("token_0")

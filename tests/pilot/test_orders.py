@@ -571,6 +571,28 @@ class TestRaces:
         assert [set(orders) for orders in duties.seen] == [{PAUSE}, set()]
 
 
+ODD = [
+    "x",
+    {"cancel": 1, "watch": [], "drain": 2, "pause": "x", "dance": {}},
+    {"cancel": {"token_0": "x", "": {}, "token_1": {"claim": {"a": 1}, "by": [], "message": {}}}},
+    {"watch": {"token_0": None}, "drain": {"by": 5, "message": ["\n"]}, "pause": {"time": "x", "by": {}}},
+]
+
+
+@pytest.mark.timing
+@pytest.mark.parametrize("orders", ODD, ids=str)
+def test_odd_orders_do_a_pilot_no_harm(client, push, at_work, go, orders):
+    push(1)
+    at_work(lambda token: sleep_until(go.is_set))
+    pilot = wait_for(lambda: the_pilot(client)["slots_busy"] and the_pilot(client))
+    client.edit(pilot["_id"], lambda content: {**content, "orders": orders})
+    beat = client.get(pilot["_id"])["beat"]
+    wait_for(lambda: client.get(pilot["_id"])["beat"] > beat + 1, 10)
+    assert set(client.get(pilot["_id"])["orders"]) <= {PAUSE, DRAIN}
+    go.set()
+    wait_for(lambda: count_states(client)["done"] == 1)
+
+
 def test_pilots_of_a_large_pool_save_less_often(client, heart):
     heartbeat, pilot, _ = heart()
     assert heartbeat._pause() <= 0.01

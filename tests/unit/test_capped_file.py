@@ -36,3 +36,19 @@ class TestCappedFile:
         file.close()
         assert (tmp_path / "log").read_bytes() == b"12345678"
         assert not file.is_cut
+
+    @pytest.mark.parametrize("limit", [0, 1, 10, 25, 1000])
+    @pytest.mark.parametrize("step", [1, 7, 300])
+    def test_its_tail_can_be_read_while_it_is_written(self, tmp_path, limit, step):
+        file = CappedFile(tmp_path / "log", limit)
+        content = b""
+        for _ in range(0, 300, step):
+            more = bytes(number % 251 for number in range(len(content), len(content) + step))
+            content += more
+            file.write(more)
+            size, tail = file.tail(5)
+            assert size == len(content)
+            assert content.endswith(tail)
+            assert len(tail) == min(5, size if size <= limit else limit // 2)
+        file.close()
+        assert file.tail(5) == (len(content), b"")

@@ -14,6 +14,8 @@ PATHS = [
     (Stage.LOST, Stage.CONCLUDED, Stage.TAKEN),
     (Stage.RETURNED, Stage.LOST, Stage.CONCLUDED, Stage.UNSAVED),
     (Stage.CONCLUDED, Stage.UNSAVED, Stage.SAVED),
+    (Stage.CANCELLED, Stage.CONCLUDED, Stage.SAVED),
+    (Stage.CANCELLED, Stage.LOST, Stage.CONCLUDED, Stage.TAKEN),
 ]
 
 
