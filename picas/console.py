@@ -26,10 +26,12 @@ from .exceptions import PicasError, Unreachable, UntrustedServer
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import Timer, never, one_line, visible
-from .views import OVERVIEW
+from .views import OVERVIEW, REPORT
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_IN_ERROR = 3
+"""All tokens have ended, some of them in error."""
 EXIT_TIMEOUT = 124  # as of timeout(1)
 EXIT_TRY_LATER = 75  # the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
@@ -216,7 +218,7 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
     if client is not None:
         with contextlib.suppress(PicasError, HTTPError, RecursionError):
             documents = client.design_documents()
-    existing = [name for name, document in documents.items() if views_in(document) and name != design_doc]
+    existing = [name for name, document in documents.items() if views_in(document) and name not in (design_doc, REPORT)]
     views = list(views_in(documents.get(design_doc, {})))
     if views:
         create = f"; python createViews.py {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
@@ -227,6 +229,16 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
         create = f"python createViews.py {design_doc} creates it"
         return PicasError(f"there is no view {design_doc}/{view}: the design documents are {known}; {create}")
     return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
+
+
+def no_report(lack: str) -> str:
+    """Return a line about a pool without the design document Report.
+
+    :param lack: what lacks without it
+    """
+    return (
+        f"there is no design document {REPORT}, so {lack}: an administrator of the database creates it with picas views"
+    )
 
 
 def views_in(design_document: Mapping[str, Any]) -> dict[str, Any]:

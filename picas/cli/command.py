@@ -15,18 +15,38 @@ from ..version import VERSION
 from . import (
     check,
     completion,
+    errors,
     explaining,
     orders,
-    pool,
+    pilots,
     pushing,
+    recover,
     running,
     server,
     showing,
     starting,
+    status,
     token_logs,
+    wait,
 )
 
-GROUPS = (check, pushing, running, pool, showing, token_logs, explaining, orders, starting, server, completion)
+GROUPS = (
+    check,
+    pushing,
+    running,
+    status,
+    wait,
+    errors,
+    showing,
+    token_logs,
+    explaining,
+    pilots,
+    orders,
+    starting,
+    recover,
+    server,
+    completion,
+)
 """The modules with the verbs, in the order in which the help lists these."""
 
 

@@ -101,10 +101,15 @@ def _line(cells: Sequence[str], widths: Sequence[int], to_the_right: Sequence[bo
     """Return a line of a table, each cell with its width."""
     parts = []
     for cell, width, is_right in zip(cells, widths, to_the_right):
-        shown = cell if _width(cell) <= width else f"{_cut(cell, width - 1)}…"
+        shown = cut(cell, width)
         space = " " * (width - _width(shown))
         parts.append(space + shown if is_right else shown + space)
     return GAP.join(parts).rstrip()
+
+
+def cut(text: str, width: int) -> str:
+    """Return a text that is at most so wide at a terminal; one that was cut ends in "…"."""
+    return text if _width(text) <= width else f"{_cut(text, width - 1)}…"
 
 
 def _width(text: str) -> int:
@@ -124,14 +129,16 @@ def print_json(verb: str, fields: Mapping[str, Any]) -> None:
     print(json.dumps({"schema": f"picas.{verb}/1", **fields}))  # ASCII only, so also without control characters
 
 
-def local_time(seconds: float | None) -> str | None:
+def local_time(seconds: float | None, to_the_minute: bool = False) -> str | None:
     """Return a time for people: "2026-11-29 16:04:05 CET"; None for None.
 
     :param seconds: seconds since the epoch
+    :param to_the_minute: whether to leave out the seconds
     """
     if seconds is None:
         return None
-    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    form = "%Y-%m-%d %H:%M %Z" if to_the_minute else "%Y-%m-%d %H:%M:%S %Z"
+    return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime(form)
 
 
 def json_time(seconds: float | None) -> str | None:

@@ -2,9 +2,9 @@
 
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
-`holders` those that keep a run waiting; `fleet` shows those that live, and `presence` says of some whether they do.
-`orders` are what people tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`).
-`commands` lets programs do the work of tokens.
+`holders` those that keep a run waiting; `fleet` lists them for people, `overview` adds what else there is to know of a
+pool, and `presence` says of some whether they live. `orders` are what people tell pilots to do; pilots find them in
+their own documents (`mailbox`) and obey (`duties`). `commands` lets programs do the work of tokens.
 """
 
 from .commands import CommandLine, Programs, TokenCommand

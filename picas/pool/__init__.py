@@ -3,7 +3,8 @@
 Pilots read free tokens and lock them, on a cluster with a quorum (candidates, claims, quorum). They wait for tokens to
 become free (changes). They save results, without what the server refuses, keep those in files that can't be saved, and
 recover them (results, refusals, spool, recovery). People push tokens (inputs, tables, templates, fields, surveys,
-sizes, counter), and delete and reset those of a view (edits).
+sizes, counter), and delete and reset those of a view (edits). They see how fast tokens come to their end, wait for
+that, and see why some fail (progress, completion, failures), once the server has indexed what they ask (indexing).
 """
 
 from __future__ import annotations

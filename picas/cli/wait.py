@@ -1,0 +1,114 @@
+"""The verb `wait`: until all tokens have come to their end."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from couchdb.http import HTTPError, ResourceNotFound
+
+from .. import config, console
+from ..clients import CouchDB
+from ..couch.outages import MAX_OUTAGE, is_outage
+from ..couch.webhooks import check_webhook, post_to_webhook
+from ..exceptions import PicasError
+from ..pool.completion import tokens_left, wait_until_ended
+from ..util import duration_text
+from ..views import DESIGN_DOC, OVERVIEW
+from .arguments import add_verb, duration, settings_here
+from .output import tell
+
+
+def add_verbs(verbs: Any) -> None:
+    """Add this verb to the command's parser.
+
+    :param verbs: what `ArgumentParser.add_subparsers` returned
+    """
+    parser = add_verb(
+        verbs,
+        "wait",
+        _wait,
+        help="wait until no token is todo or locked",
+        description="Wait until no token is todo or locked, and print what came of them. If the server is down "
+        f"meanwhile, wait for it too, for $PICAS_MAX_OUTAGE or an hour. The exit code is {console.EXIT_IN_ERROR} if "
+        f"tokens are in error, and {console.EXIT_TIMEOUT} if the time is up.",
+    )
+    parser.add_argument(
+        "--timeout", type=duration, metavar="DURATION", help="wait no longer than this, such as 90 or 2h"
+    )
+    parser.add_argument(
+        "--then",
+        metavar="COMMAND",
+        help="when all have ended, run this shell command, with PICAS_DONE and PICAS_ERROR in its environment: the "
+        f"counts. If it fails, the exit code is {console.EXIT_FAILURE}",
+    )
+    parser.add_argument(
+        "--webhook",
+        type=_webhook,
+        metavar="URL",
+        help="send what came of them, or that the time is up, to this address as JSON with a text, as Slack and "
+        "Mattermost take it. If that fails, a line says so, and the exit code stays",
+    )
+    parser.add_argument("--quiet", action="store_true", help="print nothing to standard output")
+
+
+def _webhook(text: str) -> str:
+    try:
+        return check_webhook(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _wait(options: argparse.Namespace) -> int:
+    settings, began = settings_here(), time.monotonic()
+    timeout = math.inf if options.timeout is None else options.timeout
+    patience = min(config.duration(None, "PICAS_MAX_OUTAGE", MAX_OUTAGE), timeout)
+    client: CouchDB | None = None
+    try:
+        client = console.connect(settings, max_outage=patience)
+        left = max(0.0, timeout - (time.monotonic() - began))
+        counts = wait_until_ended(client, timeout=left, max_outage=patience)
+    except ResourceNotFound:
+        raise console.no_such_view(OVERVIEW, DESIGN_DOC, client) from None
+    except (PicasError, HTTPError) as error:
+        if not is_outage(error) or time.monotonic() - began < timeout:
+            raise
+        tell(f"picas: {console.describe(error)}")
+        return console.EXIT_TIMEOUT
+    text = _describe(counts, time.monotonic() - began)
+    if not options.quiet:
+        print(text, flush=True)
+    if options.webhook:
+        _send(options.webhook, settings.database, text, counts)
+    if tokens_left(counts):
+        return console.EXIT_TIMEOUT
+    if options.then and not _succeeds(options.then, counts):
+        return console.EXIT_FAILURE
+    return console.EXIT_IN_ERROR if counts["error"] else 0
+
+
+def _describe(counts: Mapping[str, int], seconds: float) -> str:
+    """Return the result for people: "done 198, error 2 after 12 min"."""
+    states = counts if tokens_left(dict(counts)) else ("done", "error")
+    return f"{', '.join(f'{state} {counts[state]}' for state in states)} after {duration_text(seconds)}"
+
+
+def _send(url: str, database: str, text: str, counts: Mapping[str, int]) -> None:
+    try:
+        post_to_webhook(url, {"text": f"{database}: {text}", "database": database, **counts})
+    except PicasError as error:
+        tell(f"picas: the message was not sent: {error}")
+
+
+def _succeeds(command: str, counts: Mapping[str, int]) -> bool:
+    """Run a shell command and return whether it succeeds."""
+    numbers = {f"PICAS_{state.upper()}": str(count) for state, count in counts.items()}
+    code = subprocess.run(command, shell=True, env={**os.environ, **numbers}, check=False).returncode
+    if code:
+        tell(f"picas: the command of --then has failed with exit code {code}")
+    return code == 0
