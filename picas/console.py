@@ -173,7 +173,7 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
         where = server_of(settings.host_url)
         raise PicasError(
             f"there is no database {settings.database} on {where}: check PICAS_DATABASE, or create it with "
-            "python createViews.py --create-database"
+            "picas views --create-database"
         ) from None
     except ValueError as error:
         raise PicasError(f"PICAS_HOST_URL is invalid: {error}") from None
@@ -217,14 +217,14 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
     existing = [name for name, document in documents.items() if views_in(document) and name != design_doc]
     views = list(views_in(documents.get(design_doc, {})))
     if views:
-        create = f"; python createViews.py {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
+        create = f"; picas views {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
         known = _nearest_first(view, views)
         return PicasError(f"there is no view {design_doc}/{view}: {design_doc} has the views {known}{create}")
     if existing:
         known = _nearest_first(design_doc, existing)
-        create = f"python createViews.py {design_doc} creates it"
+        create = f"picas views {design_doc} creates it"
         return PicasError(f"there is no view {design_doc}/{view}: the design documents are {known}; {create}")
-    return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
+    return PicasError(f"there is no view {design_doc}/{view}: create the views with picas views {design_doc}")
 
 
 def views_in(design_document: Mapping[str, Any]) -> dict[str, Any]:

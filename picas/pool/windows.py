@@ -187,7 +187,7 @@ class WindowReader:
                 raise
             self._view.forget_queue()
             raise ViewGone(
-                f"there is no view {self._view} any more: create the views with python createViews.py"
+                f"there is no view {self._view} any more: create the views with picas views"
             ) from error
         self._sort(client, tokens, is_crowded)
         self._read_at = time.monotonic()

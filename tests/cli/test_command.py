@@ -107,10 +107,10 @@ class TestCheck:
         del design["views"]["claims"]
         design["views"]["overview_total"]["map"] = "function(doc) { emit('todo', 1); }"
         client.save(design)
-        older = "Monitor is of an older release: python createViews.py updates claims, overview_total"
+        older = "Monitor is of an older release: picas views updates claims, overview_total"
         assert self.lines(environment)["views"] == older
         client.delete(design)
-        assert self.lines(environment)["views"] == "missing in Monitor: python createViews.py creates them"
+        assert self.lines(environment)["views"] == "missing in Monitor: picas views creates them"
 
     def test_views_with_a_condition(self, environment, client):
         create_views(client, condition="doc.cores == 1")
@@ -279,7 +279,7 @@ def test_status_with_the_views_of_an_older_release(environment, client, push):
 def test_status_without_views(environment):
     result = picas(environment, "status", "Nowhere")
     assert (result.returncode, result.stdout) == (1, "")
-    line = "there is no view Nowhere/overview_total: the design documents are Monitor; python createViews.py Nowhere"
+    line = "there is no view Nowhere/overview_total: the design documents are Monitor; picas views Nowhere"
     assert line in result.stderr
     assert result.stderr.count("\n") == 1
 
