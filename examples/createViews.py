@@ -1,7 +1,6 @@
 """Create the views of the pool: todo, locked, done, error and overview_total."""
 
-from picas import config, connect, console
-from picas.views import create_views
+from picas import config, console
 
 
 def main() -> None:
@@ -10,13 +9,9 @@ def main() -> None:
     parser.add_argument("condition", nargs="?", help="a JavaScript condition on doc, to select the tokens of the views")
     parser.add_argument("--create-database", action="store_true", help="create the database unless it exists")
     arguments = parser.parse_args()
-    if not arguments.design_doc or "/" in arguments.design_doc:
-        parser.error(f"{arguments.design_doc!r} is not the name of a design document")
-
-    settings = config.load()
-    if arguments.create_database:
-        console.create_database(settings)
-    changed = create_views(connect(settings, max_outage=0), arguments.design_doc, arguments.condition)
+    changed = console.make_views(
+        config.load(), arguments.design_doc, arguments.condition, with_database=arguments.create_database
+    )
     print(f"The views in {arguments.design_doc} are {'created' if changed else 'there already'}")
 
 

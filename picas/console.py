@@ -21,11 +21,11 @@ from .clients import CouchDB
 from .couch.answers import is_shut_out, is_unknown_user, needs_database_admin, needs_server_admin
 from .couch.connections import explain, server_of
 from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait_out
-from .exceptions import PicasError, Unreachable, UntrustedServer
+from .exceptions import NoDatabase, PicasError, Unreachable, UntrustedServer, UsageError
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import never, one_line, visible
-from .views import OVERVIEW
+from .views import DESIGN_DOC, OVERVIEW, create_views
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -49,7 +49,8 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call a script's main function and end the process with its result as the exit code.
 
-    An error that a person can do something about becomes one line on standard error and exit code 1. If the reader of
+    An error that a person can do something about becomes one line on standard error and exit code 1, or 2 if what was
+    asked for is invalid. If the reader of
     the output goes away (`| head`), the process ends quietly. What the encoding of the output can't represent is
     printed as an escape sequence, and what is printed to a closed stream is lost.
 
@@ -69,7 +70,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_FAILURE
     except (PicasError, HTTPError, OSError) as error:
         print_error(describe(error))
-        code = EXIT_FAILURE
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         _drop_unwritten()
     sys.exit(code)
@@ -161,8 +162,8 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
     :param settings: by default, what `config.load` finds in the environment, in picasconfig.py beside the script, in
         ~/.config/picas/config.ini and in ~/.netrc
     :param max_outage: seconds to wait for a server that is down; by default $PICAS_MAX_OUTAGE, or an hour
-    :raises PicasError: if a setting is missing or invalid, if the database does not exist, or if the server cannot be
-        reached
+    :raises NoDatabase: if the database does not exist
+    :raises PicasError: if a setting is missing or invalid, or if the server cannot be reached
     :raises couchdb.http.HTTPError: if the server refuses the user
     """
     settings = settings or config.load()
@@ -171,7 +172,7 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
         return wait_out(lambda: reach(lambda: _open(settings)), patience, never, _may_start)
     except ResourceNotFound:
         where = server_of(settings.host_url)
-        raise PicasError(
+        raise NoDatabase(
             f"there is no database {settings.database} on {where}: check PICAS_DATABASE, or create it with "
             "picas views --create-database"
         ) from None
@@ -188,6 +189,29 @@ def create_database(settings: config.Settings) -> None:
         _open(settings)
     except ResourceNotFound:  # CouchDB lets only an administrator ask to create it, also if it exists
         _open(settings, create=True)
+
+
+def make_views(
+    settings: config.Settings,
+    design_doc: str = DESIGN_DOC,
+    condition: str | None = None,
+    *,
+    with_database: bool = False,
+) -> bool:
+    """Create the views of the pool that the settings name, and return whether that changed anything.
+
+    :param design_doc: the name of the design document
+    :param condition: a JavaScript expression on `doc` that tokens must meet too, see `views.create_views`
+    :param with_database: whether the database is created unless it exists
+    :raises UsageError: if no design document can have this name
+    :raises PicasError: see `connect`
+    :raises couchdb.http.HTTPError: if the server refuses the condition, or this user may not change design documents
+    """
+    if not design_doc or "/" in design_doc:
+        raise UsageError(f"{design_doc!r} is not the name of a design document")
+    if with_database:
+        create_database(settings)
+    return create_views(connect(settings, max_outage=0), design_doc, condition)
 
 
 def _open(settings: config.Settings, create: bool = False) -> CouchDB:

@@ -11,9 +11,9 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, pool, server
+from . import check, pool, server, setting_up, views
 
-GROUPS = (check, pool, server)
+GROUPS = (setting_up, check, views, pool, server)
 """The modules with the verbs, in the order in which the help lists these."""
 
 

@@ -115,8 +115,7 @@ class TestMissingViews:
         client.add_view("mine", "function(doc) { emit(1, 1); }", design_doc="Cores")
         client.save({"_id": "_design/rule", "validate_doc_update": "function() {}"})
         assert str(console.no_such_view("todo", "Montor", client)) == (
-            "there is no view Montor/todo: the design documents are Monitor, Cores; "
-            "picas views Montor creates it"
+            "there is no view Montor/todo: the design documents are Monitor, Cores; picas views Montor creates it"
         )
 
     def test_there_may_be_none(self, client):
