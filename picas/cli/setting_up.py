@@ -89,7 +89,7 @@ def _wanted(options: argparse.Namespace, known: config.Settings) -> config.Setti
         if name == "host_url":
             given[name], user, password = _split(given[name])
             if user:
-                known = dataclasses.replace(known, username=user, password=password)
+                known = dataclasses.replace(known, host_url=given[name], username=user, password=password)
     same_user = (given["host_url"], given["username"]) == (known.host_url, known.username)
     return dataclasses.replace(
         known, **given, password=_ask_password(given["username"], known.password if same_user else "")
