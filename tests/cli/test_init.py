@@ -72,6 +72,15 @@ class TestWithoutATerminal:
         assert lines[-3:] == ["", "[other]", "a = 1"]
         assert "password_file" not in dotfiles.read_text()
 
+    def test_takes_what_picas_serve_has_set(self, run_picas, given, ini, tmp_path):
+        """`picas serve` prints lines with these variables."""
+        secret = tmp_path / "password"
+        secret.write_text(given.pop("PICAS_PASSWORD") + "\n")
+        secret.chmod(0o600)
+        assert run_picas("init", variables={**given, "PICAS_PASSWORD_FILE": str(secret)}).returncode == 0
+        assert read(ini)["password"] == secret.read_text().strip()
+        assert run_picas("status").returncode == 0
+
     def test_names_what_is_missing(self, run_picas, given, ini):
         result = run_picas("init", "--host-url", given["PICAS_HOST_URL"])
         assert (result.returncode, result.stdout) == (2, "")
