@@ -84,7 +84,7 @@ def _wanted(options: argparse.Namespace, known: config.Settings) -> config.Setti
     """Return the settings that were given, or asked for, or are known already."""
     given = {name: getattr(options, name) for name in _ASKED}
     for name, question in _ASKED.items():
-        if given[name] is None:
+        if not given[name]:
             given[name] = _ask(name, question, getattr(known, name))
         if name == "host_url":
             given[name], user, password = _split(given[name])
