@@ -58,9 +58,8 @@ def _init(options: argparse.Namespace) -> None:
     _check(wanted, options.create_database)
     values: dict[str, str | None] = {name: getattr(wanted, name) for name in config.REQUIRED}
     values["password_file"] = None  # the password itself stands there now
-    verification = wanted.ssl_verification
-    if verification is not True:
-        values["ssl_verification"] = verification or "false"
+    if wanted.ssl_verification is not True:
+        values["ssl_verification"] = _verification_text(wanted.ssl_verification)
     path = config.save(values)
     tell(f"The pool {wanted.database} can be reached. The settings are in {path}")
     for line in _in_the_way(wanted):
@@ -70,14 +69,17 @@ def _init(options: argparse.Namespace) -> None:
 
 def _show(settings: config.Settings) -> None:
     """Print the settings in force, and where each comes from."""
-    rows = []
-    for name, variable in config.NAMES.items():
-        value = getattr(settings, name, None)
-        if name == "password":
-            value = "(set)" if value else None
-        if name in settings.origins or name in config.REQUIRED:
-            rows.append((variable, value or "(not set)", settings.origins.get(name)))
+    values = {name: getattr(settings, name) or "(not set)" for name in config.REQUIRED}
+    if settings.password:
+        values["password"] = "(set)"
+    if "ssl_verification" in settings.origins:
+        values["ssl_verification"] = _verification_text(settings.ssl_verification)
+    rows = [(config.NAMES[name], value, settings.origins.get(name)) for name, value in values.items()]
     print_table(("setting", "value", "from"), rows)
+
+
+def _verification_text(value: bool | str) -> str:
+    return value if isinstance(value, str) else str(value).lower()
 
 
 def _wanted(options: argparse.Namespace, known: config.Settings) -> config.Settings:

@@ -182,12 +182,15 @@ class TestAtATerminal:
 
 class TestShow:
     def test_the_settings_in_force_without_the_password(self, run_picas, environment):
-        result = run_picas("init", "--show")
+        result = run_picas("init", "--show", variables={"PICAS_SSL_VERIFICATION": "no"})
         assert (result.returncode, result.stderr) == (0, "")
         lines = [line.split() for line in result.stdout.splitlines()]
         assert lines[0] == ["setting", "value", "from"]
         assert lines[1] == ["PICAS_HOST_URL", environment["PICAS_HOST_URL"], "the", "environment"]
-        assert lines[4] == ["PICAS_PASSWORD", "(set)", "the", "environment"]
+        assert lines[4:] == [
+            ["PICAS_PASSWORD", "(set)", "the", "environment"],
+            ["PICAS_SSL_VERIFICATION", "false", "the", "environment"],
+        ]
         assert environment["PICAS_PASSWORD"] not in result.stdout
 
     def test_what_is_not_set(self, run_picas, given):
