@@ -493,6 +493,17 @@ class CouchDB:
         rows = self.all_docs(startkey="_design/", endkey="_design0", include_docs=True)
         return {row.id.partition("/")[2]: dict(row.doc) for row in rows if row.doc is not None}
 
+    def pending_updates(self, design_doc: str) -> int:
+        """Return how many changes of documents the views of a design document do not know yet.
+
+        A question to one of its views waits for these. The embedded server does not say it: that counts as 0.
+
+        :raises couchdb.ResourceNotFound: if there is no such design document
+        """
+        _, _, info = self.db.resource.get_json(["_design", design_doc, "_info"])
+        index = info.get("view_index")
+        return int(index["updates_pending"]["minimum"]) if isinstance(index, dict) and "updates_pending" in index else 0
+
     def server_info(self) -> dict[str, Any]:
         """Return what the server says of itself, e.g. its "version"."""
         _, _, info = self.server.resource.get_json()

@@ -25,7 +25,7 @@ from .exceptions import NoDatabase, PicasError, Unreachable, UntrustedServer, Us
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import never, one_line, visible
-from .views import DESIGN_DOC, OVERVIEW, create_views
+from .views import DESIGN_DOC, OVERVIEW, create_report, create_views
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -200,6 +200,8 @@ def make_views(
 ) -> bool:
     """Create the views of the pool that the settings name, and return whether that changed anything.
 
+    With the views of `DESIGN_DOC` come those that only people read, in `REPORT`, if this user may create them.
+
     :param design_doc: the name of the design document
     :param condition: a JavaScript expression on `doc` that tokens must meet too, see `views.create_views`
     :param with_database: whether the database is created unless it exists
@@ -211,7 +213,11 @@ def make_views(
         raise UsageError(f"{design_doc!r} is not the name of a design document")
     if with_database:
         create_database(settings)
-    return create_views(connect(settings, max_outage=0), design_doc, condition)
+    client = connect(settings, max_outage=0)
+    changed = create_views(client, design_doc, condition)
+    if design_doc == DESIGN_DOC:
+        changed |= create_report(client)
+    return changed
 
 
 def _open(settings: config.Settings, create: bool = False) -> CouchDB:

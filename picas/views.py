@@ -1,4 +1,4 @@
-"""The views that PiCaS uses: the states of tokens, and what pilots read."""
+"""The views that PiCaS uses: the states of tokens, what pilots read, and what only people read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import re
 import sys
 from typing import Any
+
+from couchdb.http import Forbidden, Unauthorized
 
 from .clients import CouchDB
 from .exceptions import NoSuchDocument
@@ -28,12 +30,26 @@ NEEDS = "needs"
 """The view that counts the free tokens by what they need: its keys are lists of the values of `NEEDS_FIELDS`. Tokens
 without any of these fields are not in it."""
 NEEDS_FIELDS = (*FIELDS, "walltime")
+MAX_REASON = 200
+"""Characters of a reason in the view of the reasons, where the message of an older release may be longer."""
 NO_STATE = "no state"
 """The key in the overview of tokens in none of the states: `lock` or `done` is missing, for example."""
 TASKS = "type task"
 """The key in the overview of documents that would be in `todo` if their type were "token", as `Task()` makes them."""
 CONFLICTS = "conflicts"
 """The view of the tokens with conflicting revisions, which replication between servers can leave."""
+
+REPORT = "Report"
+"""The design document with what only people read. Nothing indexes it until one of them asks, and no pilot does."""
+REASONS = "reasons"
+"""The view of the tokens in error. The key is the group of the last attempt ("" if an older release has left none), the
+value the reason (None if it is unknown). It is reduced to their number."""
+ENDED = "ended"
+"""The view of the attempts that have ended, by [minute since the epoch, outcome]. The values are lists of numbers, of
+which the sums are returned: how many attempts, their seconds, the seconds on processors (0 if unknown), and how many of
+the attempts have brought their token to its end, done or in error."""
+RECENT = "recent"
+"""The view of the same attempts by the time of their end, in seconds since the epoch, with [outcome, reason]."""
 
 _EMIT = "emit(doc._id, doc._id);"
 _QUEUE_EMITS = (
@@ -67,14 +83,41 @@ def create_views(client: CouchDB, design_doc: str = DESIGN_DOC, condition: str |
     return client.edit(f"_design/{design_doc}", add)
 
 
+def create_report(client: CouchDB) -> bool:
+    """Create the views for people in the design document `REPORT`, and return whether that changed anything.
+
+    A user who may not change design documents changes nothing: all works without these views, and what lacks is named.
+
+    :param client: the pool
+    """
+    views = report_definitions()
+
+    def add(document: dict[str, Any]) -> dict[str, Any]:
+        own = {"language": "javascript", "autoupdate": False}
+        return {**document, **own, "views": {**document.get("views", {}), **views}}
+
+    try:
+        return client.edit(f"_design/{REPORT}", add)
+    except (Forbidden, Unauthorized):
+        return False
+
+
 def count_states(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int]:
     """Return the number of tokens in each state.
 
     :raises couchdb.ResourceNotFound: if the views were not created
     """
+    counts = count_all(client, design_doc)
+    return {key: count for key, count in counts.items() if key not in (NO_STATE, TASKS)}
+
+
+def count_all(client: CouchDB, design_doc: str = DESIGN_DOC) -> dict[str, int]:
+    """Return the number of tokens in each state, and of documents of the kinds `NO_STATE` and `TASKS` if there are any.
+
+    :raises couchdb.ResourceNotFound: if the views were not created
+    """
     rows = client.view(OVERVIEW, design_doc=design_doc, group=True).rows
-    counts = {row.key: row.value for row in rows if row.key not in (NO_STATE, TASKS)}
-    return {**dict.fromkeys(STATES, 0), **counts}
+    return {**dict.fromkeys(STATES, 0), **{row.key: row.value for row in rows}}
 
 
 def unseen(client: CouchDB, kind: str, design_doc: str = DESIGN_DOC, limit: int = 10) -> tuple[int, list[str]]:
@@ -160,6 +203,40 @@ def view_definitions(condition: str | None = None) -> dict[str, Any]:
     tasks = f"if ({task}) {{ emit({json.dumps(TASKS)}, 1); }}"
     views[OVERVIEW] = {"map": _function(f"if ({token}) {{ {cases} }} else {tasks}"), "reduce": "_sum"}
     return views
+
+
+def report_definitions() -> dict[str, Any]:
+    """Return what `create_report` writes: each view by its name, as CouchDB has it in a design document.
+
+    Their functions have to survive any document: a number that is a text, an attempt that is None.
+    """
+    done, error = javascript_condition("done"), javascript_condition("error")
+    text = "var text = function (value) { return typeof value == 'string' ? value : null; };"
+    number = "var number = function (it) { return typeof it == 'number' && it >= 0 && it < 1e12 ? it : 0; };"
+    reasons = (
+        f"if (doc.type == 'token' && {error}) {{ {text} "
+        "var last = function (list) { return (Array.isArray(list) && list[list.length - 1]) || {}; }, "
+        "attempt = last(doc.attempts), "
+        "reason = text(attempt.reason) || text(last(doc.error).message); "
+        f"emit(text(attempt.group) || '', reason && reason.slice(0, {MAX_REASON})); }}"
+    )
+    attempts = (
+        "if (doc.type == 'token' && Array.isArray(doc.attempts)) {{ {functions} "
+        "doc.attempts.forEach(function (attempt, i) {{ var end = attempt && number(attempt.end); "
+        "if (end) {{ {emit} }} }}); }}"
+    )
+    is_last = f"(i == doc.attempts.length - 1 && (({done}) || ({error}))) ? 1 : 0"
+    ended = (
+        "emit([Math.floor(end / 60), text(attempt.outcome) || ''], "
+        f"[1, number(attempt.seconds), number(attempt.cpu_seconds), {is_last}]);"
+    )
+    recent = "emit(end, [text(attempt.outcome), text(attempt.reason)]);"
+    functions = f"{text} {number}"
+    return {
+        REASONS: {"map": _function(reasons), "reduce": "_count"},
+        ENDED: {"map": _function(attempts.format(functions=functions, emit=ended)), "reduce": "_sum"},
+        RECENT: {"map": _function(attempts.format(functions=functions, emit=recent))},
+    }
 
 
 def _function(body: str) -> str:

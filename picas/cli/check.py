@@ -16,7 +16,7 @@ from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError
 from ..tokens.states import STATES
 from ..util import duration_text, one_line
-from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, has_queue, view_definitions
+from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, REPORT, has_queue, report_definitions, view_definitions
 from .arguments import add_json, add_verb, settings_here
 from .output import number_of, print_json
 
@@ -128,19 +128,29 @@ def _examine_views(client: CouchDB) -> Line:
 
 def _describe_views(client: CouchDB) -> tuple[str, bool]:
     """Return a text about the views, and whether they are as they should be."""
-    found = console.views_in(client.design_documents().get(DESIGN_DOC, {}))
+    documents = client.design_documents()
+    found = console.views_in(documents.get(DESIGN_DOC, {}))
     wanted = view_definitions()
     if not found.keys() >= set(STATES):
         return f"missing in {DESIGN_DOC}: picas views creates them", False
     older = [view for view in wanted if found.get(view) != wanted[view]]
     if not older:
-        return f"{DESIGN_DOC} is complete", True
+        return _describe_report(console.views_in(documents.get(REPORT, {})))
     if FREE_VIEW not in older:
         return f"{DESIGN_DOC} is of an older release: picas views updates {', '.join(older)}", False
     missing = [view for view in wanted if view not in found] or ([] if has_queue(client) else [QUEUE])
     if missing:
         return f"{DESIGN_DOC} has a condition of its own, and no working {', '.join(missing)}", False
     return f"{DESIGN_DOC} has a condition of its own", True
+
+
+def _describe_report(found: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return a text about the views that people read, and whether they are as they should be."""
+    wanted = report_definitions()
+    if all(found.get(view) == wanted[view] for view in wanted):
+        return f"{DESIGN_DOC} and {REPORT} are complete", True
+    how = "of an older release: picas views updates it" if found else "missing: picas views creates it"
+    return f"{DESIGN_DOC} is complete, but {REPORT} is {how}", False
 
 
 def _write_rules(client: CouchDB) -> list[str]:

@@ -19,7 +19,7 @@ from picas import VERSION, Task, TaskViewIterator, modifiers
 from picas.cli.check import Line, describe_clock, examine
 from picas.pool import spool
 from picas.pool.results import ClaimedToken
-from picas.views import create_views
+from picas.views import create_report, create_views
 
 
 def command(*arguments):
@@ -51,6 +51,8 @@ def test_version(environment):
 
 
 class TestCheck:
+    no_report = "Monitor is complete, but Report is missing: picas views creates it"
+
     @staticmethod
     def lines(environment):
         """Return the lines of a check that succeeds, by their names."""
@@ -61,16 +63,17 @@ class TestCheck:
         assert {len(line[:24].rstrip()) < 24 < len(line) and line[24] != " " for line in others} == {True}
         return {line[:24].rstrip(): line[24:] for line in others}
 
-    def test_shows_all_that_matters(self, environment, push, is_couchdb):
+    def test_shows_all_that_matters(self, environment, client, push, is_couchdb):
         push(3)
+        create_report(client)
         lines = self.lines(environment)
         product = "Apache CouchDB 3" if is_couchdb else "PiCaS embedded server, compatible with CouchDB 3"
         assert re.fullmatch(rf"ok: {environment['PICAS_HOST_URL']}, {product}\.\d+\.\d+\S*", lines.pop("server"))
         assert re.fullmatch(r"ok: \d s from the server's", lines.pop("clock"))
         assert lines == {
-            "database": f"ok: {environment['PICAS_DATABASE']}, 4 documents",
+            "database": f"ok: {environment['PICAS_DATABASE']}, 5 documents",
             "user": f"ok: {environment['PICAS_USERNAME']}",
-            "views": "ok: Monitor is complete",
+            "views": "ok: Monitor and Report are complete",
             "may read": "ok",
             "may write": "ok",
             "may change views": "ok",
@@ -114,6 +117,11 @@ class TestCheck:
         assert self.lines(environment)["views"] == older
         client.delete(design)
         assert self.lines(environment)["views"] == "missing in Monitor: picas views creates them"
+        create_views(client)
+        assert self.lines(environment)["views"] == self.no_report
+        client.add_view("reasons", "function(doc) { emit(1, 1); }", design_doc="Report")
+        older = "Monitor is complete, but Report is of an older release: picas views updates it"
+        assert self.lines(environment)["views"] == older
 
     def test_views_with_a_condition(self, environment, client):
         create_views(client, condition="doc.cores == 1")
@@ -146,7 +154,7 @@ class TestCheck:
             proxy.fail("GET", "/_session", refusal)
             lines = self.lines({**environment, "PICAS_HOST_URL": proxy.url})
         assert "may change views" not in lines
-        assert (lines["may write"], lines["views"]) == ("ok", "ok: Monitor is complete")
+        assert (lines["may write"], lines["views"]) == ("ok", self.no_report)
 
     def test_a_server_that_is_down_may_come_back(self, environment):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")

@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 import picas
-from picas.views import count_states, view_definitions
+from picas.views import count_states, report_definitions, view_definitions
 
 PACKAGE = Path(picas.__file__).resolve().parent
 OWN_FILES = ("picasconfig.py",)
@@ -22,6 +22,7 @@ def test_creates_the_views_of_the_pool(run_picas, client, push):
     result = run_picas("views")
     assert (result.returncode, result.stdout, result.stderr) == (0, "The views in Monitor are created\n", "")
     assert client.get("_design/Monitor")["views"] == view_definitions()
+    assert client.get("_design/Report")["views"] == report_definitions()
     result = run_picas("views")
     assert (result.returncode, result.stdout) == (0, "The views in Monitor are there already\n")
 
@@ -32,6 +33,7 @@ def test_a_condition_selects_tokens(run_picas, client, push):
     result = run_picas("views", "SingleCore", "doc.cores == 1")
     assert (result.returncode, result.stdout) == (0, "The views in SingleCore are created\n")
     assert count_states(client, "SingleCore")["todo"] == 2
+    assert "Report" not in client.design_documents()
 
 
 def test_creates_the_database_if_asked_to(run_picas, client):
