@@ -43,7 +43,7 @@ setup(
             "DIRACCommon==9.*; python_version >= '3.11'",
         ],
     },
-    entry_points={"console_scripts": ["picas=picas.cli:main"]},
+    entry_points={"console_scripts": ["picas=picas.cli:main", "picas-cli=picas.cli.legacy:main"]},
     classifiers=[
         "License :: OSI Approved :: MIT License",
         "Operating System :: POSIX",

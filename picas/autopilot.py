@@ -1,6 +1,6 @@
 """Start pilots when tokens arrive: look at the pool, the running pilots and the queue, and submit what is missing.
 
-Tokens are sorted into classes by views with conditions of their own (`createViews.py SingleCore 'doc.cores == 1'`).
+Tokens are sorted into classes by views with conditions of their own (`picas views SingleCore 'doc.cores == 1'`).
 The batch system finds the jobs of a class by their name.
 """
 
@@ -257,7 +257,7 @@ class Autopilot:
         except ResourceNotFound:
             raise SettingsError(
                 f"there is no view {kind.design_doc}/{kind.view}, or no overview beside it: create the views with "
-                f"python createViews.py {kind.design_doc}"
+                f"picas views {kind.design_doc}"
             ) from None
         return waiting, sum(count for state, count in counts.items() if state != FREE_VIEW)
 

@@ -6,6 +6,7 @@ import random
 import time
 import zlib
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Callable
 from urllib.parse import quote
@@ -15,7 +16,7 @@ import couchdb
 from couchdb.design import ViewDefinition
 from couchdb.http import Forbidden, PreconditionFailed, ResourceConflict, ResourceNotFound, ServerError
 
-from .couch import attachments, clusters
+from .couch import attachments, clusters, users
 from .couch.answers import is_absent
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts, fixed_verification
 from .couch.feeds import ChangesFeed
@@ -512,6 +513,37 @@ class CouchDB:
         """Return what the server says of itself, e.g. its "version"."""
         _, _, info = self.server.resource.get_json()
         return dict(info)
+
+    def clock_difference(self) -> float | None:
+        """Return how many seconds the server's clock is ahead of this machine's, within a second or two.
+
+        :returns: a negative number if it is behind; None if the server does not say what time it is
+        """
+        before = time.time()
+        _, headers, _ = self.server.resource.get_json()
+        middle = (before + time.time()) / 2
+        try:
+            date = parsedate_to_datetime(headers["date"])
+        except (TypeError, ValueError):
+            return None
+        return date.timestamp() + 0.5 - middle  # the header has whole seconds, cut off
+
+    def own_user(self) -> dict[str, Any]:
+        """Return the document of this user, in which the server keeps the password (as a salted hash).
+
+        :raises picas.exceptions.PicasError: if the server keeps this user's password elsewhere, or does not let users
+            change it
+        """
+        return users.read_own_user(self.server.resource)
+
+    def change_password(self, password: str) -> None:
+        """Change this user's password on the server. The client itself keeps the old one: connect anew.
+
+        :param password: the new password
+        :raises picas.exceptions.PicasError: see `own_user`
+        :raises picas.exceptions.LostAnswer: if the answer was lost, and the server does not accept the new password
+        """
+        users.change_own_password(self.server.resource, password)
 
     def is_admin(self) -> bool:
         """Return whether this user may change design documents and permissions of the database."""

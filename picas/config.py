@@ -1,7 +1,8 @@
 """Settings: the server, the database and the user, and times in seconds.
 
 Each setting of the connection is taken from the first source that has it: arguments, the environment, `picasconfig.py`
-beside the script, `~/.config/picas/config.ini` (section `[picas]`), and `~/.netrc` for the password.
+beside the script, `~/.config/picas/config.ini` (section `[picas]`), `~/.netrc` for the password, and
+`~/.config/picas/conf.yml` with `key.dat`, which picas 1.1 wrote.
 
 Python code runs with all rights of the user. So `picasconfig.py` is used only if it belongs to the user or to root and
 nobody else may write to it, and it is run only if it sets a missing setting and is more than a list of literals.
@@ -13,20 +14,23 @@ import ast
 import configparser
 import math
 import os
+import re
 import shlex
 import stat
 import sys
 import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from requests.utils import get_netrc_auth
 
-from .exceptions import SettingsError
+from . import crypto
+from .exceptions import PicasError, SettingsError
 from .logs import get_logger
-from .util import split_credentials
+from .util import split_credentials, write_private
 
 log = get_logger(__name__)
 
@@ -59,6 +63,9 @@ class Settings:
     ssl_verification: bool | str = True
     origins: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
     """Where each setting that was found comes from, for people, by its name in this class."""
+    write_password: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
+    """Writes another password to the file that this one comes from, and raises SettingsError or OSError if it can't;
+    None if the password comes from a source that PiCaS does not write."""
 
 
 def load(
@@ -94,31 +101,49 @@ def load(
         "password_file": password_file,
         "ssl_verification": ssl_verification,
     }
-    found: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    _take(found, origins, arguments, "an argument")
-    _take(found, origins, {name: _variable(variable) for name, variable in NAMES.items()}, "the environment")
-    _take(found, origins, *_from_picasconfig(script_dir or _script_dir(), found))
-    _take(found, origins, *_from_ini(is_needed=bool(_missing(found))))
-    _take_from_netrc(found, origins)
-
+    found, origins = _find(arguments, script_dir)
     missing = _missing(found)
     if missing:
         where = "beside the script" if script_dir is None else f"in {script_dir}"
         raise SettingsError(
             f"Not set: {', '.join(missing)}. Set {'it' if len(missing) == 1 else 'them'} in picasconfig.py {where}, in "
-            f"the environment (export {missing[0]}=…), or in {_ini_path()}"
+            f"the environment (export {missing[0]}=…), or in {_ini_path()} (picas init writes it)"
         )
     for name in REQUIRED:
         if not _is_text(found[name]):
             raise SettingsError(f"{NAMES[name]} is not UTF-8 text")
+    return _settings(found, origins)
+
+
+def find(*, script_dir: Path | None = None) -> Settings:
+    """Find the settings as `load` does, though some of them may be missing: these are ''.
+
+    :param script_dir: see `load`
+    :raises SettingsError: if a source is invalid or can't be read
+    """
+    return _settings(*_find({}, script_dir))
+
+
+def _find(arguments: Mapping[str, Any], script_dir: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the settings that the sources have, and where each comes from."""
+    found: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    _take(found, origins, arguments, "an argument")
+    _take(found, origins, {name: _variable(variable) for name, variable in NAMES.items()}, "the environment")
+    _take(found, origins, *_from_picasconfig(script_dir or _script_dir(), found))
+    _take(found, origins, *_from_ini(is_needed=bool(_missing(found))), _save_password)
+    _take_from_netrc(found, origins)
+    if _missing(found):
+        _take(found, origins, *_from_legacy(found), crypto.write_password)
+    return found, origins
+
+
+def _settings(found: Mapping[str, Any], origins: Mapping[str, str]) -> Settings:
     return Settings(
-        host_url=found["host_url"],
-        database=found["database"],
-        username=found["username"],
-        password=found["password"],
+        **{name: found.get(name, "") for name in REQUIRED},
         ssl_verification=_verification(found.get("ssl_verification", True)),
         origins={name: origins[name] for name in NAMES if name in origins},
+        write_password=found.get("write_password"),
     )
 
 
@@ -172,12 +197,19 @@ def _missing(found: Mapping[str, Any]) -> list[str]:
     return [NAMES[name] for name in REQUIRED if name not in found]
 
 
-def _take(found: dict[str, Any], origins: dict[str, str], values: Mapping[str, Any], origin: Path | str) -> None:
+def _take(
+    found: dict[str, Any],
+    origins: dict[str, str],
+    values: Mapping[str, Any],
+    origin: Path | str,
+    write_password: Callable[[str], None] | None = None,
+) -> None:
     """Add the values of one source to what earlier sources had.
 
     :param found: is extended
     :param origins: is extended with the origin of what is added to `found`
     :param origin: the file that the values come from, or another source's name for people
+    :param write_password: writes a password to that source, if that is possible
     """
     values = {name: value for name, value in values.items() if value not in (None, "")}
     if "host_url" not in found and "host_url" in values:
@@ -190,11 +222,13 @@ def _take(found: dict[str, Any], origins: dict[str, str], values: Mapping[str, A
     if "password" not in found:
         if "password" in values:
             found["password"] = str(values["password"])
+            found["write_password"] = write_password
             if isinstance(origin, Path):
                 _warn_if_readable_by_others(origin)
         elif "password_file" in values:
             path = _expanded(str(values["password_file"]))
             found["password"] = _read_password(path)
+            found["write_password"] = partial(_write_password_file, path)
             origins["password"] = f"{path}, which {origin} names"
     for name in ("database", "username", "ssl_verification"):
         if name in values:
@@ -220,6 +254,12 @@ def _read_password(path: Path) -> str:
         raise SettingsError(f"The password file {path} is empty: its first line must be the password")
     _warn_if_readable_by_others(path)
     return password[0]
+
+
+def _write_password_file(path: Path, password: str) -> None:
+    """Write another password to the first line of a file."""
+    rest = path.read_text(encoding="utf-8").splitlines(keepends=True)[1:]
+    write_private(path, "".join([f"{password}\n", *rest]))
 
 
 def _why_unreadable(error: OSError | UnicodeDecodeError) -> str:
@@ -369,6 +409,67 @@ def _from_ini(is_needed: bool) -> tuple[dict[str, Any], Path]:
     return dict(parser["picas"]), path
 
 
+def save(values: Mapping[str, str | None]) -> Path:
+    """Write settings to config.ini, which only this user can read afterwards, and return its path.
+
+    Its other settings, its other sections and its comments stay.
+
+    :param values: the settings by their names in `NAMES`; None removes one
+    :raises SettingsError: if the file can't be read, or can't hold a value
+    :raises OSError: if it can't be written
+    """
+    path = _expanded(str(_ini_path()))
+    try:
+        text = path.read_text(encoding="utf-8") if path.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} can't be read: {_why_unreadable(error)}") from None
+    changed = _with_values(text, values)
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read_string(changed)
+        unsaved = [name for name, value in values.items() if parser["picas"].get(name) != value]
+    except configparser.Error:
+        unsaved = list(values)
+    if unsaved:
+        raise SettingsError(
+            f"{path} can't hold this {NAMES[unsaved[0]]}: change the file with an editor; a password can be in a file "
+            "of its own, which is named there (password_file = FILE)"
+        )
+    write_private(path, changed)
+    return path
+
+
+def _with_values(text: str, values: Mapping[str, str | None]) -> str:
+    """Return the text of an ini file with other values in its section [picas]."""
+    lines = text.splitlines()
+    if "[picas]" not in map(str.strip, lines):
+        lines += [""] * bool(lines) + ["[picas]"]
+    begin = [line.strip() for line in lines].index("[picas]") + 1
+    end = next((number for number in range(begin, len(lines)) if lines[number].startswith("[")), len(lines))
+    section, left = [], {name: value for name, value in values.items() if value is not None}
+    is_replaced = False
+    for line in lines[begin:end]:
+        if is_replaced and line[:1].isspace() and line.strip():
+            continue  # the value went on in this line
+        found = re.match(r"([^\s=:#;]+)\s*[=:]", line)
+        name = found.group(1).lower() if found else ""
+        is_replaced = name in values
+        if not is_replaced:
+            section.append(line)
+        elif name in left:
+            section.append(f"{name} = {left.pop(name)}")
+    while section and not section[-1].strip():
+        section.pop()
+    section += [f"{name} = {value}" for name, value in left.items()]
+    after = ["", *lines[end:]] if lines[end:] else []
+    return "\n".join([*lines[:begin], *section, *after]) + "\n"
+
+
+def _save_password(password: str) -> None:
+    """Write another password to config.ini."""
+    save({"password": password})
+
+
 def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
@@ -381,6 +482,31 @@ def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     for name in ("username", "password"):
         origins.setdefault(name, str(path))
     _warn_if_readable_by_others(path)
+
+
+def _from_legacy(found: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Return what the file of picas 1.1 sets, and its path.
+
+    :param found: what other sources had: the password is decrypted only if it is missing
+    """
+    try:
+        path = Path(crypto.SETTINGS_FILE).expanduser()
+    except RuntimeError:  # a user without a home folder has no such file
+        return {}, crypto.SETTINGS_FILE
+    if not path.is_file():
+        return {}, str(path)
+    try:
+        content = crypto.read_settings(path)
+        if not isinstance(content, dict):
+            return {}, str(path)
+        values = {name: content.get(name) for name in ("host_url", "database", "username")}
+        if "password" not in found and content.get("encrypted_password"):
+            values["password"] = crypto.decrypted_text(content["encrypted_password"])
+    except PicasError as error:
+        raise SettingsError(f"{path} of picas 1.1 can't be used: {error}") from None
+    except OSError as error:
+        raise SettingsError(f"{error.filename} can't be read: {error.strerror}") from None
+    return values, str(path)
 
 
 def _verification(value: bool | str) -> bool | str:

@@ -22,11 +22,11 @@ from .clients import CouchDB
 from .couch.answers import is_shut_out, is_unknown_user, needs_database_admin, needs_server_admin
 from .couch.connections import explain, server_of
 from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait_out
-from .exceptions import PicasError, Unreachable, UntrustedServer
+from .exceptions import NoDatabase, PicasError, Unreachable, UntrustedServer, UsageError
 from .processes import describe_system_error, reach
 from .tokens.states import STATES
 from .util import Timer, never, one_line, visible
-from .views import OVERVIEW, REPORT
+from .views import DESIGN_DOC, OVERVIEW, REPORT, create_report, create_views
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
@@ -53,7 +53,8 @@ class ArgumentParser(argparse.ArgumentParser):
 def run(main: Callable[[], int | None]) -> NoReturn:
     """Call a script's main function and end the process with its result as the exit code.
 
-    An error that a person can do something about becomes one line on standard error and exit code 1. If the reader of
+    An error that a person can do something about becomes one line on standard error and exit code 1, or 2 if what was
+    asked for is invalid. If the reader of
     the output goes away (`| head`), the process ends quietly. What the encoding of the output can't represent is
     printed as an escape sequence, and what is printed to a closed stream is lost.
 
@@ -73,7 +74,7 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         code = EXIT_FAILURE
     except (PicasError, HTTPError, OSError) as error:
         print_error(describe(error))
-        code = EXIT_FAILURE
+        code = EXIT_USAGE if isinstance(error, UsageError) else EXIT_FAILURE
     finally:
         _drop_unwritten()
     sys.exit(code)
@@ -165,8 +166,8 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
     :param settings: by default, what `config.load` finds in the environment, in picasconfig.py beside the script, in
         ~/.config/picas/config.ini and in ~/.netrc
     :param max_outage: seconds to wait for a server that is down; by default $PICAS_MAX_OUTAGE, or an hour
-    :raises PicasError: if a setting is missing or invalid, if the database does not exist, or if the server cannot be
-        reached
+    :raises NoDatabase: if the database does not exist
+    :raises PicasError: if a setting is missing or invalid, or if the server cannot be reached
     :raises couchdb.http.HTTPError: if the server refuses the user
     """
     settings = settings or config.load()
@@ -175,9 +176,9 @@ def connect(settings: config.Settings | None = None, *, max_outage: float | None
         return wait_out(lambda: reach(lambda: _open(settings)), patience, never, _may_start)
     except ResourceNotFound:
         where = server_of(settings.host_url)
-        raise PicasError(
+        raise NoDatabase(
             f"there is no database {settings.database} on {where}: check PICAS_DATABASE, or create it with "
-            "python createViews.py --create-database"
+            "picas views --create-database"
         ) from None
     except ValueError as error:
         raise PicasError(f"PICAS_HOST_URL is invalid: {error}") from None
@@ -192,6 +193,35 @@ def create_database(settings: config.Settings) -> None:
         _open(settings)
     except ResourceNotFound:  # CouchDB lets only an administrator ask to create it, also if it exists
         _open(settings, create=True)
+
+
+def make_views(
+    settings: config.Settings,
+    design_doc: str = DESIGN_DOC,
+    condition: str | None = None,
+    *,
+    with_database: bool = False,
+) -> bool:
+    """Create the views of the pool that the settings name, and return whether that changed anything.
+
+    With the views of `DESIGN_DOC` come those that only people read, in `REPORT`, if this user may create them.
+
+    :param design_doc: the name of the design document
+    :param condition: a JavaScript expression on `doc` that tokens must meet too, see `views.create_views`
+    :param with_database: whether the database is created unless it exists
+    :raises UsageError: if no design document can have this name
+    :raises PicasError: see `connect`
+    :raises couchdb.http.HTTPError: if the server refuses the condition, or this user may not change design documents
+    """
+    if not design_doc or "/" in design_doc:
+        raise UsageError(f"{design_doc!r} is not the name of a design document")
+    if with_database:
+        create_database(settings)
+    client = connect(settings, max_outage=0)
+    changed = create_views(client, design_doc, condition)
+    if design_doc == DESIGN_DOC:
+        changed |= create_report(client)
+    return changed
 
 
 def _open(settings: config.Settings, create: bool = False) -> CouchDB:
@@ -221,14 +251,14 @@ def no_such_view(view: str, design_doc: str, client: CouchDB | None = None) -> P
     existing = [name for name, document in documents.items() if views_in(document) and name not in (design_doc, REPORT)]
     views = list(views_in(documents.get(design_doc, {})))
     if views:
-        create = f"; python createViews.py {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
+        create = f"; picas views {design_doc} creates it" if view in (*STATES, OVERVIEW) else ""
         known = _nearest_first(view, views)
         return PicasError(f"there is no view {design_doc}/{view}: {design_doc} has the views {known}{create}")
     if existing:
         known = _nearest_first(design_doc, existing)
-        create = f"python createViews.py {design_doc} creates it"
+        create = f"picas views {design_doc} creates it"
         return PicasError(f"there is no view {design_doc}/{view}: the design documents are {known}; {create}")
-    return PicasError(f"there is no view {design_doc}/{view}: create the views with python createViews.py {design_doc}")
+    return PicasError(f"there is no view {design_doc}/{view}: create the views with picas views {design_doc}")
 
 
 def no_report(lack: str) -> str:

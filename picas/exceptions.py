@@ -19,6 +19,14 @@ class UsageError(PicasError):
     """What a person has asked for is invalid: an unknown state, field or operator, for example."""
 
 
+class NoDatabase(PicasError):
+    """There is no database with the name that the settings have."""
+
+
+class MissingPackage(PicasError, ImportError):
+    """A package that only an extra of picas installs is needed, and is not installed."""
+
+
 class Unreachable(PicasError, ConnectionError):
     """The server can't be reached: a request could not be sent, or every safe repetition of it stayed unanswered."""
 

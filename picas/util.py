@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import importlib
 import math
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Collection, Iterable, Mapping
 from copy import deepcopy
@@ -15,6 +17,8 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Callable
 from urllib.parse import unquote, urlsplit, urlunsplit
+
+from .exceptions import MissingPackage
 
 if TYPE_CHECKING:  # not in Python 3.9
     from typing import TypeGuard
@@ -252,6 +256,41 @@ def read_capped(path: str | Path, limit: int) -> bytes:
         file.seek(size - half)
         tail = file.read(half)
     return head[:half] + cut_line(cut, size) + tail
+
+
+def write_private(path: str | Path, text: str) -> None:
+    """Write a file that only this user can read, all of it or nothing. If it is a link, what it leads to is replaced.
+
+    Folders that are missing are created, for this user only.
+
+    :raises OSError: if it can't be written
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(fresh, target)  # noqa: PTH105
+    except BaseException:
+        os.unlink(fresh)  # noqa: PTH108
+        raise
+
+
+def import_extra(module: str, package: str, extra: str) -> Any:
+    """Import and return a module of a package that only an extra of picas installs.
+
+    :param module: the name of the module, "yaml" for example
+    :param package: the name of the package that has it, "PyYAML" for example
+    :param extra: the name of the extra
+    :raises MissingPackage: if it is not installed
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise MissingPackage(f'the package {package} is missing: pip install "picas[{extra}]"') from None
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, sleep: Callable[[float], object] = time.sleep) -> bool:

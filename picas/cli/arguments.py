@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import math
 import sys
@@ -13,7 +14,7 @@ from typing import Any, Callable, NoReturn
 from .. import config, console
 from ..clients import CouchDB
 from ..exceptions import UsageError
-from ..util import parse_duration
+from ..util import parse_duration, visible
 
 
 def settings_here() -> config.Settings:
@@ -62,6 +63,19 @@ def confirm(question: str, yes: bool) -> bool:
     if not sys.stdin.isatty():
         raise UsageError(f"{question} Nobody can be asked without a terminal: repeat this with --yes")
     return console.confirm(question)
+
+
+def ask_secret(question: str) -> str:
+    """Return what is typed at the terminal, where it is not shown; without a terminal, a line of standard input.
+
+    :returns: "" if there is nothing
+    """
+    if not sys.stdin.isatty():
+        return sys.stdin.readline().rstrip("\r\n")
+    try:
+        return getpass.getpass(visible(question))
+    except EOFError:  # Ctrl-D
+        return ""
 
 
 def token_ids(given: Iterable[str]) -> Iterator[str]:

@@ -23,15 +23,19 @@ from . import (
     recover,
     running,
     server,
+    setting_up,
     showing,
     starting,
     status,
     token_logs,
+    views,
     wait,
 )
 
 GROUPS = (
+    setting_up,
     check,
+    views,
     pushing,
     running,
     status,

@@ -144,6 +144,8 @@ def _introduce(server: Server, lines: list[str], say: Say) -> None:
     for line in lines:
         say(f"  {line}")
     say("")
+    if server.data is not None:
+        say("To keep these settings for later, run there: picas init")
     say("Ctrl-C stops it.")
 
 

@@ -185,7 +185,7 @@ class Watch:
         try:
             _, tokens = self._reader.rows(self.client, CLAIMS, design_doc=self._design_doc, keys=list(pilots))
         except ResourceNotFound:
-            log.info("There is no view %s/%s: create it with createViews.py", self._design_doc, CLAIMS)
+            log.info("There is no view %s/%s: create it with picas views", self._design_doc, CLAIMS)
             return
         self._put_back_tokens(tokens, pilots)
 

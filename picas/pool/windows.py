@@ -186,9 +186,7 @@ class WindowReader:
             if self._read_at == -math.inf or _is_database_missing(error):
                 raise
             self._view.forget_queue()
-            raise ViewGone(
-                f"there is no view {self._view} any more: create the views with python createViews.py"
-            ) from error
+            raise ViewGone(f"there is no view {self._view} any more: create the views with picas views") from error
         self._sort(client, tokens, is_crowded)
         self._read_at = time.monotonic()
         self._size.note_reading(self._read_at - begin)

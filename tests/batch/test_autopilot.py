@@ -120,7 +120,7 @@ class TestOneRound:
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
         assert not Autopilot(client, kinds, queue, tell=lines.append).look()
-        assert re.search(r"^gpu: there is no view Gpu/todo, .* python createViews.py Gpu$", lines[0])
+        assert re.search(r"^gpu: there is no view Gpu/todo, .* picas views Gpu$", lines[0])
         assert queue.submitted == [1]
 
 

@@ -12,12 +12,14 @@ import time
 import pytest
 import requests
 from support.faults import Double, FaultProxy, Reply
+from support.schemas import read_json
 from support.tokens import make_token
 
 from picas import VERSION, Task, TaskViewIterator, modifiers
+from picas.cli.check import Line, describe_clock, examine
 from picas.pool import spool
 from picas.pool.results import ClaimedToken
-from picas.views import create_views
+from picas.views import create_report, create_views
 
 
 def command(*arguments):
@@ -49,6 +51,8 @@ def test_version(environment):
 
 
 class TestCheck:
+    no_report = "Monitor is complete, but Report is missing: picas views creates it"
+
     @staticmethod
     def lines(environment):
         """Return the lines of a check that succeeds, by their names."""
@@ -59,22 +63,24 @@ class TestCheck:
         assert {len(line[:24].rstrip()) < 24 < len(line) and line[24] != " " for line in others} == {True}
         return {line[:24].rstrip(): line[24:] for line in others}
 
-    def test_shows_all_that_matters(self, environment, push, is_couchdb):
+    def test_shows_all_that_matters(self, environment, client, push, is_couchdb):
         push(3)
+        create_report(client)
         lines = self.lines(environment)
         product = "Apache CouchDB 3" if is_couchdb else "PiCaS embedded server, compatible with CouchDB 3"
-        assert re.fullmatch(rf"{environment['PICAS_HOST_URL']}, {product}\.\d+\.\d+\S*", lines.pop("server"))
+        assert re.fullmatch(rf"ok: {environment['PICAS_HOST_URL']}, {product}\.\d+\.\d+\S*", lines.pop("server"))
+        assert re.fullmatch(r"ok: \d s from the server's", lines.pop("clock"))
         assert lines == {
-            "database": f"{environment['PICAS_DATABASE']}, 4 documents",
-            "user": environment["PICAS_USERNAME"],
-            "views": "Monitor is complete",
-            "may read": "yes",
-            "may write": "yes",
-            "may change views": "yes",
-            "PICAS_HOST_URL": "from the environment",
-            "PICAS_DATABASE": "from the environment",
-            "PICAS_USERNAME": "from the environment",
-            "PICAS_PASSWORD": "from the environment",
+            "database": f"ok: {environment['PICAS_DATABASE']}, 5 documents",
+            "user": f"ok: {environment['PICAS_USERNAME']}",
+            "views": "ok: Monitor and Report are complete",
+            "may read": "ok",
+            "may write": "ok",
+            "may change views": "ok",
+            "PICAS_HOST_URL": "ok: from the environment",
+            "PICAS_DATABASE": "ok: from the environment",
+            "PICAS_USERNAME": "ok: from the environment",
+            "PICAS_PASSWORD": "ok: from the environment",
         }
 
     def test_shows_where_the_settings_come_from_if_one_of_them_is_wrong(self, environment):
@@ -84,7 +90,7 @@ class TestCheck:
             "picas: wrong user or password: check PICAS_USERNAME and PICAS_PASSWORD\n",
         )
         assert f"server                  {environment['PICAS_HOST_URL']}\n" in result.stdout
-        assert "PICAS_PASSWORD          from the environment\n" in result.stdout
+        assert "PICAS_PASSWORD          ok: from the environment\n" in result.stdout
         assert "wr0ng" not in result.stdout
 
     def test_shows_files_and_never_the_password(self, environment, tmp_path, location):
@@ -95,11 +101,11 @@ class TestCheck:
         ini.parent.mkdir(parents=True)
         ini.write_text(f"[picas]\npassword_file = {secret}\nssl_verification = true\n")
         text = picas(environment, "check").stdout
-        assert f"PICAS_PASSWORD          from {secret}, which {ini} names\n" in text
-        assert f"PICAS_SSL_VERIFICATION  from {ini}\n" in text
+        assert f"PICAS_PASSWORD          ok: from {secret}, which {ini} names\n" in text
+        assert f"PICAS_SSL_VERIFICATION  ok: from {ini}\n" in text
         host = environment["PICAS_HOST_URL"].replace("://", f"://{location.username}:{location.password}@")
         text = picas({**environment, "PICAS_HOST_URL": host}, "check").stdout
-        assert f"server                  {location.url}, " in text
+        assert f"server                  ok: {location.url}, " in text
         assert f":{location.password}@" not in text
 
     def test_views_that_are_missing_or_of_an_older_release(self, environment, client):
@@ -107,28 +113,33 @@ class TestCheck:
         del design["views"]["claims"]
         design["views"]["overview_total"]["map"] = "function(doc) { emit('todo', 1); }"
         client.save(design)
-        older = "Monitor is of an older release: python createViews.py updates claims, overview_total"
+        older = "Monitor is of an older release: picas views updates claims, overview_total"
         assert self.lines(environment)["views"] == older
         client.delete(design)
-        assert self.lines(environment)["views"] == "missing in Monitor: python createViews.py creates them"
+        assert self.lines(environment)["views"] == "missing in Monitor: picas views creates them"
+        create_views(client)
+        assert self.lines(environment)["views"] == self.no_report
+        client.add_view("reasons", "function(doc) { emit(1, 1); }", design_doc="Report")
+        older = "Monitor is complete, but Report is of an older release: picas views updates it"
+        assert self.lines(environment)["views"] == older
 
     def test_views_with_a_condition(self, environment, client):
         create_views(client, condition="doc.cores == 1")
-        assert self.lines(environment)["views"] == "Monitor has a condition of its own"
+        assert self.lines(environment)["views"] == "ok: Monitor has a condition of its own"
         client.add_view("todo", "function(doc) { emit(1, 1); }")
         assert self.lines(environment)["views"] == "Monitor has a condition of its own, and no working queue"
 
     @pytest.mark.parametrize(
         ("kind", "writing", "changing"),
         [
-            ("member", "yes", "no: only an administrator of the database or the server may"),
-            ("admin", "yes", "yes"),
-            ("reader", "what _design/rule accepts", "no: only an administrator of the database or the server may"),
+            ("member", "ok", "no: only an administrator of the database or the server may"),
+            ("admin", "ok", "ok"),
+            ("reader", "ok: what _design/rule accepts", "no: only an administrator of the database or the server may"),
         ],
     )
     def test_the_rights_of_this_user(self, environment, person, kind, writing, changing):
         lines = self.lines({**environment, **person(kind)})
-        assert [lines[f"may {what}"] for what in ("read", "write", "change views")] == ["yes", writing, changing]
+        assert [lines[f"may {what}"] for what in ("read", "write", "change views")] == ["ok", writing, changing]
 
     def test_a_user_who_is_not_a_member(self, environment, person):
         result = picas({**environment, **person("stranger")}, "check")
@@ -143,7 +154,7 @@ class TestCheck:
             proxy.fail("GET", "/_session", refusal)
             lines = self.lines({**environment, "PICAS_HOST_URL": proxy.url})
         assert "may change views" not in lines
-        assert (lines["may write"], lines["views"]) == ("yes", "Monitor is complete")
+        assert (lines["may write"], lines["views"]) == ("ok", self.no_report)
 
     def test_a_server_that_is_down_may_come_back(self, environment):
         result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check")
@@ -181,6 +192,34 @@ class TestCheck:
         assert "can be reached" not in result.stdout
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
+
+    def test_json_has_all_of_it(self, environment, push, is_couchdb):
+        push(3)
+        result = picas(environment, "check", "--json")
+        (found,) = read_json("check", result.stdout)
+        assert (result.returncode, result.stderr, found["is_reachable"], found["error"]) == (0, "", True, None)
+        assert found["server_product"] == ("Apache CouchDB" if is_couchdb else "PiCaS embedded server")
+        assert (found["database"], found["document_count"]) == (environment["PICAS_DATABASE"], 4)
+        assert (found["may_read"], found["write_rules"], found["may_change_views"]) == (True, [], True)
+        assert abs(found["clock_ahead_seconds"]) < 30
+        assert {line["name"] for line in found["lines"]} == {"server", *self.lines(environment)}
+        assert environment["PICAS_PASSWORD"] not in result.stdout
+
+    def test_json_of_a_pool_that_can_not_be_reached(self, environment):
+        result = picas({**environment, "PICAS_HOST_URL": "http://127.0.0.1:1"}, "check", "--json")
+        (found,) = read_json("check", result.stdout)
+        assert (result.returncode, found["is_reachable"], found["may_change_views"]) == (75, False, None)
+        assert found["error"] in result.stderr
+        assert [line["ok"] for line in found["lines"]][:3] == [False] * 3
+
+    def test_clocks_that_differ_are_named(self, client, monkeypatch):
+        now = time.time
+        assert describe_clock(examine(client).clock_ahead_seconds).ok
+        monkeypatch.setattr("picas.clients.time.time", lambda: now() - 300)
+        words = "the clock of the server is 5 min ahead of this machine's: correct the one that is wrong"
+        assert describe_clock(examine(client).clock_ahead_seconds) == Line("clock", words, ok=False)
+        monkeypatch.setattr("picas.clients.time.time", lambda: now() + 7200)
+        assert "the server is 2 h behind this machine's" in describe_clock(examine(client).clock_ahead_seconds).text
 
     def test_a_certificate_that_is_not_trusted_is_named(self, environment, certificate):
         with Double(lambda request: Reply(), certificate.context()) as double:

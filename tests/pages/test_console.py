@@ -104,25 +104,24 @@ class TestMissingViews:
     def test_the_views_that_there_are_are_named_the_nearest_first(self, client):
         line = str(console.no_such_view("tood", "Monitor", client))
         assert line.startswith("there is no view Monitor/tood: Monitor has the views todo, locked, done, error, ")
-        assert "createViews" not in line
+        assert "picas views" not in line
 
     def test_a_view_of_the_scripts_can_be_created_beside_others(self, client):
         client.add_view("mine", "function(doc) { emit(1, 1); }", design_doc="Own")
         line = str(console.no_such_view("todo", "Own", client))
-        expected = "there is no view Own/todo: Own has the views mine; python createViews.py Own creates it"
+        expected = "there is no view Own/todo: Own has the views mine; picas views Own creates it"
         assert line == expected
 
     def test_the_design_documents_that_there_are_are_named_the_nearest_first(self, client):
         client.add_view("mine", "function(doc) { emit(1, 1); }", design_doc="Cores")
         client.save({"_id": "_design/rule", "validate_doc_update": "function() {}"})
         assert str(console.no_such_view("todo", "Montor", client)) == (
-            "there is no view Montor/todo: the design documents are Monitor, Cores; "
-            "python createViews.py Montor creates it"
+            "there is no view Montor/todo: the design documents are Monitor, Cores; picas views Montor creates it"
         )
 
     def test_there_may_be_none(self, client):
         client.delete(client.get("_design/Monitor"))
-        expected = "there is no view Monitor/todo: create the views with python createViews.py Monitor"
+        expected = "there is no view Monitor/todo: create the views with picas views Monitor"
         for pool in (client, None):
             assert str(console.no_such_view("todo", "Monitor", pool)) == expected
 

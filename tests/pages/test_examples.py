@@ -435,7 +435,7 @@ class TestDeleteAndReset:
         line = complaint(script(name, "Monitor/eror"))
         assert line.startswith(f"{name}: there is no view Monitor/eror: Monitor has the views error, todo, ")
         line = complaint(script(name, "monitor/error"))
-        expected = "the design documents are Monitor; python createViews.py monitor creates it\n"
+        expected = "the design documents are Monitor; picas views monitor creates it\n"
         assert line == f"{name}: there is no view monitor/error: {expected}"
 
     @pytest.mark.parametrize("name", ["deleteTokens.py", "resetTokens.py"])
@@ -559,7 +559,7 @@ class TestSettings:
     def test_no_such_database(self, script, command):
         line = complaint(script(*command, PICAS_DATABASE="no_such_database"))
         assert "there is no database no_such_database on http://127.0.0.1" in line
-        assert "createViews.py --create-database" in line
+        assert "picas views --create-database" in line
 
     # A script retries for some seconds, and all of them do so in the same way: two are enough.
     @pytest.mark.parametrize("command", [["createViews.py"], ["local-example.py"]], ids=" ".join)

@@ -30,6 +30,7 @@ class Sources:
         for name in os.environ:
             if name.startswith("PICAS_"):
                 monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(folder / "home"))
         monkeypatch.setenv("XDG_CONFIG_HOME", str(folder / "config"))
         monkeypatch.setenv("NETRC", str(self.netrc))
 
@@ -576,3 +577,84 @@ def test_the_client_refuses_an_invalid_address_too(address: str) -> None:
     with pytest.raises(ValueError, match=r"^the address ") as caught:
         CouchDB(address, "db")
     assert SECRET not in str(caught.value)
+
+
+# --- writing them
+
+
+def test_saved_settings_are_found(sources: Sources) -> None:
+    values = {"host_url": "http://a", "database": "d", "username": "u", "password": f"%{SECRET}; #="}
+    assert config.save(values) == sources.ini
+    assert as_tuple(sources.load()) == ("http://a", "d", "u", f"%{SECRET}; #=")
+    assert sources.ini.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_not_saved_stays(sources: Sources) -> None:
+    frame = "# a\n[other]\ndatabase = o\n\n[picas]\n; b\n{}\n[last]\nx = 1\n"
+    before = frame.format("Database: old\nusername = u\n  v\npassword_file = f\n")
+    after = frame.format("database = new\nusername = w\nhost_url = h\n")
+    sources.write_ini(before, 0o644)
+    config.save({"database": "new", "username": "w", "host_url": "h", "password_file": None})
+    assert sources.ini.read_text() == after
+    assert sources.ini.stat().st_mode & 0o777 == 0o600
+
+
+def test_saving_makes_the_folder_and_the_section(sources: Sources) -> None:
+    sources.ini.parent.rmdir()
+    config.save({"database": "d"})
+    assert sources.ini.read_text() == "[picas]\ndatabase = d\n"
+    assert sources.ini.parent.stat().st_mode & 0o777 == 0o700
+    sources.write_ini("[other]\na = 1\n")
+    config.save({"database": "d"})
+    assert sources.ini.read_text() == "[other]\na = 1\n\n[picas]\ndatabase = d\n"
+
+
+@pytest.mark.parametrize("value", [" a", "a ", "a\nb = c", "a\n[other]"])
+def test_a_value_that_an_ini_file_can_not_hold_is_not_saved(sources: Sources, value: str) -> None:
+    sources.write_ini("[picas]\ndatabase = d\n")
+    with pytest.raises(SettingsError, match="can't hold this PICAS_PASSWORD"):
+        config.save({"password": value})
+    assert sources.ini.read_text() == "[picas]\ndatabase = d\n"
+
+
+def test_a_file_that_can_not_be_written_is_left_alone(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    sources.write_ini("[picas]\ndatabase = d\n")
+    monkeypatch.setattr("os.fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        config.save({"database": "e"})
+    assert sources.ini.read_text() == "[picas]\ndatabase = d\n"
+    assert [path.name for path in sources.ini.parent.iterdir()] == ["config.ini"]
+
+
+def test_finding_settings_needs_none(sources: Sources) -> None:
+    assert as_tuple(config.find(script_dir=sources.script_dir)) == ("", "", "", "")
+    sources.set_environment(DATABASE="d")
+    settings = config.find(script_dir=sources.script_dir)
+    assert (settings.database, dict(settings.origins)) == ("d", {"database": "the environment"})
+
+
+@pytest.mark.parametrize(
+    ("source", "is_written"),
+    [("environment", False), ("picasconfig", False), ("netrc", False), ("ini", True), ("file", True)],
+)
+def test_another_password_is_written_to_the_files_of_picas(sources: Sources, source: str, is_written: bool) -> None:
+    config.save({"host_url": "http://a", "database": "d", "username": "u"})
+    if source == "environment":
+        sources.set_environment(PASSWORD=SECRET)
+    elif source == "picasconfig":
+        sources.write_picasconfig(f"PICAS_PASSWORD = {SECRET!r}\n")
+    elif source == "netrc":
+        sources.write_netrc(f"machine a login u password {SECRET}\n")
+    elif source == "ini":
+        config.save({"password": SECRET})
+    else:
+        file = write(sources.script_dir / "secret", f"{SECRET}\n")
+        config.save({"password_file": str(file)})
+    write_password = sources.load().write_password
+    assert (write_password is not None) == is_written
+    if write_password is not None:
+        write_password("another")
+        assert sources.load().password == "another"
