@@ -11,9 +11,9 @@ from .. import console
 from ..couch.outages import is_outage_at_start
 from ..exceptions import PicasError, UsageError
 from ..version import VERSION
-from . import check, pool, server
+from . import changing, check, exporting, listing, pool, server
 
-GROUPS = (check, pool, server)
+GROUPS = (check, pool, listing, changing, exporting, server)
 """The modules with the verbs, in the order in which the help lists these."""
 
 

@@ -3,6 +3,7 @@
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` shows those that live, and `presence` says of some whether they do.
+`takeback` serves people who take tokens back from pilots.
 """
 
 from .conditions import RetryPolicy, StopConditions, check_stop_function
@@ -11,6 +12,7 @@ from .fleet import Kind, running_pilots, without_pilot
 from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
 from .presence import dead_pilots, silent_pilots, watch_time
+from .takeback import dead_holders, describe_loss, left_alone, watch_text
 
 __all__ = [
     "MAX_LOST",
@@ -22,9 +24,13 @@ __all__ = [
     "SlotCount",
     "StopConditions",
     "check_stop_function",
+    "dead_holders",
     "dead_pilots",
+    "describe_loss",
+    "left_alone",
     "running_pilots",
     "silent_pilots",
+    "watch_text",
     "watch_time",
     "without_pilot",
 ]

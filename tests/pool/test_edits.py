@@ -7,7 +7,7 @@ from couchdb.http import ResourceNotFound
 from support.tokens import make_token
 
 from picas import CouchDB, Task, modifiers
-from picas.pool import Change, count_holders, count_tokens, delete_tokens, edits, reset_tokens
+from picas.pool import Change, count_holders, count_tokens, delete_tokens, pages, reset_tokens
 from picas.views import count_states
 
 HOUR = 3600
@@ -15,7 +15,7 @@ HOUR = 3600
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
-    monkeypatch.setattr(edits, "PAGE", 4)
+    monkeypatch.setattr(pages, "PAGE", 4)
 
 
 def lock_before(monkeypatch, method, token_id):
