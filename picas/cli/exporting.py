@@ -57,8 +57,9 @@ def _export(options: argparse.Namespace) -> None:
         raise UsageError("in which form? Give --csv, --jsonl or --logs FOLDER")
     sources = sources_of(options, options.states, DEFAULT_STATES)
     fields = fields_of(options.fields)
+    filter = filter_of(options)
     client = connect()
-    query = TokenQuery(client, sources, filter_of(options))
+    query = TokenQuery(client, sources, filter)
     logs = _Logs(client, options.logs)
     found = _Found(fields)
     with named_view(client, sources):

@@ -23,16 +23,15 @@ COLUMNS = {
     "todo": ("id", "attempts", "input"),
     "locked": ("id", "host", "pilot", "since", "attempts"),
     "done": ("id", "host", "since", "seconds", "attempts"),
-    "error": ("id", "host", "since", "attempts", "exit_code", "group", "reason"),
+    "error": ("id", "host", "since", "attempts", "group", "reason"),
 }
 """The columns of a table, by the state of its tokens."""
-MIXED_COLUMNS = ("id", "state", "host", "since", "attempts", "exit_code", "group", "reason")
+MIXED_COLUMNS = ("id", "state", "host", "since", "group", "reason")
 """The columns of a table of tokens in several states."""
 RECORD = (
     "id", "state", "host", "pilot", "since", "attempts", "exit_code", "seconds", "group", "reason", "input",
 )  # fmt: skip
 """What JSON has of each token."""
-NUMBERS = frozenset({"attempts", "exit_code", "seconds", "cpu_seconds", "max_memory_mb"})
 
 
 def add_verbs(verbs: Any) -> None:
@@ -72,8 +71,9 @@ def _list(options: argparse.Namespace) -> None:
     sources = sources_of(options, options.states, default)
     asked = fields_of(options.fields)
     order = None if options.sort is None else parse_field(options.sort.removeprefix("-"))
+    filter = filter_of(options)
     client = connect()
-    query = TokenQuery(client, sources, filter_of(options))
+    query = TokenQuery(client, sources, filter)
     with named_view(client, sources):
         if options.count:
             print(query.count())
@@ -111,22 +111,38 @@ def _print(
     elif options.csv:
         print_csv_of(tokens, columns)
     else:
-        rows = ([_shown(token, column) for column in columns] for token in tokens)
-        print_table([column.name for column in columns], rows, right=NUMBERS)
-    _tell_rest(query, limit, is_searched=order is not None or bool(query.filter))
+        _print_table(tokens, columns)
+    _tell_rest(query, limit)
 
 
-def _tell_rest(query: TokenQuery, limit: int, *, is_searched: bool) -> None:
+def _print_table(tokens: Iterable[Document], columns: Sequence[Field]) -> None:
+    rows: list[list[str | None]] = []
+    texts: set[str] = set()
+    for token in tokens:
+        values = [(column, column.of(token)) for column in columns]
+        texts.update(column.name for column, value in values if column.is_time or isinstance(value, str))
+        rows.append([_shown(column, value) for column, value in values])
+    names = [column.name for column in columns]
+    print_table(names, rows, right=set(names) - texts)
+
+
+def _shown(field: Field, value: Any) -> str | None:
+    """Return a value for a table."""
+    if field.is_time and value is not MISSING:
+        return local_time(value)
+    return text_of(value) or None
+
+
+def _tell_rest(query: TokenQuery, limit: int) -> None:
+    """Say on standard error how many more tokens there are, and how many were read to find these."""
     shown = min(query.matched, limit) if limit else query.matched
-    if is_searched and query.scanned > shown:
-        of_these = "" if shown == query.matched else f" of {query.matched}"
-        rest = query.size() - query.scanned
-        more = f"; {number_of(rest, 'token')} more were not read: --limit 0 reads all" if rest > 0 else ""
-        tell(f"Read {number_of(query.scanned, 'token')} to find {shown}{of_these}{more}")
-    elif limit and shown == limit:
-        rest = query.size() - shown
-        if rest > 0:
-            tell(f"{rest} more: --limit 0 shows all")
+    unread = query.size() - query.scanned if limit else 0
+    if query.filter and query.scanned > shown:
+        more = f", {unread} more were not read" if unread > 0 else ""
+        tell(f"Read {number_of(query.scanned, 'token')} to find {query.matched}{more}")
+    more_matching = query.matched - shown + (0 if query.filter else max(0, unread))
+    if more_matching:
+        tell(f"{more_matching} more: --limit 0 shows all")
 
 
 def _record(token: Document) -> dict[str, Any]:
@@ -137,11 +153,3 @@ def _record(token: Document) -> dict[str, Any]:
 def _values(token: Document, fields: Iterable[Field]) -> dict[str, Any]:
     """Return the values of fields by their names, as JSON holds them: times in UTC, None for what is missing."""
     return {field.name: json_value(token, field) for field in fields}
-
-
-def _shown(token: Document, field: Field) -> str | None:
-    """Return the value of a field for a table."""
-    value = field.of(token)
-    if field.is_time and value is not MISSING:
-        return local_time(value)
-    return text_of(value) or None
