@@ -136,13 +136,13 @@ def _shown(field: Field, value: Any) -> str | None:
 def _tell_rest(query: TokenQuery, limit: int) -> None:
     """Say on standard error how many more tokens there are, and how many were read to find these."""
     shown = min(query.matched, limit) if limit else query.matched
-    unread = query.size() - query.scanned if limit else 0
+    size = query.size() if limit else query.scanned
     if query.filter and query.scanned > shown:
-        more = f", {unread} more were not read" if unread > 0 else ""
+        more = f", {size - query.scanned} more were not read" if size > query.scanned else ""
         tell(f"Read {number_of(query.scanned, 'token')} to find {query.matched}{more}")
-    more_matching = query.matched - shown + (0 if query.filter else max(0, unread))
-    if more_matching:
-        tell(f"{more_matching} more: --limit 0 shows all")
+    rest = (query.matched if query.filter else size) - shown
+    if rest > 0:
+        tell(f"{rest} more: --limit 0 shows all")
 
 
 def _record(token: Document) -> dict[str, Any]:
