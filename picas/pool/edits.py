@@ -1,7 +1,8 @@
 """What people do with many tokens: retry, change, delete and count them.
 
 A token is changed only in the revision in which it was read. One that changes meanwhile, because a pilot takes it for
-example, is left alone and counted. So each function here can be broken off and called again.
+example, is left alone and counted. So each function here can be broken off and called again. If the server refuses a
+token for another reason, `PicasError` is raised.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Callable
@@ -16,7 +18,7 @@ from typing import Any, Callable
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
-from ..exceptions import UsageError
+from ..exceptions import PicasError, UsageError
 from ..generators import TokenGenerator
 from ..tokens.states import STATES, is_in_state
 from ..views import DESIGN_DOC
@@ -55,7 +57,7 @@ def delete_tokens(
     """
     if isinstance(tokens, str):
         return _change_view(client, tokens, design_doc, client.delete_documents)
-    return _change(tokens, client.delete_documents, progress)
+    return _change(client, tokens, client.delete_documents, progress)
 
 
 def retry_tokens(
@@ -82,7 +84,7 @@ def retry_tokens(
             token.update(new)
         return client.save_documents(chunk)
 
-    return _change(tokens, retry, progress)
+    return _change(client, tokens, retry, progress)
 
 
 def set_fields(
@@ -110,7 +112,7 @@ def set_fields(
             token.update(new)
         return client.save_documents(chunk)
 
-    return _change(tokens, change, progress)
+    return _change(client, tokens, change, progress)
 
 
 def check_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -203,17 +205,51 @@ def _older_than(hours: float) -> Callable[[Document], bool]:
 
 
 def _change(
-    tokens: Iterable[Document], change: Callable[[list[Document]], list[bool]], progress: Progress | None
+    client: CouchDB,
+    tokens: Iterable[Document],
+    change: Callable[[list[Document]], list[bool]],
+    progress: Progress | None,
 ) -> Change:
-    """Change tokens in chunks."""
+    """Change tokens in chunks.
+
+    :raises PicasError: if the server refuses a token that nobody else has changed
+    """
     changed = handled = 0
-    left = iter(tokens)
-    while chunk := list(islice(left, pages.PAGE)):
-        changed += sum(change(chunk))
+    for chunk in _chunks(tokens):
+        is_changed = change(chunk)
+        changed += sum(is_changed)
         handled += len(chunk)
+        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
         if progress is not None:
             progress(handled)
     return Change(changed, handled - changed)
+
+
+def _chunks(tokens: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield tokens in chunks. The next chunk is read while the caller writes one."""
+    left = iter(tokens)
+
+    def read() -> list[Document]:
+        return list(islice(left, pages.PAGE))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read)
+        while chunk := ahead.result():
+            ahead = reader.submit(read)
+            yield chunk
+
+
+def _check_refused(client: CouchDB, tokens: Iterable[Document], changed: int) -> None:
+    """Check that somebody else has changed each of some tokens, whose change has failed.
+
+    :param changed: how many other tokens were changed so far
+    :raises PicasError: if a token is as it was: the server has another reason, for example a rule about who may write
+    """
+    revs = {token.id: token.rev for token in tokens}
+    for row in client.all_docs(keys=revs) if revs else ():
+        if "error" not in row and row.value["rev"] == revs[row.id]:
+            refused = f"the server refuses to change tokens, e.g. {row.id}"
+            raise PicasError(f"{refused}; {changed} were changed before. May this user write documents?")
 
 
 def _change_view(
@@ -233,5 +269,5 @@ def _change_view(
             outdated += len(page) - len(current)
             yield from filter(is_wanted, current)
 
-    result = _change(wanted(), change, None)
+    result = _change(client, wanted(), change, None)
     return Change(result.changed, result.kept + outdated)

@@ -203,6 +203,16 @@ def test_what_changes_meanwhile_is_left_alone_and_counted(pool, at_terminal, ver
     assert pool.get("token_0")["lock"] == 0
 
 
+@pytest.mark.parametrize("arguments", [("retry", "error"), ("set", "a=1", "todo"), ("delete", "done")])
+def test_a_user_who_may_not_write_is_told(pool, run_picas, person, arguments):
+    before = states(pool)
+    result = run_picas(*arguments, "--yes", variables=person("reader"))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert result.stderr.startswith("picas: the server refuses to change tokens, e.g. token_")
+    assert result.stderr.endswith("; 0 were changed before. May this user write documents?\n")
+    assert states(pool) == before
+
+
 class _Printed:
     """What a command at a terminal has printed, as `changed` reads it."""
 
