@@ -12,7 +12,7 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import UsageError
 from ..pool import TokenQuery
-from ..pool.exports import save_logs
+from ..pool.exports import save_logs_of
 from ..pool.fields import MISSING, Field
 from .arguments import add_verb, connect
 from .cells import json_value, print_csv_of
@@ -92,11 +92,12 @@ class _Logs:
 
     def of(self, tokens: Iterator[Document]) -> Iterator[Document]:
         """Yield tokens when their logs are saved."""
-        for token in tokens:
-            if self._folder is not None:
-                files = save_logs(self._client, token, self._folder)
-                self._files += files
-                self._tokens += files > 0
+        if self._folder is None:
+            yield from tokens
+            return
+        for token, files in save_logs_of(self._client, tokens, self._folder):
+            self._files += files
+            self._tokens += files > 0
             yield token
 
     def tell(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 
 from couchdb.http import ResourceNotFound
@@ -16,8 +18,23 @@ from .fields import time_of
 
 MAX_NAME = 200
 """Bytes of a file's name; most file systems take 255."""
+AT_ONCE = 4
+"""The number of tokens whose attachments are fetched at once."""
+CHUNK = 100
+"""The number of tokens after which all have to be saved before more are read."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]|^\.")
+
+
+def save_logs_of(client: CouchDB, tokens: Iterable[Document], folder: Path) -> Iterator[tuple[Document, int]]:
+    """Save the attachments of tokens, several tokens at a time; yield each token with the number of files written.
+
+    For the files and the errors see `save_logs`.
+    """
+    left = iter(tokens)
+    with ThreadPoolExecutor(AT_ONCE) as workers:
+        while chunk := list(islice(left, CHUNK)):
+            yield from zip(chunk, workers.map(lambda token: save_logs(client, token, folder), chunk))
 
 
 def save_logs(client: CouchDB, token: Document, folder: Path) -> int:

@@ -35,10 +35,6 @@ class Source:
     view: str
     design_doc: str = DESIGN_DOC
 
-    def __str__(self) -> str:
-        """Return the name for people: the state, or "Own/all" for another view."""
-        return self.view if self.design_doc == DESIGN_DOC and self.view in STATES else f"{self.design_doc}/{self.view}"
-
     def has(self, token: Document) -> bool:
         """Return whether a token belongs to the view: the server reads a token later than its row."""
         return self.view not in STATES or is_in_state(token, self.view)

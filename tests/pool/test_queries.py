@@ -106,7 +106,6 @@ def test_a_view_of_the_users_own(pool):
     own = Source("all", "Own")
     assert numbers(TokenQuery(pool, [own])) == list(range(18))
     assert numbers(TokenQuery(pool, [own], make_filter(["state = locked"]))) == [15, 16]
-    assert (str(own), str(ERROR)) == ("Own/all", "error")
 
 
 def test_a_missing_view_raises(pool):
