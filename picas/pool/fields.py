@@ -21,6 +21,8 @@ MISSING: Any = object()
 """What a field is that a token does not have."""
 EARLIEST = 1_000_000_000
 """Seconds since the epoch, in 2001. A smaller number in `lock` or `done` is a mark, like 99 after an error."""
+LATEST = 250_000_000_000
+"""Seconds since the epoch, in 9892. A larger number is no time that a calendar can show."""
 TIMES = frozenset({"since", "start", "end"})
 """The names of `COMPUTED` that are times, in seconds since the epoch."""
 
@@ -108,19 +110,15 @@ def _state(token: Mapping[str, Any]) -> Any:
 
 
 def _since(token: Mapping[str, Any]) -> Any:
-    return time_of(token) or MISSING
+    return _shown(time_of(token))
 
 
 def _start(token: Mapping[str, Any]) -> Any:
-    found = (
-        _times(claim_of(token).get("start") or token.get("lock")) if _runs(token) else _times(_ended(token, "start"))
-    )
-    return found[0] if found else MISSING
+    return _shown((claim_of(token).get("start") or token.get("lock")) if _runs(token) else _ended(token, "start"))
 
 
 def _end(token: Mapping[str, Any]) -> Any:
-    found = _times(_ended(token, "end"))
-    return found[0] if found else MISSING
+    return _shown(_ended(token, "end"))
 
 
 def _seconds(token: Mapping[str, Any]) -> Any:
@@ -128,8 +126,8 @@ def _seconds(token: Mapping[str, Any]) -> Any:
     known = _number(_ended(token, "seconds"))
     if known is not MISSING:
         return known
-    start, end = (_times(_ended(token, name)) for name in ("start", "end"))
-    return end[0] - start[0] if start and end else MISSING
+    start, end = _start(token), _end(token)
+    return MISSING if MISSING in (start, end) else end - start
 
 
 def _host(token: Mapping[str, Any]) -> Any:
@@ -153,6 +151,11 @@ def _reason(token: Mapping[str, Any]) -> Any:
 
 def _runs(token: Mapping[str, Any]) -> bool:
     return is_in_state(token, "locked")
+
+
+def _shown(value: object) -> Any:
+    """Return a time that a calendar can show, MISSING if the value is none."""
+    return value if is_number(value) and EARLIEST <= value <= LATEST else MISSING
 
 
 def _text(value: object) -> Any:

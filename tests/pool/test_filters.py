@@ -117,6 +117,12 @@ class TestFields:
         names = ("host", "pilot", "group", "seconds", "cpu_seconds", "end")
         assert [value(name, token) for name in names] == [MISSING] * len(names)
 
+    @pytest.mark.parametrize("odd", [1e300, 10**400, 1_700_000_000_000, -1, 99, True, "1700000000"])
+    def test_a_number_that_is_no_time_is_not_shown_as_one(self, odd):
+        attempt = {"start": odd, "end": odd}
+        tokens = [make_token(0, lock=odd), make_token(0, lock=1, done=1, exit_code=1, attempts=[attempt])]
+        assert [value(name, token) for token in tokens for name in ("since", "start", "end")] == [MISSING] * 6
+
     @pytest.mark.parametrize("name", ["", " ", ".", "a.", "a..b", "a b", "a=b", "..a"])
     def test_an_invalid_name_is_refused(self, name):
         with pytest.raises(UsageError, match="is not a field like exit_code"):
