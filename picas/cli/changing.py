@@ -58,7 +58,7 @@ def add_verbs(verbs: Any) -> None:
         description="Set fields of tokens: of those with the given ids, or of those of a state, that meet all filters. "
         "A value is JSON, else a text.",
     )
-    _add_selection(change, "FIELD=VALUE… TOKEN|STATE")
+    _add_selection(change, "FIELD=VALUE… TOKEN|STATE", "the fields to set; then ")
     change.add_argument("--unset", action="append", default=[], metavar="FIELD", help="remove a field")
 
     delete = add_verb(
@@ -72,12 +72,12 @@ def add_verbs(verbs: Any) -> None:
     _add_selection(delete)
 
 
-def _add_selection(parser: argparse.ArgumentParser, metavar: str = "TOKEN|STATE") -> None:
+def _add_selection(parser: argparse.ArgumentParser, metavar: str = "TOKEN|STATE", first: str = "") -> None:
     parser.add_argument(
         "words",
         nargs="*",
         metavar=metavar,
-        help="ids of tokens, or states: todo, locked, done or error; - for the ids on standard input, one a line",
+        help=f"{first}ids of tokens, or states: todo, locked, done or error; - for ids on standard input, one a line",
     )
     add_filters(parser)
     parser.add_argument("--dry-run", action="store_true", help="count the tokens, and change nothing")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -28,6 +29,9 @@ COLUMNS = {
 """The columns of a table, by the state of its tokens."""
 MIXED_COLUMNS = ("id", "state", "host", "since", "group", "reason")
 """The columns of a table of tokens in several states."""
+NARROW = 70
+"""At a terminal with fewer columns than this, `LESS_IMPORTANT` is left out, so that ids are shown whole."""
+LESS_IMPORTANT = frozenset({"host", "since"})
 RECORD = (
     "id", "state", "host", "pilot", "since", "attempts", "exit_code", "seconds", "group", "reason", "input",
 )  # fmt: skip
@@ -82,9 +86,11 @@ def _list(options: argparse.Namespace) -> None:
     tell_gaps(query)
 
 
-def _columns(sources: Sequence[Source]) -> list[Field]:
+def _columns(sources: Sequence[Source], is_table: bool) -> list[Field]:
+    """Return the columns that fit the states, and the terminal."""
     names = COLUMNS.get(sources[0].view, MIXED_COLUMNS) if len(sources) == 1 else MIXED_COLUMNS
-    return [Field(name) for name in names]
+    is_narrow = is_table and is_terminal() and shutil.get_terminal_size().columns < NARROW
+    return [Field(name) for name in names if not (is_narrow and name in LESS_IMPORTANT)]
 
 
 def _print(
@@ -101,7 +107,7 @@ def _print(
         tokens: Iterable[Document] = query.read(limit or None)
     else:
         tokens = ordered(query, order, descending=options.sort.startswith("-"), limit=limit)
-    columns = asked or _columns(sources)
+    columns = asked or _columns(sources, is_table)
     if options.ids:
         for token in tokens:
             print(visible(token.id) if is_terminal() else token.id)
