@@ -14,7 +14,7 @@ import sys
 from couchdb.http import ResourceNotFound
 
 from picas import CouchDB, connect, console
-from picas.pilot import dead_pilots, silent_pilots, watch_time
+from picas.pilot import dead_holders, describe_loss, left_alone, watch_text
 from picas.pool import Change, count_holders, reset_tokens
 from picas.tokens import STATES
 
@@ -59,14 +59,10 @@ def may_reset(client: CouchDB, view: str, design_doc: str, hours: float) -> bool
     """Warn of pilots that lose their tokens, and ask a person at a terminal."""
     if view in STATES and view != "locked":
         return True  # no token of these views is locked
-    holders = count_holders(client, view, design_doc, hours)
-    alive = {id for id in holders if id} - dead_pilots(client, filter(None, holders))
-    if not alive:
+    loss = describe_loss(client, count_holders(client, view, design_doc, hours))
+    if loss is None:
         return True
-    warning = (
-        f"{sum(holders[id] for id in alive)} of {sum(holders.values())} locked tokens are held by {pilots(len(alive))} "
-        "that may be alive and would lose this work; --dead leaves live pilots alone"
-    )
+    warning = f"{loss}; --dead leaves live pilots alone"
     if sys.stdin.isatty():
         return console.confirm(f"{warning}. Reset all?")
     print(f"Warning: {warning}", file=sys.stderr)
@@ -76,27 +72,13 @@ def may_reset(client: CouchDB, view: str, design_doc: str, hours: float) -> bool
 def reset_of_dead(client: CouchDB, view: str, design_doc: str, hours: float) -> Change:
     """Reset the tokens of dead pilots at once, and those of silent pilots when it is known that they are silent."""
     holders = count_holders(client, view, design_doc, hours)
-    unknown = holders.pop("", 0)
-    dead = dead_pilots(client, holders)
-    first = reset_tokens(client, view, design_doc, hours, dead)
-    doubtful = set(holders) - dead
-    silent = set()
-    if doubtful:
-        wait = watch_time(client, doubtful)
-        print(f"Watching {pilots(len(doubtful))} for up to {wait:.0f} s to see who is alive", file=sys.stderr)
-        silent = silent_pilots(client, doubtful)
-    second = reset_tokens(client, view, design_doc, hours, silent) if silent else Change()
-    alive = doubtful - silent
-    if alive:
-        are = "is" if len(alive) == 1 else "are"
-        print(f"Left alone {sum(holders[id] for id in alive)} tokens of {pilots(len(alive))} that {are} alive")
-    if unknown:
-        print(f"Left alone {unknown} tokens that name no pilot: they were locked by an older release or by hand")
-    return Change(first.changed + second.changed, first.kept + second.kept)
-
-
-def pilots(count: int) -> str:
-    return f"{count} pilot{'' if count == 1 else 's'}"
+    dead, changed, kept = set(), 0, 0
+    for pilots in dead_holders(client, holders, lambda *watched: print(watch_text(*watched), file=sys.stderr)):
+        result = reset_tokens(client, view, design_doc, hours, pilots) if pilots else Change()
+        changed, kept, dead = changed + result.changed, kept + result.kept, dead | pilots
+    for line in left_alone(holders, dead):
+        print(line)
+    return Change(changed, kept)
 
 
 def hours(text: str) -> float:

@@ -21,8 +21,8 @@ from .clients import CouchDB
 from .couch import explain
 from .exceptions import AlreadyPushed, InputError, PicasError, PushError
 from .pool.counter import Counter, numbers_of
-from .pool.fields import check_fields, check_id, new_token, storable
 from .pool.inputs import read_inputs, repeatable
+from .pool.new_tokens import check_fields, check_id, new_token, storable
 from .pool.sizes import check_size, size_of
 from .pool.surveys import Survey, read_again, survey_of
 from .pool.tables import BY_LINE, FORMATS, Layout, format_of, read_rows, read_tokens

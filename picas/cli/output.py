@@ -9,6 +9,8 @@ character counts as one.
 
 from __future__ import annotations
 
+import csv
+import itertools
 import json
 import os
 import shutil
@@ -118,6 +120,17 @@ def _width(text: str) -> int:
 
 def _cut(text: str, width: int) -> str:
     return text[:width] if wide is None else wide.set_cell_size(text, width)
+
+
+def print_csv(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a line of headings and a line for each row, as comma-separated values (RFC 4180).
+
+    The values are printed as they are. At a terminal, control characters in them are shown escaped.
+    """
+    is_shown = is_terminal()
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    for row in itertools.chain([columns], rows):
+        writer.writerow([visible(value) for value in row] if is_shown else row)
 
 
 def print_json(verb: str, fields: Mapping[str, Any]) -> None:

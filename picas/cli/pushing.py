@@ -13,7 +13,7 @@ from typing import Any
 from .. import console
 from ..clients import CouchDB
 from ..exceptions import AlreadyPushed, InputError, PushError, UsageError
-from ..pool.fields import check_fields
+from ..pool.new_tokens import check_fields
 from ..pushes import (
     FORMATS,
     Layout,

@@ -4,7 +4,8 @@
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` lists them for people, `overview` adds what else there is to know of a
 pool, and `presence` says of some whether they live. `orders` are what people tell pilots to do; pilots find them in
-their own documents (`mailbox`) and obey (`duties`). `commands` lets programs do the work of tokens.
+their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who take tokens back from pilots.
+`commands` lets programs do the work of tokens.
 """
 
 from .commands import CommandLine, Programs, TokenCommand
@@ -16,6 +17,7 @@ from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
 from .orders import find_pause
 from .presence import dead_pilots, silent_pilots, watch_time
+from .takeback import dead_holders, describe_loss, left_alone, watch_text
 
 __all__ = [
     "MAX_LOST",
@@ -31,10 +33,14 @@ __all__ = [
     "StopConditions",
     "TokenCommand",
     "check_stop_function",
+    "dead_holders",
     "dead_pilots",
+    "describe_loss",
     "find_pause",
+    "left_alone",
     "running_pilots",
     "silent_pilots",
+    "watch_text",
     "watch_time",
     "without_pilot",
 ]

@@ -1,45 +1,142 @@
-"""What people do with all tokens of a view: delete, reset or count them."""
+"""What people do with many tokens: retry, change, delete and count them.
+
+A token is changed only in the revision in which it was read. One that changes meanwhile, because a pilot takes it for
+example, is left alone and counted. So each function here can be broken off and called again. If the server refuses a
+token for another reason, `PicasError` is raised.
+"""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Callable
 
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
+from ..exceptions import PicasError, UsageError
+from ..generators import TokenGenerator
 from ..tokens import reasons
 from ..tokens.states import STATES, is_in_state
-from ..util import is_number, list_in
 from ..views import DESIGN_DOC
-from .reading import Reader
-
-PAGE = 1000
-"""The number of tokens to read and write at once."""
+from . import pages
+from .fields import time_of
 
 SECONDS_PER_HOUR = 3600
-EARLIEST = 1_000_000_000
-"""Seconds since the epoch, in 2001. A smaller number in `lock` or `done` is a mark, like 99 after an error."""
+PROTECTED = frozenset({*TokenGenerator.get_empty_token(), "exit_code", "claim", "attempts", "error", "lost_count"})
+"""The fields of a token that PiCaS writes, and that a person can't set. Neither can CouchDB's own, which begin with an
+underscore."""
+
+Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
 class Change:
-    """How many tokens of a view were changed."""
+    """How many tokens were changed."""
 
     changed: int = 0
     kept: int = 0
     """The number of tokens that were left alone because somebody else changed them meanwhile."""
 
 
-def delete_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> Change:
-    """Delete all tokens of a view, except those that change meanwhile.
+def delete_tokens(
+    client: CouchDB,
+    tokens: str | Iterable[Document],
+    design_doc: str = DESIGN_DOC,
+    progress: Progress | None = None,
+) -> Change:
+    """Delete tokens, except those that change meanwhile.
 
+    :param tokens: the tokens as they were read, see `queries.TokenQuery`, or the name of a view, for all of it
+    :param design_doc: the design document that has the view
+    :param progress: called now and then with the number of tokens handled so far
     :raises couchdb.ResourceNotFound: if there is no such view
     """
-    return _for_each_page(client, view, design_doc, client.delete_documents)
+    if isinstance(tokens, str):
+        return _change_view(client, tokens, design_doc, client.delete_documents)
+    return _change(client, tokens, client.delete_documents, progress)
+
+
+def retry_tokens(
+    client: CouchDB,
+    tokens: Iterable[Document],
+    fields: Mapping[str, Any] | None = None,
+    progress: Progress | None = None,
+) -> Change:
+    """Put tokens back to todo, except those that change meanwhile. Logs and history stay.
+
+    This counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
+    waits for its next try may be taken at once.
+
+    :param tokens: the tokens as they were read, see `queries.TokenQuery`
+    :param fields: fields to set with the same write, for example a larger need
+    :param progress: called now and then with the number of tokens handled so far
+    :raises UsageError: if PiCaS writes one of the fields itself
+    """
+    new = check_fields(fields or {})
+
+    def retry(chunk: list[Document]) -> list[bool]:
+        for token in chunk:
+            put_back(token)
+            token.update(new)
+        return client.save_documents(chunk)
+
+    return _change(client, tokens, retry, progress)
+
+
+def set_fields(
+    client: CouchDB,
+    tokens: Iterable[Document],
+    fields: Mapping[str, Any],
+    unset: Collection[str] = (),
+    progress: Progress | None = None,
+) -> Change:
+    """Set fields of tokens, except of those that change meanwhile.
+
+    :param tokens: the tokens as they were read, see `queries.TokenQuery`
+    :param fields: the new values
+    :param unset: the names of fields to remove
+    :param progress: called now and then with the number of tokens handled so far
+    :raises UsageError: if PiCaS writes one of the fields itself
+    """
+    new = check_fields(fields)
+    check_fields(dict.fromkeys(unset))
+
+    def change(chunk: list[Document]) -> list[bool]:
+        for token in chunk:
+            for name in unset:
+                token.pop(name, None)
+            token.update(new)
+        return client.save_documents(chunk)
+
+    return _change(client, tokens, change, progress)
+
+
+def check_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return fields that a person may set.
+
+    :raises UsageError: if PiCaS or CouchDB writes one of them
+    """
+    for name in fields:
+        if not name or name.startswith("_") or name in PROTECTED:
+            raise UsageError(f"the field {name!r} can't be set: PiCaS writes it itself")
+        if "." in name:
+            raise UsageError(
+                f"the field {name!r} can't be set: only whole fields can, such as {name.partition('.')[0]!r}"
+            )
+    return fields
+
+
+def put_back(token: Document) -> None:
+    """Put a token back to todo by hand: end its attempt, if it has one, and forget how often it lost its pilot."""
+    if modifiers.claim_of(token):
+        modifiers.end_attempt(token, "stopped", reasons.RESET)
+    modifiers.reset(token)
+    token.pop("lost_count", None)  # a person has dealt with the cause
 
 
 def reset_tokens(
@@ -49,10 +146,7 @@ def reset_tokens(
     hours: float = 0,
     pilots: Container[str] | None = None,
 ) -> Change:
-    """Put all tokens of a view back to todo, except those that change meanwhile. Logs and history stay.
-
-    This counts neither as a failure nor as an attempt. A pilot that still works on such a token loses it. A token that
-    waits for its next try may be taken at once; that goes for tokens in `todo` too.
+    """Put all tokens of a view back to todo, see `retry_tokens`.
 
     :param hours: reset only tokens that were locked longer ago than this, or whose last attempt ended longer ago if
         they are not locked, by the clocks of this machine and the pilot's. A token whose time is unknown is reset.
@@ -62,18 +156,14 @@ def reset_tokens(
     is_old = _older_than(hours)
 
     def is_wanted(token: Document) -> bool:
-        return is_old(token) and (pilots is None or (is_in_state(token, "locked") and _holder(token) in pilots))
+        return is_old(token) and (pilots is None or holder_of(token) in pilots)
 
     def reset(tokens: list[Document]) -> list[bool]:
         for token in tokens:
-            if modifiers.claim_of(token):
-                modifiers.end_attempt(token, "stopped", reasons.RESET)
-            modifiers.reset(token)
-            if "lost_count" in token:
-                del token["lost_count"]  # a person has dealt with the cause
+            put_back(token)
         return client.save_documents(tokens)
 
-    return _for_each_page(client, view, design_doc, reset, is_wanted)
+    return _change_view(client, view, design_doc, reset, is_wanted)
 
 
 def count_holders(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Counter[str]:
@@ -85,12 +175,19 @@ def count_holders(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hour
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     is_old = _older_than(hours)
-    return Counter(
-        _holder(token)
-        for page in _pages(client, view, design_doc)
-        for token in page
-        if is_in_state(token, "locked") and is_old(token)
-    )
+    tokens = (token for page in pages.pages(client, view, design_doc) for token in page)
+    return holders_of(token for token in tokens if is_old(token))
+
+
+def holders_of(tokens: Iterable[Document]) -> Counter[str]:
+    """Return how many of some tokens are locked, by the ids of the pilots that hold them, see `count_holders`."""
+    holders = map(holder_of, tokens)
+    return Counter(holder for holder in holders if holder is not None)
+
+
+def holder_of(token: Document) -> str | None:
+    """Return the id of the pilot that holds a token, '' if the token does not name it, None if it is not locked."""
+    return str(modifiers.claim_of(token).get("pilot") or "") if is_in_state(token, "locked") else None
 
 
 def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> int:
@@ -105,68 +202,73 @@ def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> in
 def _older_than(hours: float) -> Callable[[Document], bool]:
     """Return a function that says whether a token's lock or last attempt is older."""
     before = time.time() - hours * SECONDS_PER_HOUR
-    return lambda token: _time_of(token) <= before
+    return lambda token: time_of(token) <= before
 
 
-def _time_of(token: Document) -> float:
-    """Return when a token was locked or, if it is not, when its last attempt ended, in seconds since the epoch.
+def _change(
+    client: CouchDB,
+    tokens: Iterable[Document],
+    change: Callable[[list[Document]], list[bool]],
+    progress: Progress | None,
+) -> Change:
+    """Change tokens in chunks.
 
-    Clients of older releases have left no attempt. Their times are in `error`, `done` and `lock`. Of a token that
-    pilots of several releases had, the latest time counts. It is 0 if there is none.
+    :raises PicasError: if the server refuses a token that nobody else has changed
     """
-    if is_in_state(token, "locked"):
-        return max(_times(token.get("lock")), default=0)
-    attempts, errors = list_in(token, "attempts")[-1:], list_in(token, "error")[-1:]
-    ends = [attempt.get("end") for attempt in attempts if isinstance(attempt, dict)]
-    ends += [error.get("time") for error in errors if isinstance(error, dict)]
-    return max(_times(*ends, token.get("done"), token.get("lock")), default=0)
+    changed = handled = 0
+    for chunk in _chunks(tokens):
+        is_changed = change(chunk)
+        changed += sum(is_changed)
+        handled += len(chunk)
+        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
+        if progress is not None:
+            progress(handled)
+    return Change(changed, handled - changed)
 
 
-def _times(*values: object) -> list[float]:
-    """Return those of some values that are times."""
-    return [value for value in values if is_number(value) and value >= EARLIEST]
+def _chunks(tokens: Iterable[Document]) -> Iterator[list[Document]]:
+    """Yield tokens in chunks. The next chunk is read while the caller writes one."""
+    left = iter(tokens)
+
+    def read() -> list[Document]:
+        return list(islice(left, pages.PAGE))
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read)
+        while chunk := ahead.result():
+            ahead = reader.submit(read)
+            yield chunk
 
 
-def _holder(token: Document) -> str:
-    return str(modifiers.claim_of(token).get("pilot") or "")
+def _check_refused(client: CouchDB, tokens: Iterable[Document], changed: int) -> None:
+    """Check that somebody else has changed each of some tokens, whose change has failed.
+
+    :param changed: how many other tokens were changed so far
+    :raises PicasError: if a token is as it was: the server has another reason, for example a rule about who may write
+    """
+    revs = {token.id: token.rev for token in tokens}
+    for row in client.all_docs(keys=revs) if revs else ():
+        if "error" not in row and row.value["rev"] == revs[row.id]:
+            refused = f"the server refuses to change tokens, e.g. {row.id}"
+            raise PicasError(f"{refused}; {changed} were changed before. May this user write documents?")
 
 
-def _for_each_page(
+def _change_view(
     client: CouchDB,
     view: str,
     design_doc: str,
     change: Callable[[list[Document]], list[bool]],
     is_wanted: Callable[[Document], bool] = lambda token: True,
 ) -> Change:
-    """Change the tokens of a view that are wanted."""
-    changed = kept = 0
-    for page in _pages(client, view, design_doc):
-        # The server reads the token later than the row: it may be in another state by now.
-        current = [token for token in page if view not in STATES or is_in_state(token, view)]
-        wanted = [token for token in current if is_wanted(token)]
-        succeeded = sum(change(wanted))
-        changed += succeeded
-        kept += len(page) - len(current) + len(wanted) - succeeded
-    return Change(changed, kept)
+    """Change the tokens of a view that are wanted. One whose row is out of date counts as changed meanwhile."""
+    outdated = 0
 
+    def wanted() -> Iterator[Document]:
+        nonlocal outdated
+        for page in pages.pages(client, view, design_doc):
+            current = [token for token in page if view not in STATES or is_in_state(token, view)]
+            outdated += len(page) - len(current)
+            yield from filter(is_wanted, current)
 
-def _pages(client: CouchDB, view: str, design_doc: str) -> Iterator[list[Document]]:
-    """Yield the tokens of a view page by page. They may be changed or deleted in between.
-
-    A page begins at the last key of the page before. Rows with this key that were seen already are skipped here, since
-    not every server can begin at a row.
-    """
-    reader = Reader()
-    start: dict[str, Any] = {}
-    seen: set[str] = set()
-    while True:
-        limit = PAGE + len(seen)
-        result, tokens = reader.rows(client, view, design_doc=design_doc, limit=limit, **start)
-        rows = result.rows
-        yield list({token.id: token for token in tokens if token.id not in seen}.values())
-        if len(rows) < limit:
-            return
-        last = rows[-1].key
-        at_last = {row.id for row in rows if row.key == last}
-        seen = seen | at_last if start.get("startkey") == last else at_last
-        start = {"startkey": last}
+    result = _change(client, wanted(), change, None)
+    return Change(result.changed, result.kept + outdated)

@@ -12,7 +12,7 @@ from typing import Any, Callable
 
 from ..clients import CouchDB
 from ..exceptions import InputError, PushError
-from .fields import new_token
+from .new_tokens import new_token
 from .sizes import check_size, size_of
 from .tables import EMPTY, Layout, numbered_tokens, read_tokens
 

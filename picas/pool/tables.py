@@ -13,8 +13,8 @@ from typing import Any, NoReturn
 
 from ..exceptions import InputError, UnknownColumn, UsageError
 from ..util import one_line
-from .fields import check_fields, check_id, storable
 from .inputs import numbered_inputs, text_lines
+from .new_tokens import check_fields, check_id, storable
 from .templates import Template, UnknownName, listed
 
 LINES, CSV, TSV, JSONL = FORMATS = ("lines", "csv", "tsv", "jsonl")

@@ -9,6 +9,8 @@ from typing import Any, Callable
 import pytest
 from support.terminal import Terminal
 
+from picas.cli import main
+
 
 def command(*arguments: str) -> list[str]:
     """Return the command line of `picas` with some arguments."""
@@ -47,3 +49,17 @@ def at_terminal(environment: dict[str, str], tmp_path: Any) -> Callable[..., Ter
         return Terminal(command(*arguments), {**environment, **(variables or {})}, columns, cwd=tmp_path)
 
     return start
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Run the command in this process with arguments that are wrong, and return the line that says so."""
+
+    def complaint(*arguments: str) -> str:
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        printed = capsys.readouterr()
+        assert (ended.value.code, printed.out, printed.err.count("\n")) == (2, "", 1)
+        return printed.err
+
+    return complaint

@@ -1,13 +1,27 @@
-"""Deleting and resetting all tokens of a view."""
+"""What people do with many tokens: delete, reset, retry and change them."""
 
 import time
 
 import pytest
 from couchdb.http import ResourceNotFound
-from support.tokens import make_token
+from support.tokens import ended_token, make_token
+from support.workers import PilotProcess, wait_for
 
 from picas import CouchDB, Task, modifiers
-from picas.pool import Change, count_holders, count_tokens, delete_tokens, edits, reset_tokens
+from picas.exceptions import UsageError
+from picas.pool import (
+    Change,
+    Source,
+    TokenQuery,
+    count_holders,
+    count_tokens,
+    delete_tokens,
+    make_filter,
+    pages,
+    reset_tokens,
+    retry_tokens,
+    set_fields,
+)
 from picas.views import count_states
 
 HOUR = 3600
@@ -15,7 +29,7 @@ HOUR = 3600
 
 @pytest.fixture(autouse=True)
 def small_pages(monkeypatch):
-    monkeypatch.setattr(edits, "PAGE", 4)
+    monkeypatch.setattr(pages, "PAGE", 4)
 
 
 def lock_before(monkeypatch, method, token_id):
@@ -219,3 +233,121 @@ def test_counts_the_rows_of_a_view(client, push):
     push(7)
     assert count_tokens(client, "todo") == 7
     assert count_tokens(client, "done") == 0
+
+
+def in_error(client):
+    return TokenQuery(client, [Source("error")])
+
+
+class TestSelectedTokens:
+    """What is changed are tokens that were selected, in the revision in which they were read."""
+
+    @pytest.fixture(autouse=True)
+    def errors(self, client):
+        assert all(client.save_documents([ended_token(n, lost_count=3, cores=n) for n in range(10)]))
+
+    def test_are_retried_with_new_fields(self, client):
+        handled = []
+        wanted = TokenQuery(client, [Source("error")], make_filter(["cores >= 4"]))
+        assert retry_tokens(client, wanted, {"memory": "16G", "cores": 2}, handled.append) == Change(6, 0)
+        assert handled == [4, 6]
+        assert count_states(client) == {"todo": 6, "locked": 0, "done": 0, "error": 4}
+        token = client.get("token_9")
+        assert (token["memory"], token["cores"], token["exit_code"], "lost_count" in token) == ("16G", 2, "", False)
+        assert len(token["attempts"]) == 1
+
+    def test_are_deleted(self, client):
+        assert delete_tokens(client, in_error(client)) == Change(10, 0)
+        assert client.doc_count() == 1
+
+    def test_get_fields_and_lose_fields(self, client):
+        assert set_fields(client, in_error(client), {"memory": 5}, ["cores"]) == Change(10, 0)
+        token = client.get("token_3")
+        assert (token["memory"], "cores" in token, token["exit_code"]) == (5, False, 1)
+
+    @pytest.mark.parametrize(
+        "change", [retry_tokens, delete_tokens, lambda client, tokens: set_fields(client, tokens, {"a": 1})]
+    )
+    def test_are_left_alone_if_they_change_after_they_were_read(self, client, change):
+        def then_changed():
+            for token in in_error(client):
+                if token.id == "token_3":
+                    client.save({**token.value, "memory": "by another person"})
+                yield token
+
+        assert change(client, then_changed()) == Change(9, 1)
+        token = client.get("token_3")
+        assert (token["memory"], token["exit_code"]) == ("by another person", 1)
+        assert change(client, in_error(client)).kept == 0
+
+    @pytest.mark.parametrize("name", ["lock", "done", "attempts", "claim", "error", "type", "_rev", "", "a.b"])
+    def test_never_get_a_field_that_picas_writes(self, client, name):
+        for change in (retry_tokens, set_fields):
+            with pytest.raises(UsageError, match="can't be set"):
+                change(client, in_error(client), {name: 1})
+        with pytest.raises(UsageError, match="can't be set"):
+            set_fields(client, in_error(client), {}, [name])
+
+
+WORK = """
+class Work(RunActor):
+    def process_task(self, task):
+        note("work", task.id)
+        task["runs"] = task.get("runs", 0) + 1
+        task["exit_code"] = 0 if task.get("memory") else 1
+
+database = connect()
+iterator = TaskViewIterator(database, "todo")
+Work(database, EndlessViewIterator(iterator, sleep_sec=0.1) if ENDLESS else iterator).run()
+"""
+
+
+class TestRaces:
+    """Pilots take the tokens while people retry and delete them."""
+
+    COUNT = 40
+
+    @pytest.fixture
+    def pilots(self, environment, tmp_path):
+        """Return a function that starts two pilots."""
+        started = []
+
+        def start(is_endless):
+            body = WORK.replace("ENDLESS", str(is_endless))
+            started.extend(PilotProcess(tmp_path / name, environment, body) for name in ("a", "b"))
+            return started
+
+        yield start
+        for pilot in started:
+            pilot.close()
+
+    def test_each_token_that_is_retried_runs_once_more_and_none_is_lost(self, client, push, pilots):
+        """Each token fails until a person gives it memory; nobody else puts it back."""
+        push(self.COUNT)
+        pilots(is_endless=True)
+        retried = []
+
+        def retry():
+            retried.append(retry_tokens(client, in_error(client), {"memory": "16G"}).changed)
+            return count_states(client)["done"] == self.COUNT
+
+        wait_for(retry, 60)
+        tokens = [client.get(f"token_{number}") for number in range(self.COUNT)]
+        assert sum(retried) == self.COUNT
+        assert [token["runs"] for token in tokens] == [2] * self.COUNT
+        assert [[each["outcome"] for each in token["attempts"]] for token in tokens] == [
+            ["failed", "done"]
+        ] * self.COUNT
+
+    def test_a_token_is_either_deleted_or_processed(self, client, push, pilots):
+        push(self.COUNT, memory=1)
+        working = pilots(is_endless=False)
+        wait_for(lambda: count_states(client)["done"] >= 3)
+        result = delete_tokens(client, TokenQuery(client, [Source("todo")]))
+        for pilot in working:
+            assert pilot.end() == 0
+        counts = count_states(client)
+        assert counts == {"todo": 0, "locked": 0, "done": self.COUNT - result.changed, "error": 0}
+        ran = [line.split()[1] for pilot in working for line in pilot.journal]
+        assert sorted(ran) == sorted({*ran})
+        assert len(ran) == counts["done"]
