@@ -193,7 +193,8 @@ class _Job:
         """
         with named_view(self._client, self._sources):
             if self._options.yes and not self._options.dry_run:
-                return self._report(self._apply(self._query, None))
+                expected = None if self._query.filter else self._query.size()
+                return self._report(self._apply(self._query, expected))
             holders: Counter[str] = Counter()
             if hint is not None and self._may_be_locked:
                 count, holders = self._survey()

@@ -3,7 +3,7 @@
 Pilots read free tokens and lock them, on a cluster with a quorum (candidates, claims, quorum). They wait for tokens to
 become free (changes). They save results, without what the server refuses, keep those in files that can't be saved, and
 recover them (results, refusals, spool, recovery). People push tokens (inputs, sizes, counter), find them by what they
-say (fields, filters, queries), change or delete them (edits), and take out what they hold (exports, attachments).
+say (fields, filters, queries), change or delete them (edits), and save their logs as files (exports).
 """
 
 from __future__ import annotations
