@@ -20,7 +20,7 @@ from ..pool.filters import Filter, parse_condition, parse_value
 from ..tokens.states import STATES
 from .arguments import add_json, add_verb, add_yes, confirm, connect, token_ids
 from .output import number_of, print_json, tell
-from .selecting import add_filters, filter_of, named_view, sources_of, tell_gaps
+from .selecting import add_filters, filter_of, indexed, sources_of, tell_gaps
 
 PROGRESS_MINIMUM = 2000
 """The number of tokens from which a bar is shown."""
@@ -191,9 +191,10 @@ class _Job:
 
         :param hint: what to add to the warning that pilots lose work, None if the change takes none from them
         """
-        with named_view(self._client, self._sources):
+        with indexed(self._client, self._query):
             if self._options.yes and not self._options.dry_run:
-                return self._report(self._apply(self._query, None))
+                expected = None if self._query.filter else self._query.size()
+                return self._report(self._apply(self._query, expected))
             holders: Counter[str] = Counter()
             if hint is not None and self._may_be_locked:
                 count, holders = self._survey()
@@ -211,7 +212,7 @@ class _Job:
 
     def run_for_dead(self) -> int:
         """Change only locked tokens of pilots that are dead or silent, and return the exit code."""
-        with named_view(self._client, self._sources):
+        with indexed(self._client, self._query):
             _, holders = self._survey()
             question = f"Retry those of {number_of(sum(holders.values()), 'locked token')} that dead pilots hold?"
             if holders and not self._options.dry_run and not confirm(question, self._options.yes):

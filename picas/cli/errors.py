@@ -14,7 +14,7 @@ from ..pool.failures import MAX_SCANNED, Failures, find_failures, scan_failures
 from ..pool.indexing import wait_for_index
 from ..views import DESIGN_DOC, REASONS, REPORT, count_states
 from .arguments import add_json, add_verb, connect
-from .output import number_of, print_json, print_table, tell
+from .output import index_notice, number_of, print_json, print_table, tell
 from .status import failure_json, reason_text
 
 COLUMNS = ("count", "group", "reason", "token")
@@ -37,15 +37,9 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _errors(options: argparse.Namespace) -> int:
-    client, announced = connect(), list[int]()
-
-    def announce(left: int) -> None:
-        if not announced:
-            tell(f"indexing the views of {REPORT}…")
-        announced.append(left)
-
+    client = connect()
     try:
-        wait_for_index(client, REPORT, REASONS, announce)
+        wait_for_index(client, REPORT, REASONS, index_notice())
         failures = find_failures(client)
     except ResourceNotFound:
         failures = _scan(client)

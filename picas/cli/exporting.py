@@ -17,7 +17,7 @@ from ..pool.fields import MISSING, Field
 from .arguments import add_verb, connect
 from .cells import json_value, print_csv_of
 from .output import number_of, tell
-from .selecting import add_filters, fields_of, filter_of, named_view, sources_of, tell_gaps
+from .selecting import add_filters, fields_of, filter_of, indexed, sources_of, tell_gaps
 
 DEFAULT_STATES = ("done", "error")
 COLUMNS = (
@@ -62,7 +62,7 @@ def _export(options: argparse.Namespace) -> None:
     query = TokenQuery(client, sources, filter)
     logs = _Logs(client, options.logs)
     found = _Found(fields)
-    with named_view(client, sources):
+    with indexed(client, query):
         tokens = logs.of(found.in_each(query))
         if options.csv:
             print_csv_of(tokens, fields or [Field(name) for name in COLUMNS])

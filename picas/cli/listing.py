@@ -15,7 +15,7 @@ from ..util import visible
 from .arguments import add_verb, connect, not_negative
 from .cells import json_value, print_csv_of
 from .output import is_terminal, local_time, number_of, print_json, print_table, tell
-from .selecting import add_filters, fields_of, filter_of, named_view, sources_of, tell_gaps
+from .selecting import add_filters, fields_of, filter_of, indexed, sources_of, tell_gaps
 
 LIMIT = 25
 """How many tokens a table has, unless another number is asked for."""
@@ -78,7 +78,7 @@ def _list(options: argparse.Namespace) -> None:
     filter = filter_of(options)
     client = connect()
     query = TokenQuery(client, sources, filter)
-    with named_view(client, sources):
+    with indexed(client, query):
         if options.count:
             print(query.count())
         else:

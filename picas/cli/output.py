@@ -17,7 +17,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Callable
 
 from ..util import one_line, visible
 
@@ -35,6 +35,18 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 def tell(line: str) -> None:
     """Print a line for people to standard error: a warning, progress, what was done."""
     print(visible(line), file=sys.stderr, flush=True)
+
+
+def index_notice() -> Callable[[str], None]:
+    """Return a function that prints, once for each design document, that the server is indexing its views."""
+    announced: set[str] = set()
+
+    def announce(design_doc: str) -> None:
+        if design_doc not in announced:
+            announced.add(design_doc)
+            tell(f"indexing the views of {design_doc}…")
+
+    return announce
 
 
 def is_terminal() -> bool:
@@ -56,8 +68,7 @@ def fit_line(line: str) -> str:
     """Return a line cut to the width of the terminal; unchanged if standard output is none."""
     if not is_terminal():
         return line
-    width = shutil.get_terminal_size().columns
-    return line if _width(line) <= width else f"{_cut(line, width - 1)}…"
+    return cut(line, shutil.get_terminal_size().columns)
 
 
 def print_table(

@@ -13,10 +13,12 @@ from ..clients import CouchDB
 from ..exceptions import UsageError
 from ..pool import Filter, Source, TokenQuery, make_filter
 from ..pool.fields import Field, parse_field
+from ..pool.indexing import wait_for_index
 from ..tokens.states import STATES
 from ..util import nearest
+from ..views import REASONS, REPORT
 from .arguments import duration
-from .output import tell
+from .output import index_notice, tell
 
 MAX_NAMED = 5
 """The most tokens that a line names."""
@@ -85,26 +87,29 @@ def fields_of(text: str | None) -> list[Field]:
 
 
 @contextlib.contextmanager
-def named_view(client: CouchDB, sources: Sequence[Source]) -> Iterator[None]:
-    """Name a view that does not exist in the error.
+def indexed(client: CouchDB, query: TokenQuery) -> Iterator[None]:
+    """Wait until the server has indexed the views, before the block, and name a view that does not exist in the error.
 
     :raises PicasError: if that happens in the block
     """
+    announce = index_notice()
     try:
+        for source in query.sources:
+            wait_for_index(client, source.design_doc, source.view, announce)
+        if query.filter.group is not None:
+            with contextlib.suppress(ResourceNotFound):
+                wait_for_index(client, REPORT, REASONS, announce)
         yield
     except ResourceNotFound:
-        if not sources:
+        if not query.sources:
             raise
-        raise console.no_such_view(sources[0].view, sources[0].design_doc, client) from None
+        raise console.no_such_view(query.sources[0].view, query.sources[0].design_doc, client) from None
 
 
 def tell_gaps(query: TokenQuery) -> None:
     """Print to standard error what a query has not found: tokens, or the view of the reasons."""
     if query.lacks_reasons:
-        lack = "so all tokens in error were read"
-        tell(
-            f"There is no design document Report, {lack}: an administrator of the database creates it with picas views"
-        )
+        tell(console.no_report("all tokens in error were read"))
     if query.missing:
         more = len(query.missing) - MAX_NAMED
         names = ", ".join(query.missing[:MAX_NAMED]) + (f" and {more} others" if more > 0 else "")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from ..pool.progress import rough_duration
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, OVERVIEW
 from .arguments import add_json, add_verb, connect, duration
-from .output import bold, cut, is_terminal, json_time, local_time, number_of, print_json, tell
+from .output import bold, fit_line, index_notice, json_time, local_time, number_of, print_json, tell
 from .screen import Screen
 
 MAX_KINDS = 10
@@ -75,14 +74,8 @@ def _interval(text: str) -> float:
 
 
 def _status(options: argparse.Namespace) -> int:
-    client, announced = connect(), set[str]()
-
-    def announce(design_doc: str) -> None:
-        if design_doc not in announced:
-            announced.add(design_doc)
-            tell(f"indexing the views of {design_doc}…")
-
-    reader = OverviewReader(client, options.design_doc, announce)
+    client = connect()
+    reader = OverviewReader(client, options.design_doc, index_notice())
     try:
         overview = reader.read()
         _name_what_lacks(overview)
@@ -181,10 +174,9 @@ def _describe_failures(overview: Overview) -> Iterator[str]:
         return
     yield ERRORS
     width = max(len(str(group.count)) for group in failures.groups)
-    columns = shutil.get_terminal_size().columns
     for group in failures.groups:
         line = f"  {group.count:>{width}}  {group.group or '-':<5}  {reason_text(group)}"
-        yield cut(line, columns) if is_terminal() else line
+        yield fit_line(line)
     if failures.other_groups:
         yield f"  and {failures.other_tokens} in {number_of(failures.other_groups, 'other group')}"
 

@@ -121,8 +121,8 @@ def _cancel_free(client: CouchDB, token: Document | None, note: Mapping[str, Any
     """Put a token into error if it is free. Return it as it is then, None if there is none, and whether it was free."""
     while token is not None and token.get("type") == "token" and state_of(token) == "todo":
         # As if a person had locked it: then the attempt has a claim, a host and a time.
-        modifiers.set_error(modifiers.lock(token), reason_of_cancel(note))
-        modifiers.end_attempt(token, CANCELLED)
+        reason = reason_of_cancel(note)
+        modifiers.end_attempt(modifiers.set_error(modifiers.lock(token), reason), CANCELLED, reason)
         try:
             client.save(token)
         except ResourceConflict:  # a pilot may have locked it

@@ -13,6 +13,7 @@ from ..tokens.resources import Resources, needs_of, walltime_of
 from ..util import is_number, number_or_none
 from ..views import DESIGN_DOC, NEEDS, NEEDS_FIELDS
 from .identity import DEAD, ENDED, ENDED_PREFIX, RUNNING, TYPE, pilot_rows
+from .mailbox import DRAIN, orders_in
 
 MAX_KINDS = 10_000
 """The most different needs to look at. A pool in which each token has its own may have more."""
@@ -189,13 +190,15 @@ def without_pilot(client: CouchDB, design_doc: str = DESIGN_DOC) -> list[Kind]:
     """Return the free tokens with needs that no running pilot meets, the most frequent needs first.
 
     A pilot counts with all its resources, whether they are in use or not, and with the time that it had left at its
-    last heartbeat. Pilots of other programs and of older releases are unknown.
+    last heartbeat. One that is being drained takes no token. Pilots of other programs and of older releases are
+    unknown.
 
     :raises couchdb.ResourceNotFound: if there is no such view, as in a database of an older release
     """
     rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
     kinds = [_kind(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows]
-    pilots = [(resources_of(pilot), time_left_of(pilot)) for pilot in running_pilots(client)] if kinds else []
+    running = [pilot for pilot in running_pilots(client) if DRAIN not in orders_in(pilot)] if kinds else []
+    pilots = [(resources_of(pilot), time_left_of(pilot)) for pilot in running]
     left = [
         kind
         for kind in kinds

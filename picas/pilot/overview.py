@@ -145,5 +145,5 @@ class OverviewReader:
     def _wait_for_index(self, design_doc: str, view: str) -> None:
         if design_doc in self._indexed:
             return  # it is asked often enough
-        wait_for_index(self._client, design_doc, view, lambda left: self._notify(design_doc))
+        wait_for_index(self._client, design_doc, view, self._notify)
         self._indexed.add(design_doc)

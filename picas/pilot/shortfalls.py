@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ..tokens.resources import Resources
-from ..util import duration_text, number_or_none, one_line
-from .fleet import resources_of, time_left_of
-from .heartbeat import BEATS_PER_LEASE, HEARTBEAT
+from ..util import duration_text, one_line
+from .fleet import resources_of, summarize, time_left_of
 from .mailbox import DRAIN, orders_in
 
 MAX_GROUPS = 10
@@ -38,9 +36,9 @@ def silence_of(pilot: Mapping[str, Any]) -> float | None:
 
     :param pilot: its document
     """
-    saved, beat = number_or_none(pilot.get("saved")), number_or_none(pilot.get("heartbeat"))
-    silent = -math.inf if saved is None else time.time() - saved
-    return silent if math.inf > silent > BEATS_PER_LEASE * (HEARTBEAT if beat is None else beat) else None
+    now = time.time()
+    since = summarize(pilot).silent_since(now)
+    return None if since is None else now - since
 
 
 def lacks(pilot: Mapping[str, Any], needs: Resources, walltime: float | None) -> dict[str, float]:

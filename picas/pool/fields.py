@@ -122,7 +122,7 @@ def _end(token: Mapping[str, Any]) -> Any:
 
 
 def _seconds(token: Mapping[str, Any]) -> Any:
-    """Return how long the last attempt took. Before 2.4 an attempt had only its start and its end."""
+    """Return how long the last attempt took. Older releases have noted only its start and its end."""
     known = _number(_ended(token, "seconds"))
     if known is not MISSING:
         return known

@@ -17,7 +17,7 @@ def wait_for_index(
     client: CouchDB,
     design_doc: str,
     view: str,
-    notify: Callable[[int], Any],
+    notify: Callable[[str], Any],
     sleep: Callable[[float], object] = time.sleep,
 ) -> None:
     """Wait until a view can be asked without a long wait.
@@ -28,14 +28,13 @@ def wait_for_index(
     :param client: the pool
     :param design_doc: the design document
     :param view: one of its views; the others are indexed with it
-    :param notify: called again and again with the number of changes that are left to index, never if they are few
+    :param notify: called again and again with the name of the design document while many changes are left to index
     :param sleep: called with the seconds until the next look
     :raises couchdb.ResourceNotFound: if there is no such design document or view
     """
     while True:
-        left = client.pending_updates(design_doc)
-        if left <= FEW:
+        if client.pending_updates(design_doc) <= FEW:
             return
-        notify(left)
+        notify(design_doc)
         client.view(view, design_doc=design_doc, reduce=False, limit=1, update="lazy").rows  # noqa: B018  # sends it
         sleep(POLL)

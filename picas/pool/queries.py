@@ -14,16 +14,12 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..tokens.states import STATES, is_in_state
 from ..util import is_number
-from ..views import DESIGN_DOC
+from ..views import DESIGN_DOC, REASONS, REPORT
 from . import pages
 from .fields import MISSING, Field, text_of
 from .filters import Filter
 from .reading import Reader
 
-REPORT = "Report"
-"""The design document with the views for people, which pilots never read."""
-REASONS = "reasons"
-"""The view of the tokens in error by the group of their last failure."""
 FIRST_PAGE = 100
 """The size of the first page, where a filter may find all that is wanted in a few tokens."""
 
@@ -61,6 +57,8 @@ class TokenQuery:
         filter: Filter = Filter(),  # noqa: B008  # it can't be changed
         ids: Iterable[str] = (),
     ) -> None:
+        self.sources = tuple(dict.fromkeys(sources))
+        """Where the tokens are read."""
         self.filter = filter
         """What a token has to meet."""
         self.scanned = 0
@@ -72,7 +70,6 @@ class TokenQuery:
         self.lacks_reasons = False
         """Whether the view of the reasons is missing, so that all tokens in error were read instead."""
         self._client = client
-        self._sources = tuple(dict.fromkeys(sources))
         self._ids = list(dict.fromkeys(ids))
 
     def __iter__(self) -> Iterator[Document]:
@@ -101,7 +98,7 @@ class TokenQuery:
 
         :raises couchdb.ResourceNotFound: if there is no such view
         """
-        is_group = self._sources == (_ERROR,) and self.filter == Filter(group=self.filter.group)
+        is_group = self.sources == (_ERROR,) and self.filter == Filter(group=self.filter.group)
         if not self._ids and is_group and self.filter:
             in_group = self._size_of_group()
             if in_group is not None:
@@ -113,7 +110,7 @@ class TokenQuery:
 
         :raises couchdb.ResourceNotFound: if there is no such view
         """
-        return len(self._ids) + sum(map(self._size_of, self._sources))
+        return len(self._ids) + sum(map(self._size_of, self.sources))
 
     def _size_of(self, source: Source) -> int:
         in_group = self._size_of_group() if self.filter.group is not None and source == _ERROR else None
@@ -134,7 +131,7 @@ class TokenQuery:
         if self._ids:
             yield from self._named()
         first = None if wanted is None else max(wanted, FIRST_PAGE) if self.filter else wanted
-        for source in self._sources:
+        for source in self.sources:
             for tokens in self._pages_of(source, first):
                 yield [token for token in tokens if source.has(token)]
 

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from typing import Any, Callable
 
 import pytest
+from support.places import command
 from support.terminal import Terminal
 
 from picas.cli import main
-
-
-def command(*arguments: str) -> list[str]:
-    """Return the command line of `picas` with some arguments."""
-    return [sys.executable, "-m", "picas.cli", *arguments]
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import json
 import subprocess
 
 import pytest
-from conftest import command
+from support.places import command
 from support.tokens import ended_token, make_token
 
 from picas import Task

@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from cli.conftest import command
+from support.places import command
 from support.schemas import read_json
 from support.tokens import ended_token, make_token
 from support.workers import wait_for

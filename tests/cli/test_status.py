@@ -158,7 +158,7 @@ class TestLines:
     def test_without_views(self, run_picas: Any) -> None:
         result = run_picas("status", "Nowhere")
         assert (result.returncode, result.stdout) == (1, "")
-        wanted = "the design documents are Monitor; python createViews.py Nowhere"
+        wanted = "the design documents are Monitor; picas views Nowhere"
         assert f"there is no view Nowhere/overview_total: {wanted}" in result.stderr
         assert result.stderr.count("\n") == 1
 

@@ -62,6 +62,11 @@ class TestWithoutPilot:
         pilot("b", **has)
         assert without_pilot(client) == []
 
+    def test_a_pilot_that_is_drained_takes_none(self, client, put, pilot):
+        put({"cores": 4})
+        pilot("a", cores=4, orders={"drain": {"by": "ann", "time": 1}})
+        assert without_pilot(client) == [Kind(1, Resources(4), None)]
+
     @pytest.mark.parametrize(
         ("needs", "has"),
         [

@@ -117,7 +117,9 @@ class TestCancel:
         token = client.get("token_0")
         assert (state_of(token), token["scrub_count"]) == ("error", 0)
         assert token["error"][-1]["message"] == "cancelled by ann: wrong input"
-        assert [attempt["outcome"] for attempt in token["attempts"]] == ["cancelled"]
+        assert [(attempt["outcome"], attempt["reason"]) for attempt in token["attempts"]] == [
+            ("cancelled", "cancelled by ann: wrong input")
+        ]
 
     @pytest.mark.timing
     def test_python_code_is_interrupted_and_the_pilot_goes_on(self, client, push, at_work, go):
@@ -184,7 +186,10 @@ class TestCancel:
         assert (cancellation.outcome, cancellation.order) == ("cancelled", None)
         token = client.get("token_0")
         assert (state_of(token), token["error"][-1]["message"]) == ("error", "cancelled by ann: wrong input")
-        assert last_attempt(client)["outcome"] == "cancelled"
+        assert (last_attempt(client)["outcome"], last_attempt(client)["reason"]) == (
+            "cancelled",
+            "cancelled by ann: wrong input",
+        )
         assert "claim" not in token
 
     def test_a_free_token_that_a_pilot_locks_just_then_is_left_to_the_pilot(self, client, push, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,3 +41,8 @@ def require(name: str, missing: str | None) -> None:
         pytest.fail(missing)
     if missing:
         pytest.skip(missing)
+
+
+def command(*arguments: str) -> list[str]:
+    """Return the command line of `picas` with some arguments."""
+    return [sys.executable, "-m", "picas.cli", *arguments]

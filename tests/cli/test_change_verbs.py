@@ -7,6 +7,7 @@ from support.schemas import read_json
 from support.tokens import ended_token, make_token
 
 from picas import Task
+from picas.cli.changing import PROGRESS_MINIMUM
 from picas.views import count_states
 
 
@@ -201,6 +202,14 @@ def test_what_changes_meanwhile_is_left_alone_and_counted(pool, at_terminal, ver
         (line,) = [line for line in terminal.text.splitlines() if line.startswith("{")]
     assert changed(verb, _Printed(line)) == (5, 5, 0, 0)
     assert pool.get("token_0")["lock"] == 0
+
+
+def test_a_change_of_many_tokens_shows_a_bar(client, push, at_terminal):
+    push(PROGRESS_MINIMUM)
+    with at_terminal("set", "memory=5", "todo", "--yes") as terminal:
+        assert terminal.end() == 0
+    assert f"[{'#' * 20}{'.' * 20}] 1000 of 2000" in terminal.text
+    assert terminal.text.endswith(f"[{'#' * 40}] 2000 of 2000\nChanged 2000 tokens\n")
 
 
 @pytest.mark.parametrize("arguments", [("retry", "error"), ("set", "a=1", "todo"), ("delete", "done")])
