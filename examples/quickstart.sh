@@ -66,12 +66,12 @@ else
     web=$PICAS_HOST_URL/_utils/
 fi
 
-echo "== python createViews.py"
-python createViews.py --create-database
-echo "== python pushTokens.py ${again:+$again }quickExample.txt"
-python pushTokens.py ${again:+"$again"} quickExample.txt
-echo "== python local-example.py"
-python local-example.py
+echo "== picas views"
+picas views --create-database
+echo "== picas push ${again:+$again }quickExample.txt"
+picas push ${again:+"$again"} quickExample.txt
+echo "== picas run"
+picas run
 echo "== picas status"
 picas status
 

@@ -189,8 +189,10 @@ def reason_text(group: FailureGroup) -> str:
 def _describe_no_state(documents: Documents) -> Iterator[str]:
     if documents.count:
         what, them = ("1 token is", "it") if documents.count == 1 else (f"{documents.count} tokens are", "them")
-        why = "because lock or done is missing or invalid"
-        yield f"{what} in no state, {why}, so no pilot takes {them}: {_list(documents)}"
+        yield (
+            f"{what} in no state, because lock or done is missing or invalid, so no pilot takes {them}: "
+            f"{_list(documents)}"
+        )
 
 
 def _describe_tasks(documents: Documents) -> Iterator[str]:

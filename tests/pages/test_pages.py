@@ -129,10 +129,16 @@ def shell(environment, tmp_path):
 class TestCommands:
     @pytest.mark.parametrize(
         ("page", "least"),
-        [("README.md", 4), ("examples/README.md", 9), ("examples/tokens.md", 6), ("examples/slurm.md", 2)],
+        [
+            ("README.md", 5),
+            ("examples/README.md", 9),
+            ("examples/command.md", 25),
+            ("examples/tokens.md", 6),
+            ("examples/slurm.md", 2),
+        ],
     )
     def test_print_what_the_page_shows(self, shell, client, page, least):
-        if page == "examples/README.md":
+        if page in ("examples/README.md", "examples/command.md"):
             client.delete(client.get("_design/Monitor"))  # the page creates the views itself
         steps = dialogue(page)
         assert len(steps) >= least
@@ -141,7 +147,7 @@ class TestCommands:
             assert matches(expected, output), f"$ {command}\n{output}\ninstead of\n{expected}"
 
     def test_every_page_with_a_dialogue_is_tested(self):
-        tested = {"README.md", "examples/README.md", "examples/tokens.md", "examples/slurm.md"}
+        tested = {"README.md", "examples/README.md", "examples/command.md", "examples/tokens.md", "examples/slurm.md"}
         assert {page for page in PAGES if blocks(page, "console")} == tested
 
     @pytest.mark.parametrize("page", PAGES)
