@@ -14,6 +14,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import NoSuchDocument
+from ..tokens import reasons
 from ..tokens.states import state_of
 from ..util import list_in, one_line
 from .conditions import CANCELLED
@@ -23,6 +24,8 @@ MAX_REASON = 200
 """How many characters the reason of a cancelled attempt has at most."""
 PAGE = 500
 """The most tokens to read with one request."""
+_PUT_BACK = frozenset({"stopped", "lost", "failed", "time-out"})
+"""The outcomes of attempts after which a pilot may have put the token back."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,52 @@ def cancel_tokens(client: CouchDB, ids: Iterable[str], message: str = "", by: st
     :returns: what has become of each, in the order of the ids
     :raises couchdb.http.HTTPError: if the database refuses a change
     """
-    note = note_of(client, message, by)
+    return _cancel(client, ids, note_of(client, message, by))
+
+
+def cancel_put_back(client: CouchDB, entries: Mapping[str, Any], *, is_holder: bool = False) -> dict[str, Any]:
+    """Cancel tokens that their pilot has put back, or lost, before it could obey the order.
+
+    A token whose attempt has ended otherwise is left alone, and so is one that a person has put back.
+
+    :param entries: the orders by the tokens' ids, as in the pilot's document
+    :param is_holder: whether this is the pilot itself, so that a token without this attempt was put back before its
+        work began
+    :returns: the orders for tokens that the pilot still holds
+    :raises couchdb.http.HTTPError: if the database is away, or refuses a change
+    """
+    orders = {id: order for id, order in entries.items() if isinstance(order, dict)}
+    ids = list(orders)
+    held = {}
+    for first in range(0, len(ids), PAGE):
+        for token in client.get_documents(ids[first : first + PAGE]):
+            order = orders[token.id]
+            if _holder(token)[1] == order.get("claim"):
+                held[token.id] = order
+            elif _was_put_back(token, order.get("claim"), is_holder):
+                _cancel(client, [token.id], {name: order.get(name) or "" for name in ("by", "time", "message")})
+    return held
+
+
+def _was_put_back(token: Document, claim: object, is_holder: bool) -> bool:
+    """Return whether a token is free, or locked anew, after its pilot has ended an attempt with this claim.
+
+    :param is_holder: see `cancel_put_back`
+    """
+    if state_of(token) not in ("todo", "locked"):
+        return False
+    attempts = [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
+    if is_holder and not any(entry.get("claim") == claim for entry in attempts):
+        return True
+    last = attempts[-1] if attempts else {}
+    return last.get("claim") == claim and last.get("outcome") in _PUT_BACK and last.get("reason") != reasons.RESET
+
+
+def _cancel(client: CouchDB, ids: Iterable[str], note: Mapping[str, Any]) -> list[Cancellation]:
+    """Cancel tokens, see `cancel_tokens`.
+
+    :param note: who says so, when and why
+    """
     wanted = list(dict.fromkeys(ids))
     found: dict[str, Cancellation] = {}
     for first in range(0, len(wanted), PAGE):

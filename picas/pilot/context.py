@@ -181,6 +181,11 @@ class Context:
         if self.on_end is not None:
             quietly(partial(self.on_end, token), "Reporting the end of a token")
 
+    def retry(self, attempt: Attempt) -> None:
+        """Put a token back if it has failed and may be tried again, not if a person wanted to cancel it meanwhile."""
+        if not attempt.cancellation:
+            self.retries.apply(attempt.token)
+
     def children(self, attempt: Attempt | None = None) -> list[Popen[Any]]:
         """Return the children that run for this actor, or only those of an attempt in a slot."""
         children = running(self.thread_of(attempt)) + self.forks(attempt)

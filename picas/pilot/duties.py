@@ -19,7 +19,7 @@ from ..processes import output_tails
 from ..tokens.states import is_in_state
 from ..util import one_line
 from .attempt import Attempt, describe_loss
-from .cancelling import reason_of_cancel
+from .cancelling import cancel_put_back, reason_of_cancel
 from .context import Context
 from .heartbeat import Duties
 from .loop import Loop
@@ -147,28 +147,24 @@ class RunDuties(Duties):
     def _cancel(self, entries: Mapping[str, Any]) -> dict[str, Any]:
         """End the work on tokens, and return the orders that are still to be obeyed."""
         held = {attempt.id: attempt for attempt in self._held()} if entries else {}
-        pending = {}
+        others = {}
         for id, order in entries.items():
             if not isinstance(order, dict):
                 continue
             attempt = held.get(id)
             if attempt is None or modifiers.claim_of(attempt.claimed).get("id") != order.get("claim"):
-                if self._is_being_locked(id, order.get("claim")):
-                    pending[id] = order
+                others[id] = order
                 continue
-            attempt.cancellation = reason_of_cancel(order)
+            attempt.cancellation = attempt.cancellation or reason_of_cancel(order)
             if attempt.advance(Stage.CANCELLED):
                 log.warning("Token %s is %s. The work on it is ended", id, attempt.cancellation)
                 self._stop_work(attempt, TokenCancelled)
-        return pending
-
-    def _is_being_locked(self, id: str, claim: object) -> bool:
-        """Return whether the run has locked a token without knowing so yet: the answer may be on its way."""
-        try:
-            stored = self._read(id)
+            elif not attempt.is_over:
+                others[id] = order  # it may have failed, or was given back, and is about to be saved as free
+        try:  # the run may also have locked one without knowing so yet: the answer may be on its way
+            return cancel_put_back(self._context.actor.db, others, is_holder=True) if others else {}
         except (PicasError, HTTPError):
-            return True  # the next heartbeat asks again
-        return is_in_state(stored, "locked") and modifiers.claim_of(stored).get("id") == claim
+            return others  # the next heartbeat asks again
 
     def _stop_work(self, attempt: Attempt, kind: type[BaseException]) -> None:
         if attempt.began is None:

@@ -29,10 +29,11 @@ from ..exceptions import NoSuchDocument, PicasError, SettingsError
 from ..logs import get_logger
 from ..processes import start_thread
 from ..util import seconds
+from .cancelling import cancel_put_back
 from .ended import ended_document, prune
 from .identity import DEAD, RUNNING, TYPE, Pilot
 from .leases import LEASE, Watch
-from .mailbox import FIELD, PAUSE, Orders, orders_in
+from .mailbox import CANCEL, FIELD, PAUSE, Orders, entries_in, orders_in
 from .orders import as_pause, find_pause
 from .rescue import restore_recursion_limit
 
@@ -292,5 +293,6 @@ class Heartbeat:
                     own = self._client.get(self._pilot.id).value
                 except NoSuchDocument:
                     return
+                cancel_put_back(self._client, entries_in(orders_in(own), CANCEL), is_holder=True)
                 continue
             return

@@ -29,7 +29,9 @@ from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds
 from ..views import CLAIMS, DESIGN_DOC
+from .cancelling import cancel_put_back
 from .identity import DEAD, TYPE, pilot_rows
+from .mailbox import CANCEL, entries_in, orders_in
 
 log = get_logger(__name__)
 
@@ -93,6 +95,7 @@ class Watch:
         self._also = also
         self._seen: dict[str, _Sighting] = {}
         self._dead: dict[str, float] = {}  # dead pilots, and the times until which to look for their tokens
+        self._cancels: dict[str, dict[str, Any]] = {}  # the orders to cancel tokens that they have not obeyed
         self._reader = Reader()
         self._strays: list[Stray] = []  # writes of ours that no majority has taken
 
@@ -111,6 +114,9 @@ class Watch:
         self._dead = {id: until for id, until in self._dead.items() if until > time.monotonic()}
         if self._dead:
             self._put_back(list(self._dead))
+        self._cancels = {id: orders for id, orders in self._cancels.items() if orders and id in self._dead}
+        for id, orders in self._cancels.items():
+            self._cancels[id] = cancel_put_back(self.client, orders)
         self.interval = min(self.lease, max(self.lease / 4, self.pilots * SECONDS_PER_PILOT))
         if self._also is not None:
             self._also(self.client)
@@ -157,15 +163,19 @@ class Watch:
                 sighting.lease = lease
             elif self._mark(document):
                 log.warning("Pilot %s has had no heartbeat for %.0f s: its tokens are put back", id, sighting.lease)
-                self._dead[id] = time.monotonic() + self.lease
+                self._note_dead(document)
 
     def _bury(self, document: Document) -> None:
         """Look for the tokens of a pilot that others have marked as dead, and delete its document if it is old."""
-        self._dead[document.id] = time.monotonic() + self.lease
+        self._note_dead(document)
         self._seen[document.id].lease = _own_lease(document)  # the other pilot has waited for that, at least
         end = document.get("end")
         if is_number(end) and end + KEPT < seconds():
             self.client.delete_documents([document])
+
+    def _note_dead(self, document: Document) -> None:
+        self._dead[document.id] = time.monotonic() + self.lease
+        self._cancels[document.id] = entries_in(orders_in(document), CANCEL)
 
     def _mark(self, document: Document) -> bool:
         """Mark a pilot as dead and return whether that worked. If not, it is alive, or another pilot has marked it."""

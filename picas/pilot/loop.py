@@ -119,7 +119,7 @@ class Loop:
         ended = []
         for attempt in self._collect(seconds):
             if attempt.interruption is None and not self._is_alone and attempt.stage is not Stage.LOST:
-                self.context.retries.apply(attempt.token)
+                self.context.retry(attempt)
                 self.unsaved.append(attempt)
                 self._attached += attempt.attached
             elif self._is_alone:

@@ -9,7 +9,8 @@ A pause of the whole pool is in a document of its own, which pilots read when th
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from ..clients import CouchDB
@@ -23,6 +24,7 @@ from .mailbox import (
     OLDER,
     PAUSE,
     Given,
+    Orders,
     give_all,
     is_running,
     knows_orders,
@@ -110,9 +112,7 @@ def pause_pool(client: CouchDB, message: str = "", by: str | None = None) -> Iss
     """
     note = note_of(client, message, by)
     client.edit(POOL_ID, lambda content: {**content, "type": "pool", "paused": note})
-    # Only now: a pilot that starts after this list reads the document of the pool.
-    running = [pilot for pilot in pilots(client) if is_running(pilot)]
-    return Issued(give_all(client, running, lambda orders: {**orders, PAUSE: note}), _of_older_releases(running))
+    return _spread_pause(client)
 
 
 def resume_pool(client: CouchDB) -> Issued:
@@ -123,10 +123,33 @@ def resume_pool(client: CouchDB) -> Issued:
     was_paused = find_pause(client) is not None
     if was_paused:
         client.edit(POOL_ID, lambda content: {name: value for name, value in content.items() if name != "paused"})
-    # Those that are marked as dead may return.
-    paused = [pilot for pilot in pilots(client) if PAUSE in orders_in(pilot)]
-    given = give_all(client, paused, lambda orders: {kind: order for kind, order in orders.items() if kind != PAUSE})
-    return Issued(given, [] if was_paused or given else ["the pool is not paused"])
+    issued = _spread_pause(client)
+    return issued if was_paused or issued.given else Issued(problems=["the pool is not paused"])
+
+
+def _spread_pause(client: CouchDB) -> Issued:
+    """Bring the state of the pool, paused or not, to the pilots. One that starts meanwhile reads it by itself.
+
+    The pool is read again afterwards: if somebody else has paused or resumed it meanwhile, one may have overwritten the
+    orders of the other.
+    """
+    given: dict[str, Given] = {}
+    pause = find_pause(client)
+    while True:
+        # A pilot that is marked as dead may return: it is not to be paused for ever.
+        chosen = [pilot for pilot in pilots(client) if is_running(pilot) or PAUSE in orders_in(pilot)]
+        differing = [pilot for pilot in chosen if as_pause(orders_in(pilot).get(PAUSE)) != pause]
+        running = {pilot["_id"] for pilot in differing if is_running(pilot)}
+        orders = give_all(client, differing, partial(_with_pause, pause=pause))
+        given.update((order.pilot, order) for order in orders if order.pilot in running)
+        before, pause = pause, find_pause(client)
+        if pause == before:
+            return Issued(list(given.values()), [] if pause is None else _of_older_releases(filter(is_running, chosen)))
+
+
+def _with_pause(orders: Orders, pause: Pause | None) -> Orders:
+    others = {kind: order for kind, order in orders.items() if kind != PAUSE}
+    return others if pause is None else {**others, PAUSE: asdict(pause)}
 
 
 def drain_pilots(

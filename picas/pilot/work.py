@@ -47,11 +47,11 @@ class Work:
             limit = self._limit(context.conditions.max_token_time)
             error = self._run_code(limit)
             self._end_background()
-        loss = self._loss()
-        is_by_itself = loss is None and not limit.expired
-        if is_by_itself:
+        if self._loss() is None and not limit.expired:
             self._await_stop(error)
-        else:
+        loss = self._loss()  # it may have been cancelled meanwhile
+        is_by_itself = loss is None and not limit.expired
+        if not is_by_itself:
             error = loss or self._judge_time_out(limit)
         if context.is_stopping():
             raise PilotStopped(context.options.stop_exit_code)
@@ -107,7 +107,7 @@ class Work:
             self.conclude_cancelled()
         elif attempt.is_finished(auto_close):
             context.count(attempt.token, attempt.conclude(None, auto_close))
-            context.retries.apply(attempt.token)
+            context.retry(attempt)
         elif reset_values is not None:
             reason = reasons.of_stop(context.stop_signal)
             context.count(
@@ -126,15 +126,15 @@ class Work:
         """
         context, attempt = self.context, self.attempt
         if not is_seen:
-            context.retries.apply(attempt.token)
+            context.retry(attempt)
         # If it can't be saved it is retried from the file.
         is_saved = self.save(as_spooled=context.retries.retried if is_seen else None)
         try:
             self._clean_up(is_saved)
         finally:
-            if is_saved and context.retries.allows(attempt.token):
+            if is_saved and not attempt.cancellation and context.retries.allows(attempt.token):
                 before = ClaimedToken(attempt.token)
-                context.retries.apply(attempt.token)
+                context.retry(attempt)
                 self._save_again(before)
 
     def save(self, as_spooled: Callable[[Document], Document] | None = None, is_away: bool = False) -> bool:

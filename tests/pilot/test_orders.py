@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
+from typing import ClassVar
 
 import pytest
 from support.tokens import make_token
@@ -13,7 +15,8 @@ from support.workers import Worker, is_alive, pid_in, signal_after, wait_for
 from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import UsageError
 from picas.executers import run_command
-from picas.pilot import find_pause
+from picas.pilot import find_pause, orders
+from picas.pilot.cancelling import cancel_put_back
 from picas.pilot.fleet import running_pilots
 from picas.pilot.heartbeat import Duties, Heartbeat
 from picas.pilot.identity import DEAD, PREFIX, Pilot
@@ -31,6 +34,7 @@ from picas.pilot.orders import (
     watch,
     watched,
 )
+from picas.tokens.reasons import RESET
 from picas.tokens.states import state_of
 from picas.views import count_states
 
@@ -233,7 +237,7 @@ class TestCancel:
 
     @pytest.mark.timing
     def test_an_order_for_an_earlier_lock_does_not_end_the_present_one(self, client, push, at_work, go):
-        push(1)
+        client.save(make_token(0, attempts=[{"claim": "an earlier one", "outcome": "stopped", "reason": RESET}]))
         at_work(lambda token: sleep_until(go.is_set))
         pilot = wait_for(lambda: the_pilot(client)["holds"] and the_pilot(client))
         order = give(client, pilot["_id"], lambda orders: {"cancel": {"token_0": {"claim": "an earlier one"}}})
@@ -277,6 +281,98 @@ class TestCancel:
         begun.wait()
         assert cancel_tokens(client, ["token_0"])[0].detail == "token token_0 is done already"
         go.set()
+
+
+class TestAnOrderThatComesTooLate:
+    """A person who cancels a token wants that nobody works on it, whatever its pilot does before its next heartbeat."""
+
+    ORDER: ClassVar = {"token_0": {"claim": "c", "by": "ann", "time": 1, "message": "wrong input"}}
+
+    @pytest.mark.parametrize(
+        ("attempts", "is_cancelled"),
+        [
+            ([{"claim": "c", "outcome": "stopped", "reason": "stopped: SIGTERM"}], True),
+            ([{"claim": "c", "outcome": "lost"}], True),
+            ([{"claim": "c", "outcome": "failed"}], True),
+            ([{"claim": "c", "outcome": "stopped", "reason": RESET}], False),
+            ([{"claim": "c", "outcome": "lost"}, {"claim": "d", "outcome": "cancelled"}], False),
+            ([{"claim": "c", "outcome": "done"}], False),
+            ([], False),
+            ("odd", False),
+        ],
+    )
+    def test_goes_for_a_token_that_was_put_back_but_not_by_a_person(self, client, attempts, is_cancelled):
+        client.save(make_token(0, attempts=attempts))
+        assert cancel_put_back(client, {**self.ORDER, "gone": {"claim": "c"}, "odd": 1}) == {}
+        token = client.get("token_0")
+        assert state_of(token) == ("error" if is_cancelled else "todo")
+        if is_cancelled:
+            assert token["attempts"][-1]["reason"] == "cancelled by ann: wrong input"
+            assert len(token["attempts"]) == 2
+
+    def test_is_kept_while_the_pilot_holds_the_token(self, client):
+        client.save(make_token(0, lock=5, claim={"id": "c", "pilot": f"{PREFIX}a"}))
+        assert cancel_put_back(client, self.ORDER) == self.ORDER
+        assert state_of(client.get("token_0")) == "locked"
+
+    def test_goes_to_the_pilot_that_has_locked_the_token_since(self, client):
+        client.save({"_id": f"{PREFIX}b", "type": "pilot", "state": "running", "beat": 1, "orders": {}})
+        attempts = [{"claim": "c", "outcome": "lost"}]
+        client.save(make_token(0, lock=5, claim={"id": "d", "pilot": f"{PREFIX}b"}, attempts=attempts))
+        cancel_put_back(client, self.ORDER)
+        assert client.get(f"{PREFIX}b")["orders"]["cancel"]["token_0"] == {**self.ORDER["token_0"], "claim": "d"}
+
+    @pytest.mark.timing
+    def test_is_obeyed_for_a_token_that_was_given_back_before_its_work_began(self, client, at_work, endless):
+        """Of that nothing is recorded in the token."""
+        at_work(actor=endless(lambda token: sleep_until(lambda: False)))
+        pilot = the_pilot(client)["_id"]
+        client.save(make_token(0))
+        wait_for(lambda: count_states(client)["locked"] == 1)
+        give(client, pilot, lambda orders: {"cancel": {"token_0": {"by": "ann", "claim": "given back"}}})
+        wait_for(lambda: count_states(client)["error"] == 1)
+        assert last_attempt(client)["reason"] == "cancelled by ann"
+
+    def test_is_obeyed_by_a_pilot_that_ends(self, client, heart):
+        heartbeat, pilot, _ = heart()
+        client.save(make_token(0, attempts=[{"claim": "c", "outcome": "stopped"}]))
+        give(client, pilot, lambda orders: {"cancel": self.ORDER})
+        heartbeat.end(is_clean=True)
+        assert last_attempt(client)["outcome"] == "cancelled"
+        assert list(running_pilots(client)) == []
+
+    @pytest.mark.timing
+    @pytest.mark.parametrize("is_marked", [False, True])
+    def test_survives_the_death_of_the_pilot(self, client, is_marked):
+        """Also if the one that has marked it as dead has died then."""
+        pilot = f"{PREFIX}a"
+        state = DEAD if is_marked else "running"
+        client.save({"_id": pilot, "type": "pilot", "state": state, "orders": {"cancel": self.ORDER}})
+        client.save(make_token(0, lock=5, claim={"id": "c", "pilot": pilot}))
+        watch = Watch(client, lease=0.2)
+        wait_for(lambda: watch.look() and state_of(client.get("token_0")) == "error")
+        outcomes = [attempt["outcome"] for attempt in client.get("token_0")["attempts"]]
+        assert outcomes == ["lost", "cancelled"]
+
+    @pytest.mark.timing
+    @pytest.mark.parametrize("outcome", ["failed", "cancelled"])
+    def test_a_token_that_has_just_failed_is_not_retried(self, client, push, at_work, monkeypatch, outcome):
+        """The pilot waits for its own signal, since a signal has ended the program."""
+        monkeypatch.setattr("picas.pilot.work.STOP_LAG", 5 * HEARTBEAT)
+        push(1)
+        failed = threading.Event()
+
+        def work(token):
+            failed.set()
+            if outcome == "cancelled":
+                raise subprocess.CalledProcessError(-9, "program")
+            token["exit_code"] = -9
+
+        at_work(work, max_scrub=3)
+        failed.wait()
+        wait_until_cancelled(client, cancel_tokens(client, ["token_0"]))
+        assert [attempt["outcome"] for attempt in client.get("token_0")["attempts"]] == [outcome]
+        assert state_of(client.get("token_0")) == "error"
 
 
 class TestDrain:
@@ -427,6 +523,32 @@ class TestPause:
         assert resume_pool(client).problems == ["the pool is not paused"]
         assert client.get(POOL_ID)["type"] == "pool"
 
+    @pytest.mark.parametrize("is_paused_last", [True, False])
+    def test_of_two_people_at_once_the_last_has_their_way(self, client, monkeypatch, is_paused_last):
+        """The pilots do what the pool says, whoever writes to them last."""
+        client.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "orders": {}})
+        first, last = (resume_pool, pause_pool) if is_paused_last else (pause_pool, resume_pool)
+        pause_pool(client)
+        listed = orders.pilots
+
+        def list_after_the_other(pool):
+            monkeypatch.setattr(orders, "pilots", listed)
+            last(client.copy())
+            return listed(pool)
+
+        monkeypatch.setattr(orders, "pilots", list_after_the_other)
+        first(client)
+        assert (find_pause(client) is not None) == is_paused_last
+        assert (PAUSE in client.get(f"{PREFIX}a")["orders"]) == is_paused_last
+
+    def test_a_dead_pilot_is_not_said_to_obey(self, client):
+        for name, state in {"a": "running", "b": "running"}.items():
+            client.save({"_id": PREFIX + name, "type": "pilot", "state": state, "orders": {}})
+        pause_pool(client)
+        client.edit(f"{PREFIX}b", lambda content: {**content, "state": DEAD})
+        assert [given.pilot for given in resume_pool(client).given] == [f"{PREFIX}a"]
+        assert client.get(f"{PREFIX}b")["orders"] == {}
+
     def test_who_gives_an_order_is_the_user_of_the_pool(self, client, monkeypatch):
         pause_pool(client)
         assert find_pause(client).by == client.username
@@ -528,7 +650,7 @@ class TestRaces:
         heartbeat._save()
         assert set(client.get(pilot)["orders"]) == set(duties.seen[-1]) == {DRAIN, PAUSE}
         client.edit(pilot, lambda content: {**content, "state": DEAD})
-        assert [given.pilot for given in resume_pool(client).given] == [pilot]
+        assert resume_pool(client).given == []
         heartbeat._save()
         assert set(client.get(pilot)["orders"]) == {DRAIN}
 
