@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import codecs
+import mmap
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any, BinaryIO, Callable
 
 from couchdb.http import ResourceNotFound
 
@@ -15,6 +17,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import NoSuchDocument
+from ..pool.program_logs import BLOCK, Log, log_name, open_log
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in
 from .mailbox import WATCH, Given, NotRunning, Orders, entries_in, give
@@ -90,7 +93,7 @@ def follow(
     """
     claim = _claim(client, token_id)
     decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-    seen, ends_at = 0, 0.0
+    last, ends_at = Output(0, b""), 0.0
     current = claim
     while current and current.get("id") == claim.get("id"):
         if time.monotonic() >= ends_at - WATCH_TIME / 4:
@@ -101,13 +104,13 @@ def follow(
         found = _watched(client, token_id, current)
         output = found and (found.stderr if is_err else found.stdout)
         if output:
-            if output.size < seen:  # the next program of the token has begun
-                seen = 0
+            seen = 0 if output.size < last.size else last.size  # the next program of the token has begun
             yield from filter(None, [decode(_news(output, seen))])
-            seen = output.size
+            last = output
         current = _claim(client, token_id)
-    rest = _log(client, token_id, claim, is_err)[seen:] if claim else b""
-    yield from filter(None, [decode(rest, True)])
+    for block in _rest(client, token_id, claim, is_err, last) if claim else ():
+        yield from filter(None, [decode(block)])
+    yield from filter(None, [decode(b"", True)])
 
 
 def _news(output: Output, seen: int) -> bytes:
@@ -155,13 +158,39 @@ def _watched(client: CouchDB, token_id: str, claim: Mapping[str, Any]) -> Watche
     return Watched(_read_output(entry.get("stdout")), _read_output(entry.get("stderr")))
 
 
-def _log(client: CouchDB, token_id: str, claim: Mapping[str, Any], is_err: bool) -> bytes:
-    """Return the log in a token that has ended, of the attempt with a claim; nothing if there is none."""
+def _rest(client: CouchDB, token_id: str, claim: Mapping[str, Any], is_err: bool, seen: Output) -> Iterator[bytes]:
+    """Yield the end of the log in a token that has ended, in blocks; nothing if the attempt has left no log.
+
+    :param claim: that of the attempt
+    :param seen: what was seen of the output
+    """
     try:
         token: Document = client.get(token_id)
         last = list_in(token, "attempts")[-1:]
         if not last or not isinstance(last[0], dict) or last[0].get("claim") != claim.get("id"):
-            return b""
-        return client.read_attachment(token_id, f"logs_{token_id}.{'err' if is_err else 'out'}")
-    except (NoSuchDocument, KeyError, ResourceNotFound):
-        return b""
+            return
+        with open_log(client, Log(token_id, log_name(token_id, is_err=is_err), None, True)) as file:
+            position = _position_after(seen, file)
+            if position is None:
+                yield b"[...]\n"
+                position = max(0, file.seek(0, os.SEEK_END) - TAIL)
+            file.seek(position)
+            yield from iter(lambda: file.read(BLOCK), b"")
+    except (NoSuchDocument, ResourceNotFound):
+        return
+
+
+def _position_after(seen: Output, file: BinaryIO) -> int | None:
+    """Return where a log goes on after an output that was seen; None if the log does not have the end of that.
+
+    A log may be shorter than the output, if that was very large, or begin with those of other programs.
+    """
+    start = seen.size - len(seen.tail)
+    file.seek(start)
+    if file.read(len(seen.tail)) == seen.tail:
+        return seen.size
+    if file.seek(0, os.SEEK_END) == 0:
+        return 0
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = content.rfind(seen.tail)
+    return None if found < 0 else found + len(seen.tail)

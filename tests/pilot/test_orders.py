@@ -754,6 +754,33 @@ class TestWatch:
         assert "".join(text) == "zwölf\n"
         assert watched(client, "token_0") is None
 
+    @pytest.mark.timing
+    @pytest.mark.parametrize(
+        ("log", "rest"),
+        [
+            (b"an earlier program\none\ntwo\n", "two\n"),
+            (b"beg\n[...]\none\ntwo\n", "two\n"),
+            (b"two\nthree\n", "[...]\ntwo\nthree\n"),
+            (b"", ""),
+            (b"one\n", ""),
+        ],
+    )
+    def test_the_end_comes_from_a_log_that_is_not_just_the_output(self, client, push, at_work, go, tmp_path, log, rest):
+        """It is cut if it is very large, or it may hold the output of several programs."""
+        push(1)
+
+        def work(token):
+            script = "echo one; until [ -e go ]; do sleep 0.05; done"
+            run_command(["sh", "-c", script], stdout="out", cwd=tmp_path)
+            token.put_attachment("logs_token_0.out", log)
+
+        at_work(work)
+        wait_for(lambda: count_states(client)["locked"])
+        text = follow(client, "token_0", sleep=lambda seconds: time.sleep(0.05))
+        assert next(text) == "one\n"
+        (tmp_path / "go").touch()
+        assert "".join(text) == rest
+
     def test_a_token_that_is_not_at_work_is_not_followed(self, client, push):
         push(1)
         assert watch(client, "token_0") is None
