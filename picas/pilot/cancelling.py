@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from couchdb.http import ResourceConflict
@@ -41,6 +41,8 @@ class Cancellation:
     """The order to the pilot that works on the token."""
     claim: str = ""
     """The id of that pilot's claim."""
+    note: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """Who says so, when and why."""
 
 
 def cancel_tokens(client: CouchDB, ids: Iterable[str], message: str = "", by: str | None = None) -> list[Cancellation]:
@@ -81,18 +83,22 @@ def cancel_put_back(client: CouchDB, entries: Mapping[str, Any], *, is_holder: b
     return held
 
 
-def _was_put_back(token: Document, claim: object, is_holder: bool) -> bool:
+def _was_put_back(token: Document, claim: object, is_holder: bool = False) -> bool:
     """Return whether a token is free, or locked anew, after its pilot has ended an attempt with this claim.
 
     :param is_holder: see `cancel_put_back`
     """
     if state_of(token) not in ("todo", "locked"):
         return False
-    attempts = [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
+    attempts = _attempts_of(token)
     if is_holder and not any(entry.get("claim") == claim for entry in attempts):
         return True
     last = attempts[-1] if attempts else {}
     return last.get("claim") == claim and last.get("outcome") in _PUT_BACK and last.get("reason") != reasons.RESET
+
+
+def _attempts_of(token: Document | None) -> list[dict[str, Any]]:
+    return [] if token is None else [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
 
 
 def _cancel(client: CouchDB, ids: Iterable[str], note: Mapping[str, Any]) -> list[Cancellation]:
@@ -128,6 +134,8 @@ def wait_until_cancelled(
 ) -> list[Cancellation]:
     """Wait until pilots have ended the work on tokens, and return what has become of each, in the same order.
 
+    A token that its pilot has put back before it could obey is cancelled again.
+
     :param cancellations: what `cancel_tokens` has returned
     :param timeout: seconds to wait at most; the outcome of a token whose work goes on after that stays ""
     :param sleep: called with the seconds until the next look
@@ -140,7 +148,7 @@ def wait_until_cancelled(
         for first in range(0, len(left), PAGE):
             page = left[first : first + PAGE]
             tokens = {token.id: token for token in client.get_documents(page)}
-            found.update((id, _look_at(found[id], tokens.get(id))) for id in page)
+            found.update((id, _look_at(client, found[id], tokens.get(id))) for id in page)
         remaining = give_up - time.monotonic()
         if remaining <= 0 or all(found[id].outcome for id in left):
             return list(found.values())
@@ -148,12 +156,17 @@ def wait_until_cancelled(
         pause = min(2 * pause, POLL)
 
 
-def _look_at(cancellation: Cancellation, token: Document | None) -> Cancellation:
+def _look_at(client: CouchDB, cancellation: Cancellation, token: Document | None) -> Cancellation:
     """Return what has become of a token whose pilot has got an order."""
     if _holder(token)[1] == cancellation.claim:
         return cancellation
-    attempts = [] if token is None else [entry for entry in list_in(token, "attempts") if isinstance(entry, dict)]
+    if token is not None and _was_put_back(token, cancellation.claim):
+        (again,) = _cancel(client, [token.id], cancellation.note)
+        return again if again.order is not None or again.outcome else cancellation  # else it has just changed
+    attempts = _attempts_of(token)
     ended = [str(entry.get("outcome")) for entry in attempts if entry.get("claim") == cancellation.claim]
+    if attempts and attempts[-1].get("outcome") == CANCELLED:  # its pilot has put it back, and obeyed then
+        ended = [CANCELLED]
     outcome = ended[-1] if ended else "deleted" if token is None else "taken away"
     words = "is cancelled" if outcome == CANCELLED else f"was not cancelled: {outcome}"
     return replace(cancellation, outcome=outcome, detail=f"token {cancellation.token} {words}")
@@ -218,6 +231,6 @@ def _order_cancel(
     except NotRunning as problem:
         return {id: Cancellation(id, f"token {id} can't be cancelled: {problem}") for id in claims}
     return {
-        id: Cancellation(id, f"pilot {pilot} cancels token {id}", order=order, claim=claim)
+        id: Cancellation(id, f"pilot {pilot} cancels token {id}", order=order, claim=claim, note=note)
         for id, claim in claims.items()
     }

@@ -12,7 +12,7 @@ from support.tokens import make_token
 from support.trees import TREE, pids
 from support.workers import Worker, is_alive, pid_in, signal_after, wait_for
 
-from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator
+from picas import EndlessViewIterator, RunActor, Task, TaskViewIterator, modifiers
 from picas.exceptions import UsageError
 from picas.executers import run_command
 from picas.pilot import find_pause, orders
@@ -309,6 +309,16 @@ class TestAnOrderThatComesTooLate:
         if is_cancelled:
             assert token["attempts"][-1]["reason"] == "cancelled by ann: wrong input"
             assert len(token["attempts"]) == 2
+
+    def test_who_waits_cancels_the_token_again(self, client):
+        client.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "beat": 1, "orders": {}})
+        client.save(make_token(0, lock=5, claim={"id": "c", "pilot": f"{PREFIX}a"}))
+        cancellations = cancel_tokens(client, ["token_0"], "wrong input", "ann")
+        client.edit("token_0", lambda token: modifiers.lose(token, 3))
+        (ended,) = wait_until_cancelled(client, cancellations)
+        assert (ended.outcome, ended.detail) == ("cancelled", "token token_0 is cancelled")
+        assert last_attempt(client)["reason"] == "cancelled by ann: wrong input"
+        assert [each.outcome for each in wait_until_cancelled(client, cancellations)] == ["cancelled"]
 
     def test_is_kept_while_the_pilot_holds_the_token(self, client):
         client.save(make_token(0, lock=5, claim={"id": "c", "pilot": f"{PREFIX}a"}))
