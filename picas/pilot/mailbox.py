@@ -159,7 +159,7 @@ def wait_until_obeyed(
 ) -> list[str]:
     """Wait until pilots have read their orders, and return the ids of those that have.
 
-    The wait ends early if the others are marked as dead.
+    The wait ends early if the others are marked as dead, or have had no heartbeat for their lease.
 
     :param given: the orders
     :param timeout: seconds to wait at most
@@ -170,12 +170,13 @@ def wait_until_obeyed(
     obeyed: list[str] = []
     left = {each.pilot: each for each in given}
     pause = 0.05
+    beats = _Beats()
     while left:
         for id, document in _documents(client, list(left)).items():
             if document is None or (not until_ended and document.get("beat") != left[id].beat):
                 obeyed.append(id)
                 del left[id]
-            elif document.get("state") == DEAD:
+            elif document.get("state") == DEAD or beats.has_stopped(document):
                 del left[id]
         remaining = give_up - time.monotonic()
         if not left or remaining <= 0:
@@ -187,6 +188,21 @@ def wait_until_obeyed(
 
 def _given(document: Mapping[str, Any]) -> Given:
     return Given(document["_id"], document.get("beat"), number_or_none(document.get("heartbeat")))
+
+
+class _Beats:
+    """Notices pilots that have no heartbeat for as long as their lease, on the clock of this machine."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[Any, float]] = {}  # the number of the last by pilot, and when it was first seen
+
+    def has_stopped(self, document: Mapping[str, Any]) -> bool:
+        """Return whether a pilot has none, by its document as it is now."""
+        id, beat, now = document["_id"], document.get("beat"), time.monotonic()
+        if id not in self._last or self._last[id][0] != beat:
+            self._last[id] = beat, now
+        lease = number_or_none(document.get("lease"))
+        return lease is not None and now - self._last[id][1] > lease
 
 
 def _documents(client: CouchDB, ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:

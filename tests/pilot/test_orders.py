@@ -559,6 +559,12 @@ class TestPause:
         assert [given.pilot for given in resume_pool(client).given] == [f"{PREFIX}a"]
         assert client.get(f"{PREFIX}b")["orders"] == {}
 
+    def test_nobody_waits_for_ever_for_a_pilot_that_has_died(self, client):
+        """There may be no other pilot that would mark it as dead."""
+        client.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "orders": {}, "beat": 1, "lease": 0.1})
+        for issued, until_ended in ((pause_pool(client), False), (drain_pilots(client), True)):
+            assert wait_until_obeyed(client, issued.given, until_ended=until_ended) == []
+
     def test_who_gives_an_order_is_the_user_of_the_pool(self, client, monkeypatch):
         pause_pool(client)
         assert find_pause(client).by == client.username
