@@ -274,6 +274,7 @@ class Heartbeat:
 
     def _leave(self) -> None:
         """Delete the document, and keep another one for people in the same request."""
+        self._cancel_put_back(self._orders)
         own = {"_id": self._pilot.id, "_rev": self._rev}
         ended = ended_document(self._pilot)
         if ended is None:
@@ -282,6 +283,12 @@ class Heartbeat:
         if self._client.write_documents([{**own, "_deleted": True}, ended]).revs[0] is None:
             self._delete(own)
         prune(self._client)
+
+    def _cancel_put_back(self, orders: Orders) -> None:
+        """Cancel the tokens that were put back by the end of the run before the orders were obeyed."""
+        entries = entries_in(orders, CANCEL)
+        if entries:
+            cancel_put_back(self._client, entries, is_holder=True)
 
     def _delete(self, own: dict[str, Any]) -> None:
         """Delete the document, though others may have changed it: the pilot has ended, whatever they want of it."""
@@ -293,6 +300,6 @@ class Heartbeat:
                     own = self._client.get(self._pilot.id).value
                 except NoSuchDocument:
                     return
-                cancel_put_back(self._client, entries_in(orders_in(own), CANCEL), is_holder=True)
+                self._cancel_put_back(orders_in(own))
                 continue
             return

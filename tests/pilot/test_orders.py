@@ -343,10 +343,13 @@ class TestAnOrderThatComesTooLate:
         wait_for(lambda: count_states(client)["error"] == 1)
         assert last_attempt(client)["reason"] == "cancelled by ann"
 
-    def test_is_obeyed_by_a_pilot_that_ends(self, client, heart):
+    @pytest.mark.parametrize("is_read", [False, True])
+    def test_is_obeyed_by_a_pilot_that_ends(self, client, heart, is_read):
         heartbeat, pilot, _ = heart()
         client.save(make_token(0, attempts=[{"claim": "c", "outcome": "stopped"}]))
         give(client, pilot, lambda orders: {"cancel": self.ORDER})
+        if is_read:
+            heartbeat._save()
         heartbeat.end(is_clean=True)
         assert last_attempt(client)["outcome"] == "cancelled"
         assert list(running_pilots(client)) == []
