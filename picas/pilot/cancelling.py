@@ -111,11 +111,12 @@ def _cancel(client: CouchDB, ids: Iterable[str], note: Mapping[str, Any]) -> lis
     for first in range(0, len(wanted), PAGE):
         page = wanted[first : first + PAGE]
         tokens = {token.id: token for token in client.get_documents(page)}
+        cancelled = _cancel_free(client, tokens, note)
         locked: dict[str, dict[str, str]] = {}  # claims by token, by pilot
         for id in page:
-            token, is_cancelled = _cancel_free(client, tokens.get(id), note)
+            token = tokens.get(id)
             pilot, claim = _holder(token)
-            if is_cancelled:
+            if id in cancelled:
                 found[id] = Cancellation(id, f"token {id} is cancelled", outcome=CANCELLED)
             elif pilot:
                 locked.setdefault(pilot, {})[id] = claim
@@ -178,22 +179,40 @@ def reason_of_cancel(order: Mapping[str, Any]) -> str:
     return f"cancelled by {one_line(order.get('by') or 'somebody')}{f': {message}' if message else ''}"[:MAX_REASON]
 
 
-def _cancel_free(client: CouchDB, token: Document | None, note: Mapping[str, Any]) -> tuple[Document | None, bool]:
-    """Put a token into error if it is free. Return it as it is then, None if there is none, and whether it was free."""
-    while token is not None and token.get("type") == "token" and state_of(token) == "todo":
-        # As if a person had locked it: then the attempt has a claim, a host and a time.
-        reason = reason_of_cancel(note)
-        modifiers.end_attempt(modifiers.set_error(modifiers.lock(token), reason), CANCELLED, reason)
-        try:
-            client.save(token)
-        except ResourceConflict:  # a pilot may have locked it
+def _cancel_free(client: CouchDB, tokens: dict[str, Document], note: Mapping[str, Any]) -> set[str]:
+    """Put the free ones among some tokens into error, and return their ids.
+
+    :param tokens: by their ids, just read; one that was changed since is read again, one that is gone is removed
+    :raises couchdb.http.HTTPError: if the database refuses a change
+    """
+    free = [_cancelled(token, note) for token in tokens.values() if _is_free(token)]
+    if not free:
+        return set()
+    revs = client.write_documents(free).revs
+    found = {token.id for token, rev in zip(free, revs) if rev is not None}
+    for id in [token.id for token in free if token.id not in found]:  # a pilot may have locked it
+        while id in tokens:
             try:
-                token = client.get(token.id)
+                tokens[id] = client.get(id)
+                if _is_free(tokens[id]):
+                    client.save(_cancelled(tokens[id], note))
+                    found.add(id)
+            except ResourceConflict:
+                continue
             except NoSuchDocument:
-                return None, False
-        else:
-            return token, True
-    return token, False
+                del tokens[id]
+            break
+    return found
+
+
+def _cancelled(token: Document, note: Mapping[str, Any]) -> Document:
+    """Put a free token into error and return it, as if a person had locked it: so the attempt has a host and a time."""
+    reason = reason_of_cancel(note)
+    return modifiers.end_attempt(modifiers.set_error(modifiers.lock(token), reason), CANCELLED, reason)
+
+
+def _is_free(token: Document) -> bool:
+    return token.get("type") == "token" and state_of(token) == "todo"
 
 
 def _holder(token: Document | None) -> tuple[str, str]:

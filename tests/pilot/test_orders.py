@@ -196,6 +196,31 @@ class TestCancel:
         )
         assert "claim" not in token
 
+    def test_many_free_tokens_take_few_requests(self, client, push, monkeypatch):
+        push(60)
+        saved = []
+        monkeypatch.setattr(client, "save", saved.append)
+        cancellations = cancel_tokens(client, [f"token_{number}" for number in range(60)])
+        assert [each.outcome for each in cancellations] == ["cancelled"] * 60
+        assert (count_states(client)["error"], saved) == (60, [])
+
+    def test_a_free_token_that_is_changed_just_then_is_cancelled_all_the_same(self, client, push, monkeypatch):
+        push(2)
+        read = client.get_documents
+
+        def lose_the_race(ids):
+            tokens = read(ids)
+            client.copy().edit("token_0", lambda token: {**token, "colour": "red"})
+            client.copy().delete(client.copy().get("token_1"))
+            return tokens
+
+        monkeypatch.setattr(client, "get_documents", lose_the_race)
+        assert [each.detail for each in cancel_tokens(client, ["token_0", "token_1"])] == [
+            "token token_0 is cancelled",
+            "there is no token token_1",
+        ]
+        assert client.get("token_0")["colour"] == "red"
+
     def test_a_free_token_that_a_pilot_locks_just_then_is_left_to_the_pilot(self, client, push, monkeypatch):
         push(1)
         rival = client.copy()
