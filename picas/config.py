@@ -25,8 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from requests.utils import get_netrc_auth
-
 from . import crypto
 from .exceptions import PicasError, SettingsError
 from .logs import get_logger
@@ -474,6 +472,8 @@ def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
         return
+    from requests.utils import get_netrc_auth  # noqa: PLC0415  # takes a while, and is seldom needed
+
     entry = get_netrc_auth(found["host_url"])
     if entry is None or found.setdefault("username", entry[0]) != entry[0]:
         return
