@@ -295,6 +295,8 @@ def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str,
         if content is None and (is_missing or _sets_verification(tree, found)):
             content = {"__name__": "picasconfig", "__file__": str(path)}
             exec(compile(tree, str(path), "exec"), content)  # not the file, which may have changed since the check
+    except PicasError as error:  # picas.crypto, for example, names what is not installed
+        raise SettingsError(f"{path} can't be run: {error}") from None
     except Exception as error:
         # The error's own message may quote the password: name 'secret' is not defined.
         raise SettingsError(f"{path} can't be run: {type(error).__name__}{_place(error, path)}") from None
