@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import couch as _couch  # noqa: F401  # imports the package `couchdb` in its own way, see `couch.package`
 from .actors import Actor, RunActor
 from .clients import CouchDB
 from .console import connect

@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -21,7 +21,6 @@ from .couch.answers import is_absent
 from .couch.connections import CONNECT_TIMEOUT, READ_TIMEOUT, Timeouts, fixed_verification
 from .couch.feeds import ChangesFeed
 from .couch.revisions import deletion_of
-from .couch.streams import RequestsSession
 from .couch.transport import Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
@@ -29,6 +28,9 @@ from .exceptions import LostAnswer, NoSuchDocument
 from .logs import get_logger
 from .tokens.storable import is_storable, list_names, make_storable
 from .util import refuse_unknown, split_credentials
+
+if TYPE_CHECKING:
+    from .couch.streams import RequestsSession
 
 log = get_logger(__name__)
 
@@ -94,7 +96,7 @@ class CouchDB:
 
         self.server = couchdb.Server(Resource(self.url, Session(verify, self._timeouts)))
         self.server.resource.credentials = self._credentials
-        self.requests = RequestsSession(self._credentials, verify, self._timeouts)
+        self._requests: RequestsSession | None = None
         self.copies = 1
         """How many nodes of the server keep a copy of each document; 1 unless the server is a cluster."""
         self.shards = 1
@@ -139,6 +141,16 @@ class CouchDB:
         """The user who sends the requests, None if that is nobody."""
         return None if self._credentials is None else self._credentials[0]
 
+    @property
+    def requests(self) -> RequestsSession:
+        """The session for attachments as streams, made when first needed: importing `requests` takes a while."""
+        if self._requests is None:
+            from .couch.streams import RequestsSession  # noqa: PLC0415
+
+            timeouts = self.server.resource.session.connection_pool.timeouts
+            self._requests = RequestsSession(self._credentials, self._ssl_verification, timeouts)
+        return self._requests
+
     def copy(self, *, retries: bool = True) -> CouchDB:
         """Return a new client with connections of its own and the settings of this one.
 
@@ -165,7 +177,8 @@ class CouchDB:
         """
         timeouts = self._timeouts.in_a_hurry() if is_on else self._timeouts
         self.server.resource.session.set_timeouts(timeouts)
-        self.requests.timeouts = timeouts
+        if self._requests is not None:
+            self._requests.timeouts = timeouts
 
     # --- reading
 

@@ -25,8 +25,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
-from requests.utils import get_netrc_auth
-
 from . import crypto
 from .exceptions import PicasError, SettingsError
 from .logs import get_logger
@@ -297,6 +295,8 @@ def _from_picasconfig(folder: Path, found: Mapping[str, Any]) -> tuple[dict[str,
         if content is None and (is_missing or _sets_verification(tree, found)):
             content = {"__name__": "picasconfig", "__file__": str(path)}
             exec(compile(tree, str(path), "exec"), content)  # not the file, which may have changed since the check
+    except PicasError as error:  # picas.crypto, for example, names what is not installed
+        raise SettingsError(f"{path} can't be run: {error}") from None
     except Exception as error:
         # The error's own message may quote the password: name 'secret' is not defined.
         raise SettingsError(f"{path} can't be run: {type(error).__name__}{_place(error, path)}") from None
@@ -474,6 +474,8 @@ def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
         return
+    from requests.utils import get_netrc_auth  # noqa: PLC0415  # takes a while, and is seldom needed
+
     entry = get_netrc_auth(found["host_url"])
     if entry is None or found.setdefault("username", entry[0]) != entry[0]:
         return

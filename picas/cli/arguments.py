@@ -7,7 +7,7 @@ import getpass
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Callable, NoReturn
 
@@ -38,8 +38,17 @@ def add_verb(
     :param description: the same at length, for its own help
     """
     parser: argparse.ArgumentParser = verbs.add_parser(name, help=help, description=description or help)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, refuse=refuse_with(parser))
     return parser
+
+
+def refuse_with(parser: argparse.ArgumentParser) -> Callable[[Sequence[str]], NoReturn]:
+    """Return a function that ends the process with an error about arguments that a parser does not have."""
+
+    def refuse(unknown: Sequence[str]) -> NoReturn:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+
+    return refuse
 
 
 def add_json(parser: argparse._ActionsContainer, what: str = "an object of JSON") -> None:

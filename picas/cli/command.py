@@ -34,6 +34,7 @@ from . import (
     views,
     wait,
 )
+from .arguments import refuse_with
 
 GROUPS = (
     setting_up,
@@ -68,7 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = _parser()
     given, command = running.split_command(sys.argv[1:] if arguments is None else arguments)
     # `completion` describes the parser.
-    options = parser.parse_args(given, argparse.Namespace(command=command, runner=console.run, parser=parser))
+    defaults = argparse.Namespace(command=command, runner=console.run, parser=parser, refuse=None)
+    options, unknown = parser.parse_known_args(given, defaults)
+    if unknown:
+        (options.refuse or refuse_with(parser))(unknown)
     options.runner(lambda: _run(options))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import console
-from .arguments import not_negative, positive
+from .arguments import duration, not_negative, positive
 
 RESOURCES = (
     ("cores", "N", "processors"),
@@ -27,11 +27,15 @@ def add_pilot_options(parser: argparse.ArgumentParser, *, wait_for_locked: bool 
     add("--view", default="todo", help="the view from which tokens are taken (default: todo)")
     add("--design-doc", default="Monitor", help="the design document of the view (default: Monitor)")
     add("--max-tasks", type=positive(int), metavar="N", help="end after N tokens")
-    add("--max-token-time", type=positive(float), metavar="SECONDS", help="stop the work on a token after this time")
-    add("--max-total-time", type=positive(float), metavar="SECONDS", help="start no token after this time")
+    seconds = positive(_seconds)
+    add(
+        "--max-token-time", type=seconds, metavar="SECONDS",
+        help="stop the work on a token after this time, such as 90 or 2h",
+    )  # fmt: skip
+    add("--max-total-time", type=seconds, metavar="SECONDS", help="start no token after this time, such as 90 or 2h")
     add("--max-scrub", type=positive(int), default=0, metavar="N", help="retry a failed token N times")
     add(
-        "--retry-delay", type=positive(float), default=0, metavar="SECONDS",
+        "--retry-delay", type=seconds, default=0, metavar="SECONDS",
         help="wait this long before a retry, twice as long after each further failure",
     )  # fmt: skip
     add(
@@ -83,6 +87,14 @@ def run_options(options: argparse.Namespace) -> dict[str, Any]:
         "max_failures": options.max_failures,
         "wait_for_locked": options.wait_for_locked,
     }
+
+
+def _seconds(text: str) -> float:
+    """Convert an argument to seconds: a number, or a duration like "2h"."""
+    try:
+        return float(text)
+    except ValueError:
+        return duration(text)
 
 
 def _existing_folder(text: str) -> Path:

@@ -45,7 +45,8 @@ def add_verbs(verbs: Any) -> None:
         _push,
         help="make tokens of the lines of text files, of tables (CSV), or of JSON values",
         description="Make a token of each line of a text file (blank lines and lines that begin with # are skipped), "
-        "of each row of a table with headings, or of each JSON value, one a line. The tokens are called token_0, "
+        "of each row of a table with headings (separated by commas, or by semicolons or tabs if the headings are; rows "
+        "without a text are skipped), or of each JSON value, one a line. The tokens are called token_0, "
         "token_1 and so on, unless the file has ids for them. A number is never used twice.",
     )
     parser.add_argument("files", nargs="+", metavar="FILE", help="a text file or a pipe, or - for standard input")

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import logging
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -49,10 +50,12 @@ def add_verbs(verbs: Any) -> None:
         "token this runs COMMAND, in which {id}, {input} and the names of the token's other fields, or of those of its "
         "input, are replaced by their values, each as a part of one argument; {{ stands for a brace. Without COMMAND, "
         "it runs the token's input: a text in a shell, or a list of a program and its arguments. The exit code and the "
-        "output are kept in the token.",
+        "output are kept in the token. The program has the token's id in PICAS_TOKEN_ID and its input in "
+        "PICAS_TOKEN_INPUT. What it writes to the file $PICAS_UPLOADS, a name, a tab and an address a line, becomes "
+        "the token's field uploads; the folder $PICAS_RESULTS is for files on their way there.",
     )
     parser.usage = "picas run [options] [-- COMMAND ...]"
-    parser.set_defaults(runner=console.run_pilot)
+    parser.set_defaults(runner=console.run_pilot, refuse=lambda unknown: parser.error(_unrecognized(unknown)))
     add_pilot_options(parser, wait_for_locked=True)
     parser.add_argument("--endless", action="store_true", help="wait for new tokens when there are no more")
     parser.add_argument(
@@ -73,6 +76,12 @@ def split_command(arguments: Sequence[str]) -> tuple[list[str], list[str] | None
         return list(arguments), None
     at = list(arguments).index("--")
     return list(arguments[:at]), list(arguments[at + 1 :])
+
+
+def _unrecognized(words: Sequence[str]) -> str:
+    """Return the error about arguments that the verb does not have."""
+    hint = "" if words[0].startswith("-") else f": COMMAND stands after --, as in picas run -- {shlex.join(words)}"
+    return f"unrecognized arguments: {' '.join(words)}{hint}"
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -6,11 +6,15 @@ pass, waiting for that, explaining errors to people, and merging documents.
 
 from __future__ import annotations
 
-from .answers import is_absent, is_missing_stub
-from .connections import explain, server_of
-from .outages import MAX_OUTAGE, is_outage, wait_out
-from .revisions import Revision, deletion_of
-from .writes import doc_path, is_passing, merge
+from .package import import_couchdb
+
+import_couchdb()  # before the modules below import it
+
+from .answers import is_absent, is_missing_stub  # noqa: E402
+from .connections import explain, server_of  # noqa: E402
+from .outages import MAX_OUTAGE, is_outage, wait_out  # noqa: E402
+from .revisions import Revision, deletion_of  # noqa: E402
+from .writes import doc_path, is_passing, merge  # noqa: E402
 
 __all__ = [
     "MAX_OUTAGE",

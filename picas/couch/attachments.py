@@ -6,12 +6,11 @@ import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from uuid import uuid4
 
 import couchdb
-import requests
 from couchdb.http import ResourceNotFound, ServerError
 
 from ..exceptions import LostAnswer, Unreachable
@@ -19,9 +18,11 @@ from ..util import open_regular
 from .answers import is_absent, raise_error
 from .connections import server_of
 from .revisions import Revision
-from .streams import is_unsent
 from .transport import RETRY_PAUSES, pause
 from .writes import Write, doc_path, is_passing
+
+if TYPE_CHECKING:
+    import requests
 
 COPY_BYTES = 1 << 20
 """Bytes of an attachment that are in memory at a time."""
@@ -104,6 +105,10 @@ class Upload(Write):
         :raises couchdb.http.HTTPError: if the server refuses the file
         :raises OSError: if the file can't be read, or is no regular file
         """
+        import requests  # noqa: PLC0415  # as the session was: see `CouchDB.requests`
+
+        from .streams import is_unsent  # noqa: PLC0415
+
         server = server_of(self._url)
         headers, params = {"Content-Type": self._mimetype}, {"rev": self._rev}
         with open_regular(self._path) as file:
@@ -145,6 +150,8 @@ def download(session: requests.Session, url: str, rev: str | None = None) -> Ite
     :raises couchdb.http.ResourceNotFound: if there is no such attachment
     :raises Unreachable: if the connection breaks
     """
+    import requests  # noqa: PLC0415
+
     try:
         # Not compressed: one megabyte of a compressed log may be a gigabyte, and old versions of urllib3 unpack it at
         # once.

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from requests.utils import DEFAULT_CA_BUNDLE_PATH
-
 from ..exceptions import SettingsError
 
 CONNECT_TIMEOUT = 10.0
@@ -65,6 +63,8 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
         return context
     if verify is True:
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415  # takes a while, and only TLS needs it
+
         context = ssl.create_default_context()
         context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
         return context

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-
 from ..exceptions import PicasError
 
 TIMEOUT = 10.0
@@ -32,6 +30,8 @@ def post_to_webhook(url: str, message: Mapping[str, Any]) -> None:
     :param message: a value that JSON can hold
     :raises PicasError: if the service did not take it
     """
+    import requests  # noqa: PLC0415  # takes a while, and few send messages
+
     host = urlsplit(url).hostname
     try:
         answer = requests.post(url, json=message, timeout=TIMEOUT, allow_redirects=False)

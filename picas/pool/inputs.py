@@ -57,7 +57,10 @@ def text_lines(path: Path, newline: str | None = None) -> Iterator[tuple[int, st
     except OSError as error:
         raise InputError(f"can't read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (after line {number})") from error
+        raise InputError(
+            f"{path} is not UTF-8 text (after line {number}): save it as UTF-8, or convert it, for example with "
+            "iconv -f WINDOWS-1252 -t UTF-8"
+        ) from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -29,7 +30,9 @@ EMPTY = {
 """What makes a token, by format, for the error about a file that has none."""
 
 _ENDINGS = {".csv": CSV, ".tsv": TSV, ".jsonl": JSONL, ".ndjson": JSONL}
-_DELIMITERS = {CSV: ",", TSV: "\t"}
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+_CSV_DELIMITERS = (",", ";", "\t")  # where the decimal sign is a comma, spreadsheets write semicolons
+_QUOTED = re.compile(r'"[^"]*"')
 _OF_LINES = ("input", "line")  # the names of a line, for templates
 
 
@@ -39,7 +42,8 @@ class Layout:
 
     - "lines": each line that is neither blank nor a comment (#) is an input.
     - "csv", "tsv": the first row has the headings, and each further row makes a token, whose input is an object with
-      the row's texts by their headings.
+      the row's texts by their headings. Rows without a text are skipped. In "csv", the cells are separated by commas;
+      or by semicolons or tabs, if the headings have those and no comma.
     - "jsonl": a JSON value a line. An object that has the key `input` or `_id` holds fields of a token; any other value
       is the input itself.
 
@@ -74,6 +78,8 @@ def format_of(name: str) -> str:
     :raises UsageError: if a file with this ending is likely to be none that can be read
     """
     ending = Path(name).suffix.lower()
+    if ending in _SPREADSHEETS:
+        raise UsageError(f"{name} is a spreadsheet: save it there as CSV (UTF-8), and push that file")
     if ending == ".json":
         raise UsageError(f"{name} may be one JSON value: with --format jsonl, each line must be one")
     return _ENDINGS.get(ending, LINES)
@@ -112,7 +118,9 @@ def numbered_tokens(path: Path, layout: Layout) -> Iterator[tuple[int, dict[str,
 
 
 def read_rows(path: Path, delimiter: str = ",", wanted: Collection[str] = ()) -> Iterator[dict[str, str]]:
-    """Yield the rows of a table in a text file: their texts by the headings in the first row. Blank rows are skipped.
+    """Yield the rows of a table in a text file: their texts by the headings in the first row.
+
+    Rows without a text are skipped.
 
     :param delimiter: what stands between two cells
     :param wanted: the headings that it must have
@@ -126,8 +134,9 @@ def read_rows(path: Path, delimiter: str = ",", wanted: Collection[str] = ()) ->
 
 def _entries(path: Path, layout: Layout) -> Iterator[tuple[int, Mapping[str, Any], dict[str, Any]]]:
     """Yield the number of each line or row, its values by their names, and the fields of its token."""
-    if layout.format in _DELIMITERS:
-        for number, row in _numbered_rows(path, _DELIMITERS[layout.format], layout.names):
+    if layout.format in (CSV, TSV):
+        delimiter = "\t" if layout.format == TSV else _delimiter_in(path)
+        for number, row in _numbered_rows(path, delimiter, layout.names):
             yield number, row, {"input": row}
     elif layout.format == JSONL:
         for number, value in _numbered_values(path):
@@ -138,23 +147,35 @@ def _entries(path: Path, layout: Layout) -> Iterator[tuple[int, Mapping[str, Any
             yield number, dict.fromkeys(_OF_LINES, text), {"input": text}
 
 
+def _delimiter_in(path: Path) -> str:
+    """Return what separates the cells of a CSV file, by its headings."""
+    headings = next((line for _, line in text_lines(path) if line.strip()), "")
+    unquoted = _QUOTED.sub("", headings)
+    return next((delimiter for delimiter in _CSV_DELIMITERS if delimiter in unquoted), _CSV_DELIMITERS[0])
+
+
 def _numbered_rows(path: Path, delimiter: str, wanted: Collection[str]) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.reader((line for _, line in text_lines(path, newline="")), delimiter=delimiter, strict=True)
     headings: list[str] = []
     number = 1
     try:
         for cells in reader:
-            if cells and not headings:
+            has_text = any(cell.strip() for cell in cells)
+            if has_text and not headings:
                 headings = [heading.strip() for heading in cells]
                 _check_headings(path, number, headings)
                 _check_names(path, wanted, headings, "the columns are")
-            elif cells:
+            elif has_text:
                 if len(cells) != len(headings):
-                    _refuse(path, number, f"{len(cells)} cells instead of {len(headings)}, the number of headings")
+                    _refuse(path, number, f"{_cells(len(cells))} instead of {len(headings)}, the number of headings")
                 yield number, dict(zip(headings, cells))
             number = reader.line_num + 1
     except csv.Error as error:
         _refuse(path, number, f"no valid table: {error}")
+
+
+def _cells(count: int) -> str:
+    return "1 cell" if count == 1 else f"{count} cells"
 
 
 def _check_headings(path: Path, number: int, headings: Sequence[str]) -> None:

@@ -185,6 +185,38 @@ def test_waits_for_tokens_of_pilots_that_may_have_died_unless_told_otherwise(arg
     assert run_options(parser.parse_args(arguments))["wait_for_locked"] is waits
 
 
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("1.5", 1.5), ("1e3", 1000), ("15m", 900), ("2h", 7200)])
+def test_limits_are_durations(text, seconds):
+    parser = ArgumentParser()
+    add_pilot_options(parser)
+    given = parser.parse_args(["--max-token-time", text, "--max-total-time", text, "--retry-delay", text])
+    options = run_options(given)
+    assert {options[name] for name in ("max_token_time", "max_total_time", "retry_delay")} == {seconds}
+
+
+@pytest.mark.parametrize("text", ["2x", "-3", "nan", "inf", "0h"])
+def test_bad_durations_are_refused(text, capsys):
+    parser = ArgumentParser(prog="picas run")
+    add_pilot_options(parser)
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--max-token-time={text}"])
+    assert capsys.readouterr().err.startswith("picas run: argument --max-token-time: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["echo", "a b"], "unrecognized arguments: echo a b: COMMAND stands after --, as in picas run -- echo 'a b'"),
+        (["--slot", "2", "-x"], "unrecognized arguments: -x"),
+        (["-x", "echo"], "unrecognized arguments: -x echo"),
+    ],
+)
+def test_words_that_are_no_options_get_a_hint(run_picas, arguments, line):
+    result = run_picas("run", *arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"picas run: {line} (see --help)\n"
+
+
 def test_the_command_begins_after_the_first_two_dashes() -> None:
     assert split_command(["run", "-v", "--", "git", "log", "--", "x"]) == (["run", "-v"], ["git", "log", "--", "x"])
     assert split_command(["run", "--"]) == (["run"], [])

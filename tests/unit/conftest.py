@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 import pytest
+import requests  # noqa: F401  # binds a socket when it is imported, which happens when it is first needed
 
 FORBIDDEN = (
     (socket.socket, "bind"),

@@ -49,6 +49,12 @@ def test_a_json_file_may_not_be_lines_of_json() -> None:
         format_of("a.json")
 
 
+@pytest.mark.parametrize("name", ["a.xlsx", "B.XLS", "c.ods"])
+def test_a_spreadsheet_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"{name} is a spreadsheet: save it there as CSV"):
+        format_of(name)
+
+
 def test_an_unknown_format_is_refused() -> None:
     with pytest.raises(UsageError, match="'xml' is no format: it must be one of lines, csv, tsv, jsonl"):
         Layout("xml")
@@ -69,8 +75,24 @@ class TestTables:
             b"name,alpha\rx,1\r",
             b"\nname,alpha\n\nx,1",
             b'"name","alpha"\n"x","1"\n',
+            b"name,alpha\r\nx,1\r\n,\r\n , \r\n",
+            b",\nname,alpha\nx,1\n",
+            b"name;alpha\r\nx;1\r\n;\r\n",
+            b'"name";alpha\n"x";"1"\n',
+            b"name\talpha\nx\t1\n",
         ],
-        ids=["mark", "Windows", "old Macintosh", "blank rows", "quotes"],
+        ids=[
+            "mark",
+            "Windows",
+            "old Macintosh",
+            "blank rows",
+            "quotes",
+            "empty cells",
+            "empty cells first",
+            "semicolons",
+            "semicolons and quotes",
+            "tabs",
+        ],
     )
     def test_marks_line_ends_and_blank_rows_mean_nothing(self, path: Path, content: bytes) -> None:
         assert tokens(path, content, format="csv") == [{"input": {"name": "x", "alpha": "1"}}]
@@ -79,8 +101,17 @@ class TestTables:
         path.write_text("a\tb\n1,5\t2\n")
         assert list(read_rows(path, "\t")) == [{"a": "1,5", "b": "2"}]
 
+    def test_a_comma_in_the_headings_comes_before_a_semicolon(self, path: Path) -> None:
+        assert tokens(path, "a;b,c\n1;2,3\n", format="csv") == [{"input": {"a;b": "1;2", "c": "3"}}]
+
+    def test_a_cell_with_a_decimal_comma(self, path: Path) -> None:
+        assert tokens(path, "a;b\n1,5;2\n", format="csv") == [{"input": {"a": "1,5", "b": "2"}}]
+
+    def test_a_quoted_comma_does_not_separate_headings(self, path: Path) -> None:
+        assert tokens(path, '"a, b";c\n1;2\n', format="csv") == [{"input": {"a, b": "1", "c": "2"}}]
+
     def test_a_cell_may_have_several_lines(self, path: Path) -> None:
-        with pytest.raises(InputError, match=r"line 4 of .*: 1 cells instead of 2"):
+        with pytest.raises(InputError, match=r"line 4 of .*: 1 cell instead of 2"):
             tokens(path, 'a,b\n"1\n2",3\n4\n', format="csv")
 
     def test_a_template_makes_a_command_line(self, path: Path) -> None:
@@ -94,13 +125,14 @@ class TestTables:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            ("a,b\n1,2\n3\n", "line 3 of .*: 1 cells instead of 2, the number of headings"),
+            ("a,b\n1,2\n3\n", "line 3 of .*: 1 cell instead of 2, the number of headings"),
             ("a,b\n1,2,3\n", "line 2 of .*: 3 cells instead of 2"),
             ("a,,b\n1,2,3\n", "line 1 of .*: column 2 has no heading"),
             ("a,b,a\n1,2,3\n", "line 1 of .*: two columns have the heading 'a'"),
             ('a,b\n1,2\n"3,4\n5,6\n', "line 3 of .*: no valid table: unexpected end"),
             ("a,b\n1,\0\n", "line 2 has a zero byte"),
-            (b"a,b\n1,\xff\n", "is not UTF-8 text"),
+            (b"a,b\n1,\xff\n", "is not UTF-8 text .*: save it as UTF-8"),
+            ("a;b\n1;2;3\n", "line 2 of .*: 3 cells instead of 2"),
             ("a,b\n1,2\n".encode("utf-16"), "iconv -f UTF-16"),
             ("a,b\n", "has no inputs: each row below the headings makes a token"),
             ("", "has no inputs"),
