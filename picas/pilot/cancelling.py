@@ -18,7 +18,7 @@ from ..tokens import reasons
 from ..tokens.states import state_of
 from ..util import list_in, one_line
 from .conditions import CANCELLED
-from .mailbox import CANCEL, POLL, Given, NotRunning, Orders, entries_in, give, note_of
+from .mailbox import CANCEL, POLL, Beats, Given, NotRunning, Orders, documents_of, entries_in, give, note_of
 
 MAX_REASON = 200
 """How many characters the reason of a cancelled attempt has at most."""
@@ -135,7 +135,8 @@ def wait_until_cancelled(
 ) -> list[Cancellation]:
     """Wait until pilots have ended the work on tokens, and return what has become of each, in the same order.
 
-    A token that its pilot has put back before it could obey is cancelled again.
+    A token that its pilot has put back before it could obey is cancelled again. For a pilot without a heartbeat nobody
+    waits longer than its lease.
 
     :param cancellations: what `cancel_tokens` has returned
     :param timeout: seconds to wait at most; the outcome of a token whose work goes on after that stays ""
@@ -144,14 +145,18 @@ def wait_until_cancelled(
     found = {each.token: each for each in cancellations}
     give_up = time.monotonic() + timeout
     pause = 0.05
+    beats, silent = Beats(), set[str]()
     while True:
-        left = [id for id, each in found.items() if each.order is not None and not each.outcome]
+        orders = {id: each.order for id, each in found.items() if each.order is not None and not each.outcome}
+        documents = documents_of(client, list({order.pilot for order in orders.values()}))
+        silent |= {id for id, document in documents.items() if document is not None and beats.has_stopped(document)}
+        left = list(orders)
         for first in range(0, len(left), PAGE):
             page = left[first : first + PAGE]
             tokens = {token.id: token for token in client.get_documents(page)}
             found.update((id, _look_at(client, found[id], tokens.get(id))) for id in page)
         remaining = give_up - time.monotonic()
-        if remaining <= 0 or all(found[id].outcome for id in left):
+        if remaining <= 0 or all(found[id].outcome or orders[id].pilot in silent for id in left):
             return list(found.values())
         sleep(min(pause, remaining))
         pause = min(2 * pause, POLL)

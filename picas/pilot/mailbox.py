@@ -170,9 +170,9 @@ def wait_until_obeyed(
     obeyed: list[str] = []
     left = {each.pilot: each for each in given}
     pause = 0.05
-    beats = _Beats()
+    beats = Beats()
     while left:
-        for id, document in _documents(client, list(left)).items():
+        for id, document in documents_of(client, list(left)).items():
             if document is None or (not until_ended and document.get("beat") != left[id].beat):
                 obeyed.append(id)
                 del left[id]
@@ -190,7 +190,7 @@ def _given(document: Mapping[str, Any]) -> Given:
     return Given(document["_id"], document.get("beat"), number_or_none(document.get("heartbeat")))
 
 
-class _Beats:
+class Beats:
     """Notices pilots that have no heartbeat for as long as their lease, on the clock of this machine."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ class _Beats:
         return lease is not None and now - self._last[id][1] > lease
 
 
-def _documents(client: CouchDB, ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
+def documents_of(client: CouchDB, ids: Sequence[str]) -> dict[str, dict[str, Any] | None]:
     """Return the documents of pilots by their ids, None for those that have left the pool."""
     found: dict[str, dict[str, Any] | None] = {}
     for first in range(0, len(ids), PAGE):

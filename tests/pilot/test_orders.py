@@ -345,6 +345,13 @@ class TestAnOrderThatComesTooLate:
         assert last_attempt(client)["reason"] == "cancelled by ann: wrong input"
         assert [each.outcome for each in wait_until_cancelled(client, cancellations)] == ["cancelled"]
 
+    def test_nobody_waits_for_ever_for_a_pilot_that_has_died(self, client):
+        """There may be no other pilot that would put the token back."""
+        client.save({"_id": f"{PREFIX}a", "type": "pilot", "state": "running", "beat": 1, "orders": {}, "lease": 0.1})
+        client.save(make_token(0, lock=5, claim={"id": "c", "pilot": f"{PREFIX}a"}))
+        (left,) = wait_until_cancelled(client, cancel_tokens(client, ["token_0"]))
+        assert (left.outcome, left.order.pilot) == ("", f"{PREFIX}a")
+
     def test_is_kept_while_the_pilot_holds_the_token(self, client):
         client.save(make_token(0, lock=5, claim={"id": "c", "pilot": f"{PREFIX}a"}))
         assert cancel_put_back(client, self.ORDER) == self.ORDER
