@@ -19,7 +19,7 @@ from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Un
 
 from . import config
 from .clients import CouchDB
-from .couch.answers import is_shut_out, is_unknown_user, needs_database_admin, needs_server_admin
+from .couch.answers import is_locked_out, is_shut_out, is_unknown_user, needs_database_admin, needs_server_admin
 from .couch.connections import explain, server_of
 from .couch.outages import MAX_OUTAGE, is_name_unknown, is_outage_at_start, wait_out
 from .exceptions import NoDatabase, PicasError, Unreachable, UntrustedServer, UsageError
@@ -139,6 +139,11 @@ def _describe(error: BaseException) -> str:
         return "this user may not create databases: only an administrator of the server may"
     if needs_database_admin(error):
         return "this user may not change views: only an administrator of the database or the server may"
+    if is_locked_out(error):
+        return (
+            f"the server lets this user in again in a few minutes ({_reason(error)}): meanwhile, check PICAS_PASSWORD "
+            "and stop whatever sends a wrong one"
+        )
     if isinstance(error, (Forbidden, Unauthorized)):
         return f"the server does not let this user do that: {_reason(error)}"
     if isinstance(error, UntrustedServer):
@@ -309,8 +314,13 @@ class LogFormatter(logging.Formatter):
     """A formatter for a terminal: text of tokens in the log can't contain escape sequences."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the lines for a record, with the traceback if it has one."""
+        """Return the lines for a record: one, and the traceback if it has one."""
         return visible(super().format(record))
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name of the base class
+        """Return the line of a record: an id with a line break in it can't begin another one."""
+        record.message = " ".join(record.message.splitlines())
+        return super().formatMessage(record)
 
 
 def log_to_stderr(verbosity: int) -> None:

@@ -27,6 +27,8 @@ LONGEST_NAP = 0.2
 """Seconds between two checks of `wait_until` at most."""
 
 _SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+LONGEST_DURATION = 36_500 * 86_400.0
+"""The most seconds that `parse_duration` returns: a hundred years. The system can't wait for much longer."""
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 """Characters that steer a terminal or change the direction of the text, and halves of characters."""
 
@@ -114,12 +116,15 @@ def duration_text(seconds: float) -> str:
 def parse_duration(text: str) -> float:
     """Return the seconds that a text like "90", "15m", "2h" or "3d" stands for.
 
-    :raises ValueError: if it is something else
+    :raises ValueError: if it is something else, or longer than `LONGEST_DURATION`
     """
     match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
     if match is None:
         raise ValueError(f"{text!r} is not a duration like 90 (seconds), 15m, 2h or 3d")
-    return float(match.group(1)) * _SECONDS_IN[match.group(2)]
+    seconds = float(match.group(1)) * _SECONDS_IN[match.group(2)]
+    if seconds > LONGEST_DURATION:
+        raise ValueError(f"{text!r} is longer than {LONGEST_DURATION / _SECONDS_IN['d']:.0f} days")
+    return seconds
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -122,6 +122,13 @@ def duration(text: str) -> float:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def _real_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return an argument type for a number above 0.
 
@@ -129,7 +136,7 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """
 
     def number(text: str) -> Any:
-        value = kind(text)
+        value = whole_number(text) if kind is int else _real_number(text)
         if not 0 < value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return value
@@ -137,9 +144,17 @@ def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     return number
 
 
+def whole_number(text: str) -> int:
+    """Convert an argument to a whole number."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
 def not_negative(text: str) -> int:
     """Convert an argument to a whole number, at least 0."""
-    number = int(text)
+    number = whole_number(text)
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number

@@ -249,7 +249,8 @@ class _Job:
             counts = {"matched": matched, "changed": 0 if is_dry else result.changed, "left_alone": result.kept}
             print_json(self._verb, {**counts, "missing": len(self._query.missing), "dry_run": is_dry})
         elif not matched:
-            tell("No token matches")
+            if not self._query.missing:  # else a line has named these
+                tell("No token matches")
         elif is_dry:
             print(f"Would {self._verb} {number_of(matched, 'token')}")
         else:

@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from .. import console
+from ..tokens.resources import megabytes
 from .arguments import duration, not_negative, positive
 
+
+def _memory(text: str) -> str:
+    """Check an argument that is an amount of memory, and return it."""
+    if megabytes(text) is None:
+        raise argparse.ArgumentTypeError(f'{text!r} is not a number of megabytes, or like "4G"')
+    return text
+
+
 RESOURCES = (
-    ("cores", "N", "processors"),
-    ("memory", "MEGABYTES", 'memory, also with a unit, like "4G"'),
-    ("gpus", "N", "GPUs"),
-    ("tags", "TAG,TAG", "other things that tokens may ask for"),
+    ("cores", positive(int), "N", "processors"),
+    ("memory", _memory, "MEGABYTES", 'memory, also with a unit, like "4G"'),
+    ("gpus", not_negative, "N", "GPUs"),
+    ("tags", str, "TAG,TAG", "other things that tokens may ask for"),
 )
-"""The resources of a pilot: the name of each, what its value is called, and what it is."""
+"""The resources of a pilot: the name of each, its type, what its value is called, and what it is."""
 
 
 def add_pilot_options(parser: argparse.ArgumentParser, *, wait_for_locked: bool = False) -> None:
@@ -48,8 +57,8 @@ def add_pilot_options(parser: argparse.ArgumentParser, *, wait_for_locked: bool 
         help="if all tokens that are left are locked by pilots that may have died, wait until that is known",
     )  # fmt: skip
     add("--slots", type=_slots, default=1, metavar="N", help="work on N tokens at a time; auto: one for each processor")
-    for name, metavar, what in RESOURCES:
-        add(f"--{name}", metavar=metavar, help=f"take no token that needs more than this: {what}")
+    for name, kind, metavar, what in RESOURCES:
+        add(f"--{name}", type=kind, metavar=metavar, help=f"take no token that needs more than this: {what}")
     add(
         "--scratch", type=_existing_folder, metavar="FOLDER",
         help="give each token a working directory of its own in this folder",
@@ -71,7 +80,7 @@ def actor_options(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "scratch": options.scratch,
         "pass_settings": options.pass_settings,
-        **{name: getattr(options, name) for name, _, _ in RESOURCES},
+        **{name: getattr(options, name) for name, *_ in RESOURCES},
     }
 
 

@@ -10,6 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from couchdb.http import Forbidden, Unauthorized
+
 from .. import console
 from ..clients import CouchDB
 from ..exceptions import AlreadyPushed, InputError, PushError, UsageError
@@ -82,8 +84,11 @@ def _push(options: argparse.Namespace) -> int:
         Layout(options.format or format_of(name), template=template, id_from=options.id_from) for name in options.files
     ]
     fields = None if options.fields is None else dict(options.fields)
-    if options.dry_run:
+    try:
         check_fields(fields or {})
+    except InputError as error:
+        raise UsageError(f"--set: {error}") from None
+    if options.dry_run:
         for name, layout in zip(options.files, layouts):
             _show(name, layout, fields or {}, options.json)
         return 0
@@ -126,7 +131,7 @@ def _try(
     progress = console.ProgressBar(PROGRESS_MINIMUM, rate_of="tokens")
     try:
         return push_file(client, path, resume, progress, fields, again, layout)
-    except (InputError, AlreadyPushed):
+    except (InputError, AlreadyPushed, Forbidden, Unauthorized):  # a repetition would fail too
         raise
     except (Exception, KeyboardInterrupt):
         tell("The push did not finish. To push the rest, repeat the command with --resume")

@@ -8,6 +8,8 @@ from typing import Any
 
 from ..exceptions import PicasError
 from ..util import visible
+from .arguments import whole_number
+from .output import tell
 
 
 def add_verbs(verbs: Any) -> None:
@@ -39,7 +41,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _port(text: str) -> int:
-    number = int(text)
+    number = whole_number(text)
     if not 0 <= number < 1 << 16:
         raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
     return number
@@ -56,4 +58,4 @@ def _serve(options: argparse.Namespace) -> int:
         data = None if options.memory else options.data or default_data_folder()
     except EmbeddedServerError as error:
         raise PicasError(str(error)) from None
-    return serve(data, options.port, ready_file=options.ready_file, say=say)
+    return serve(data, options.port, ready_file=options.ready_file, say=say, complain=tell)

@@ -31,6 +31,8 @@ COLUMNS = {
 _NUMBERS = ("#", "s", "cpu s", "MB", "cores", "exit")
 _LESS_NEEDED = ("job", "host", "cores", "cpu s", "MB")
 """The columns that a narrow terminal does without, in this order."""
+_NARROW = 50
+"""At a terminal with fewer columns than this there is no room for `start` beside a reason."""
 _REASON = 20  # characters of the reason that are worth a column
 _LONGEST_NAME = 24  # characters of a field's name that make the column of the names wider
 _KILO = 1000
@@ -168,7 +170,7 @@ def _fitting(columns: list[str], rows: Sequence[dict[str, object]], width: int) 
         if _width(fitting, rows) <= width:
             break
         fitting = [column for column in fitting if column != name]
-    return fitting
+    return [column for column in fitting if column != "start" or width >= _NARROW]
 
 
 def _width(columns: Iterable[str], rows: Sequence[dict[str, object]]) -> int:

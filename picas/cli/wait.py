@@ -14,7 +14,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 
 from .. import config, console
 from ..clients import CouchDB
-from ..couch.outages import MAX_OUTAGE, is_outage
+from ..couch.outages import MAX_OUTAGE, is_outage, is_outage_at_start
 from ..couch.webhooks import check_webhook, post_to_webhook
 from ..exceptions import PicasError
 from ..pool.completion import tokens_left, wait_until_ended
@@ -76,7 +76,8 @@ def _wait(options: argparse.Namespace) -> int:
     except ResourceNotFound:
         raise console.no_such_view(OVERVIEW, DESIGN_DOC, client) from None
     except (PicasError, HTTPError) as error:
-        if not is_outage(error) or time.monotonic() - began < timeout:
+        is_away = is_outage_at_start(error) if client is None else is_outage(error)
+        if not is_away or time.monotonic() - began < timeout:
             raise
         tell(f"picas: {console.describe(error)}")
         return console.EXIT_TIMEOUT

@@ -15,7 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from couchdb.http import HTTPError
+
 from ..exceptions import SettingsError
+from ..util import one_line
 
 CONNECT_TIMEOUT = 10.0
 """Seconds within which a connection must be made."""
@@ -177,6 +180,8 @@ def explain(error: BaseException) -> str:
         return f"TLS: {getattr(error, 'reason', None) or error}"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
+    if isinstance(error, HTTPError) and error.args:
+        return one_line(error.args[0])
     return str(error) or type(error).__name__
 
 

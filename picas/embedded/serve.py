@@ -46,6 +46,7 @@ def serve(
     database: str = DATABASE,
     ready_file: Path | None = None,
     say: Say = print,
+    complain: Say | None = None,
 ) -> int:
     """Run the embedded server until a signal (SIGINT, SIGTERM, SIGHUP) stops it.
 
@@ -56,6 +57,7 @@ def serve(
     :param ready_file: a file that is written when the server is ready and removed at the end. A shell can source it. It
         contains the path of the password file, not the password
     :param say: prints a line for the user
+    :param complain: prints the line about an error, by default `say`
     :returns: the exit code: 0 if a signal stopped the server; 1 if it did not start, or ended by itself, with the
         reason printed
     """
@@ -66,7 +68,7 @@ def serve(
             say("stopped")
             return 0
         except (EmbeddedServerError, OSError) as exc:
-            say(f"picas serve: {exc}")
+            (complain or say)(f"picas serve: {exc}")
             return 1
 
 

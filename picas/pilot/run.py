@@ -15,6 +15,7 @@ from typing import Any, Callable
 from couchdb.http import HTTPError
 
 from ..clients import CouchDB
+from ..couch import explain
 from ..couch.outages import is_outage, wait_out
 from ..documents import Document
 from ..exceptions import NodeFault, PicasError, PilotStopped
@@ -264,7 +265,9 @@ class Run:
         except HTTPError as error:
             if is_outage(error):
                 raise
-            log.warning("If this pilot dies its tokens stay locked: the server refuses its document (%s)", error)
+            log.warning(
+                "If this pilot dies its tokens stay locked: the server refuses its document (%s)", explain(error)
+            )
         if self._heartbeat is not None:
             self._heartbeat.begin()
 

@@ -116,7 +116,7 @@ class TokenQuery:
         in_group = self._size_of_group() if self.filter.group is not None and source == _ERROR else None
         if in_group is not None:
             return in_group
-        return int(self._client.view(source.view, design_doc=source.design_doc, limit=0).total_rows)
+        return int(self._client.view(source.view, design_doc=source.design_doc, reduce=False, limit=0).total_rows)
 
     def _size_of_group(self) -> int | None:
         """Return how many tokens in error are in the group of the filter, None if the view of the groups is missing."""
@@ -150,7 +150,7 @@ class TokenQuery:
         if group is None or source != _ERROR:
             yield from pages.pages(self._client, source.view, source.design_doc, first)
             return
-        params: dict[str, Any] = {"startkey": group, "endkey": group, "reduce": False}
+        params: dict[str, Any] = {"startkey": group, "endkey": group}
         of_group = pages.pages(self._client, REASONS, REPORT, first, **params)
         try:
             head = next(of_group)

@@ -227,3 +227,8 @@ class _Printed:
 
     def __init__(self, line):
         self.returncode, self.stdout, self.stderr = 0, line, ""
+
+
+def test_a_token_that_is_missing_gets_one_line(pool, run_picas):
+    result = run_picas("delete", "nosuch", "--yes")
+    assert (result.returncode, result.stdout, result.stderr) == (1, "", "There is no token nosuch\n")

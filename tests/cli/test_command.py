@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -181,7 +182,7 @@ class TestCheck:
         ("answer", "code", "words"),
         [
             (Reply(200, b"<html>", {"Content-Type": "text/html"}), 1, "is not CouchDB (status 200, text/html)"),
-            (Reply(403, b'{"error":"forbidden","reason":"Account is temporarily locked"}'), 75, "temporarily locked"),
+            (Reply(403, b'{"error":"forbidden","reason":"Account is temporarily locked"}'), 75, "check PICAS_PASSWORD"),
         ],
         ids=["a page", "locked out"],
     )
@@ -397,3 +398,12 @@ def test_serve_runs_until_it_is_interrupted(environment, tmp_path, memory):
     assert "Apache CouchDB" in printed
     assert password not in printed
     assert not ready.exists()
+
+
+def test_a_server_that_can_not_start_says_so_on_standard_error(environment):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        result = picas(environment, "serve", "--memory", "--port", str(taken.getsockname()[1]))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "in use by another program" in result.stderr

@@ -11,6 +11,7 @@ from support.schemas import read_json
 from support.tokens import ended_token, make_token
 
 from picas import Task
+from picas.views import create_report
 
 REASON = "exit 1: FileNotFoundError: /data/7"
 
@@ -76,7 +77,7 @@ def test_filters_and_what_was_read_for_them(pool, run_picas):
 def test_a_group_without_the_design_document_report(pool, run_picas):
     out, err = read(run_picas("ls", "--reason", "r77c0", "--ids"))
     assert out == "token_7\n"
-    assert "There is no design document Report, so all tokens in error were read: an administrator" in err
+    assert "there is no design document Report, so all tokens in error were read: an administrator" in err
 
 
 def test_sorted_by_a_field(pool, run_picas):
@@ -170,3 +171,16 @@ def test_no_control_character_reaches_a_terminal(client, at_terminal):
             assert terminal.end() == 0
         assert "\x1b" not in terminal.raw
         assert "title" in terminal.raw
+
+
+@pytest.mark.parametrize(("view", "count"), [("Monitor/overview_total", 35), ("Report/reasons", 30)])
+def test_a_view_with_a_reduce_function_is_a_view_of_tokens_too(pool, run_picas, view, count):
+    create_report(pool)
+    out, _ = read(run_picas("ls", "--view", view, "--count"))
+    assert out == f"{count}\n"
+    out, err = read(run_picas("ls", "--view", view, "--limit", "2"))
+    assert (out.count("token_"), err) == (2, f"{count - 2} more: --limit 0 shows all\n")
+
+
+def test_a_limit_that_is_no_number(complaint):
+    assert "argument --limit: 'x' is not a whole number" in complaint("ls", "--limit", "x")

@@ -117,8 +117,8 @@ def test_a_bar_shows_how_fast_it_is(at_terminal, files, client):
         (("jobs.txt", "--template", "{"), 2, "the template '{' has a single {: write {{ and }} for braces\n"),
         (("jobs.txt", "--format", "xml"), 2, "invalid choice: 'xml'"),
         (("jobs.txt", "--set", "cores"), 2, "cores is not like FIELD=VALUE"),
-        (("jobs.txt", "--dry-run", "--set", "lock=1"), 1, "field 'lock' can't be set: PiCaS writes it itself"),
-        (("jobs.txt", "--set", "lock=1"), 1, "a token's field 'lock' can't be set: PiCaS writes it itself\n"),
+        (("jobs.txt", "--dry-run", "--set", "lock=1"), 2, "field 'lock' can't be set: PiCaS writes it itself"),
+        (("jobs.txt", "--set", "lock=1"), 2, "a token's field 'lock' can't be set: PiCaS writes it itself\n"),
         (("jobs.json",), 2, "jobs.json may be one JSON value: with --format jsonl, each line must be one\n"),
         (("-", "-"), 2, "standard input can be read only once\n"),
         ((), 2, "the following arguments are required: FILE"),
@@ -153,6 +153,15 @@ def test_what_the_server_refuses_is_counted(run_picas, client, is_couchdb):
     client.save({"_id": "_design/rule", "validate_doc_update": rule})
     result = run_picas("push", "-", stdin="good\nbad\n")
     assert (result.returncode, result.stdout) == (1, "Pushed 1 token, 1 refused by the server: token_0\n")
+
+
+def test_a_user_who_may_not_write_is_not_told_to_go_on(run_picas, client, is_couchdb):
+    if not is_couchdb:
+        pytest.skip("the embedded server asks no validation functions")
+    client.save({"_id": "_design/rule", "validate_doc_update": "function(doc) { throw({forbidden: 'readers only'}); }"})
+    result = run_picas("push", "-", stdin="good\n")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "readers only" in result.stderr
 
 
 def test_a_server_that_is_away(run_picas, files):

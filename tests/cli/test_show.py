@@ -137,6 +137,14 @@ class TestAtATerminal:
         assert ("host" in heading, "reason" in heading) == (columns == 120, True)
         assert "2023-11-14 22:13:20 UTC" in lines[-1]
 
+    def test_the_attempts_fit_forty_columns(self, at_terminal, client):
+        client.save(ended_token(7, reason="word " * 39))
+        with at_terminal("show", "token_7", columns=40, variables=UTC) as terminal:
+            assert terminal.end() == 0
+            lines = terminal.text.splitlines()
+        assert max(map(len, lines)) == 40
+        assert lines[-2].split() == ["#", "s", "outcome", "exit", "reason"]
+
     def test_control_characters_are_escaped(self, at_terminal, client):
         evil = "\x1b]0;evil\x07\r\n\u202e"
         token = Task(ended_token(7, reason=evil, input=evil, **{f"name{evil}": [evil]}))

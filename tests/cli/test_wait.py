@@ -119,6 +119,14 @@ class TestOutages:
         assert result.stderr.splitlines()[-1].startswith("picas: no answer from http://127.0.0.1")
 
 
+def test_a_user_who_is_refused_is_no_outage(run_picas: Any) -> None:
+    shut_out = Reply(403, b'{"error":"forbidden","reason":"You are not allowed to access this db."}')
+    with Double(lambda request: shut_out) as double:
+        result = run_picas("wait", "--timeout", "0", variables={"PICAS_HOST_URL": double.url})
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "not a member of the database" in result.stderr
+
+
 class TestThen:
     def test_a_command_gets_the_counts(self, ended: CouchDB, run_picas: Any, tmp_path: Any) -> None:
         result = run_picas("wait", "--then", "echo $PICAS_DONE $PICAS_ERROR $PICAS_TODO $PICAS_LOCKED > counts")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import logging
 import re
 import ssl
 import subprocess
@@ -210,6 +211,12 @@ def test_escape_sequences_in_the_log_and_in_errors_do_not_reach_the_terminal(cod
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert "a\\x1b[2Jb" in result.stderr
     assert "\x1b" not in result.stderr
+
+
+def test_a_line_break_in_an_id_begins_no_line_of_the_log():
+    record = logging.LogRecord("picas.x", logging.WARNING, "x.py", 1, "%s is odd", ("a\n2026-11-29 ERROR b",), None)
+    formatter = console.LogFormatter("%(levelname)s %(message)s")
+    assert formatter.format(record) == "WARNING a 2026-11-29 ERROR b is odd"
 
 
 @pytest.mark.parametrize(("verbosity", "level"), [(0, "WARNING"), (1, "INFO"), (2, "DEBUG"), (5, "DEBUG")])

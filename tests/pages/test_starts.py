@@ -135,7 +135,7 @@ class TestPlaces:
         code = 'import os, picas.cli, picas.embedded.serve; os.setuid(64999); picas.cli.main(["serve"])'
         ran = start(f"{sys.executable} -c '{code}'", HOME=None, XDG_DATA_HOME=None)
         assert ran.returncode == 1
-        assert ran.stderr == b"-c: there is no home folder for ~/.local/share: set HOME or XDG_DATA_HOME\n"
+        assert ran.stderr == b"picas: there is no home folder for ~/.local/share: set HOME or XDG_DATA_HOME\n"
 
     @needs_root
     def test_a_path_in_a_home_that_nobody_knows(self, start):

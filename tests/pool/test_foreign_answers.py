@@ -287,7 +287,7 @@ class TestAPilot:
 
         with pytest.raises(Forbidden, match="temporarily locked"):
             Worker(member, work, max_outage=0.2).run()
-        assert re.search("The database is away .*temporarily locked.*: trying again", caplog.text)
+        assert re.search(r"The database is away \(forbidden: .*temporarily locked.*: trying again", caplog.text)
         assert len(spool()) == 1
 
     def test_waits_until_the_certificate_is_trusted_again(

@@ -21,6 +21,7 @@ from picas.util import (
     merge_dicts,
     number_or_none,
     one_line,
+    parse_duration,
     read_capped,
     seconds,
     time_elapsed,
@@ -189,3 +190,13 @@ class TestWaitUntil:
         finally:
             signal.signal(signal.SIGUSR1, previous)
             timer.join()
+
+
+@pytest.mark.parametrize(("text", "duration"), [("90", 90), ("1.5m", 90), ("2h", 7200), ("36500d", 36_500 * 86_400)])
+def test_a_duration(text: str, duration: float) -> None:
+    assert parse_duration(text) == duration
+
+
+def test_a_duration_that_the_system_could_not_wait_for_is_refused() -> None:
+    with pytest.raises(ValueError, match="'9999999d' is longer than 36500 days"):
+        parse_duration("9999999d")
