@@ -125,7 +125,7 @@ def test_a_bar_shows_how_fast_it_is(at_terminal, files, client):
         (("missing.csv",), 1, "can't read missing.csv: No such file or directory\n"),
         ((".",), 1, "can't read .: Is a directory\n"),
         (("empty.txt",), 1, "empty.txt has no inputs: each line that is neither blank nor a comment"),
-        (("binary.csv",), 1, "binary.csv is not UTF-8 text (after line 0)\n"),
+        (("binary.csv",), 1, "binary.csv is not UTF-8 text (after line 0): save it as UTF-8, or"),
         (("-",), 1, "standard input has no inputs: each line"),
     ],
 )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -510,6 +511,15 @@ def test_one_missing_setting(sources: Sources) -> None:
 )
 def test_a_picasconfig_that_cannot_run(sources: Sources, line: str, expected: str) -> None:
     path = sources.write_picasconfig(f"# settings\n{line}\n")
+    assert complaint(sources) == f"{path} can't be run: {expected}"
+
+
+def test_a_picasconfig_of_picas_1_without_the_extra(sources: Sources, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.fernet", None)
+    path = sources.write_picasconfig(
+        "from picas.crypto import decrypt_password\nPICAS_PASSWORD = decrypt_password('x', 'y')\n"
+    )
+    expected = 'the package cryptography is missing: pip install "picas[legacy]"'
     assert complaint(sources) == f"{path} can't be run: {expected}"
 
 
