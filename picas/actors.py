@@ -338,6 +338,11 @@ def summary(actor: Actor) -> str:
     return actor._picas.pilot.summary()
 
 
+def stop_signal(actor: Actor) -> int | None:
+    """Return the signal that has stopped the actor's last run, None if none has."""
+    return actor._picas.stop_signal
+
+
 def outcomes(actor: Actor) -> dict[str, int]:
     """Return how many attempts of the actor's last run ended in which way, e.g. `{"done": 3, "failed": 1}`."""
     return dict(actor._picas.pilot.outcomes)

@@ -132,11 +132,12 @@ def _real_number(text: str) -> float:
 def positive(kind: Callable[[str], Any]) -> Callable[[str], Any]:
     """Return an argument type for a number above 0.
 
-    :param kind: int or float
+    :param kind: int, float, or an argument type for numbers
     """
+    convert = whole_number if kind is int else _real_number if kind is float else kind
 
     def number(text: str) -> Any:
-        value = whole_number(text) if kind is int else _real_number(text)
+        value = convert(text)
         if not 0 < value < math.inf:
             raise argparse.ArgumentTypeError(f"{text} is not above 0")
         return value

@@ -8,6 +8,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +17,7 @@ from typing import Any, TextIO
 from couchdb.http import HTTPError, ResourceNotFound
 
 from .. import console
-from ..actors import CommandActor, on_end, summary
+from ..actors import CommandActor, on_end, stop_signal, summary
 from ..clients import CouchDB
 from ..exceptions import PicasError, PilotStopped, TooManyFailures, UsageError
 from ..iterators import EndlessViewIterator, TaskViewIterator
@@ -100,6 +101,8 @@ def _run(options: argparse.Namespace) -> None:
             actor.run(**run_options(options))
     except (TooManyFailures, PilotStopped):
         print(summary(actor))
+        if stop_signal(actor) == signal.SIGINT:
+            raise PilotStopped(console.EXIT_INTERRUPTED) from None
         raise
     except ResourceNotFound:
         raise console.no_such_view(options.view, options.design_doc, client) from None

@@ -120,7 +120,8 @@ def _value(value: Any) -> str | None:
     """Return a text for a value of JSON on one line; None for a field that is missing or null."""
     if value is None:
         return None
-    return one_line(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    text = visible(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return text.replace("\n", "\\n").replace("\t", "\\t")  # its spaces stay: they may matter to a command
 
 
 def _number(number: float | None) -> str | None:

@@ -104,6 +104,11 @@ class Engine:
         finally:
             self._run = None
 
+    @property
+    def stop_signal(self) -> int | None:
+        """The signal that has stopped the last run, None if none has."""
+        return None if self._run is None else self._run.context.stop_signal
+
     def set_handlers(self, handler: Handler) -> None:
         """Make the stop signals call a handler. Does nothing outside the main thread."""
         self._signals.handle(handler)

@@ -163,7 +163,7 @@ def test_control_characters_of_a_token_do_not_reach_the_terminal(at_terminal, cl
         (("--cores", "-1"), 2, "-1 is not above 0"),
         (("--gpus", "0.5"), 2, "'0.5' is not a whole number"),
         (("--memory", "much"), 2, "'much' is not a number of megabytes, or like \"4G\""),
-        (("--max-token-time", "x"), 2, "'x' is not a number"),
+        (("--max-token-time", "x"), 2, "'x' is not a duration"),
         (("--scratch", "nowhere"), 2, "nowhere is not a folder"),
         (("--view", "tood"), 1, "there is no view Monitor/tood: Monitor has the views todo,"),
     ],
@@ -243,3 +243,14 @@ def test_the_command_begins_after_the_first_two_dashes() -> None:
 )
 def test_the_line_of_a_token(token, line):
     assert describe_end({"_id": "t", **token}) == line
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
+def test_a_stop_puts_the_token_back_and_only_ctrl_c_is_an_interruption(start, client, push, signum, code):
+    push(1, input="sleep 60")
+    pilot = start()
+    wait_for(lambda: count_states(client)["locked"])
+    pilot.send_signal(signum)
+    printed, _ = pilot.communicate(timeout=PATIENCE)
+    assert (pilot.returncode, printed.splitlines()[-1]) == (code, "Processed 0 tokens: 1 stopped")
+    assert count_states(client)["todo"] == 1

@@ -231,3 +231,8 @@ class TestOddDocuments:
         entry = {"start": 1_700_000_000, "end": 1_700_000_007, "outcome": "done", "exit_code": 0}
         (attempt,) = describe_token(make_token(0, attempts=[entry])).attempts
         assert (attempt.seconds, attempt.cpu_seconds, attempt.reason) == (7.0, None, None)
+
+
+def test_the_spaces_of_an_input_are_shown_as_they_are(run_here, client):
+    client.save(make_token(1, input='echo "a  b"\nexit 1\t'))
+    assert r'input  echo "a  b"\nexit 1\t' in run_here("show", "token_1")

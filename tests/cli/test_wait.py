@@ -51,6 +51,7 @@ class TestTheResult:
         assert (result.returncode, result.stderr) == (3, "")
         assert re.fullmatch(r"done 2, error 1 after \d s\n", result.stdout)
 
+    @pytest.mark.timing
     def test_all_are_done(self, client: CouchDB, at_terminal: Any, push: Any, proxy: FaultProxy) -> None:
         (token,) = push(1)
         with at_terminal("wait", variables={"PICAS_HOST_URL": proxy.url}) as terminal:
