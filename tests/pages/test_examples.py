@@ -524,7 +524,7 @@ class TestLocalExample:
 
     @pytest.mark.parametrize("option", ["--cores=0", "--memory=much", "--gpus=-1"])
     def test_invalid_resources_are_refused(self, script, option):
-        assert option[2:].partition("=")[0] in complaint(script("local-example.py", option))
+        assert option[2:].partition("=")[0] in complaint(script("local-example.py", option), code=2)
 
     @pytest.mark.parametrize("value", ["0", "-1", "many", "1.5"])
     def test_an_invalid_number_of_slots_is_refused(self, script, value):
