@@ -66,6 +66,5 @@ fi
 [ "$folders" ] || [ $# -gt 0 ] || set -- --cov --cov-report=term:skip-covered --cov-fail-under=90
 # The tests of a file share one worker: those of Slurm and DIRAC share a cluster and a site. More than four workers disturb tests that depend on time.
 # A worker that hung is not replaced: the next one would run the same test again.
-# The files stay in their order: those with few but long tests are not left for the end, where one worker would be alone.
 # shellcheck disable=SC2086
-exec "$venv/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $folders "$@"
+exec "$venv/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $folders "$@"
