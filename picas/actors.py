@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .clients import CouchDB
 from .iterators import QUERY, TaskViewIterator
-from .logs import get_logger
+from .picaslogger import get_logger
 from .pilot import (
     MAX_LOST,
     STOP_SIGNALS,

@@ -21,7 +21,7 @@ from .clients import CouchDB
 from .couch.connections import explain
 from .exceptions import PicasError, SettingsError
 from .jobid import job_id_of
-from .logs import get_logger
+from .picaslogger import get_logger
 from .pilot import find_pause, running_pilots
 from .pool.edits import count_tokens
 from .pool.results import reason_of

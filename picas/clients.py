@@ -25,7 +25,7 @@ from .couch.transport import Resource, Session
 from .couch.writes import Deletion, DocumentWrite, Written, doc_path, write_many
 from .documents import Document, guess_mimetype
 from .exceptions import LostAnswer, NoSuchDocument
-from .logs import get_logger
+from .picaslogger import get_logger
 from .tokens.storable import is_storable, list_names, make_storable
 from .util import refuse_unknown, split_credentials
 

@@ -27,7 +27,7 @@ from typing import Any, Callable
 
 from . import crypto
 from .exceptions import PicasError, SettingsError
-from .logs import get_logger
+from .picaslogger import get_logger
 from .util import split_credentials, write_private
 
 log = get_logger(__name__)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from .exceptions import PicasError
-from .logs import get_logger
+from .picaslogger import get_logger
 from .util import import_extra, write_private
 
 log = get_logger(__name__)

@@ -18,7 +18,7 @@ from . import console, crypto
 from .clients import CouchDB
 from .crypto import decrypt_password, encrypt_password, generate_and_save_key
 from .exceptions import PicasError
-from .logs import get_logger
+from .picaslogger import get_logger
 
 __all__ = [
     "PICAS_CONFIG_SCHEMA",

@@ -8,7 +8,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from .base import (
     CUDA_VISIBLE_DEVICES,
     UNKNOWN_END,

@@ -9,7 +9,7 @@ from typing import Callable, TypeVar
 from couchdb.http import HTTPError, Unauthorized
 
 from ..exceptions import ForeignAnswer, PicasError, UntrustedServer
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..util import wait_until
 from .answers import is_locked_out, is_shut_out
 from .connections import explain, is_hopeless

@@ -13,7 +13,7 @@ from typing import Any
 from .. import modifiers
 from ..documents import Document
 from ..exceptions import TokenCancelled, TokenLost, TokenTimeout
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import Account, TimeLimit
 from ..tokens import reasons

@@ -10,7 +10,7 @@ from subprocess import Popen
 from typing import Any
 
 from ..exceptions import PilotStopped
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool.results import Stage
 from ..processes import KILL_WAIT, RETRY, SETTLE
 from ..util import wait_until

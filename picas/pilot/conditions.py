@@ -11,7 +11,7 @@ from typing import Any, Callable
 
 from .. import modifiers
 from ..documents import Document
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..tokens.states import is_in_state, parse_int
 from ..util import check_limit, list_in, number_or_none, refuse_unknown
 from .rescue import call

@@ -12,7 +12,7 @@ from typing import Any, Callable, Protocol
 
 from ..documents import Document
 from ..exceptions import NodeFault
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..processes import end_all, forks, left_behind, running, workers_in_use
 from .attempt import Attempt
 from .conditions import RetryPolicy, StopConditions

@@ -13,7 +13,7 @@ from couchdb.http import HTTPError
 from .. import modifiers
 from ..exceptions import NoSuchDocument, PicasError, TokenCancelled, TokenLost
 from ..iterators import ViewIterator
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool import Stage
 from ..processes import output_tails
 from ..tokens.states import is_in_state

@@ -7,7 +7,7 @@ from typing import Any, Callable, Literal, Union
 
 from ..batch import deadline as deadline_of_job
 from ..iterators import ViewIterator
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..processes import interrupt
 from .conditions import RetryPolicy, StopConditions
 from .context import Listener, UserActor, Values

@@ -26,7 +26,7 @@ from ..config import duration
 from ..couch import explain
 from ..couch.outages import is_outage
 from ..exceptions import NoSuchDocument, PicasError, SettingsError
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..processes import start_thread
 from ..util import seconds
 from .cancelling import cancel_put_back

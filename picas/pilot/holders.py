@@ -19,7 +19,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 from ..clients import CouchDB
 from ..couch import explain
 from ..exceptions import PicasError
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..util import duration_text
 from ..views import CLAIMS
 from .identity import pilot_rows

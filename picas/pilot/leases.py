@@ -24,7 +24,7 @@ from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import NoSuchDocument
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool import Reader, Stray, drop_beside_others, withdraw
 from ..tokens.states import is_in_state
 from ..util import is_number, list_in, seconds

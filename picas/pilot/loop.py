@@ -25,7 +25,7 @@ from ..batch import gpu_environment, gpu_names
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import EndlessViewIterator, ViewIterator, design_doc_of
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool.claims import Exchange
 from ..pool.results import Stage
 from ..processes import exposed, reach, set_environment, shielded

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..tokens.resources import Resources, needs_of, walltime_of
 from .conditions import StopConditions
 

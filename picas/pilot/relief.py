@@ -8,7 +8,7 @@ import threading
 import time
 from typing import Callable
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 
 log = get_logger(__name__)
 

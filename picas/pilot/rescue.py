@@ -8,7 +8,7 @@ import sys
 import traceback
 from typing import Any, Callable, NoReturn
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 
 log = get_logger(__name__)
 

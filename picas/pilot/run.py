@@ -20,7 +20,7 @@ from ..couch.outages import is_outage, wait_out
 from ..documents import Document
 from ..exceptions import NodeFault, PicasError, PilotStopped
 from ..iterators import ViewIterator
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool import fits_always
 from ..processes import RETRY, describe_system_error, exposed, is_shielded, reach, shielded
 from ..tokens.states import is_in_state

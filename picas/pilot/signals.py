@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, Callable, Union
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 
 log = get_logger(__name__)
 

@@ -11,7 +11,7 @@ from couchdb.http import HTTPError
 from ..clients import CouchDB
 from ..couch import explain
 from ..exceptions import PicasError
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool import recover_quietly
 from ..pool.spool import has_files
 

@@ -10,7 +10,7 @@ from typing import Callable
 from .. import modifiers
 from ..documents import Document
 from ..exceptions import NodeFault, PilotStopped, TokenCancelled, TokenLost, TokenTimeout
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..pool.results import ClaimedToken, Stage
 from ..processes import KILL_WAIT, SETTLE, Account, TimeLimit, describe_system_error, exposed, fault_of
 from ..tokens import reasons

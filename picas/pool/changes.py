@@ -21,7 +21,7 @@ from couchdb.http import HTTPError
 
 from ..clients import CouchDB
 from ..exceptions import PicasError
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..processes import start_thread
 from ..util import After, always
 

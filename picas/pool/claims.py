@@ -19,8 +19,8 @@ from couchdb.http import HTTPError
 from ..clients import CouchDB
 from ..documents import Document, Task
 from ..exceptions import NoSuchDocument, PicasError
-from ..logs import get_logger
 from ..modifiers import is_free, is_same_lock
+from ..picaslogger import get_logger
 from ..tokens.retries import LONGEST_WAIT
 from ..util import After, always
 from .candidates import Candidates

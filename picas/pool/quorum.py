@@ -27,7 +27,7 @@ from ..clients import CouchDB
 from ..couch import Revision, deletion_of
 from ..documents import Document
 from ..exceptions import NoQuorum
-from ..logs import get_logger
+from ..picaslogger import get_logger
 
 log = get_logger(__name__)
 

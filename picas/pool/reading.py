@@ -10,7 +10,7 @@ from typing import Any
 
 from ..clients import CouchDB
 from ..documents import Document
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..tokens.storable import MAX_DEPTH, is_too_deep
 
 log = get_logger(__name__)

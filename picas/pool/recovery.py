@@ -20,8 +20,8 @@ from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
 from ..clients import CouchDB
 from ..couch import explain, is_absent, merge
 from ..documents import Document
-from ..logs import get_logger
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
+from ..picaslogger import get_logger
 from ..util import list_in, never, one_line
 from . import spool
 from .refusals import is_refusal

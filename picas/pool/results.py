@@ -17,8 +17,8 @@ from ..couch.outages import MAX_OUTAGE, is_outage, wait_out
 from ..couch.writes import merge
 from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError, Unreachable
-from ..logs import get_logger
 from ..modifiers import end_attempt, is_same_lock, note_error, set_error
+from ..picaslogger import get_logger
 from ..tokens.measures import Measures
 from ..tokens.storable import list_names, make_storable
 from ..util import list_in, never, one_line

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Union
 
 from ..config import without_password
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..util import wait_until
 from .accounting import note_end
 from .descendants import Family, Root, leads_group, start_of

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from . import forkserver, supervisor
 from .channels import Channel
 from .forkserver import STATUS

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..util import cut_line
 from .faults import start_thread
 from .interrupts import shielded

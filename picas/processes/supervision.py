@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, Callable
 
-from ..logs import get_logger
+from ..picaslogger import get_logger
 from ..util import wait_until
 from .channels import Channel
 from .descendants import Family, Root, start_of
