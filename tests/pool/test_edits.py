@@ -298,7 +298,7 @@ class Work(RunActor):
 
 database = connect()
 iterator = TaskViewIterator(database, "todo")
-Work(database, EndlessViewIterator(iterator, sleep_sec=0.1) if ENDLESS else iterator).run()
+Work(database, EndlessViewIterator(iterator, sleep_sec=0.1) if ENDLESS else iterator).run(max_failures=0)
 """
 
 
