@@ -47,8 +47,9 @@ class Comparison:
 
     def holds(self, token: Mapping[str, Any]) -> bool:
         """Return whether the comparison is true for a token."""
-        value = token.get(self.field, None)
-        number = parse_int(value) if self.as_integer else _to_number(value)
+        number: Any = token.get(self.field, None)
+        if type(number) is not int:  # it nearly always is, and this is asked several times for each token
+            number = parse_int(number) if self.as_integer else _to_number(number)
         return bool(_OPERATORS[self.operator](number, self.number))
 
 

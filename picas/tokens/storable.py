@@ -34,6 +34,8 @@ _SPECIAL: dict[str, type] = {
     "_revisions": dict,
 }
 """The fields beginning with "_" that CouchDB accepts, and the types that they must have."""
+_TEXT = frozenset({str})
+_LEAVES = frozenset({str, float, bool, type(None)})  # nothing is nested in them, and JSON can hold the numbers
 
 
 def make_storable(content: dict[str, Any]) -> list[str]:
@@ -155,10 +157,13 @@ def _is_plain(value: Any, levels: int) -> bool:
     for _ in range(levels + 1):
         below: list[Any] = []
         for item in level:
-            if isinstance(item, dict) and not all(type(name) is str for name in item):
-                return False  # JSON writes the names 1 and "1" alike
-            for child in item.values() if isinstance(item, dict) else item:
-                if type(child) is str:
+            children = item
+            if isinstance(item, dict):
+                if not _TEXT.issuperset(map(type, item)):
+                    return False  # JSON writes the names 1 and "1" alike
+                children = item.values()
+            for child in children:
+                if type(child) in _LEAVES:
                     continue  # most are, and this is asked for each token
                 if isinstance(child, (dict, list, tuple)):
                     below.append(child)
@@ -175,7 +180,8 @@ def _is_plain(value: Any, levels: int) -> bool:
 
 def _has_valid_names(content: Mapping[str, Any]) -> bool:
     """Return whether CouchDB accepts the names of the fields; JSON can hold them."""
-    return not any(_is_refused(name, value) for name, value in content.items())
+    special = [name for name in content if name[:1] == "_"]
+    return not any(_is_refused(name, content[name]) for name in special)
 
 
 def _is_refused(name: object, value: object) -> bool:
