@@ -35,6 +35,11 @@ EXIT_IN_ERROR = 3
 EXIT_TIMEOUT = 124  # as of timeout(1)
 EXIT_TRY_LATER = 75  # the pool may be reached later or from elsewhere: EX_TEMPFAIL in BSD's sysexits.h
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in a shell
+ERASE = "\r\x1b[K"
+"""Erases the line of a terminal."""
+BAR_WIDTH = 40
+LEAST_BAR_WIDTH = 4
+"""How many characters wide a bar is."""
 MAX_NAMES = 20
 """How many names of views or design documents an error lists."""
 _CERTIFICATE_DATES = (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and X509_V_ERR_CERT_HAS_EXPIRED
@@ -334,15 +339,60 @@ def log_to_stderr(verbosity: int) -> None:
     logging.basicConfig(handlers=[handler], level=levels[min(verbosity, 2)])
 
 
-class ProgressBar:
-    """A progress bar on standard error. It stays hidden if that is no terminal, or if there is little work.
+def has_colour(stream: TextIO) -> bool:
+    """Return whether what is written to a stream may be coloured: at a terminal, unless `NO_COLOR` is set."""
+    return is_live(stream) and not os.environ.get("NO_COLOR")
 
-    :param minimum: the amount of work from which the bar is shown
+
+def is_live(stream: TextIO) -> bool:
+    """Return whether lines of a stream can be written over: at a terminal that understands escape sequences."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def progress_line(words: str, done: int, total: int, stream: TextIO) -> str:
+    """Return a line of progress that fits the terminal: the words behind a bar of the package rich.
+
+    rich is an extra. Without it, and in a terminal with too little room, there are the words alone.
+
+    :param words: what the bar means
+    :param done: how much of the work is done
+    :param total: how much work there is
+    :param stream: where the line is to be written
+    """
+    columns = shutil.get_terminal_size().columns
+    width = min(BAR_WIDTH, columns - len(words) - 2)
+    if width >= LEAST_BAR_WIDTH and total:
+        with contextlib.suppress(ImportError):
+            return f"{_draw_bar(done, total, width, stream)} {words}"
+    return words[: columns - 1]
+
+
+def _draw_bar(done: int, total: int, width: int, stream: TextIO) -> str:
+    """Return a bar; only its filled part is visible where there are no colours.
+
+    :raises ImportError: without rich
+    """
+    from rich.console import Console  # noqa: PLC0415  # it takes 50 ms
+    from rich.progress_bar import ProgressBar as Bar  # noqa: PLC0415
+
+    colour = has_colour(stream)
+    drawing = Console(
+        file=stream, width=width, force_terminal=colour, color_system="standard" if colour else None, _environ={}
+    )
+    with drawing.capture() as drawn:
+        drawing.print(Bar(total, done, width), end="")
+    return drawn.get() if colour else drawn.get().ljust(width)
+
+
+class ProgressBar:
+    """A line on standard error that says how much of a work is done, with a bar if the package rich is there.
+
+    It stays hidden if standard error is no terminal, or if there is little work.
+
+    :param minimum: the amount of work from which it is shown
     :param stream: where to write instead of standard error
     :param rate_of: what is counted, to show how much of it is done in a second, for example "tokens"
     """
-
-    WIDTH = 40
 
     def __init__(self, minimum: int, stream: TextIO | None = None, rate_of: str = "") -> None:
         self._minimum = minimum
@@ -353,18 +403,16 @@ class ProgressBar:
 
     def __call__(self, done: int, total: int) -> None:
         """Show how much of the work is done."""
-        if total < self._minimum or not self._stream.isatty():
+        if total < self._minimum or not is_live(self._stream):
             return
-        text = f"{done} of {total}"
+        words = f"{done} of {total}"
         if self._rate_of:
-            text += f", {done / max(self._timer.elapsed(), 0.001):.0f} {self._rate_of}/s"
-        width = max(0, min(self.WIDTH, shutil.get_terminal_size().columns - len(text) - 4))
-        filled = width * done // total
-        line = f"[{'#' * filled}{'.' * (width - filled)}] {text}".ljust(len(self._shown))
-        if line != self._shown:
-            self._stream.write("\r" + line + ("\n" if done == total else ""))
+            words += f", {done / max(self._timer.elapsed(), 0.001):.0f} {self._rate_of}/s"
+        if words != self._shown:
+            line = progress_line(words, done, total, self._stream)
+            self._stream.write(ERASE + line + ("\n" if done == total else ""))
             self._stream.flush()
-            self._shown = line
+            self._shown = words
 
 
 def _prepare_streams() -> None:

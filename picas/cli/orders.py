@@ -62,6 +62,7 @@ def add_verbs(verbs: Any) -> None:
     add_json(pause)
 
     resume = add_verb(verbs, "resume", _resume, help="end the pause of the pool")
+    _add_message(resume)
     _add_wait(resume, "until all pilots have read it")
     add_json(resume)
 
@@ -121,7 +122,7 @@ def _pause(options: argparse.Namespace) -> int:
 
 def _resume(options: argparse.Namespace) -> int:
     client = connect()
-    issued = orders.resume_pool(client)
+    issued = orders.resume_pool(client, options.message)
     if not options.json and not issued.problems:
         print("the pool is resumed")
     is_quiet = not issued.given and not issued.problems and not options.json

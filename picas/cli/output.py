@@ -12,13 +12,13 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import os
 import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any, Callable
 
+from .. import console
 from ..util import one_line, visible
 
 try:
@@ -56,7 +56,7 @@ def is_terminal() -> bool:
 
 def has_colour() -> bool:
     """Return whether what is printed to standard output may be coloured."""
-    return is_terminal() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    return console.has_colour(sys.stdout)
 
 
 def bold(text: str) -> str:

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import shlex
-import shutil
 import signal
 import sys
 import threading
@@ -32,9 +31,6 @@ REFRESH = 2.0
 """Seconds between two readings of the counts for the bar."""
 SOFTWARE = "PICAS_SOFTWARE"
 """The environment variable with the name of the software that the tokens' programs are."""
-
-_BAR = 30  # characters
-_ERASE = "\r\x1b[K"
 
 
 def add_verbs(verbs: Any) -> None:
@@ -130,7 +126,7 @@ def _source(client: CouchDB, options: argparse.Namespace) -> dict[str, Any]:
 
 def _bar(client: CouchDB, options: argparse.Namespace) -> PoolBar | None:
     """Return the bar, if there is to be one."""
-    if not (options.progress and sys.stderr.isatty()):
+    if not (options.progress and console.is_live(sys.stderr)):
         return None
     return PoolBar(client.copy(retries=False), options.design_doc)
 
@@ -210,13 +206,13 @@ class PoolBar:
         self._thread.join(REFRESH)
         if not self._thread.is_alive():  # else it waits for a server that is away
             self._read()
-        self._write(_ERASE + self._line + ("\n" if self._line else ""))
+        self._write(console.ERASE + self._line + ("\n" if self._line else ""))
 
     @contextlib.contextmanager
     def aside(self) -> Iterator[None]:
         """Hide the bar during a block that prints a line."""
         with self._lock:
-            self._write(_ERASE)
+            self._write(console.ERASE)
             yield
             self._write(self._line)
 
@@ -224,21 +220,19 @@ class PoolBar:
         while not self._is_over.is_set():
             self._read()
             with self._lock:
-                self._write(_ERASE + self._line)
+                self._write(console.ERASE + self._line)
             self._is_over.wait(REFRESH)
 
     def _read(self) -> None:
         """Read the counts. While the server is away, the bar keeps the last ones."""
         with contextlib.suppress(PicasError, HTTPError, OSError):
-            self._line = _bar_line(count_states(self._client, self._design_doc), shutil.get_terminal_size().columns)
+            self._line = _bar_line(count_states(self._client, self._design_doc), self._stream)
 
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
 
 
-def _bar_line(counts: Mapping[str, int], columns: int) -> str:
+def _bar_line(counts: Mapping[str, int], stream: TextIO) -> str:
     done, failed, total = counts["done"], counts["error"], sum(counts.values())
-    filled = _BAR * (done + failed) // total if total else 0
-    line = f"[{'#' * filled}{'.' * (_BAR - filled)}] {done} done, {failed} failed of {total}"
-    return line[: columns - 1]
+    return console.progress_line(f"{done} done, {failed} failed of {total}", done + failed, total, stream)

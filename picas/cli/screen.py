@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from collections.abc import Sequence
 from typing import Callable
 
-from .output import cut, is_terminal
+from .. import console
+from .output import cut
 
 _UP, _CLEAR_LINE, _CLEAR_BELOW = "\x1b[{}F", "\x1b[K", "\x1b[J"
 
@@ -21,7 +21,7 @@ class Screen:
 
     def __init__(self, paint: Callable[[str], str]) -> None:
         self._paint = paint
-        self._is_terminal = is_terminal() and os.environ.get("TERM") != "dumb"
+        self._is_terminal = console.is_live(sys.stdout)
         self._shown: list[str] = []
 
     def show(self, lines: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ A pause of the whole pool is in a document of its own, which pilots read when th
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 from ..clients import CouchDB
 from ..exceptions import NoSuchDocument, UsageError
 from ..jobid import job_id_of
-from ..util import one_line
+from ..util import duration_text, one_line
 from .cancelling import Cancellation, cancel_tokens, wait_until_cancelled
 from .identity import PREFIX
 from .mailbox import (
@@ -72,7 +73,12 @@ class Pause:
 
     def __str__(self) -> str:
         """Return a text for people: "paused by ann: maintenance"."""
-        return f"paused by {one_line(self.by)}" + (f": {one_line(self.message)}" if self.message else "")
+        return f"paused by {self.by_whom}"
+
+    @property
+    def by_whom(self) -> str:
+        """A text for people: "ann: maintenance"."""
+        return one_line(self.by) + (f": {one_line(self.message)}" if self.message else "")
 
 
 @dataclass
@@ -111,20 +117,40 @@ def pause_pool(client: CouchDB, message: str = "", by: str | None = None) -> Iss
     :raises couchdb.http.HTTPError: if the database refuses the change
     """
     note = note_of(client, message, by)
-    client.edit(POOL_ID, lambda content: {**content, "type": "pool", "paused": note})
+    client.edit(POOL_ID, lambda content: {**_without_notes(content), "type": "pool", "paused": note})
     return _spread_pause(client)
 
 
-def resume_pool(client: CouchDB) -> Issued:
+def resume_pool(client: CouchDB, message: str = "", by: str | None = None) -> Issued:
     """End the pause of the pool.
 
+    :param message: why, for people; who resumes the pool after that reads it
+    :param by: see `pause_pool`
     :raises couchdb.http.HTTPError: if the database refuses the change
     """
     was_paused = find_pause(client) is not None
     if was_paused:
-        client.edit(POOL_ID, lambda content: {name: value for name, value in content.items() if name != "paused"})
+        note = note_of(client, message, by)
+        client.edit(POOL_ID, lambda content: {**_without_notes(content), "resumed": note})
     issued = _spread_pause(client)
-    return issued if was_paused or issued.given else Issued(problems=["the pool is not paused"])
+    return issued if was_paused or issued.given else Issued(problems=[_not_paused(client)])
+
+
+def _without_notes(content: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of the pool's document without who has paused or resumed the pool."""
+    return {name: value for name, value in content.items() if name not in ("paused", "resumed")}
+
+
+def _not_paused(client: CouchDB) -> str:
+    """Return a line that says that the pool is not paused, and who has resumed it last."""
+    try:
+        last = as_pause(client.get(POOL_ID).get("resumed"))
+    except NoSuchDocument:
+        last = None
+    if last is None:
+        return "the pool is not paused"
+    ago = duration_text(max(0, time.time() - last.time))
+    return f"the pool is not paused: it was resumed {ago} ago by {last.by_whom}"
 
 
 def _spread_pause(client: CouchDB) -> Issued:

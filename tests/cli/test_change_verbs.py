@@ -208,8 +208,8 @@ def test_a_change_of_many_tokens_shows_a_bar(client, push, at_terminal):
     push(PROGRESS_MINIMUM)
     with at_terminal("set", "memory=5", "todo", "--yes") as terminal:
         assert terminal.end() == 0
-    assert f"[{'#' * 20}{'.' * 20}] 1000 of 2000" in terminal.text
-    assert terminal.text.endswith(f"[{'#' * 40}] 2000 of 2000\nChanged 2000 tokens\n")
+    assert f"{'━' * 20}╺{'━' * 19} 1000 of 2000" in terminal.text
+    assert terminal.text.endswith(f"{'━' * 40} 2000 of 2000\nChanged 2000 tokens\n")
 
 
 @pytest.mark.parametrize("arguments", [("retry", "error"), ("set", "a=1", "todo"), ("delete", "done")])

@@ -188,10 +188,12 @@ class TestPause:
         result = run_picas("pause", "--wait")
         assert (result.returncode, result.stdout) == (0, "the pool is paused; tokens at work go on\n")
         assert find_pause(client).by == client.username
-        result = run_picas("resume", "--wait")
+        result = run_picas("resume", "--wait", "--message", "it works again")
         assert (result.returncode, result.stdout) == (0, "the pool is resumed\n")
         result = run_picas("resume")
-        assert (result.returncode, result.stdout, result.stderr) == (1, "", "the pool is not paused\n")
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.startswith("the pool is not paused: it was resumed ")
+        assert result.stderr.endswith(f"by {client.username}: it works again\n")
 
     def test_as_json(self, silent, run_picas):
         (found,) = read_json("pause", run_picas("pause", "--json").stdout)
@@ -199,7 +201,8 @@ class TestPause:
         (found,) = read_json("resume", run_picas("resume", "--json").stdout)
         assert found["ordered"] == [silent]
         (found,) = read_json("resume", run_picas("resume", "--json").stdout)
-        assert (found["ordered"], found["problems"]) == ([], ["the pool is not paused"])
+        assert found["ordered"] == []
+        assert [problem.partition(":")[0] for problem in found["problems"]] == ["the pool is not paused"]
 
 
 @pytest.mark.parametrize("arguments", [["cancel"], ["pause", "--wait", "soon"], ["resume", "now"]])

@@ -133,7 +133,7 @@ def test_the_bar_shows_the_progress_of_the_pool(at_terminal, client):
     push_tokens(client, ["true", "false", "true"])
     with at_terminal("run", "--progress") as terminal:
         assert terminal.end() == 0
-        assert "] 2 done, 1 failed of 3\n" in terminal.text
+        assert "━ 2 done, 1 failed of 3\n" in terminal.text
         assert terminal.text.endswith("Processed 3 tokens: 2 done, 1 failed\n")
 
 

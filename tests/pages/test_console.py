@@ -165,32 +165,61 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_the_bar_fills_up_at_a_terminal():
+@pytest.fixture
+def without_colours(monkeypatch):
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+
+
+def test_the_bar_fills_up_at_a_terminal(without_colours):
     stream = Terminal()
     bar = console.ProgressBar(4, stream)
     for done in (1, 2, 4):
         bar(done, 4)
-    lines = stream.getvalue().split("\r")[1:]
-    assert [line.count("#") for line in lines] == [10, 20, 40]
+    lines = stream.getvalue().split(console.ERASE)[1:]
+    assert [line.count("━") for line in lines] == [10, 20, 40]
     assert lines[-1].endswith("4 of 4\n")
 
 
+def test_the_bar_is_coloured_where_colours_are_wanted(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    stream = Terminal()
+    console.ProgressBar(4, stream)(1, 4)
+    assert "\x1b[" in stream.getvalue().removeprefix(console.ERASE)
+
+
+def test_the_words_stand_alone_without_rich(without_colours, monkeypatch):
+    for name in ("rich", "rich.console", "rich.progress_bar"):
+        monkeypatch.setitem(sys.modules, name, None)
+    stream = Terminal()
+    console.ProgressBar(4, stream)(2, 4)
+    assert stream.getvalue() == f"{console.ERASE}2 of 4"
+
+
 @pytest.mark.parametrize("columns", [20, 40, 120])
-def test_the_bar_with_a_rate_fits_into_the_terminal(columns, monkeypatch):
+def test_the_bar_with_a_rate_fits_into_the_terminal(columns, without_colours, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     stream = Terminal()
     bar = console.ProgressBar(4, stream, rate_of="t")
     for done in (500, 1000):
         bar(done, 1000)
-    first, last = stream.getvalue().split("\r")[1:]
-    assert re.fullmatch(r"\[#*\.*\] 500 of 1000, \d+ t/s *", first)
-    assert max(columns - 1, len("[] 1000 of 1000, 1000000 t/s")) >= len(last.strip())
+    first, last = stream.getvalue().split(console.ERASE)[1:]
+    assert re.fullmatch(r"━*╸? *500 of 1000, [\d/t s]*", first)
+    assert max(len(first), len(last.strip("\n"))) < columns
 
 
 def test_the_bar_is_hidden_without_a_terminal_and_for_little_work():
     for stream, total in ((io.StringIO(), 100), (Terminal(), 3)):
         console.ProgressBar(4, stream)(1, total)
         assert stream.getvalue() == ""
+
+
+def test_the_bar_is_hidden_at_a_terminal_that_can_write_no_line_over(monkeypatch):
+    monkeypatch.setenv("TERM", "dumb")
+    stream = Terminal()
+    console.ProgressBar(4, stream)(1, 100)
+    assert stream.getvalue() == ""
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -563,9 +564,12 @@ class TestPause:
         pause = find_pause(client)
         assert (pause.by, pause.message, str(pause)) == ("ann", "main tenance", "paused by ann: main tenance")
         assert abs(pause.time - time.time()) < 10
-        assert resume_pool(client).problems == []
+        assert resume_pool(client, "it is over", "bob").problems == []
         assert find_pause(client) is None
-        assert resume_pool(client).problems == ["the pool is not paused"]
+        (problem,) = resume_pool(client).problems
+        assert re.fullmatch(r"the pool is not paused: it was resumed \d+ s ago by bob: it is over", problem)
+        pause_pool(client)
+        assert "resumed" not in client.get(POOL_ID)
         assert client.get(POOL_ID)["type"] == "pool"
 
     @pytest.mark.parametrize("is_paused_last", [True, False])
