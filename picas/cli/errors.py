@@ -50,7 +50,7 @@ def _errors(options: argparse.Namespace) -> int:
         rows = [
             (group.count, group.group or None, reason_text(group), group.example.token) for group in failures.groups
         ]
-        print_table(COLUMNS, rows, right=("count",))
+        print_table(COLUMNS, rows, right=("count",), otherwise="no token is in error")
     if failures.other_groups:
         tell(f"and {number_of(failures.other_tokens, 'token')} in {number_of(failures.other_groups, 'other group')}")
     named = next((group.group for group in failures.groups if group.group), None)

@@ -129,7 +129,7 @@ def _print_table(tokens: Iterable[Document], columns: Sequence[Field]) -> None:
         texts.update(column.name for column, value in values if column.is_time or isinstance(value, str))
         rows.append([_shown(column, value) for column, value in values])
     names = [column.name for column in columns]
-    print_table(names, rows, right=set(names) - texts)
+    print_table(names, rows, right=set(names) - texts, otherwise="no token matches")
 
 
 def _shown(field: Field, value: Any) -> str | None:

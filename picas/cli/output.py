@@ -76,8 +76,9 @@ def print_table(
     rows: Iterable[Sequence[object]],
     right: Collection[str] = (),
     whole: Collection[str] = (),
+    otherwise: str = "",
 ) -> None:
-    """Print a table: a line of headings, and a line for each row. Nothing is printed if there is no row.
+    """Print a table: a line of headings, and a line for each row.
 
     At a terminal, the widest columns are cut so that each row fits on a line. Elsewhere nothing is cut.
 
@@ -85,9 +86,12 @@ def print_table(
     :param rows: a value for each column; None is shown as "-"
     :param right: the headings of the columns that are aligned on the right, such as numbers
     :param whole: the headings of columns that are never cut, such as times
+    :param otherwise: what to say on standard error if there is no row
     """
     cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
     if not cells:
+        if otherwise:
+            tell(otherwise)
         return
     widths = [max(map(_width, column)) for column in zip(columns, *cells)]
     if is_terminal():

@@ -62,7 +62,8 @@ def _pilots(options: argparse.Namespace) -> None:
         del shown["silent since"]
     if is_terminal():
         _drop_columns(shown, shutil.get_terminal_size().columns)
-    print_table(list(shown), list(zip(*shown.values())), right=_NUMBERS)
+    otherwise = "there are no pilots" if options.all else "no pilot is running"
+    print_table(list(shown), list(zip(*shown.values())), right=_NUMBERS, otherwise=otherwise)
 
 
 def _drop_columns(shown: dict[str, list[object]], room: int) -> None:

@@ -114,8 +114,8 @@ def test_fields_that_were_asked_for_are_in_the_json(pool, run_picas):
     assert json.loads(out)["since"] == "2023-11-14T22:13:50Z"
 
 
-def test_an_empty_result_prints_nothing(client, run_picas):
-    assert read(run_picas("ls")) == ("", "")
+def test_an_empty_result_prints_a_line_beside_the_data(client, run_picas):
+    assert read(run_picas("ls")) == ("", "no token matches\n")
     assert read(run_picas("ls", "--json")) == ("", "")
     assert read(run_picas("ls", "--csv")) == ("id,state,host,since,group,reason\n", "")
 

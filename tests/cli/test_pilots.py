@@ -111,8 +111,9 @@ def test_each_column_is_in_the_json(fleet: CouchDB) -> None:
 
 
 def test_no_pilot_runs(run_picas: Any, client: CouchDB) -> None:
-    result = run_picas("pilots")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+    for arguments, line in ((), "no pilot is running\n"), (("--all",), "there are no pilots\n"):
+        result = run_picas("pilots", *arguments)
+        assert (result.returncode, result.stdout, result.stderr) == (0, "", line)
 
 
 @pytest.mark.parametrize(
