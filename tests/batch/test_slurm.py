@@ -16,6 +16,7 @@ from support.slurm_cluster import Slurm, missing
 from support.tokens import make_token
 from support.workers import is_alive, wait_for
 
+from picas.pilot.fleet import running_pilots
 from picas.views import count_states
 
 pytestmark = pytest.mark.timing
@@ -214,6 +215,22 @@ class TestWalltime:
         assert count_states(client) == {"todo": 2, "locked": 0, "done": 2, "error": 0}
         assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
         assert "Processed 2 tokens" in output(examples)
+
+    def test_a_token_that_is_longer_than_its_jobs_waits_for_a_longer_one(self, slurm, submit, push, client, examples):
+        push("sleep 400", job_ends={"count": 1, "seconds": 2})
+        job = submit(options=("--array=1",), PICAS_WALLTIME="6")
+        wait_for_states(client, locked=1)
+        (pilot,) = running_pilots(client)
+        wait_for(lambda: time.time() - pilot["start"] > 4)
+        slurm.run("scancel", job)
+        wait_for_states(client, todo=1)
+        token = client.get("token_0")
+        assert re.fullmatch(r"stopped: the time of the job was over after \d s", token["attempts"][-1]["reason"])
+        assert token["job_ends"]["count"] == 2
+        job = submit(options=("--array=1",), PICAS_WALLTIME="3")
+        slurm.wait_for_end(job)
+        assert "Processed 0 tokens" in output(examples)
+        assert len(attempts(client)) == 1
 
     def test_a_task_of_an_array_asks_for_its_own_end(self, slurm, tmp_path):
         """This task has the job id of the whole array, while tasks with a longer limit are pending."""
