@@ -9,7 +9,7 @@ from typing import Any
 from ..clients import CouchDB
 from ..tokens.job_ends import time_had, time_needed
 from ..tokens.needs import fault_in
-from ..tokens.resources import Resources, needs_of, walltime_of
+from ..tokens.resources import ONE_CORE, Resources, needs_of, walltime_of
 from ..views import DESIGN_DOC, NEEDS, NEEDS_FIELDS
 from .fleet import resources_of, running_pilots, time_left_of
 from .mailbox import DRAIN, orders_in
@@ -34,6 +34,11 @@ class Kind:
     def time_needed(self) -> float:
         """The seconds that a pilot must have left."""
         return max(self.walltime or 0.0, time_needed(self.time_had))
+
+    @property
+    def is_modest(self) -> bool:
+        """Whether they need no more than other tokens, so that any pilot can take them."""
+        return self.needs == ONE_CORE and not self.time_needed
 
     def __str__(self) -> str:
         """Return a text for people: "3 need 4 cores, 1 GPU"."""
@@ -76,24 +81,25 @@ def survey_needs(client: CouchDB, design_doc: str = DESIGN_DOC) -> NeedsSurvey:
     :raises couchdb.ResourceNotFound: if there is no such view, as in a database of an older release
     """
     rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
-    pilots = _helpful_pilots(client) if rows else []
+    pilots = _helpful_pilots(client) if rows else set()
     kinds = (_kind(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
     left = _merge(
         kind
         for kind in kinds
-        if not any(has.cover(kind.needs) and kind.time_needed <= time_left for has, time_left in pilots)
+        if not kind.is_modest
+        and not any(has.cover(kind.needs) and kind.time_needed <= time_left for has, time_left in pilots)
     )
     left.sort(key=lambda kind: kind.count, reverse=True)
     return NeedsSurvey(left, _find_invalid(client, design_doc, rows))
 
 
-def _helpful_pilots(client: CouchDB) -> list[tuple[Resources, float]]:
-    """Return the resources and the seconds left of each pilot that may take another token."""
-    return [
+def _helpful_pilots(client: CouchDB) -> set[tuple[Resources, float]]:
+    """Return the resources and the seconds left of the pilots that may take another token: many have the same."""
+    return {
         (resources_of(pilot), time_left_of(pilot))
         for pilot in running_pilots(client)
         if DRAIN not in orders_in(pilot) and silence_of(pilot) is None
-    ]
+    }
 
 
 def _kind(token: Mapping[str, Any], count: int) -> Kind:

@@ -19,10 +19,10 @@ RECENT = 10
 
 
 NEAR = 120.0
-"""Seconds before the deadline in which a stop counts as the end of the job's time: users ask for a warning early, and
-Slurm may send it a minute earlier than that (sbatch(1), --signal)."""
-NEAR_SHARE = 0.5
-"""It is at most this share of the time from the start of the run to the deadline."""
+NEAR_SHARE = 0.1
+"""A stop counts as the end of the job's time if it comes in the last `NEAR` seconds before the deadline, or in the last
+`NEAR_SHARE` of the time that the run had: users ask for a warning early, and Slurm may send it a minute earlier than
+that (sbatch(1), --signal). If a stop has another cause, it shows all the same that the token takes longer."""
 
 
 class Matcher:
@@ -72,7 +72,9 @@ class Matcher:
 
     def is_end_of_job(self, when: float) -> bool:
         """Return whether a stop at this time, on the clock of `time.monotonic`, is one by the end of the job."""
-        return self._deadline - when <= min(NEAR, NEAR_SHARE * (self._deadline - self._conditions.started))
+        if self._deadline == math.inf:
+            return False
+        return self._deadline - when <= max(NEAR, NEAR_SHARE * (self._deadline - self._conditions.started))
 
     def note(self, seconds: float) -> None:
         """Note how long the work on a token took."""

@@ -54,7 +54,7 @@ class Explanation:
     waiting: int | None = None
     """How many tokens are free, itself included; None if it is not among them."""
     pilots: int | None = None
-    """How many pilots are running; None if they do not matter, because of the token's state."""
+    """How many pilots are running, those that are silent excepted; None if they do not matter, because of its state."""
 
 
 def why_not(client: CouchDB, token_id: str, design_doc: str = DESIGN_DOC) -> Explanation:
@@ -177,7 +177,8 @@ class _Free:
         if is_ready and groups.fitting:
             reasons.append(self._turn(groups.fitting, before, waiting))
         reasons += [*self._remarks(), *remarks]
-        return Explanation(self._facts.id, self._facts.state, tuple(reasons), before, waiting, len(pilots))
+        running = sum(silence_of(pilot) is None for pilot in pilots)
+        return Explanation(self._facts.id, self._facts.state, tuple(reasons), before, waiting, running)
 
     def _own(self) -> Iterator[Reason]:
         """Yield what the token itself says."""

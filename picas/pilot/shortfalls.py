@@ -97,7 +97,7 @@ class Groups:
         groups = sorted(self._groups.items(), key=lambda group: len(group[1]), reverse=True)
         for kinds, members in groups[:MAX_GROUPS]:
             what = ", ".join(self._describe(kind, [member[kind] for member in members]) for kind in kinds)
-            yield Shortfall(len(members), kinds, f"{_pilots(len(members))} can't take it: {what}")
+            yield Shortfall(len(members), kinds, f"{_pilots(len(members), kinds)} can't take it: {what}")
         others = sum(len(members) for _, members in groups[MAX_GROUPS:])
         if others:
             yield Shortfall(others, (), f"{_pilots(others)} can't take it for other reasons")
@@ -126,5 +126,6 @@ class Groups:
         return up_to + wanted[kind]
 
 
-def _pilots(count: int) -> str:
-    return "1 running pilot" if count == 1 else f"{count} running pilots"
+def _pilots(count: int, kinds: Sequence[str] = ()) -> str:
+    what = "silent" if "heartbeat" in kinds else "running"
+    return f"1 {what} pilot" if count == 1 else f"{count} {what} pilots"

@@ -36,7 +36,7 @@ def pilot(client):
 
 class TestWithoutPilot:
     def test_without_any_pilot_all_that_say_what_they_need_are_told_the_most_first(self, client, put):
-        put({}, {"cores": 4}, {"gpus": 1}, {"cores": 4}, {"walltime": 60})
+        put({}, {"cores": 4}, {"gpus": 1}, {"cores": "4"}, {"walltime": 60}, {"cores": 1}, {"walltime": "soon"})
         assert survey_needs(client).without_pilot == [
             Kind(2, Resources(4), None),
             Kind(1, Resources(), 60),

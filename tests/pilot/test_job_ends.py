@@ -17,9 +17,8 @@ OVER = "stopped: the time of the job was over after 0 s"
 
 
 @pytest.fixture
-def stopped(client, monkeypatch):
+def stopped(client):
     """Return a function that runs a pilot that is stopped while it works on a token."""
-    monkeypatch.setattr(matching, "NEAR_SHARE", 1.0)  # the end of a short job is always near
 
     def run(walltime=100.0, slots=1, **options):
         worker = Worker(client, lambda task: stop_this_pilot(), walltime=walltime, **options)
@@ -52,15 +51,16 @@ class TestAStop:
         assert "job_ends" not in token
 
     def test_after_a_while_is_one_of_a_job_of_any_length(self, client):
-        """The end is near in the last two minutes, but not in the first half of a short job."""
+        """The end is near in the last two minutes, or the last tenth."""
         conditions = matching.StopConditions(started=1000.0)
 
         def is_end(length, passed):
             matcher = matching.Matcher(job_ends, 1000.0 + length, "", conditions)
             return matcher.is_end_of_job(1000.0 + passed)
 
-        assert [is_end(3600, passed) for passed in (0, 3479, 3480, 3700)] == [False, False, True, True]
-        assert [is_end(60, passed) for passed in (0, 29, 30, 70)] == [False, False, True, True]
+        assert [is_end(3600, passed) for passed in (0, 3239, 3240, 3700)] == [False, False, True, True]
+        assert [is_end(600, passed) for passed in (0, 479, 480, 700)] == [False, False, True, True]
+        assert is_end(60, 0)
 
 
 class TestAToken:

@@ -247,8 +247,12 @@ class TestPilotsThatCanNotTakeIt:
     def test_can_not_take_any(self, client, push, pilot, fields, lack, words):
         push(1)
         pilot(**fields)
-        (reason,) = why_not(client, "token_0").reasons
-        assert (reason.lacks, reason.text) == ((lack,), f"1 running pilot can't take it: {words}")
+        found = why_not(client, "token_0")
+        (reason,) = found.reasons
+        is_silent = lack == "heartbeat"
+        who = "silent" if is_silent else "running"
+        assert (reason.lacks, reason.text) == ((lack,), f"1 {who} pilot can't take it: {words}")
+        assert found.pilots == (0 if is_silent else 1)
 
     def test_have_too_little_time_for_one_that_was_longer_than_its_jobs(self, client, push, pilot):
         push(1, job_ends={"count": 2, "seconds": 104})
