@@ -25,6 +25,7 @@ from .pilot import (
     TokenCommand,
     check_stop_function,
 )
+from .tokens.job_ends import MAX_JOB_ENDS
 from .util import refuse_unknown
 
 log = get_logger(__name__)
@@ -58,6 +59,8 @@ class Actor:
         locks and saves each token when its turn has come. So does a run that has `max_tasks`, a `stop_function` or a
         `cleanup_run` of its own, or an iterator that decides on each token
     :param max_lost: how often a token may lose its pilot before it counts as failed
+    :param max_job_ends: after how many attempts that the end of the job's time has stopped a token counts as failed;
+        from the second on, only pilots with more time left than these attempts had take it
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory. A relative path counts from where the actor is made, wherever its code changes to later
     :param walltime: seconds from the start of a run until the pilot must have ended; by default $PICAS_WALLTIME, or
@@ -94,6 +97,7 @@ class Actor:
         lease: float | None = None,
         claim_ahead: float | None = None,
         max_lost: int = MAX_LOST,
+        max_job_ends: int = MAX_JOB_ENDS,
         spool_folder: str | Path | None = None,
         walltime: float | None = None,
         cores: int | None = None,
@@ -117,6 +121,7 @@ class Actor:
                 lease=lease,
                 claim_ahead=claim_ahead,
                 max_lost=max_lost,
+                max_job_ends=max_job_ends,
                 spool_folder=spool_folder,
                 walltime=walltime,
                 cores=cores,

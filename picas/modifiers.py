@@ -14,7 +14,7 @@ from typing import Any, TypeVar, Union
 from uuid import uuid4
 
 from . import jobid
-from .tokens import reasons, retries
+from .tokens import job_ends, reasons, retries
 from .tokens.measures import Measures
 from .tokens.states import is_in_state, is_unset, parse_int
 from .util import is_number, list_in, safe_text, seconds
@@ -161,6 +161,31 @@ def stop(
         reason = f"pilots were stopped {lost} times as soon as they had begun with the token: it may be why"
     last.update(_explained(reason, is_failure=True))
     return set_error(token, reason)
+
+
+def end_with_job(
+    token: Token,
+    seconds: float,
+    max_job_ends: float,
+    lock: Any = 0,
+    done: Any = 0,
+    *,
+    measures: Measures | None = None,
+) -> Token:
+    """Put back a token that was at work when the time of its job was over. It counts in `job_ends`, not as a failure.
+
+    :param seconds: how long it was at work
+    :param max_job_ends: after so many of these attempts the token is marked as failed, because it takes longer than its
+        jobs
+    :param lock: the new value of `lock`; 0 for a free token
+    :param done: the new value of `done`; 0 for a free token
+    :param measures: what the attempt has taken, see `end_attempt`
+    """
+    times = job_ends.note(token, seconds)
+    if times < max_job_ends:
+        return reset(end_attempt(token, "stopped", reasons.of_job_end(seconds), measures), lock, done)
+    reason = reasons.of_job_end(seconds, times)
+    return set_error(end_attempt(token, "stopped", reason, measures, is_failure=True), reason)
 
 
 def set_error(token: Token, message: object = None, exception: BaseException | None = None) -> Token:

@@ -113,8 +113,8 @@ def push_file(
     :param again: whether to push tokens that were pushed before with the same fields, so that each line has one token
         more. The latest 100 pushes are remembered. A push whose tokens were all deleted since does not count.
     :param layout: how the file describes tokens; by default, each line that `read_inputs` returns is an input
-    :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, if the
-        earlier push had other fields, or if a token is too large for the server
+    :raises InputError: if the file can't be read or has no inputs, if PiCaS writes one of the fields itself, if a
+        need is invalid, if the earlier push had other fields, or if a token is too large for the server
     :raises AlreadyPushed: if there was an earlier push, and neither `resume` nor `again` is set
     :raises PushError: if the file changes meanwhile, or if the server refuses tokens and has taken none before
     """
@@ -309,8 +309,8 @@ def push_tokens(client: CouchDB, items: Iterable[Any]) -> Pushed:
     :param client: the pool
     :param items: the items. All items of a list are checked before the first is sent.
     :raises TypeError: if this is a text or a mapping, and so a single item
-    :raises InputError: if PiCaS writes one of an item's fields itself, if an item contains what JSON can't hold, or is
-        too large for the server; it is named by its position, from 0 on. Nothing was pushed.
+    :raises InputError: if PiCaS writes one of an item's fields itself, if a need is invalid, if an item contains what
+        JSON can't hold, or is too large for the server; it is named by its position, from 0 on. Nothing was pushed.
     :raises PushError: if this, or another error of the database, comes up after the first tokens were pushed, or if the
         server refuses tokens
     """

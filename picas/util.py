@@ -27,6 +27,9 @@ LONGEST_NAP = 0.2
 """Seconds between two checks of `wait_until` at most."""
 
 _SECONDS_IN = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+_CLOCK = re.compile(r"(?:([0-9]+)-)?([0-9]+):([0-5][0-9]):([0-5][0-9])")
+"""How Slurm writes days, hours, minutes and seconds (squeue(1), %l). It writes 90 seconds as 1:30, which people read as
+an hour and a half: that is refused."""
 LONGEST_DURATION = 36_500 * 86_400.0
 """The most seconds that `parse_duration` returns: a hundred years. The system can't wait for much longer."""
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -114,14 +117,18 @@ def duration_text(seconds: float) -> str:
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds that a text like "90", "15m", "2h" or "3d" stands for.
+    """Return the seconds that a text like "90", "15m", "2h", "3d", "01:30:00" or "1-12:00:00" stands for.
 
     :raises ValueError: if it is something else, or longer than `LONGEST_DURATION`
     """
-    match = re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
-    if match is None:
-        raise ValueError(f"{text!r} is not a duration like 90 (seconds), 15m, 2h or 3d")
-    seconds = float(match.group(1)) * _SECONDS_IN[match.group(2)]
+    clock, match = _CLOCK.fullmatch(text.strip()), re.fullmatch(r"([0-9]+(?:\.[0-9]+)?)([smhd]?)", text.strip())
+    if clock is not None:
+        days, hours, minutes, rest = (float(part or 0) for part in clock.groups())
+        seconds = ((days * 24 + hours) * 60 + minutes) * 60 + rest
+    elif match is not None:
+        seconds = float(match.group(1)) * _SECONDS_IN[match.group(2)]
+    else:
+        raise ValueError(f"{text!r} is not a duration like 90 (seconds), 15m, 2h, 3d or 01:30:00")
     if seconds > LONGEST_DURATION:
         raise ValueError(f"{text!r} is longer than {LONGEST_DURATION / _SECONDS_IN['d']:.0f} days")
     return seconds

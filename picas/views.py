@@ -11,7 +11,8 @@ from couchdb.http import Forbidden, Unauthorized
 
 from .clients import CouchDB
 from .exceptions import NoSuchDocument
-from .tokens.resources import FIELDS
+from .tokens.job_ends import FIELD as JOB_ENDS
+from .tokens.needs import NEED_FIELDS
 from .tokens.states import STATES, javascript_condition
 
 DESIGN_DOC = "Monitor"
@@ -29,7 +30,7 @@ CLAIMS = "claims"
 NEEDS = "needs"
 """The view that counts the free tokens by what they need: its keys are lists of the values of `NEEDS_FIELDS`. Tokens
 without any of these fields are not in it."""
-NEEDS_FIELDS = (*FIELDS, "walltime")
+NEEDS_FIELDS = (*NEED_FIELDS, JOB_ENDS)
 MAX_REASON = 200
 """Characters of a reason in the view of the reasons, where the message of an older release may be longer."""
 NO_STATE = "no state"

@@ -15,7 +15,7 @@ from couchdb.http import Forbidden, Unauthorized
 from .. import console
 from ..clients import CouchDB
 from ..exceptions import AlreadyPushed, InputError, PushError, UsageError
-from ..pool.new_tokens import check_fields
+from ..pool.new_tokens import check_fields, storable
 from ..pushes import (
     FORMATS,
     Layout,
@@ -86,6 +86,7 @@ def _push(options: argparse.Namespace) -> int:
     fields = None if options.fields is None else dict(options.fields)
     try:
         check_fields(fields or {})
+        fields = None if fields is None else storable(fields)
     except InputError as error:
         raise UsageError(f"--set: {error}") from None
     if options.dry_run:

@@ -106,6 +106,7 @@ def _pairs(facts: Facts) -> Iterator[tuple[str, str | None]]:
         job = f", job {facts.lock.job_id}" if facts.lock.job_id else ""
         yield "locked by", one_line(f"{holder} on {facts.lock.host or 'an unknown host'}{job}")
     yield "walltime", None if facts.walltime is None else duration_text(facts.walltime)
+    yield "time left", None if facts.time_had is None else f"{duration_text(facts.time_needed)}, after earlier attempts"
     yield "priority", _number(facts.priority)
     yield "not before", output.local_time(facts.not_before)
     yield "exit code", None if facts.exit_code is None else one_line(facts.exit_code)
@@ -201,6 +202,7 @@ def _fields(facts: Facts) -> dict[str, Any]:
             "gpus": facts.needs.gpus,
             "tags": sorted(facts.needs.tags),
             "walltime_seconds": facts.walltime,
+            "longest_attempt_seconds": facts.time_had,
         },
         "priority": facts.priority,
         "not_before": output.json_time(facts.not_before),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from couchdb.http import HTTPError, ResourceNotFound
@@ -12,7 +12,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .. import console
 from ..couch.outages import is_outage
 from ..exceptions import PicasError
-from ..pilot.fleet import Kind
+from ..pilot.kinds import InvalidNeeds, Kind
 from ..pilot.overview import Documents, Overview, OverviewReader
 from ..pool.failures import FailureGroup
 from ..pool.progress import rough_duration
@@ -134,7 +134,8 @@ def describe(overview: Overview) -> list[str]:
     lines += _describe_no_state(overview.no_state)
     lines += _describe_tasks(overview.tasks)
     lines += _describe_conflicts(overview.conflicts)
-    lines += _describe_kinds(overview.kinds)
+    lines += _describe_invalid(overview.needs.invalid)
+    lines += _describe_kinds(overview.needs.without_pilot)
     return [visible(line) for line in lines]
 
 
@@ -213,7 +214,14 @@ def _list(documents: Documents) -> str:
     return ", ".join(map(one_line, documents.ids)) + (f" and {more} others" if more > 0 else "")
 
 
-def _describe_kinds(kinds: tuple[Kind, ...]) -> Iterator[str]:
+def _describe_invalid(invalid: InvalidNeeds | None) -> Iterator[str]:
+    if invalid is not None:
+        one, more = "1 token in todo has an invalid need", f"{invalid.count} tokens in todo have invalid needs"
+        example = "" if invalid.token is None else f", e.g. {one_line(invalid.token)}"
+        yield f"{one if invalid.count == 1 else more}, which pilots ignore{example}: {invalid.fault}"
+
+
+def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
     if kinds:
         yield WITHOUT_PILOT
     for kind in kinds[:MAX_KINDS]:
@@ -241,7 +249,8 @@ def to_json(overview: Overview, design_doc: str) -> Mapping[str, Any]:
         "in_no_state": overview.no_state.count,
         "of_type_task": overview.tasks.count,
         "in_conflict": overview.conflicts.count,
-        "without_pilot": [_kind_json(kind) for kind in overview.kinds],
+        "invalid_needs": _invalid_json(overview.needs.invalid),
+        "without_pilot": [_kind_json(kind) for kind in overview.needs.without_pilot],
     }
 
 
@@ -255,6 +264,10 @@ def failure_json(group: FailureGroup) -> dict[str, Any]:
     }
 
 
+def _invalid_json(invalid: InvalidNeeds | None) -> dict[str, Any] | None:
+    return None if invalid is None else {"count": invalid.count, "fault": invalid.fault, "token": invalid.token}
+
+
 def _kind_json(kind: Kind) -> dict[str, Any]:
     return {
         "count": kind.count,
@@ -263,4 +276,5 @@ def _kind_json(kind: Kind) -> dict[str, Any]:
         "gpus": kind.needs.gpus,
         "tags": sorted(kind.needs.tags),
         "walltime_seconds": kind.walltime,
+        "longest_attempt_seconds": kind.time_had,
     }

@@ -2,9 +2,10 @@
 
 `engine` is what an actor keeps; `run` is one run, `loop` fills its slots, `work` processes a token in one of them and
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
-`holders` those that keep a run waiting; `fleet` lists them for people, `overview` adds what else there is to know of a
-pool, and `presence` says of some whether they live. `orders` are what people tell pilots to do; pilots find them in
-their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who take tokens back from pilots.
+`holders` those that keep a run waiting; `fleet` lists them for people, `kinds` adds which tokens they can't take, and
+`overview` what else there is to know of a pool; `presence` says of some whether they live. `orders` are what people
+tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who
+take tokens back from pilots.
 `commands` lets programs do the work of tokens.
 """
 
@@ -12,7 +13,7 @@ from .commands import CommandLine, Programs, TokenCommand
 from .conditions import RetryPolicy, StopConditions, check_stop_function
 from .context import Listener
 from .engine import Engine, SlotCount
-from .fleet import Kind, running_pilots, without_pilot
+from .fleet import running_pilots
 from .leases import MAX_LOST
 from .options import STOP_SIGNALS, Options
 from .orders import find_pause
@@ -24,7 +25,6 @@ __all__ = [
     "STOP_SIGNALS",
     "CommandLine",
     "Engine",
-    "Kind",
     "Listener",
     "Options",
     "Programs",
@@ -42,5 +42,4 @@ __all__ = [
     "silent_pilots",
     "watch_text",
     "watch_time",
-    "without_pilot",
 ]

@@ -210,6 +210,19 @@ class Attempt(ClaimedToken):
             modifiers.stop(
                 self.token, max_lost, *values, reason=reason, measures=self.measures(), is_nodes_fault=is_nodes_fault
             )
+        return self._end_stopped()
+
+    def end_with_job(self, seconds: float, reset_values: Sequence[Any], max_job_ends: float) -> str:
+        """Put the token back, whose job's time is over, record the attempt, and return its outcome.
+
+        :param seconds: how long it was at work
+        :param reset_values: what `lock` and `done` become
+        :param max_job_ends: see `modifiers.end_with_job`
+        """
+        modifiers.end_with_job(self.token, seconds, max_job_ends, *reset_values, measures=self.measures())
+        return self._end_stopped()
+
+    def _end_stopped(self) -> str:
         log.info("Token %s is put back", self.id)
         self.advance(Stage.CONCLUDED)
         self.outcome = "stopped"

@@ -1,4 +1,4 @@
-"""The pilots of a pool as their documents show them, and the free tokens that none of them can take."""
+"""The pilots of a pool as their documents show them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,10 @@ from typing import Any
 
 from ..clients import CouchDB
 from ..jobid import job_id_of
-from ..tokens.resources import Resources, needs_of, walltime_of
+from ..tokens.resources import Resources, needs_of
 from ..util import is_number, number_or_none
-from ..views import DESIGN_DOC, NEEDS, NEEDS_FIELDS
 from .identity import DEAD, ENDED, ENDED_PREFIX, RUNNING, TYPE, pilot_rows
-from .mailbox import DRAIN, orders_in
 
-MAX_KINDS = 10_000
-"""The most different needs to look at. A pool in which each token has its own may have more."""
 BEATS_UNTIL_SILENT = 3
 """For people, a pilot is silent once its document is older than so many of its heartbeats."""
 MAX_ENDED = 1_000
@@ -97,21 +93,6 @@ class FleetCount:
     """When the oldest of the running pilots has started, in seconds since the epoch; None if that is unknown."""
 
 
-@dataclass(frozen=True)
-class Kind:
-    """Free tokens with the same needs."""
-
-    count: int
-    needs: Resources
-    walltime: float | None
-    """Seconds that the work on each may take, None if the tokens do not say."""
-
-    def __str__(self) -> str:
-        """Return a text for people: "3 need 4 cores, 1 GPU"."""
-        time = "" if self.walltime is None else f", {self.walltime:.0f} s of walltime"
-        return f"{self.count} need{'s' if self.count == 1 else ''} {self.needs}{time}"
-
-
 def running_pilots(client: CouchDB) -> Iterator[dict[str, Any]]:
     """Yield the documents of the pilots that are not marked as dead."""
     for document in _pilot_documents(client):
@@ -186,36 +167,11 @@ def count_fleet(pilots: Iterable[PilotSummary], now: float) -> FleetCount:
     )
 
 
-def without_pilot(client: CouchDB, design_doc: str = DESIGN_DOC) -> list[Kind]:
-    """Return the free tokens with needs that no running pilot meets, the most frequent needs first.
-
-    A pilot counts with all its resources, whether they are in use or not, and with the time that it had left at its
-    last heartbeat. One that is being drained takes no token. Pilots of other programs and of older releases are
-    unknown.
-
-    :raises couchdb.ResourceNotFound: if there is no such view, as in a database of an older release
-    """
-    rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
-    kinds = [_kind(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows]
-    running = [pilot for pilot in running_pilots(client) if DRAIN not in orders_in(pilot)] if kinds else []
-    pilots = [(resources_of(pilot), time_left_of(pilot)) for pilot in running]
-    left = [
-        kind
-        for kind in kinds
-        if not any(has.cover(kind.needs) and (kind.walltime or 0) <= time_left for has, time_left in pilots)
-    ]
-    return sorted(left, key=lambda kind: kind.count, reverse=True)
-
-
 def _pilot_documents(client: CouchDB) -> Iterator[dict[str, Any]]:
     for row in pilot_rows(client, include_docs=True):
         document = row.get("doc")
         if document is not None and document.get("type") == TYPE:
             yield dict(document)
-
-
-def _kind(token: Mapping[str, Any], count: int) -> Kind:
-    return Kind(count, needs_of(token), walltime_of(token))
 
 
 def resources_of(pilot: Mapping[str, Any]) -> Resources:

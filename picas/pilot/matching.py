@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..picaslogger import get_logger
+from ..tokens import job_ends
 from ..tokens.resources import Resources, needs_of, walltime_of
 from .conditions import StopConditions
 
@@ -17,11 +18,19 @@ RECENT = 10
 """The next token is expected to take as long as the longest of this many before it."""
 
 
+NEAR = 120.0
+NEAR_SHARE = 0.1
+"""A stop counts as the end of the job's time if it comes in the last `NEAR` seconds before the deadline, or in the last
+`NEAR_SHARE` of the time that the run had: users ask for a warning early, and Slurm may send it a minute earlier than
+that (sbatch(1), --signal). If a stop has another cause, it shows all the same that the token takes longer."""
+
+
 class Matcher:
     """Decides which tokens fit a pilot.
 
     The time that a token may take is its own field `walltime` (seconds) or `max_token_time`, whichever is less; if
-    neither is known, it is that of the longest of the last tokens of this run.
+    neither is known, it is that of the longest of the last tokens of this run. A token that was longer than its jobs
+    (see `job_ends`) fits only if more time is left in this job.
 
     :param has: the pilot's resources
     :param deadline: the time until which tokens may be at work in this job, on the clock of `time.monotonic`
@@ -61,6 +70,12 @@ class Matcher:
             self._has_warned = True
         return False
 
+    def is_end_of_job(self, when: float) -> bool:
+        """Return whether a stop at this time, on the clock of `time.monotonic`, is one by the end of the job."""
+        if self._deadline == math.inf:
+            return False
+        return self._deadline - when <= max(NEAR, NEAR_SHARE * (self._deadline - self._conditions.started))
+
     def note(self, seconds: float) -> None:
         """Note how long the work on a token took."""
         self._recent = (*self._recent, seconds)[-RECENT:]
@@ -86,6 +101,10 @@ class Matcher:
             self._shortest = min(self._shortest, own)
             needed = own if limit is None else min(own, limit)
             fits = now + needed <= min(end, self._deadline)
+        if job_ends.FIELD in token:
+            fits = (
+                fits and now + min(job_ends.time_needed(job_ends.time_had(token)), limit or math.inf) <= self._deadline
+            )
         self._has_refused |= not fits
         return fits
 

@@ -54,7 +54,7 @@ class Explanation:
     waiting: int | None = None
     """How many tokens are free, itself included; None if it is not among them."""
     pilots: int | None = None
-    """How many pilots are running; None if they do not matter, because of the token's state."""
+    """How many pilots are running, those that are silent excepted; None if they do not matter, because of its state."""
 
 
 def why_not(client: CouchDB, token_id: str, design_doc: str = DESIGN_DOC) -> Explanation:
@@ -169,15 +169,16 @@ class _Free:
         waiting, before, reasons = self._place()
         reasons = [*reasons, *self._own(), *self._pause()]
         is_ready = not reasons
-        groups = Groups(pilots, self._facts.needs, self._facts.walltime)
+        groups = Groups(pilots, self._facts.needs, self._facts.time_needed)
         if not pilots:
             reasons.append(Reason("no pilot", "no pilot is running", 0))
         if is_ready or not groups.fitting:
             reasons += [Reason("lacks", each.text, each.pilots, each.lacks) for each in groups.shortfalls()]
         if is_ready and groups.fitting:
             reasons.append(self._turn(groups.fitting, before, waiting))
-        reasons += remarks
-        return Explanation(self._facts.id, self._facts.state, tuple(reasons), before, waiting, len(pilots))
+        reasons += [*self._remarks(), *remarks]
+        running = sum(silence_of(pilot) is None for pilot in pilots)
+        return Explanation(self._facts.id, self._facts.state, tuple(reasons), before, waiting, running)
 
     def _own(self) -> Iterator[Reason]:
         """Yield what the token itself says."""
@@ -186,6 +187,15 @@ class _Free:
         wait = (self._facts.not_before or 0) - time.time()
         if wait > 0:
             yield Reason("waits", f"it waits for another {duration_text(wait)}, because of its field {NOT_BEFORE}")
+
+    def _remarks(self) -> Iterator[Reason]:
+        """Yield what is odd in the token, but keeps not all pilots from taking it."""
+        had, needed = self._facts.time_had, self._facts.time_needed
+        if had is not None:
+            text = f"its work was stopped by the end of jobs, after up to {had:.0f} s"
+            yield Reason("longer than jobs", f"{text}: only a pilot with {needed:.0f} s left takes it")
+        if self._facts.fault is not None:
+            yield Reason("invalid need", f"one of its needs is invalid, and pilots ignore it: {self._facts.fault}")
 
     def _pause(self) -> Iterator[Reason]:
         pause = find_pause(self._client)

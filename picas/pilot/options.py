@@ -15,6 +15,7 @@ from ..couch.outages import MAX_OUTAGE
 from ..exceptions import SettingsError
 from ..pool import spool
 from ..processes import GRACE
+from ..tokens.job_ends import MAX_JOB_ENDS
 from ..tokens.resources import Resources
 from ..util import check_limit, one_line
 from .heartbeat import lifetimes
@@ -42,6 +43,7 @@ class Options:
     lease: float
     claim_ahead: float
     max_lost: int
+    max_job_ends: int
     spool_folder: Path | None
     walltime: float
     software: str
@@ -60,6 +62,7 @@ class Options:
         lease: float | None = None,
         claim_ahead: float | None = None,
         max_lost: int = MAX_LOST,
+        max_job_ends: int = MAX_JOB_ENDS,
         spool_folder: str | Path | None = None,
         walltime: float | None = None,
         cores: int | None = None,
@@ -75,6 +78,7 @@ class Options:
         :raises ValueError: if one of the other numbers is invalid
         """
         check_limit(max_lost, "max_lost")
+        check_limit(max_job_ends, "max_job_ends", least=1)
         if isinstance(stop_exit_code, bool) or not isinstance(stop_exit_code, int) or not 0 <= stop_exit_code <= 255:
             raise ValueError(f"stop_exit_code must be a number from 0 to 255, not {stop_exit_code!r}")
         interval, period = lifetimes(heartbeat, lease)
@@ -89,6 +93,7 @@ class Options:
             lease=period,
             claim_ahead=duration(claim_ahead, "PICAS_CLAIM_AHEAD", CLAIM_AHEAD),
             max_lost=max_lost,
+            max_job_ends=max_job_ends,
             spool_folder=spool.fixed_folder(spool_folder),
             walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),
             software=_named_software(software),

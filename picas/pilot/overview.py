@@ -27,7 +27,8 @@ from ..views import (
     tokens_in_conflict,
     unseen,
 )
-from .fleet import FleetCount, Kind, count_fleet, list_pilots, without_pilot
+from .fleet import FleetCount, count_fleet, list_pilots
+from .kinds import NO_NEEDS, NeedsSurvey, survey_needs
 from .orders import Pause, find_pause
 
 MAX_SHOWN = 10
@@ -63,8 +64,8 @@ class Overview:
     """Documents with the type "task" instead of "token"."""
     conflicts: Documents = Documents()
     """Tokens with conflicting revisions."""
-    kinds: tuple[Kind, ...] = ()
-    """Free tokens that no running pilot can take."""
+    needs: NeedsSurvey = NO_NEEDS
+    """What is wrong with the needs of free tokens."""
 
     @property
     def tokens_left(self) -> int:
@@ -115,7 +116,7 @@ class OverviewReader:
             count, ids = tokens_in_conflict(self._client, self._design_doc, MAX_SHOWN)
             overview = replace(overview, conflicts=Documents(count, tuple(ids)))
         with contextlib.suppress(ResourceNotFound, RecursionError):  # or the needs of a token are nested too deeply
-            overview = replace(overview, kinds=tuple(without_pilot(self._client, self._design_doc)))
+            overview = replace(overview, needs=survey_needs(self._client, self._design_doc))
         return overview
 
     def refresh(self, overview: Overview) -> Overview:

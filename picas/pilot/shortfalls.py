@@ -41,7 +41,7 @@ def silence_of(pilot: Mapping[str, Any]) -> float | None:
     return None if since is None else now - since
 
 
-def lacks(pilot: Mapping[str, Any], needs: Resources, walltime: float | None) -> dict[str, float]:
+def lacks(pilot: Mapping[str, Any], needs: Resources, seconds: float) -> dict[str, float]:
     """Return what a running pilot lacks for a token, and how much of that it has; nothing if it can take the token.
 
     A pilot counts with all its resources, whether they are in use or not, and with the time that it had left at its
@@ -49,7 +49,7 @@ def lacks(pilot: Mapping[str, Any], needs: Resources, walltime: float | None) ->
 
     :param pilot: its document
     :param needs: what the token needs
-    :param walltime: the seconds that the token may take, None if it does not say
+    :param seconds: what must be left of a pilot's time, 0 if the token does not say
     """
     has, left = resources_of(pilot), time_left_of(pilot)
     found: dict[str, float] = {}
@@ -61,7 +61,7 @@ def lacks(pilot: Mapping[str, Any], needs: Resources, walltime: float | None) ->
         found["gpus"] = has.gpus
     if not needs.tags <= has.tags:
         found["tags"] = 0
-    if left < (walltime or 0) or left <= 0:
+    if left < seconds or left <= 0:
         found["time"] = left
     silent = silence_of(pilot)
     if silent is not None:
@@ -76,17 +76,17 @@ class Groups:
 
     :param pilots: their documents
     :param needs: what the token needs
-    :param walltime: the seconds that it may take, None if it does not say
+    :param seconds: what must be left of a pilot's time, 0 if it does not say
     """
 
-    def __init__(self, pilots: Iterable[Mapping[str, Any]], needs: Resources, walltime: float | None) -> None:
+    def __init__(self, pilots: Iterable[Mapping[str, Any]], needs: Resources, seconds: float) -> None:
         self._needs = needs
-        self._walltime = walltime
+        self._seconds = seconds
         self.fitting: list[Mapping[str, Any]] = []
         """Those that lack nothing."""
         self._groups: dict[tuple[str, ...], list[dict[str, float]]] = {}
         for pilot in pilots:
-            found = lacks(pilot, needs, walltime)
+            found = lacks(pilot, needs, seconds)
             if found:
                 self._groups.setdefault(tuple(found), []).append(found)
             else:
@@ -97,7 +97,7 @@ class Groups:
         groups = sorted(self._groups.items(), key=lambda group: len(group[1]), reverse=True)
         for kinds, members in groups[:MAX_GROUPS]:
             what = ", ".join(self._describe(kind, [member[kind] for member in members]) for kind in kinds)
-            yield Shortfall(len(members), kinds, f"{_pilots(len(members))} can't take it: {what}")
+            yield Shortfall(len(members), kinds, f"{_pilots(len(members), kinds)} can't take it: {what}")
         others = sum(len(members) for _, members in groups[MAX_GROUPS:])
         if others:
             yield Shortfall(others, (), f"{_pilots(others)} can't take it for other reasons")
@@ -115,16 +115,17 @@ class Groups:
             return f"no heartbeat for {up_to}{duration_text(most)}"
         if kind == "permission":
             return "ordered to take no further token"
-        if kind == "time" and self._walltime is None:
+        if kind == "time" and not self._seconds:
             return "no time left"
         wanted = {
             "cores": f"{most:.0f} of {needs.cores} cores",
             "memory": f"{most:.0f} of {needs.memory:.0f} MB of memory",
             "gpus": f"{most:.0f} of {needs.gpus} GPUs",
-            "time": f"{most:.0f} of {self._walltime or 0:.0f} s left",
+            "time": f"{most:.0f} of {self._seconds:.0f} s left",
         }
         return up_to + wanted[kind]
 
 
-def _pilots(count: int) -> str:
-    return "1 running pilot" if count == 1 else f"{count} running pilots"
+def _pilots(count: int, kinds: Sequence[str] = ()) -> str:
+    what = "silent" if "heartbeat" in kinds else "running"
+    return f"1 {what} pilot" if count == 1 else f"{count} {what} pilots"

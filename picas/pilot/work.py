@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from typing import Callable
+from collections.abc import Sequence
+from typing import Any, Callable
 
 from .. import modifiers
 from ..documents import Document
@@ -109,10 +110,7 @@ class Work:
             context.count(attempt.token, attempt.conclude(None, auto_close))
             context.retry(attempt)
         elif reset_values is not None:
-            reason = reasons.of_stop(context.stop_signal)
-            context.count(
-                attempt.token, attempt.put_back(reason, reset_values, context.options.max_lost), is_processed=False
-            )
+            context.count(attempt.token, self._put_back(reset_values), is_processed=False)
         else:
             attempt.is_left_open = True
             return False
@@ -186,6 +184,13 @@ class Work:
     def end_children(self) -> bool:
         """End the children of the user's code, and return whether any was alive."""
         return self.context.end_children(self.context.children(self.attempt))
+
+    def _put_back(self, reset_values: Sequence[Any]) -> str:
+        """Put the token back, since the run is broken off, and return the outcome of the attempt."""
+        context, attempt, options = self.context, self.attempt, self.context.options
+        if attempt.began is not None and context.is_stopping() and context.matcher.is_end_of_job(context.stopped_at):
+            return attempt.end_with_job(context.stopped_at - attempt.began, reset_values, options.max_job_ends)
+        return attempt.put_back(reasons.of_stop(context.stop_signal), reset_values, options.max_lost)
 
     def _give_up_node(self, fault: NodeFault) -> None:
         """Put the token back, whose work has failed for a reason that is not its own; this run takes no other."""

@@ -18,16 +18,20 @@ from typing import Any, Callable
 from .. import modifiers
 from ..clients import CouchDB
 from ..documents import Document
-from ..exceptions import PicasError, UsageError
+from ..exceptions import InputError, PicasError, UsageError
 from ..generators import TokenGenerator
 from ..tokens import reasons
+from ..tokens.job_ends import FIELD as JOB_ENDS
 from ..tokens.states import STATES, is_in_state
 from ..views import DESIGN_DOC
 from . import pages
 from .fields import time_of
+from .new_tokens import storable
 
 SECONDS_PER_HOUR = 3600
-PROTECTED = frozenset({*TokenGenerator.get_empty_token(), "exit_code", "claim", "attempts", "error", "lost_count"})
+PROTECTED = frozenset(
+    {*TokenGenerator.get_empty_token(), "exit_code", "claim", "attempts", "error", "lost_count", JOB_ENDS}
+)
 """The fields of a token that PiCaS writes, and that a person can't set. Neither can CouchDB's own, which begin with an
 underscore."""
 
@@ -75,7 +79,7 @@ def retry_tokens(
     :param tokens: the tokens as they were read, see `queries.TokenQuery`
     :param fields: fields to set with the same write, for example a larger need
     :param progress: called now and then with the number of tokens handled so far
-    :raises UsageError: if PiCaS writes one of the fields itself
+    :raises UsageError: if PiCaS writes one of the fields itself, or a value is invalid
     """
     new = check_fields(fields or {})
 
@@ -101,7 +105,7 @@ def set_fields(
     :param fields: the new values
     :param unset: the names of fields to remove
     :param progress: called now and then with the number of tokens handled so far
-    :raises UsageError: if PiCaS writes one of the fields itself
+    :raises UsageError: if PiCaS writes one of the fields itself, or a value is invalid
     """
     new = check_fields(fields)
     check_fields(dict.fromkeys(unset))
@@ -117,9 +121,9 @@ def set_fields(
 
 
 def check_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return fields that a person may set.
+    """Return fields that a person may set, as the database holds them.
 
-    :raises UsageError: if PiCaS or CouchDB writes one of them
+    :raises UsageError: if PiCaS or CouchDB writes one of them, or if a value is invalid
     """
     for name in fields:
         if not name or name.startswith("_") or name in PROTECTED:
@@ -128,15 +132,22 @@ def check_fields(fields: Mapping[str, Any]) -> Mapping[str, Any]:
             raise UsageError(
                 f"the field {name!r} can't be set: only whole fields can, such as {name.partition('.')[0]!r}"
             )
-    return fields
+    try:
+        return storable(fields)
+    except InputError as error:
+        raise UsageError(str(error)) from None
 
 
 def put_back(token: Document) -> None:
-    """Put a token back to todo by hand: end its attempt, if it has one, and forget how often it lost its pilot."""
+    """Put a token back to todo by hand: end its attempt, if it has one.
+
+    It is forgotten how often it lost its pilot, or was longer than its job: a person has dealt with the cause.
+    """
     if modifiers.claim_of(token):
         modifiers.end_attempt(token, "stopped", reasons.RESET)
     modifiers.reset(token)
-    token.pop("lost_count", None)  # a person has dealt with the cause
+    for field in ("lost_count", JOB_ENDS):
+        token.pop(field, None)
 
 
 def reset_tokens(

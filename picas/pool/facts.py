@@ -13,7 +13,10 @@ from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError
 from ..jobid import JOB_ID_FIELDS, job_id_of
 from ..modifiers import MAX_ATTEMPTS, claim_of
-from ..tokens.resources import FIELDS, Resources, needs_of, walltime_of
+from ..tokens.job_ends import FIELD as JOB_ENDS
+from ..tokens.job_ends import time_had, time_needed
+from ..tokens.needs import NEED_FIELDS, fault_in
+from ..tokens.resources import Resources, needs_of, walltime_of
 from ..tokens.retries import FIELD as NOT_BEFORE
 from ..tokens.retries import not_before
 from ..tokens.states import state_of
@@ -32,7 +35,7 @@ DEEPER = "…"
 
 _KNOWN = frozenset(
     {"type", "lock", "done", "hostname", "scrub_count", "lost_count", "exit_code", "input", "output", "uploads"}
-    | {"error", "claim", "attempts", "walltime", "priority", NOT_BEFORE, *FIELDS, *JOB_ID_FIELDS}
+    | {"error", "claim", "attempts", "priority", NOT_BEFORE, JOB_ENDS, *NEED_FIELDS, *JOB_ID_FIELDS}
 )
 _OTHERS = re.compile("_design/|picas_(?:pilot|ended)_|picas_pool$|token_counter$")  # documents that are no tokens
 
@@ -111,6 +114,10 @@ class Facts:
     needs: Resources
     walltime: float | None
     """Seconds."""
+    time_had: float | None
+    """The most seconds after which the end of a job has stopped the work, see `job_ends.time_had`."""
+    fault: str | None
+    """What is wrong with its needs, see `needs.fault_in`."""
     priority: float | None
     not_before: float | None
     """Seconds since the epoch."""
@@ -128,6 +135,11 @@ class Facts:
     """The last one first."""
     attempts: tuple[PastAttempt, ...]
     """The last one last."""
+
+    @property
+    def time_needed(self) -> float:
+        """The seconds that a pilot must have left to take it."""
+        return max(self.walltime or 0.0, time_needed(self.time_had))
 
     @property
     def may_have_more_attempts(self) -> bool:
@@ -173,6 +185,8 @@ def describe_token(token: Mapping[str, Any]) -> Facts:
         since=_since(token, state, attempts),
         needs=needs_of(token),
         walltime=walltime_of(token),
+        time_had=time_had(token),
+        fault=fault_in(token),
         priority=_finite(token.get("priority")),
         not_before=_time(not_before(token)),
         lock=_lock_of(token) if state == "locked" else None,

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..exceptions import InputError
 from ..generators import TokenGenerator
+from ..tokens.needs import as_stored, fault_in
 from ..tokens.storable import make_storable
 from .counter import COUNTER_ID
 
@@ -52,11 +53,14 @@ def check_id(id: object) -> None:
 def storable(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return fields as the database holds them.
 
-    :raises InputError: if something would be lost
+    :raises InputError: if something would be lost, or if a field that says what the token needs is invalid
     """
     stored = dict(fields)
     lost = make_storable(stored)
     if lost:
         shown = ", ".join(lost[:_MAX_SHOWN]) + (", …" if len(lost) > _MAX_SHOWN else "")
         raise InputError(f"the database can't hold {shown}")
-    return stored
+    fault = fault_in(stored)
+    if fault is not None:
+        raise InputError(fault)
+    return as_stored(stored)

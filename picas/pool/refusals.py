@@ -13,11 +13,12 @@ from couchdb.http import Forbidden, HTTPError, PreconditionFailed, ServerError, 
 from ..clients import CouchDB
 from ..couch import is_missing_stub, is_outage
 from ..exceptions import PicasError
+from ..tokens.job_ends import FIELD as JOB_ENDS
 from ..tokens.retries import FIELD as NOT_BEFORE
 
 _STATE = frozenset(
     {"type", "lock", "done", "exit_code", "hostname", "claim", "attempts", "error", "scrub_count", "lost_count"}
-) | {NOT_BEFORE}
+) | {NOT_BEFORE, JOB_ENDS}
 """The fields without which a token would not have its true state; they are small."""
 _TOO_LARGE = 413
 _ERROR_OF_JAVASCRIPT = re.compile(r"[A-Z]\w*Error")

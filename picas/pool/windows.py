@@ -19,6 +19,7 @@ from couchdb.http import ResourceNotFound
 from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import ViewGone
+from ..tokens.resources import needs_of
 from ..util import is_number
 from .rows import Rows, TokenView, key_behind
 from .selection import Selection
@@ -363,14 +364,17 @@ class WindowReader:
         self._place = key_behind(last) if is_good else None
 
     def _sort(self, client: CouchDB, tokens: list[Document], is_crowded: bool) -> None:
-        """Put tokens into the order in which they are to be taken: those of a higher priority first."""
+        """Put tokens into the order in which they are to be taken: those of a higher priority first.
+
+        Of equal priority, those that need a GPU or a tag come first: other pilots may take the rest.
+        """
         has_queue = self._view.has_queue
         if is_crowded and (not has_queue or self._crowd.has_met_again):
             # Of a queue too: a token that only looks free, on a node that lags, must not stay the first for ever.
             random.shuffle(tokens)
         if is_crowded and has_queue:
             self._sort_by_shard(client, tokens)
-        tokens.sort(key=_priority, reverse=True)  # stable: tokens of equal priority keep their order
+        tokens.sort(key=_precedence, reverse=True)  # stable: tokens of equal precedence keep their order
 
     def _sort_by_shard(self, client: CouchDB, tokens: list[Document]) -> None:
         """Put tokens of the same shard next to each other.
@@ -385,6 +389,11 @@ class WindowReader:
 
 def _is_database_missing(error: ResourceNotFound) -> bool:
     return error.args[:1] in ((("not_found", "Database does not exist."),), (("not_found", "no_db_file"),))
+
+
+def _precedence(token: Document) -> tuple[float, bool]:
+    """Return what makes a token come before others that fit this pilot as well."""
+    return _priority(token), needs_of(token.value).is_special
 
 
 def _priority(token: Document) -> float:

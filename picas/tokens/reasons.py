@@ -102,6 +102,16 @@ def of_stop(signum: int | None) -> str:
     return f"stopped: {name}"
 
 
+def of_job_end(seconds: float, times: int = 1) -> str:
+    """Return why a token was put back, or has failed, that was at work when the time of its job was over.
+
+    :param seconds: how long it was at work
+    :param times: how often that has happened by now
+    """
+    line = f"stopped: the time of the job was over after {seconds:.0f} s"
+    return line if times == 1 else f"{line}, {times} times: the token takes longer than its jobs"
+
+
 def of_silence(seconds: float) -> str:
     """Return why a token was put back whose pilot counts as dead.
 

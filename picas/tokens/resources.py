@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..util import number_or_none
+from ..util import number_or_none, parse_duration
 
 FIELDS = ("cores", "memory", "gpus", "tags")
 """The fields of a token that say which resources its work needs."""
@@ -37,6 +37,11 @@ class Resources:
             and needs.gpus <= self.gpus
             and needs.tags <= self.tags
         )
+
+    @property
+    def is_special(self) -> bool:
+        """Whether a token with these needs can be taken only by pilots that have a GPU or a tag."""
+        return bool(self.gpus or self.tags)
 
     @property
     def is_plain(self) -> bool:
@@ -98,21 +103,30 @@ def needs_of(token: Mapping[str, Any]) -> Resources:
     """Return the resources that a token needs: one core, unless its fields say otherwise.
 
     `cores` and `gpus` are whole numbers, `memory` is a number of megabytes or a text with a unit ("4G"), and `tags` is
-    a list of texts or a single text. An invalid value is ignored.
+    a list of texts, or a single text with commas between the tags. An invalid value is ignored, see `needs.fault_in`.
     """
     if _FIELDS.isdisjoint(token):
         return ONE_CORE  # the common case, kept fast: pilots call this for each token that they read
     return Resources(
-        cores=max(1, math.ceil(_positive(token.get("cores")) or 1)),
+        cores=max(1, math.ceil(positive(token.get("cores")) or 1)),
         memory=megabytes(token.get("memory")) or 0.0,
-        gpus=math.ceil(_positive(token.get("gpus")) or 0),
+        gpus=math.ceil(positive(token.get("gpus")) or 0),
         tags=frozenset(_texts(token.get("tags"))),
     )
 
 
 def walltime_of(token: Mapping[str, Any]) -> float | None:
-    """Return how many seconds a token's work may take, None if its field `walltime` is missing or invalid."""
-    seconds = number_or_none(token.get("walltime"))
+    """Return how many seconds a token's work may take, None if its field `walltime` is missing or invalid.
+
+    The field is a number of seconds, or a text as `util.parse_duration` takes it: "2h", "01:00:00".
+    """
+    value = token.get("walltime")
+    if isinstance(value, str):
+        try:
+            value = parse_duration(value)
+        except ValueError:
+            return None
+    seconds = number_or_none(value)
     return seconds if seconds is not None and 0 < seconds < _LONGEST else None
 
 
@@ -125,12 +139,12 @@ def megabytes(value: Any) -> float | None:
         match = re.fullmatch(r"([0-9]+(?:\.[0-9]*)?)\s*(?:([KMGT]?)(?:i?B)?)", value.strip(), re.IGNORECASE)
         if match is None:
             return None
-        number = _positive(match.group(1))
+        number = positive(match.group(1))
         return None if number is None else number * _MEGABYTES[match.group(2).upper()]
-    return _positive(value)
+    return positive(value)
 
 
-def _positive(value: Any) -> float | None:
+def positive(value: Any) -> float | None:
     """Return a number above 0, given as a number or as a text; None for anything else."""
     if isinstance(value, str):
         try:
@@ -142,7 +156,7 @@ def _positive(value: Any) -> float | None:
 
 
 def _texts(value: Any) -> Iterable[str]:
-    values = value if isinstance(value, list) else [value]
+    values = value.split(",") if isinstance(value, str) else value if isinstance(value, list) else ()
     return [text.strip() for text in values if isinstance(text, str) and text.strip()]
 
 

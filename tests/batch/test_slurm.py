@@ -215,6 +215,20 @@ class TestWalltime:
         assert re.search(r"No further token: 10\d s are left for work in this job \(squeue\)", output(examples))
         assert "Processed 2 tokens" in output(examples)
 
+    def test_a_token_that_is_longer_than_its_jobs_waits_for_a_longer_one(self, slurm, submit, push, client, examples):
+        push("sleep 400", job_ends={"count": 1, "seconds": 30})
+        job = submit(options=("--array=1",), PICAS_WALLTIME="25")
+        wait_for_states(client, locked=1)
+        slurm.run("scancel", job)
+        wait_for_states(client, todo=1)
+        token = client.get("token_0")
+        assert re.fullmatch(r"stopped: the time of the job was over after \d s", token["attempts"][-1]["reason"])
+        assert token["job_ends"] == {"count": 2, "seconds": 30}
+        job = submit(options=("--array=1",), PICAS_WALLTIME="25")
+        slurm.wait_for_end(job)
+        assert "Processed 0 tokens" in output(examples)
+        assert len(attempts(client)) == 1
+
     def test_a_task_of_an_array_asks_for_its_own_end(self, slurm, tmp_path):
         """This task has the job id of the whole array, while tasks with a longer limit are pending."""
         script = tmp_path / "job.sh"

@@ -96,7 +96,7 @@ class TestAPilot:
         longer.run(slots=slots)
         assert (worker.processed, sorted(longer.processed)) == ([], ["token_0", "token_1"])
 
-    @pytest.mark.parametrize("walltime", [None, "1:00:00", -5, 0, True, [9], 10**13, {"of": 9}], ids=repr)
+    @pytest.mark.parametrize("walltime", [None, "1:00", -5, 0, True, [9], 10**13, {"of": 9}], ids=repr)
     def test_ignores_an_invalid_walltime_of_a_token(self, client, push, slots, walltime):
         push(1, walltime=walltime)
         worker = Worker(client, walltime=50)

@@ -131,6 +131,8 @@ class TestSet:
             (["lock=0", "error"], "the field 'lock' can't be set: PiCaS writes it itself"),
             (["_id=x", "error"], "the field '_id' can't be set"),
             (["attempts=[]", "error"], "the field 'attempts' can't be set"),
+            (["walltime=soon", "error"], 'walltime can\'t be "soon": write seconds such as 3600, or a time such as'),
+            (["job_ends=1", "error"], "the field 'job_ends' can't be set"),
             (["=5", "error"], "the field '' can't be set"),
             (["--unset", "exit_code", "error"], "the field 'exit_code' can't be set"),
             (
@@ -183,6 +185,7 @@ class TestDelete:
         (["retry", "--yes"], "which tokens? Name their ids or a state"),
         (["delete", "--where", "cores = 1"], "which tokens? Name their ids or a state"),
         (["retry", "error", "--set", "memory"], "'memory' is not like FIELD=VALUE"),
+        (["retry", "error", "--set", "cores=four"], 'cores can\'t be "four": write a number such as 4'),
         (["retry", "error", "--set", "done=0"], "the field 'done' can't be set"),
         (["retry", "error", "--reason", "x"], "'x' is not a group of failures"),
     ],

@@ -20,6 +20,7 @@ def files(tmp_path):
     (tmp_path / "jobs.txt").write_text("echo a\n# comment\n\necho b\necho c\n")
     (tmp_path / "jobs.csv").write_text(TABLE)
     (tmp_path / "jobs.jsonl").write_text('{"x": 1}\n{"input": "true", "cores": 2}\n')
+    (tmp_path / "needs.jsonl").write_text('{"input": "true", "walltime": "2h"}\n{"input": "true", "gpus": "a100:1"}\n')
     (tmp_path / "empty.txt").write_text("")
     (tmp_path / "binary.csv").write_bytes(b"a,b\n\xff\xfe,1\n")
     return tmp_path
@@ -119,6 +120,10 @@ def test_a_bar_shows_how_fast_it_is(at_terminal, files, client):
         (("jobs.txt", "--set", "cores"), 2, "cores is not like FIELD=VALUE"),
         (("jobs.txt", "--dry-run", "--set", "lock=1"), 2, "field 'lock' can't be set: PiCaS writes it itself"),
         (("jobs.txt", "--set", "lock=1"), 2, "a token's field 'lock' can't be set: PiCaS writes it itself\n"),
+        (("jobs.txt", "--set", "cores=four"), 2, "--set: cores can't be \"four\": write a number such as 4\n"),
+        (("jobs.txt", "--set", "memory=8,000"), 2, "memory can't be \"8,000\": write megabytes such as 8000, or"),
+        (("jobs.txt", "--dry-run", "--set", "walltime=1:30"), 2, "walltime can't be \"1:30\": write seconds such as"),
+        (("needs.jsonl",), 1, "line 2 of needs.jsonl: gpus can't be \"a100:1\": write a number such as 1 (a model"),
         (("jobs.json",), 2, "jobs.json may be one JSON value: with --format jsonl, each line must be one\n"),
         (("-", "-"), 2, "standard input can be read only once\n"),
         ((), 2, "the following arguments are required: FILE"),
@@ -135,6 +140,14 @@ def test_bad_input_gets_one_line_and_nothing_is_pushed(run_picas, files, client,
     assert words in result.stderr
     assert result.stderr.count("\n") == 1
     assert client.doc_count() == 1
+
+
+def test_needs_are_stored_as_all_pilots_read_them(run_picas, files, client):
+    needs = ("walltime=01:30:00", "tags=avx2, fast", "memory=8G", "cores=4", "gpus=0")
+    assert run_picas("push", "jobs.txt", *(word for need in needs for word in ("--set", need))).returncode == 0
+    token = client.get("token_0")
+    assert (token["walltime"], token["tags"]) == (5400, ["avx2", "fast"])
+    assert (token["memory"], token["cores"], token["gpus"]) == ("8G", 4, 0)
 
 
 def test_standard_input_that_is_closed(environment, tmp_path):

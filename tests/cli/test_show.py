@@ -94,7 +94,10 @@ def test_as_json(run_picas, failed):
         "2023-11-14T22:13:30Z",
         {"colour": "red", "grid": {"x": [1, 2]}},
     )
-    assert found["needs"] == {"cores": 8, "memory_mb": 16384, "gpus": 0, "tags": [], "walltime_seconds": None}
+    assert found["needs"] == {
+        **{"cores": 8, "memory_mb": 16384, "gpus": 0, "tags": []},
+        **{"walltime_seconds": None, "longest_attempt_seconds": None},
+    }
     assert [error["message"] for error in found["errors"]] == ["exit 1: FileNotFoundError: m31.fits", "old"]
     assert found["attachments"] == [{"name": "logs_token_7.out", "size_bytes": 1500, "content_type": "text/plain"}]
     assert [attempt["group"] for attempt in found["attempts"]] == ["r77c0", "r77c0"]

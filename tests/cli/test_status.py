@@ -180,6 +180,38 @@ class TestWhatNeedsAttention:
         pilot("a", cores=12)
         assert describe(OverviewReader(client).read())[5:] == [lines[4], "  2 need 13 cores"]
 
+    def test_silent_pilots_are_no_help(self, client: CouchDB, pilot: Any) -> None:
+        client.save(make_token(0, gpus=4))
+        pilot("a", gpus=4)
+        assert describe(OverviewReader(client).read())[4:] == ["pilots 1 running, 3 of 4 slots busy"]
+        client.edit("picas_pilot_a", lambda document: {**document, "saved": now() - 1000})
+        assert describe(OverviewReader(client).read())[4:] == [
+            "pilots 1 silent",
+            "No running pilot has what these tokens in todo need:",
+            "  1 needs 1 core, 4 GPUs",
+        ]
+
+    def test_invalid_needs_are_named_once_with_an_example(self, client: CouchDB, run_picas: Any) -> None:
+        needs = [{"walltime": "soon"}, {"memory": "8,000"}, {"walltime": "soon"}, {"cores": 1}, {"tags": "a,b"}]
+        client.save_documents([make_token(number, **each) for number, each in enumerate(needs)])
+        client.save(make_token(9, cores="four", lock=1))
+        lines = run_picas("status").stdout.splitlines()
+        (line,) = [line for line in lines if "invalid" in line]
+        start, fault = "3 tokens in todo have invalid needs, which pilots ignore, e.g. token_", "can't be"
+        assert line.startswith(start)
+        assert fault in line
+
+    def test_tokens_that_were_longer_than_their_jobs(self, client: CouchDB, pilot: Any) -> None:
+        for number, seconds in enumerate((104, 100, 90)):
+            client.save(make_token(number, job_ends={"count": 2 if seconds > 90 else 1, "seconds": seconds}))
+        pilot("a", time_left=110)
+        assert describe(OverviewReader(client).read())[5:] == [
+            "No running pilot has what these tokens in todo need:",
+            "  1 needs 1 core, more time than the 104 s of earlier attempts",
+        ]
+        pilot("b", time_left=120)
+        assert len(describe(OverviewReader(client).read())) == 5
+
     def test_escape_sequences_of_a_token_do_not_reach_the_terminal(self, client: CouchDB, run_picas: Any) -> None:
         client.save(make_token(0, tags=["\x1b]0;evil\x07", "x\ntodo 0"]))
         result = run_picas("status")
@@ -239,7 +271,10 @@ def test_a_large_pool_is_indexed_first(
 
 class TestJson:
     def test_holds_all_that_the_lines_show(self, busy: None, client: CouchDB, run_picas: Any) -> None:
-        client.save(make_token(900, memory="4G", walltime=60, tags=["x"]))
+        had = {"count": 2, "seconds": 118}
+        client.save(make_token(900, memory="4G", walltime=60, tags=["x"], job_ends=had))
+        client.save(make_token(901, gpus="a100:1"))
+        status_fault = 'gpus can\'t be "a100:1": write a number such as 1 (a model is a tag)'
         client.save({"_id": "picas_pool", "paused": {"by": "ann", "time": 1_764_432_240, "message": ""}})
         (found,) = read_json("status", run_picas("status", "--json").stdout)
         assert 1.3 < found.pop("ended_per_minute") < 1.5
@@ -247,7 +282,7 @@ class TestJson:
         assert found == {
             "schema": "picas.status/1",
             "design_doc": "Monitor",
-            **{"todo": 61, "locked": 6, "done": 20, "error": 3},
+            **{"todo": 62, "locked": 6, "done": 20, "error": 3},
             "paused": {"by": "ann", "since": "2025-11-29T16:04:00Z", "message": ""},
             "seconds_left": None,
             **{"pilots_running": 2, "pilots_silent": 1, "slots": 8, "slots_busy": 6},
@@ -256,8 +291,12 @@ class TestJson:
                 {"count": 1, "group": "r77c0", "reason": "exit 1: no \x1b[2J file <path>", "token": "token_302"},
             ],
             **{"in_other_errors": 0, "in_no_state": 0, "of_type_task": 0, "in_conflict": 0},
+            "invalid_needs": {"count": 1, "fault": status_fault, "token": "token_901"},
             "without_pilot": [
-                {"count": 1, "cores": 1, "memory_mb": 4096, "gpus": 0, "tags": ["x"], "walltime_seconds": 60}
+                {
+                    **{"count": 1, "cores": 1, "memory_mb": 4096, "gpus": 0, "tags": ["x"], "walltime_seconds": 60},
+                    "longest_attempt_seconds": 118,
+                }
             ],
         }
 
@@ -275,6 +314,7 @@ class TestJson:
                 *rest,
                 "errors",
                 "in_other_errors",
+                "invalid_needs",
             ]
             assert unknown == wanted
 

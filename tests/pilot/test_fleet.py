@@ -6,8 +6,9 @@ from support.tokens import make_token
 from support.workers import wait_for
 
 from picas import RunActor
-from picas.pilot.fleet import Kind, running_pilots, without_pilot
+from picas.pilot.fleet import running_pilots
 from picas.pilot.identity import PREFIX
+from picas.pilot.kinds import Kind, survey_needs
 from picas.tokens.resources import Resources
 from picas.views import create_views
 
@@ -35,8 +36,8 @@ def pilot(client):
 
 class TestWithoutPilot:
     def test_without_any_pilot_all_that_say_what_they_need_are_told_the_most_first(self, client, put):
-        put({}, {"cores": 4}, {"gpus": 1}, {"cores": 4}, {"walltime": 60})
-        assert without_pilot(client) == [
+        put({}, {"cores": 4}, {"gpus": 1}, {"cores": "4"}, {"walltime": 60}, {"cores": 1}, {"walltime": "soon"})
+        assert survey_needs(client).without_pilot == [
             Kind(2, Resources(4), None),
             Kind(1, Resources(), 60),
             Kind(1, Resources(gpus=1), None),
@@ -57,15 +58,15 @@ class TestWithoutPilot:
     )
     def test_one_pilot_that_has_it_is_enough(self, client, put, pilot, needs, has):
         put(needs)
-        assert len(without_pilot(client)) == 1
+        assert len(survey_needs(client).without_pilot) == 1
         pilot("a", tags=[])
         pilot("b", **has)
-        assert without_pilot(client) == []
+        assert survey_needs(client).without_pilot == []
 
     def test_a_pilot_that_is_drained_takes_none(self, client, put, pilot):
         put({"cores": 4})
         pilot("a", cores=4, orders={"drain": {"by": "ann", "time": 1}})
-        assert without_pilot(client) == [Kind(1, Resources(4), None)]
+        assert survey_needs(client).without_pilot == [Kind(1, Resources(4), None)]
 
     @pytest.mark.parametrize(
         ("needs", "has"),
@@ -83,32 +84,32 @@ class TestWithoutPilot:
     def test_one_that_has_less_is_not(self, client, put, pilot, needs, has):
         put(needs)
         pilot(**has)
-        assert [kind.count for kind in without_pilot(client)] == [1]
+        assert [kind.count for kind in survey_needs(client).without_pilot] == [1]
 
     def test_no_pilot_is_made_up_of_two(self, client, put, pilot):
         put({"cores": 4, "gpus": 1})
         pilot("a", cores=4)
         pilot("b", gpus=1)
-        assert len(without_pilot(client)) == 1
+        assert len(survey_needs(client).without_pilot) == 1
 
     def test_only_free_tokens_count(self, client, put):
         put({"cores": 4, "lock": 5}, {"cores": 4, "lock": 5, "done": 6})
-        assert without_pilot(client) == []
+        assert survey_needs(client).without_pilot == []
 
     def test_odd_needs_and_odd_pilots_are_no_obstacle(self, client, put, pilot):
         put({"cores": "many"}, {"tags": {"a": 1}}, {"walltime": "soon"}, {"memory": [1]})
         pilot(cores=None, memory="much", tags=7, time_left="long")
-        assert without_pilot(client) == []
+        assert survey_needs(client).without_pilot == []
 
     def test_each_design_document_has_its_own(self, client, put):
         create_views(client, "Large", "doc.cores > 4")
         put({"cores": 4}, {"cores": 8})
-        assert without_pilot(client, "Large") == [Kind(1, Resources(8), None)]
+        assert survey_needs(client, "Large").without_pilot == [Kind(1, Resources(8), None)]
 
     def test_the_views_of_an_older_release_do_not_tell(self, client):
         client.add_view("todo", "function(doc) {}", design_doc="Old")
         with pytest.raises(ResourceNotFound):
-            without_pilot(client, "Old")
+            survey_needs(client, "Old")
 
 
 @pytest.mark.parametrize(

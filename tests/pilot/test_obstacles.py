@@ -247,8 +247,33 @@ class TestPilotsThatCanNotTakeIt:
     def test_can_not_take_any(self, client, push, pilot, fields, lack, words):
         push(1)
         pilot(**fields)
-        (reason,) = why_not(client, "token_0").reasons
-        assert (reason.lacks, reason.text) == ((lack,), f"1 running pilot can't take it: {words}")
+        found = why_not(client, "token_0")
+        (reason,) = found.reasons
+        is_silent = lack == "heartbeat"
+        who = "silent" if is_silent else "running"
+        assert (reason.lacks, reason.text) == ((lack,), f"1 {who} pilot can't take it: {words}")
+        assert found.pilots == (0 if is_silent else 1)
+
+    def test_have_too_little_time_for_one_that_was_longer_than_its_jobs(self, client, push, pilot):
+        push(1, job_ends={"count": 2, "seconds": 104})
+        pilot(time_left=108)
+        found = why_not(client, "token_0")
+        assert [(reason.kind, reason.text) for reason in found.reasons] == [
+            ("lacks", "1 running pilot can't take it: 108 of 114 s left"),
+            (
+                "longer than jobs",
+                "its work was stopped by the end of jobs, after up to 104 s: only a pilot with 114 s left takes it",
+            ),
+        ]
+        pilot("b", time_left=200)
+        assert kinds(why_not(client, "token_0")) == ["lacks", "turn", "longer than jobs"]
+
+    def test_ignore_what_is_invalid_in_its_needs(self, client, push, pilot):
+        push(1, walltime="1:30")
+        pilot()
+        turn, invalid = why_not(client, "token_0").reasons
+        assert (turn.kind, invalid.kind) == ("turn", "invalid need")
+        assert invalid.text.startswith('one of its needs is invalid, and pilots ignore it: walltime can\'t be "1:30"')
 
     def test_are_named_up_to_a_number(self, client, push, pilot, monkeypatch):
         monkeypatch.setattr(shortfalls, "MAX_GROUPS", 1)

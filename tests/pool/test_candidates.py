@@ -470,6 +470,30 @@ class TestACrowd:
         assert "startkey" in reads()[-1]
 
 
+class TestScarceResources:
+    def test_tokens_that_need_a_gpu_or_a_tag_come_before_plain_ones(self, client):
+        needs = [{}, {"cores": 2}, {"gpus": 1}, {"memory": 10}, {"tags": "licence"}, {"gpus": 0, "tags": []}]
+        client.save_documents([make_token(number, **fields) for number, fields in enumerate(needs)])
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(2, 4, 0, 1, 3, 5)
+
+    def test_they_do_so_in_a_crowd_too_and_cost_no_request(self, client, push, watched, reads):
+        push(20)
+        client.save(make_token(20, gpus=1))
+        source = Candidates(FREE_VIEW, {})
+        assert ids(take_anew(watched, source, 30))[0] == "token_20"
+        assert {read["view"] for read in reads()} == {QUEUE}
+
+    def test_a_priority_counts_more(self, client):
+        client.save_documents([make_token(0, gpus=1), make_token(1, priority=1), make_token(2)])
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 9)) == numbered(1, 0, 2)
+
+    def test_plain_tokens_of_a_window_come_before_the_next_window(self, client, push):
+        """So that they are not put off for ever."""
+        push(windows.WINDOW)
+        client.save(make_token(windows.WINDOW, gpus=1))
+        assert ids(Candidates(FREE_VIEW, {}).take(client, 1)) == numbered(0)
+
+
 class TestPriority:
     def test_takes_precedence_over_the_order_in_a_window(self, client):
         priorities = {0: 0, 1: 2.5, 2: -1, 3: 10, 4: 2.5}
@@ -830,9 +854,12 @@ class TestAhead:
 
     def test_need_no_gpu_if_there_is_one_slot(self, client, push):
         push(40)
-        client.edit("token_5", lambda token: {**token, "gpus": 1})
+        for token in ("token_5", "token_6"):
+            client.edit(token, lambda token: {**token, "gpus": 1})
         client.edit("token_3", lambda token: {**token, "memory": 10, "cores": 2})
-        assert ids(Candidates(FREE_VIEW, {}).take(client, 1, 9)) == numbered(0, 1, 2, 3, 4)
+        source = Candidates(FREE_VIEW, {})
+        assert ids(source.take(client, 1, 9)) == numbered(5)
+        assert ids(source.take(client, 1, 4)) == numbered(6, 0, 1, 2, 3)
 
     def test_are_found_though_no_slot_is_free(self, client, push):
         push(100)

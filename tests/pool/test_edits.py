@@ -265,6 +265,14 @@ class TestSelectedTokens:
         token = client.get("token_3")
         assert (token["memory"], "cores" in token, token["exit_code"]) == (5, False, 1)
 
+    def test_get_needs_as_all_pilots_read_them_and_never_invalid_ones(self, client):
+        for change in (retry_tokens, set_fields):
+            with pytest.raises(UsageError, match=r'cores can.t be "four": write a number such as 4'):
+                change(client, in_error(client), {"cores": "four"})
+        assert set_fields(client, in_error(client), {"walltime": "2h", "tags": "a,b"}) == Change(10, 0)
+        token = client.get("token_3")
+        assert (token["walltime"], token["tags"]) == (7200, ["a", "b"])
+
     @pytest.mark.parametrize(
         "change", [retry_tokens, delete_tokens, lambda client, tokens: set_fields(client, tokens, {"a": 1})]
     )

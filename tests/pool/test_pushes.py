@@ -522,6 +522,7 @@ class TestPushTokens:
     @pytest.mark.parametrize(
         ("item", "message"),
         [
+            ({"input": 1, "walltime": "1:30"}, 'walltime can.t be "1:30": write seconds such as 3600'),
             ({"input": 1, "lock": 0}, "a token's field 'lock' can't be set: PiCaS writes it itself"),
             ({"_rev": "1-a"}, "a token's field '_rev' can't be set"),
             ({"": 1}, "a token's field '' can't be set"),

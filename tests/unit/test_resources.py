@@ -23,6 +23,7 @@ class TestNeeds:
     def test_numbers_may_be_texts_and_a_single_tag_needs_no_list(self):
         token = {"cores": "4", "memory": "2G", "gpus": " 1 ", "tags": " avx2 "}
         assert needs_of(token) == Resources(4, 2048, 1, frozenset({"avx2"}))
+        assert needs_of({"tags": "avx2, fast,"}).tags == {"avx2", "fast"}
 
     def test_fractions_of_cores_and_gpus_are_rounded_up(self):
         assert needs_of({"cores": 0.5, "gpus": 0.5}) == Resources(cores=1, gpus=1)
@@ -52,11 +53,12 @@ class TestNeeds:
     ("walltime", "seconds"),
     [
         *[(60, 60), (0.5, 0.5), (0, None), (-1, None), (1e12, None), (10**400, None), (math.nan, None)],
-        *[(True, None), ("60", None), (None, None)],
+        *[("60", 60), ("90m", 5400), ("2h", 7200), ("01:30:00", 5400), ("1-12:00:00", 36 * 3600), (" 2h ", 7200)],
+        *[(True, None), ("1:30", None), ("soon", None), ("", None), ("9" * 400, None), (None, None), ([60], None)],
     ],
     ids=lambda value: repr(value)[:10],
 )
-def test_the_walltime_of_a_token_is_a_positive_number_of_seconds(walltime, seconds):
+def test_the_walltime_of_a_token_is_in_seconds_or_as_people_write_it(walltime, seconds):
     assert walltime_of({"walltime": walltime}) == seconds
     assert walltime_of({}) is None
 

@@ -192,7 +192,10 @@ class TestWaitUntil:
             timer.join()
 
 
-@pytest.mark.parametrize(("text", "duration"), [("90", 90), ("1.5m", 90), ("2h", 7200), ("36500d", 36_500 * 86_400)])
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [("90", 90), ("1.5m", 90), ("2h", 7200), ("01:30:00", 5400), ("1-12:00:05", 129_605), ("36500d", 36_500 * 86_400)],
+)
 def test_a_duration(text: str, duration: float) -> None:
     assert parse_duration(text) == duration
 
