@@ -4,20 +4,24 @@ For each token, this runs process_task.sh with the token's input and id, and kee
 token.
 """
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from couchdb.http import ResourceNotFound
+try:
+    from couchdb.http import ResourceNotFound
 
-from picas import connect, console
-from picas.actors import CommandActor, summary
-from picas.cli.pilot_options import actor_options, add_pilot_options, prepare_log, run_options
-from picas.exceptions import TooManyFailures
-from picas.executers import as_text, input_text
-from picas.util import visible
+    from picas import connect, console
+    from picas.actors import CommandActor, summary
+    from picas.cli.pilot_options import actor_options, add_pilot_options, prepare_log, run_options
+    from picas.exceptions import TooManyFailures
+    from picas.executers import as_text, input_text
+    from picas.util import visible
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
 LINE = "-----------------------"
