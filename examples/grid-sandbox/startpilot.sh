@@ -33,12 +33,9 @@ for name in "$software/bin/python3" python3 python python3.{14,13,12,11,10,9}; d
 done
 [ -n "${python:-}" ] || fail "there is no Python 3.9 or later in $PATH"
 search=$packages${PYTHONPATH:+:$PYTHONPATH}
-try='import sys
-try:
-    import picas
-except ImportError as error:
-    sys.exit(f"picas is not installed in {sys.executable}, and does not travel with this job ({error})")'
-error=$(PYTHONPATH=$search "$python" -c "$try" 2>&1) || fail "${error##*$'\n'}: build picas.tar with build.sh"
+where=$(type -p "$python")
+error=$(PYTHONPATH=$search "$python" -c 'import picas' 2>&1) ||
+    fail "picas is not installed in $where, and does not travel with this job (${error##*$'\n'}): build picas.tar with build.sh"
 
 chmod 600 picasconfig.py 2>/dev/null  # it holds a password
 PYTHONPATH=$search "$python" -m picas.cli check
