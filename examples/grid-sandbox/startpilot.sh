@@ -37,6 +37,7 @@ where=$(type -p "$python")
 error=$(PYTHONPATH=$search "$python" -c 'import picas' 2>&1) ||
     fail "picas is not installed in $where, and does not travel with this job (${error##*$'\n'}): build picas.tar with build.sh"
 
+echo "startpilot.sh: dirac job ${DIRACJOBID:-$JOBID} on $HOSTNAME, with $where"
 chmod 600 picasconfig.py 2>/dev/null  # it holds a password
 PYTHONPATH=$search "$python" -m picas.cli check
 case $? in

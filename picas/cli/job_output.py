@@ -9,12 +9,10 @@ from typing import Any
 
 from ..batch import find_job_id
 from ..config import Settings
+from ..modifiers import ERROR_MARK
 from ..tokens.states import state_of
 from ..util import is_number, list_in, one_line, visible
 from ..version import VERSION
-
-EXCEPTION = 99
-"""The exit code of a token whose Python code raised an exception."""
 
 _STOPPED = "stopped"
 
@@ -66,9 +64,9 @@ def _why(token: Mapping[str, Any], last: Mapping[str, Any]) -> str:
         cause = reason[len(f"{_STOPPED}: ") :] if reason.startswith(f"{_STOPPED}: ") else reason
         return f"put back ({cause})" if cause else "put back"
     errors, code = list_in(token, "error"), last.get("exit_code")
-    if code in (EXCEPTION, str(EXCEPTION)):
+    if code in (ERROR_MARK, str(ERROR_MARK)):  # Python code has raised an exception
         message = errors[-1].get("message", "") if errors and isinstance(errors[-1], dict) else ""
-        return reason or one_line(message) or f"exit {EXCEPTION}"
+        return reason or one_line(message) or f"exit {ERROR_MARK}"
     end = _describe_code(code)
     return f"{reason} ({end})" if reason and end and not reason.startswith(end) else reason or end or "no exit code"
 

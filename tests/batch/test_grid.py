@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -396,6 +397,7 @@ class TestStartPilot:
         result = node.start(PICAS_HOST_URL=UNREACHABLE)
         assert result.returncode == RESCHEDULE
         assert f"server                  {UNREACHABLE}\n" in result.stdout
+        assert re.match(rf"startpilot\.sh: dirac job 42 on {socket.gethostname()}, with \S*/python3\n", result.stdout)
         assert result.stderr.endswith("startpilot.sh: DIRAC should run this job again\n")
         assert count_states(client)["todo"] == 1
 
