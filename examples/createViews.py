@@ -1,6 +1,11 @@
 """Create the views of the pool: todo, locked, done, error and overview_total."""
 
-from picas import config, console
+import sys
+
+try:
+    from picas import config, console
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 
 def main() -> None:

@@ -1,9 +1,14 @@
 """Delete all tokens of a view. A token that changes meanwhile, for example because a pilot takes it, is kept."""
 
-from couchdb.http import ResourceNotFound
+import sys
 
-from picas import connect, console
-from picas.pool import count_tokens, delete_tokens
+try:
+    from couchdb.http import ResourceNotFound
+
+    from picas import connect, console
+    from picas.pool import count_tokens, delete_tokens
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 
 def main() -> int:

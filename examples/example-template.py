@@ -1,8 +1,13 @@
 """The smallest actor: copy this file, and write your own work into process_task."""
 
-from picas import RunActor, connect, console
-from picas.executers import input_text
-from picas.util import visible
+import sys
+
+try:
+    from picas import RunActor, connect, console
+    from picas.executers import input_text
+    from picas.util import visible
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 
 class MyActor(RunActor):

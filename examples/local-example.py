@@ -4,20 +4,25 @@ For each token, this runs process_task.sh with the token's input and id, and kee
 token.
 """
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from couchdb.http import ResourceNotFound
+try:
+    from couchdb.http import ResourceNotFound
 
-from picas import connect, console
-from picas.actors import CommandActor, summary
-from picas.cli.pilot_options import actor_options, add_pilot_options, prepare_log, run_options
-from picas.exceptions import TooManyFailures
-from picas.executers import as_text, input_text
-from picas.util import visible
+    from picas import config, connect, console
+    from picas.actors import CommandActor, on_end, summary
+    from picas.cli.job_output import announce_job, print_end
+    from picas.cli.pilot_options import actor_options, add_pilot_options, prepare_log, run_options
+    from picas.exceptions import PilotStopped, TooManyFailures
+    from picas.executers import as_text, input_text
+    from picas.util import visible
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 PROCESS_TASK = Path(__file__).resolve().parent / "process_task.sh"
 LINE = "-----------------------"
@@ -65,13 +70,17 @@ def main() -> None:
     arguments = parser.parse_args()
     prepare_log(arguments)
 
-    client = connect()
+    settings = config.load()
+    is_in_job = announce_job(settings)
+    client = connect(settings)
     actor = ExampleActor(
         client, command=command, view=arguments.view, design_doc=arguments.design_doc, **actor_options(arguments)
     )
+    if is_in_job:
+        on_end(actor, print_end)
     try:
         actor.run(**run_options(arguments))
-    except TooManyFailures:
+    except (PilotStopped, TooManyFailures):
         print(summary(actor))
         raise
     except ResourceNotFound:

@@ -14,9 +14,12 @@ import sys
 from pathlib import Path
 from typing import Any, Optional
 
-from picas import connect, console
-from picas.cli.arguments import field_value
-from picas.pushes import AlreadyPushed, InputError, Pushed, PushError, push_file, repeatable
+try:
+    from picas import connect, console
+    from picas.cli.arguments import field_value
+    from picas.pushes import AlreadyPushed, InputError, Pushed, PushError, push_file, repeatable
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 PROGRESS_MINIMUM = 2000  # tokens; fewer are pushed at once
 

@@ -11,12 +11,15 @@ script watches.
 import argparse
 import sys
 
-from couchdb.http import ResourceNotFound
+try:
+    from couchdb.http import ResourceNotFound
 
-from picas import CouchDB, connect, console
-from picas.pilot import dead_holders, describe_loss, left_alone, watch_text
-from picas.pool import Change, count_holders, reset_tokens
-from picas.tokens import STATES
+    from picas import CouchDB, connect, console
+    from picas.pilot import dead_holders, describe_loss, left_alone, watch_text
+    from picas.pool import Change, count_holders, reset_tokens
+    from picas.tokens import STATES
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 
 def main() -> int:

@@ -4,10 +4,14 @@ This is done once, for cron or scrontab, or repeatedly with --stay. autopilot.in
 tokens.
 """
 
+import sys
 from pathlib import Path
 
-from picas import console
-from picas.cli.starting import add_autopilot_options, run_autopilot
+try:
+    from picas import console
+    from picas.cli.starting import add_autopilot_options, run_autopilot
+except ImportError as error:
+    sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
 
 TABLE = Path(__file__).resolve().parent / "autopilot.ini"
 

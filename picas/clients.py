@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Callable
+from typing import Any, Callable
 from urllib.parse import quote
 from uuid import uuid4
 
@@ -28,9 +28,6 @@ from .exceptions import LostAnswer, NoSuchDocument
 from .picaslogger import get_logger
 from .tokens.storable import is_storable, list_names, make_storable
 from .util import refuse_unknown, split_credentials
-
-if TYPE_CHECKING:
-    from .couch.streams import RequestsSession
 
 log = get_logger(__name__)
 
@@ -96,7 +93,6 @@ class CouchDB:
 
         self.server = couchdb.Server(Resource(self.url, Session(verify, self._timeouts)))
         self.server.resource.credentials = self._credentials
-        self._requests: RequestsSession | None = None
         self.copies = 1
         """How many nodes of the server keep a copy of each document; 1 unless the server is a cluster."""
         self.shards = 1
@@ -141,16 +137,6 @@ class CouchDB:
         """The user who sends the requests, None if that is nobody."""
         return None if self._credentials is None else self._credentials[0]
 
-    @property
-    def requests(self) -> RequestsSession:
-        """The session for attachments as streams, made when first needed: importing `requests` takes a while."""
-        if self._requests is None:
-            from .couch.streams import RequestsSession  # noqa: PLC0415
-
-            timeouts = self.server.resource.session.connection_pool.timeouts
-            self._requests = RequestsSession(self._credentials, self._ssl_verification, timeouts)
-        return self._requests
-
     def copy(self, *, retries: bool = True) -> CouchDB:
         """Return a new client with connections of its own and the settings of this one.
 
@@ -175,10 +161,7 @@ class CouchDB:
 
         A signal handler may call this.
         """
-        timeouts = self._timeouts.in_a_hurry() if is_on else self._timeouts
-        self.server.resource.session.set_timeouts(timeouts)
-        if self._requests is not None:
-            self._requests.timeouts = timeouts
+        self.server.resource.session.set_timeouts(self._timeouts.in_a_hurry() if is_on else self._timeouts)
 
     # --- reading
 
@@ -420,7 +403,7 @@ class CouchDB:
         content = _as_dict(doc)
         url = self._attachment_url(content["_id"], name)
         mimetype = mimetype or guess_mimetype(name)
-        content["_rev"] = attachments.Upload(self.db, self.requests, url, content, name, path, mimetype).run()
+        content["_rev"] = attachments.Upload(self.db, url, content, name, path, mimetype).run()
         _, _, stored = self.db.resource.get_json(doc_path(content["_id"]), rev=content["_rev"])
         content.setdefault("_attachments", {})[name] = stored["_attachments"][name]
         return doc
@@ -435,7 +418,7 @@ class CouchDB:
         :raises OSError: if the connection breaks or the file can't be written
         """
         doc_id = doc if isinstance(doc, str) else str(doc["_id"])
-        attachments.download_to(self.requests, self._attachment_url(doc_id, name), Path(path))
+        attachments.download_to(self.db, self._attachment_url(doc_id, name), Path(path))
         return Path(path)
 
     def read_attachment(self, doc_id: str, name: str) -> bytes:

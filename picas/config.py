@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import configparser
 import math
+import netrc
 import os
 import re
 import shlex
@@ -24,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable
+from urllib.parse import urlsplit
 
 from . import crypto
 from .exceptions import PicasError, SettingsError
@@ -474,16 +476,24 @@ def _take_from_netrc(found: dict[str, Any], origins: dict[str, str]) -> None:
     """Add the password from ~/.netrc (or $NETRC), and the user, if no other source has a password."""
     if "password" in found or "host_url" not in found:
         return
-    from requests.utils import get_netrc_auth  # noqa: PLC0415  # takes a while, and is seldom needed
-
-    entry = get_netrc_auth(found["host_url"])
+    path = Path(os.environ.get("NETRC") or "~/.netrc")
+    entry = _netrc_entry(path, found["host_url"])
     if entry is None or found.setdefault("username", entry[0]) != entry[0]:
         return
     found["password"] = entry[1]
-    path = Path(os.environ.get("NETRC") or "~/.netrc").expanduser()
+    path = path.expanduser()
     for name in ("username", "password"):
         origins.setdefault(name, str(path))
     _warn_if_readable_by_others(path)
+
+
+def _netrc_entry(path: Path, url: str) -> tuple[str, str] | None:
+    """Return user and password for a server in a file like ~/.netrc, None if it has none, or can't be read."""
+    try:
+        entry = netrc.netrc(path.expanduser()).authenticators(urlsplit(url).hostname or "")
+    except (OSError, ValueError, RuntimeError, netrc.NetrcParseError):
+        return None
+    return (entry[0] or entry[1] or "", entry[2]) if entry and entry[2] else None
 
 
 def _from_legacy(found: Mapping[str, Any]) -> tuple[dict[str, Any], str]:

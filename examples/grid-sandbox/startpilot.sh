@@ -3,8 +3,8 @@
 #
 #   startpilot.sh [options of local-example.py]
 #
-# picas and its dependencies travel with the job in picas.tar (see build.sh), or are in the folder that the first line of
-# software.txt names, for example on CVMFS.
+# picas and the package couchdb travel with the job: in picas.tar (see build.sh), or in picas.tar and CouchDB-1.2.tar.gz.
+# Or they are in the folder that the first line of software.txt names, for example on CVMFS.
 
 fail() { echo "startpilot.sh: $1" >&2; exit "${2:-1}"; }
 RESCHEDULE=222  # with this exit code, DIRAC runs the job again, here or on another node
@@ -20,8 +20,9 @@ if [ -f software.txt ]; then
     [ -d "$software" ] || fail "software.txt names $software, and there is no such folder on this node" $RESCHEDULE
 fi
 
-# Jobs of earlier releases bring CouchDB-1.2.tar.gz beside picas.tar.
-[ -f CouchDB-1.2.tar.gz ] && [ ! -d CouchDB-1.2 ] && tar -xf CouchDB-1.2.tar.gz
+if [ -f CouchDB-1.2.tar.gz ] && [ ! -d CouchDB-1.2 ]; then
+    tar -xf CouchDB-1.2.tar.gz || fail "CouchDB-1.2.tar.gz can't be unpacked"
+fi
 packages=$software:$PWD/CouchDB-1.2  # not exported: tasks must not find the packages of the pilot
 
 for name in "$software/bin/python3" python3 python python3.{14,13,12,11,10,9}; do
@@ -32,8 +33,11 @@ for name in "$software/bin/python3" python3 python python3.{14,13,12,11,10,9}; d
 done
 [ -n "${python:-}" ] || fail "there is no Python 3.9 or later in $PATH"
 search=$packages${PYTHONPATH:+:$PYTHONPATH}
-PYTHONPATH=$search "$python" -c 'import picas' || fail "picas can't be imported: build picas.tar with build.sh"
+where=$(type -p "$python")
+error=$(PYTHONPATH=$search "$python" -c 'import picas' 2>&1) ||
+    fail "picas is not installed in $where, and does not travel with this job (${error##*$'\n'}): build picas.tar with build.sh"
 
+echo "startpilot.sh: dirac job ${DIRACJOBID:-$JOBID} on $HOSTNAME, with $where"
 chmod 600 picasconfig.py 2>/dev/null  # it holds a password
 PYTHONPATH=$search "$python" -m picas.cli check
 case $? in

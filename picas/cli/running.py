@@ -21,9 +21,9 @@ from ..clients import CouchDB
 from ..exceptions import PicasError, PilotStopped, TooManyFailures, UsageError
 from ..iterators import EndlessViewIterator, TaskViewIterator
 from ..pilot import CommandLine
-from ..util import is_number, list_in, one_line, visible
 from ..views import count_states
 from .arguments import add_verb, settings_here
+from .job_output import announce_job, print_end
 from .pilot_options import actor_options, add_pilot_options, prepare_log, run_options
 
 VERB = "run"
@@ -88,7 +88,9 @@ def _run(options: argparse.Namespace) -> None:
         logging.getLogger("picas.pilot.attempt").setLevel(logging.ERROR)  # each failed token has a line of its own
     if options.software is not None:
         os.environ[SOFTWARE] = options.software
-    client = console.connect(settings_here())
+    settings = settings_here()
+    announce_job(settings)
+    client = console.connect(settings)
     actor = CommandActor(client, command=command, **_source(client, options), **actor_options(options))
     ends = _Ends(_bar(client, options))
     on_end(actor, ends.show)
@@ -143,7 +145,7 @@ class _Ends:
     def show(self, token: Any) -> None:
         """Print the line of a token."""
         with contextlib.nullcontext() if self._bar is None else self._bar.aside():
-            print(visible(describe_end(token)) + "\n", end="", flush=True)  # in one piece: slots print at once
+            print_end(token)
 
     def __enter__(self) -> None:
         if self._bar is not None:
@@ -152,31 +154,6 @@ class _Ends:
     def __exit__(self, *exception: object) -> None:
         if self._bar is not None:
             self._bar.close()
-
-
-def describe_end(token: Mapping[str, Any]) -> str:
-    """Return one line about a token's last attempt: "token_7 failed 1.2 s: exit 3".
-
-    :param token: the token as the attempt has left it
-    """
-    attempts = list_in(token, "attempts")
-    last: dict[str, Any] = attempts[-1] if attempts and isinstance(attempts[-1], dict) else {}
-    outcome = str(last.get("outcome", ""))
-    seconds = last.get("seconds")
-    line = " ".join([one_line(token.get("_id", "")), outcome, *([f"{seconds:.1f} s"] if is_number(seconds) else [])])
-    return line if outcome == "done" else f"{line}: {_why(token, last)}"
-
-
-def _why(token: Mapping[str, Any], last: Mapping[str, Any]) -> str:
-    """Return why an attempt did not end well: its reason, else the exit code of its program."""
-    if last.get("reason"):
-        return one_line(last["reason"])
-    errors, code = list_in(token, "error"), last.get("exit_code")
-    if last.get("outcome") != "stopped" and errors and isinstance(errors[-1], dict) and code in (99, "99"):
-        return one_line(errors[-1].get("message", ""))
-    if is_number(code):
-        return f"signal {-code:.0f}" if code < 0 else f"exit {code:.0f}"
-    return "put back" if last.get("outcome") == "stopped" else "no exit code"
 
 
 class PoolBar:

@@ -6,7 +6,7 @@ with any status. Only an answer in CouchDB's form says something about a documen
 
 from __future__ import annotations
 
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import couchdb.http
@@ -54,15 +54,6 @@ def error_of(status: int, text: bytes, has_body: bool = True) -> HTTPError | Non
     if status in _ERRORS:
         return _ERRORS[status](error)
     return couchdb.http.ServerError((status, error))
-
-
-def raise_error(server: str, status: int, text: bytes, is_write: bool = False) -> NoReturn:
-    """Raise the exception for a status of 300 or more, see `error_of`.
-
-    :raises ForeignAnswer, LostAnswer: if something other than CouchDB has answered
-    """
-    error = error_of(status, text) if status >= 400 else None
-    raise error or foreign(server, status, "no JSON", is_write)
 
 
 def foreign(server: str, status: int, detail: str, is_write: bool) -> Unreachable | LostAnswer:

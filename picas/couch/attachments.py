@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode
 from uuid import uuid4
 
 import couchdb
-from couchdb.http import ResourceNotFound, ServerError
+from couchdb.http import ResourceNotFound
 
 from ..exceptions import LostAnswer, Unreachable
 from ..util import open_regular
-from .answers import is_absent, raise_error
-from .connections import server_of
+from .answers import is_absent
 from .revisions import Revision
-from .transport import RETRY_PAUSES, pause
-from .writes import Write, doc_path, is_passing
-
-if TYPE_CHECKING:
-    import requests
+from .transport import pause
+from .writes import Write, doc_path
 
 COPY_BYTES = 1 << 20
 """Bytes of an attachment that are in memory at a time."""
@@ -71,7 +69,6 @@ class Upload(Write):
     """The upload of a file as an attachment of a saved document.
 
     :param db: the database
-    :param session: the session to send the file through
     :param url: the attachment's URL
     :param content: the document, with `_id` and `_rev`
     :param name: the attachment's name
@@ -80,17 +77,9 @@ class Upload(Write):
     """
 
     def __init__(
-        self,
-        db: couchdb.Database,
-        session: requests.Session,
-        url: str,
-        content: Mapping[str, Any],
-        name: str,
-        path: Path,
-        mimetype: str,
+        self, db: couchdb.Database, url: str, content: Mapping[str, Any], name: str, path: Path, mimetype: str
     ) -> None:
         self._db = db
-        self._session = session
         self._url = url
         self._id, self._rev = str(content["_id"]), str(content["_rev"])
         self._name = name
@@ -105,25 +94,17 @@ class Upload(Write):
         :raises couchdb.http.HTTPError: if the server refuses the file
         :raises OSError: if the file can't be read, or is no regular file
         """
-        import requests  # noqa: PLC0415  # as the session was: see `CouchDB.requests`
-
-        from .streams import is_unsent  # noqa: PLC0415
-
-        server = server_of(self._url)
-        headers, params = {"Content-Type": self._mimetype}, {"rev": self._rev}
+        resource = self._db.resource
+        url = f"{self._url}?{urlencode({'rev': self._rev})}"
         with open_regular(self._path) as file:
+            headers = {"Content-Type": self._mimetype, "Content-Length": str(os.fstat(file.fileno()).st_size)}
             try:
-                answer = self._session.put(self._url, data=file, params=params, headers=headers, allow_redirects=False)
-            except requests.RequestException as error:
-                if is_unsent(error):
-                    raise Unreachable(f"can't reach {server}") from error
-                raise LostAnswer(f"no answer from {server} to the upload of {self._path}") from error
-        if answer.status_code >= 300:
-            raise_error(server, answer.status_code, answer.content, is_write=True)
-        try:
-            return str(answer.json()["rev"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise LostAnswer(f"half an answer from {server} to the upload of {self._path}") from error
+                _, _, answer = resource.session.request_json("PUT", url, file, headers, resource.credentials)
+                return str(answer["rev"])
+            except LostAnswer as error:
+                raise LostAnswer(f"the upload of {self._path}: {error}") from error
+            except LookupError as error:
+                raise LostAnswer(f"the upload of {self._path}: the answer names no revision") from error
 
     def find_landed(self) -> str | None:
         """Return the revision that follows ours, if it has the file."""
@@ -138,65 +119,64 @@ class Upload(Write):
         if not follows or entry is None or entry["length"] != self._path.stat().st_size:
             return None
         rev = str(stored["_rev"])
-        return rev if is_same(self._session, self._url, rev, self._path) else None
+        return rev if is_same(self._db, self._url, rev, self._path) else None
 
 
-def download(session: requests.Session, url: str, rev: str | None = None) -> Iterator[bytes]:
+def download(db: couchdb.Database, url: str, rev: str | None = None) -> Iterator[bytes]:
     """Yield an attachment's content piece by piece.
 
-    :param session: the session to fetch it through
+    :param db: the database
     :param url: the attachment's URL
     :param rev: the document's revision, by default the newest
     :raises couchdb.http.ResourceNotFound: if there is no such attachment
     :raises Unreachable: if the connection breaks
     """
-    import requests  # noqa: PLC0415
-
-    try:
-        # Not compressed: one megabyte of a compressed log may be a gigabyte, and old versions of urllib3 unpack it at
-        # once.
-        headers = {"Accept-Encoding": "identity"}
-        with session.get(url, params={"rev": rev} if rev else None, headers=headers, stream=True) as answer:
-            if answer.status_code >= 400:
-                raise_error(server_of(url), answer.status_code, answer.content)
-            yield from answer.iter_content(COPY_BYTES)
-            expected = int(answer.headers.get("Content-Length", 0))
-            is_complete = answer.raw.tell() >= expected  # old versions of urllib3 do not check that
-    except requests.RequestException as error:
-        raise Unreachable(f"the download from {server_of(url)} broke off") from error
-    if not is_complete:
-        raise Unreachable(f"the download from {server_of(url)} broke off")
+    with contextlib.closing(_open(db, url, rev)) as body:
+        yield from _blocks(body)
 
 
-def download_to(session: requests.Session, url: str, path: Path) -> None:
+def _open(db: couchdb.Database, url: str, rev: str | None = None) -> Any:
+    """Return the body of an attachment, whose `read` raises `Unreachable` if the connection breaks."""
+    query = f"?{urlencode({'rev': rev})}" if rev else ""
+    resource = db.resource
+    return resource.session.request("GET", url + query, credentials=resource.credentials)[2]
+
+
+def _blocks(body: Any) -> Iterator[bytes]:
+    while block := body.read(COPY_BYTES):
+        yield block
+
+
+def download_to(db: couchdb.Database, url: str, path: Path) -> None:
     """Write an attachment to a file, which appears only once it is complete. Try again if the connection breaks.
 
     For errors see `download`.
     """
-    pauses = iter(RETRY_PAUSES)
+    pauses = iter(db.resource.session.retry_pauses)
     partial = path.with_name(f".{path.name[:MAX_NAME]}.{uuid4().hex}.part")
     try:
         while True:
+            body = _open(db, url)  # the session itself repeats a request without an answer
             try:
-                with partial.open("wb") as file:
-                    for block in download(session, url):
+                with contextlib.closing(body), partial.open("wb") as file:
+                    for block in _blocks(body):
                         file.write(block)
                 break
-            except (Unreachable, ServerError) as error:
-                if not is_passing(error) or not pause(pauses):
+            except Unreachable:
+                if not pause(pauses):
                     raise
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def is_same(session: requests.Session, url: str, rev: str, path: Path) -> bool:
+def is_same(db: couchdb.Database, url: str, rev: str, path: Path) -> bool:
     """Return whether an attachment in a revision of its document has the content of a file.
 
     The content itself is compared, since CouchDB keeps the digest of the compressed form of a text.
     """
     stored = hashlib.sha256()
-    for block in download(session, url, rev):
+    for block in download(db, url, rev):
         stored.update(block)
     local = hashlib.sha256()
     with path.open("rb") as file:

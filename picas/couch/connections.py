@@ -30,6 +30,13 @@ MAX_IDLE = 10.0
 KEEP_ALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPALIVE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 """When the system checks a connection on which an answer is awaited; macOS has the second name for the first."""
 
+SYSTEM_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+)
+"""Where Debian, Red Hat and SUSE keep the certificate authorities that the system trusts."""
+
 
 @dataclass(frozen=True)
 class Timeouts:
@@ -56,8 +63,8 @@ def fixed_verification(verify: bool | str) -> bool | str:
 def tls_context(verify: bool | str) -> ssl.SSLContext:
     """Return the TLS settings for all connections to one server.
 
-    :param verify: True to trust the certificate authorities of the system and those that `requests` brings, False to
-        check nothing, or the path of a file or folder of CA certificates to trust instead
+    :param verify: True to trust the certificate authorities of the system and those that `requests` brings, if it is
+        installed; False to check nothing; or the path of a file or folder of CA certificates to trust instead
     :raises SettingsError: if there are no certificates at that path
     """
     if verify is False:
@@ -66,16 +73,28 @@ def tls_context(verify: bool | str) -> ssl.SSLContext:
         context.verify_mode = ssl.CERT_NONE
         return context
     if verify is True:
-        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415  # takes a while, and only TLS needs it
-
         context = ssl.create_default_context()
-        context.load_verify_locations(cafile=DEFAULT_CA_BUNDLE_PATH)
+        for bundle in _bundles():
+            context.load_verify_locations(cafile=bundle)
         return context
     folder = Path(verify).is_dir()
     try:
         return ssl.create_default_context(cafile=None if folder else verify, capath=verify if folder else None)
     except OSError as error:  # the error does not name the file
         raise SettingsError(f"can't read CA certificates from {verify} ({explain(error)})") from error
+
+
+def _bundles() -> list[str]:
+    """Return the files of certificate authorities to trust besides those that OpenSSL finds by itself.
+
+    A worker node may lack `requests`, and its Python may look for the system's authorities where another system has
+    them.
+    """
+    try:
+        from requests.utils import DEFAULT_CA_BUNDLE_PATH  # noqa: PLC0415  # takes a while, and only TLS needs it
+    except ImportError:
+        return [path for path in SYSTEM_BUNDLES if Path(path).is_file()]
+    return [DEFAULT_CA_BUNDLE_PATH]
 
 
 class ConnectionPool:

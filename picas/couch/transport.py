@@ -1,7 +1,8 @@
-"""HTTP for documents: the session that the package `couchdb` sends its requests through. It rests on `http.client`.
+"""HTTP: the session that the package `couchdb` sends its requests through. It rests on `http.client`.
 
-Why not on `requests`, as the session for attachments does (see `streams`):
+Why not on `requests`:
 
+- A pilot on a worker node of the Grid may have no other package than `couchdb`.
 - `couchdb` sends its requests through a session of this kind.
 - It is known whether a request was sent. A request that was not sent (there was no connection) is repeated, whatever
   it is. A request that only reads is also repeated if its answer was lost or late, or was a passing error of the
@@ -47,7 +48,6 @@ USER_AGENT = f"picas/{VERSION}"
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _READING_POSTS = frozenset({"_find", "_explain", "_all_docs", "_bulk_get", "_changes", "_revs_diff", "_missing_revs"})
-_CONTINUOUS_FEEDS = ("feed=continuous", "feed=eventsource")
 _LOST = (OSError, http.client.HTTPException)
 
 Answer = tuple[int, Message, Optional[BinaryIO]]
@@ -72,11 +72,14 @@ class _Body(couchdb.http.ResponseBody):  # type: ignore[misc]  # couchdb has no 
 
         :raises Unreachable: if the connection breaks
         """
+        url = self.url  # the base class drops it at the end
         try:
             data: bytes = super().read(size)
+            if size and len(data) < size and self.resp.length:  # with a size, `http.client` does not say so
+                raise http.client.IncompleteRead(data, self.resp.length)
         except _LOST as error:
             self._drop()
-            raise Unreachable(f"the answer from {server_of(self.url)} broke off ({explain(error)})") from error
+            raise Unreachable(f"the answer from {server_of(url)} broke off ({explain(error)})") from error
         return data
 
     def close(self) -> None:
@@ -136,8 +139,8 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
     ) -> Answer:
         """Send a request and return the status, the headers and the body, as `couchdb` expects them.
 
-        JSON and short bodies are read to their end here, so that a broken answer is noticed and the request repeated.
-        The caller reads long bodies and endless feeds.
+        Short bodies are read to their end here, so that a broken answer is noticed and the request repeated. The caller
+        reads long bodies and endless feeds.
 
         :param body: None, text, bytes, a file, or anything that JSON can hold
         :raises Unreachable: if the request was not sent, or if it only reads and CouchDB has not answered it
@@ -170,7 +173,7 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         while True:
             connection = self._get_connection(url)
             try:
-                answer = self._exchange(connection, method, url, payload, all_headers)
+                answer = self._exchange(connection, method, url, payload, all_headers, wants_json)
             except _LOST as error:
                 connection.close()
                 if not repeatable:
@@ -247,8 +250,9 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         url: str,
         payload: Any,
         headers: dict[str, str],
+        wants_json: bool,
     ) -> Answer:
-        """Send one request and read its answer; JSON is read to its end."""
+        """Send one request and read its answer; JSON that is wanted is read to its end."""
         parts = urlsplit(url)
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         refusal: OSError | None = None
@@ -259,10 +263,9 @@ class Session(couchdb.http.Session):  # type: ignore[misc]  # couchdb has no typ
         response = connection.getresponse()
         if refusal and response.status < 400:
             raise refusal
-        is_json = "json" in response.msg.get("content-type", "")
+        is_json = wants_json and "json" in response.msg.get("content-type", "")
         is_short = response.length is not None and response.length <= BUFFERED_BYTES
-        is_endless = any(feed in parts.query for feed in _CONTINUOUS_FEEDS)
-        if response.status >= 300 or method == "HEAD" or is_short or (is_json and not is_endless):
+        if response.status >= 300 or method == "HEAD" or is_short or is_json:
             data: Any = io.BytesIO(response.read())
             if response.will_close or refusal:
                 connection.close()

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
+import json
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.request import HTTPRedirectHandler, HTTPSHandler, Request, build_opener
+
+from couchdb.http import basic_auth
 
 from ..exceptions import PicasError
+from .connections import explain, tls_context
+from .transport import USER_AGENT
 
 TIMEOUT = 10.0
 """Seconds to wait for the service."""
@@ -30,14 +38,31 @@ def post_to_webhook(url: str, message: Mapping[str, Any]) -> None:
     :param message: a value that JSON can hold
     :raises PicasError: if the service did not take it
     """
-    import requests  # noqa: PLC0415  # takes a while, and few send messages
-
-    host = urlsplit(url).hostname
+    parts = urlsplit(url)
+    host, address = parts.hostname, urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT}
+    if parts.username:
+        headers["Authorization"] = basic_auth((unquote(parts.username), unquote(parts.password or ""))).decode("ascii")
     try:
-        answer = requests.post(url, json=message, timeout=TIMEOUT, allow_redirects=False)
-    except requests.Timeout:
-        raise PicasError(f"{host} has not answered within {TIMEOUT:g} s") from None
-    except (requests.RequestException, ValueError) as error:  # its text may have the address
-        raise PicasError(f"{host} can't be reached ({type(error).__name__})") from None
-    if not 200 <= answer.status_code < 300:
-        raise PicasError(f"{host} has answered with status {answer.status_code}")
+        opener = build_opener(_NoRedirects, HTTPSHandler(context=tls_context(True)))
+        with opener.open(Request(address, json.dumps(message).encode(), headers), timeout=TIMEOUT):
+            return
+    except HTTPError as error:
+        error.close()
+        raise PicasError(f"{host} has answered with status {error.code}") from None
+    except URLError as error:
+        raise PicasError(f"{host} can't be reached ({_explain(error.reason)})") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise PicasError(f"{host} can't be reached ({_explain(error)})") from None
+
+
+def _explain(reason: object) -> str:
+    """Return why a message was not sent; the text of other errors may have the address."""
+    return explain(reason) if isinstance(reason, OSError) else type(reason).__name__
+
+
+class _NoRedirects(HTTPRedirectHandler):
+    """Follows no redirect: the message was meant for this address."""
+
+    def redirect_request(self, *arguments: Any, **options: Any) -> None:
+        """Return no request, so that the answer counts as an error."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -28,14 +29,18 @@ UNREACHABLE = "http://127.0.0.1:1"
 RESCHEDULE = 222
 
 
+SECOND = '#   "grid-sandbox/CouchDB-1.2.tar.gz",'
+"""The line of the JDL for the second archive of those who make the archives by hand."""
+
+
 def attributes(text=JDL):
     # DIRAC's client drops comment lines before it parses; a semicolon ends an attribute.
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     return dict(re.fullmatch(r"\s*(\w+) = (.*)", part, re.DOTALL).groups() for part in lines.split(";") if part.strip())
 
 
-def listed(attribute):
-    return re.findall(r'"([^"]+)"', attributes()[attribute])
+def listed(attribute, text=JDL):
+    return re.findall(r'"([^"]+)"', attributes(text)[attribute])
 
 
 class TestJdl:
@@ -49,14 +54,16 @@ class TestJdl:
         assert [name for name in files if name != made and not (EXAMPLES / name).is_file()] == []
         assert attributes()["Arguments"].strip('"').split()[0] in {name.rpartition("/")[2] for name in files}
 
-    def test_dirac_s_parsers_accept_it_and_make_two_jobs(self):
+    @pytest.mark.parametrize("by_hand", [False, True])
+    def test_dirac_s_parsers_accept_it_and_make_two_jobs(self, by_hand):
         pytest.importorskip("DIRACCommon", reason="DIRACCommon needs Python 3.11")
         from DIRACCommon.Core.Utilities.ClassAd.ClassAdLight import ClassAd
         from DIRACCommon.Core.Utilities.JDL import loadJDLAsCFG
         from DIRACCommon.WorkloadManagementSystem.Utilities.ParametricJob import generateParametricJobs
 
         # In the form that dirac-wms-job-submit sends: in brackets, without comment lines.
-        described = ClassAd(f"[{''.join(line for line in JDL.splitlines(True) if not line.startswith('#'))}]")
+        text = JDL.replace(SECOND, SECOND[1:]) if by_hand else JDL
+        described = ClassAd(f"[{''.join(line for line in text.splitlines(True) if not line.startswith('#'))}]")
         assert described.isOK()
         assert set(described.getAttributes()) == KNOWN
         made = generateParametricJobs(described)
@@ -68,7 +75,7 @@ class TestJdl:
             content = strict["Value"][0].getAsDict()
             assert content["Executable"] == "/bin/bash"
             assert content["Arguments"] == attributes()["Arguments"].strip('"')
-            assert sorted(re.split(r"[,\s]+", content["InputSandbox"])) == sorted(listed("InputSandbox"))
+            assert sorted(re.split(r"[,\s]+", content["InputSandbox"])) == sorted(listed("InputSandbox", text))
 
     def test_one_line_selects_where_the_software_comes_from(self):
         """The page explains how."""
@@ -76,6 +83,7 @@ class TestJdl:
         assert '`"grid-sandbox/picas.tar"`' in page
         assert '`"grid-sandbox/software.txt"`' in page
         assert sum('"grid-sandbox/picas.tar"' in line for line in JDL.splitlines()) == 1
+        assert JDL.splitlines().count(SECOND) == 1
 
 
 def build(examples, *arguments, python=sys.executable, **changes):
@@ -231,6 +239,80 @@ def assert_done(result, client):
     assert b"from the grid" in client.get("token_0").get_attachment("logs_token_0.out", client)["data"]
 
 
+def assert_not_installed(result, missing):
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(
+        r"startpilot\.sh: picas is not installed in \S*/python\S*, and does not travel with this job "
+        rf"\(ModuleNotFoundError: No module named '{missing}'\): build picas\.tar with build\.sh\n",
+        result.stderr,
+    )
+
+
+@pytest.fixture(scope="module")
+def by_hand(project, sandbox, tmp_path_factory):
+    """The two archives, made as the page says for those who make them by hand."""
+    copy = Path(shutil.copytree(project, tmp_path_factory.mktemp("clone") / "project"))
+    folder = copy / "examples"
+    (copy / "picas" / "__pycache__").mkdir(exist_ok=True)  # as in a clone that is in use
+    (copy / "picas" / "__pycache__" / "actors.cpython-36.pyc").write_bytes(b"of another Python")
+    subprocess.run(["bash", "-c", "tar cfv grid-sandbox/picas.tar ../picas/"], cwd=folder, check=True)
+    download = "pip download --no-deps --no-binary CouchDB --dest grid-sandbox CouchDB==1.2"
+    got = subprocess.run(["bash", "-c", f"{sys.executable} -m {download}"], cwd=folder, check=False)
+    if got.returncode != 0:  # there is no network
+        make_source_release(folder / "grid-sandbox", sandbox)
+    return folder / "grid-sandbox" / "picas.tar", folder / "grid-sandbox" / "CouchDB-1.2.tar.gz"
+
+
+class TestArchivesByHand:
+    """The steps of the older page: tar, CouchDB's source release beside it, and submit. The node has only Python."""
+
+    @pytest.fixture(autouse=True)
+    def pool(self, client):
+        client.save(make_token(0, input="python3 -c 'import requests'; python3 -m pip; echo from the grid"))
+
+    @pytest.fixture
+    def bare(self, node, tmp_path):
+        """The node with a Python that has no packages at all."""
+        base = getattr(sys, "_base_executable", sys.executable)
+        subprocess.run([base, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
+        (node.binaries / "python3").write_text(f'#!/bin/sh\nexec "{tmp_path}/bare/bin/python3" "$@"\n')
+        node.settings["PYTHONNOUSERSITE"] = "1"
+        return node
+
+    @pytest.mark.parametrize("is_unpacked", [True, False])
+    def test_a_pilot_needs_nothing_else(self, bare, client, by_hand, is_unpacked):
+        """DIRAC unpacks archives itself, or does not."""
+        sent = [name.rpartition("/")[2] for name in listed("InputSandbox", JDL.replace(SECOND, SECOND[1:]))]
+        assert sorted(sent) == sorted([path.name for path in (*bare.job.iterdir(), *by_hand)])
+        for archive in by_hand:
+            if is_unpacked:
+                bare.unpack(archive)
+            else:
+                shutil.copy(archive, bare.job)
+        assert_done(bare.start(), client)
+        errors = client.get("token_0").get_attachment("logs_token_0.err", client)["data"].decode()
+        assert "No module named 'requests'" in errors
+        assert "No module named pip" in errors
+
+    def test_everything_in_picas_can_be_imported_without_other_packages(self, bare, by_hand):
+        for archive in by_hand:
+            bare.unpack(archive)
+        look = "import importlib, pkgutil, picas\n"
+        look += "names = [found.name for found in pkgutil.walk_packages(picas.__path__, 'picas.')]\n"
+        look += "names = [name for name in names if not name.endswith('__main__')]\n"
+        look += "print(len([importlib.import_module(name) for name in names]))"
+        result = subprocess.run(
+            [str(bare.binaries / "python3"), "-c", look], cwd=bare.job, capture_output=True, text=True, check=False,
+            env={"PYTHONPATH": f"{bare.job}:{bare.job}/CouchDB-1.2", "PYTHONNOUSERSITE": "1"},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        assert int(result.stdout) > 100
+
+    def test_without_the_second_archive_one_line_says_so(self, bare, by_hand):
+        shutil.copy(by_hand[0], bare.job)
+        assert_not_installed(bare.start(), "couchdb")
+
+
 class TestStartPilot:
     @pytest.fixture(autouse=True)
     def pool(self, client):
@@ -244,16 +326,6 @@ class TestStartPilot:
         if way != "as it is":
             node.unpack(sandbox)
         assert_done(node.start(), client)
-
-    def test_from_the_two_archives_of_an_older_page(self, node, client, sandbox, tmp_path):
-        """At that time the node had to provide the requests package."""
-        node.unpack(sandbox, tmp_path / "site")
-        with tarfile.open(node.job / "picas.tar", "w") as archive:
-            archive.add(tmp_path / "site" / "picas", "picas")
-        make_source_release(node.job, sandbox)
-        for package in ("picas", "couchdb"):
-            shutil.rmtree(tmp_path / "site" / package)
-        assert_done(node.start(PYTHONPATH=str(tmp_path / "site")), client)
 
     def test_from_a_shared_folder(self, node, client, sandbox, tmp_path):
         node.unpack(sandbox, tmp_path / "shared")
@@ -318,15 +390,14 @@ class TestStartPilot:
         assert re.fullmatch(r"startpilot\.sh: there is no Python 3\.9 or later in \S+\n", result.stderr)
 
     def test_without_picas(self, node):
-        result = node.start()
-        assert result.returncode == 1
-        assert result.stderr.endswith("startpilot.sh: picas can't be imported: build picas.tar with build.sh\n")
+        assert_not_installed(node.start(), "picas")
 
     def test_without_the_database_the_job_is_rescheduled(self, node, client, sandbox):
         node.unpack(sandbox)
         result = node.start(PICAS_HOST_URL=UNREACHABLE)
         assert result.returncode == RESCHEDULE
         assert f"server                  {UNREACHABLE}\n" in result.stdout
+        assert re.match(rf"startpilot\.sh: dirac job 42 on {socket.gethostname()}, with \S*/python3\n", result.stdout)
         assert result.stderr.endswith("startpilot.sh: DIRAC should run this job again\n")
         assert count_states(client)["todo"] == 1
 

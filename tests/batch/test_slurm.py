@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -16,6 +17,7 @@ from support.slurm_cluster import Slurm, missing
 from support.tokens import make_token
 from support.workers import is_alive, wait_for
 
+from picas import VERSION
 from picas.views import count_states
 
 pytestmark = pytest.mark.timing
@@ -166,6 +168,26 @@ class TestEnds:
         self.assert_put_back(client, started)
         assert outcomes(client) == ["stopped"]
         assert attempts(client)[0]["job_id"] == f"{job}_1"
+
+    def test_the_output_of_a_cancelled_job_says_what_became_of_each_token(
+        self, slurm, submit, push, client, started, examples
+    ):
+        push("true", "echo no such file >&2; exit 3", self.TASK.format(file=started))
+        job = submit(options=("--array=1",))
+        wait_for(lambda: pids(started))
+        said = output(examples).splitlines()  # while the job runs
+        place = f"{client.url}/{client.database_name}"
+        assert said[0] == f"picas {VERSION} on {socket.gethostname()}, slurm job {job}_1, pool {place}"
+        slurm.run("scancel", f"{job}_1")
+        wait_for_states(client, 15, todo=1, locked=0)
+        wait_for(lambda: "Processed 2 tokens: 1 done, 1 failed, 1 stopped" in output(examples))
+        ends = [line for line in output(examples).splitlines() if re.match(r"token_\d ", line)]
+        assert [re.sub(r"\d+\.\d s", "_ s", line) for line in ends] == [
+            "token_0 done _ s: exit 0",
+            "token_1 failed _ s: exit 3: no such file",
+            "token_2 stopped _ s: put back (SIGTERM)",
+        ]
+        assert ends[0] in said
 
     def test_another_pilot_takes_the_token_of_a_cancelled_one(self, slurm, submit, push, client, started):
         push(f"echo $$ >> {started}; [ $(wc -l < {started}) -gt 2 ] || sleep 60", self.TASK.format(file=started))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,8 +13,11 @@ import pytest
 from support.terminal import Terminal
 from support.workers import PATIENCE, wait_for
 
+from picas import VERSION
+from picas.cli.job_output import describe_end, describe_job
 from picas.cli.pilot_options import add_pilot_options, run_options
-from picas.cli.running import describe_end, split_command
+from picas.cli.running import split_command
+from picas.config import Settings
 from picas.console import ArgumentParser
 from picas.pushes import push_tokens
 from picas.views import count_states
@@ -232,17 +236,49 @@ def test_the_command_begins_after_the_first_two_dashes() -> None:
 @pytest.mark.parametrize(
     ("token", "line"),
     [
-        ({"attempts": [{"outcome": "done", "seconds": 1.25, "exit_code": 0}]}, "t done 1.2 s"),
+        ({"attempts": [{"outcome": "done", "seconds": 1.25, "exit_code": 0}]}, "t done 1.2 s: exit 0"),
         ({"attempts": [{"outcome": "failed", "seconds": 60.0, "reason": "exit 2: no"}]}, "t failed 60.0 s: exit 2: no"),
+        (
+            {"attempts": [{"outcome": "time-out", "reason": "time-out after 9 s", "exit_code": -15}]},
+            "t time-out: time-out after 9 s (signal 15)",
+        ),
         ({"attempts": [{"outcome": "failed", "exit_code": 2}]}, "t failed: exit 2"),
         ({"attempts": [{"outcome": "failed", "exit_code": -9}]}, "t failed: signal 9"),
         ({"attempts": [{"outcome": "stopped", "exit_code": ""}]}, "t stopped: put back"),
+        (
+            {"lock": 0, "done": 0, "attempts": [{"outcome": "stopped", "seconds": 3.0, "reason": "stopped: SIGTERM"}]},
+            "t stopped 3.0 s: put back (SIGTERM)",
+        ),
+        (
+            {"lock": 1, "done": 1, "exit_code": 99, "attempts": [{"outcome": "stopped", "reason": "stopped: SIGTERM"}]},
+            "t stopped: stopped: SIGTERM",
+        ),
         ({"attempts": [{"outcome": "failed", "exit_code": 99}], "error": [{"message": "no\nway"}]}, "t failed: no way"),
         ({}, "t : no exit code"),
     ],
 )
 def test_the_line_of_a_token(token, line):
     assert describe_end({"_id": "t", **token}) == line
+
+
+@pytest.mark.parametrize(
+    ("environment", "job"),
+    [
+        ({"SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "3", "SLURM_JOB_ID": "13"}, "slurm job 12_3"),
+        ({"DIRACJOBID": "42", "SLURM_JOB_ID": "13"}, "dirac job 42"),
+        ({"GLITE_WMS_JOBID": "nowhere"}, "wms job without an id"),
+    ],
+)
+def test_the_first_line_in_a_job_names_the_host_the_job_and_the_pool(environment, job) -> None:
+    settings = Settings("http://h:5984", "pool", "me", "hunter2")
+    assert (
+        describe_job(settings, environment)
+        == f"picas {VERSION} on {socket.gethostname()}, {job}, pool http://h:5984/pool"
+    )
+
+
+def test_outside_a_job_there_is_no_first_line() -> None:
+    assert describe_job(Settings("http://h", "pool", "me", "hunter2"), {}) is None
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])

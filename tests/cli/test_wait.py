@@ -155,6 +155,13 @@ class TestWebhook:
         assert re.fullmatch(rf"{name}: done 2, error 1 after \d s", message.pop("text"))
         assert message == {"database": name, "todo": 0, "locked": 0, "done": 2, "error": 1}
 
+    def test_may_have_a_query_and_a_user_in_its_address(self, ended: CouchDB, run_picas: Any, chat: Any) -> None:
+        url, sent = chat
+        address = f"{url.replace('://', '://me:hunter2@')}/a%20b?key=x"
+        assert run_picas("wait", "--quiet", "--webhook", address).returncode == 3
+        assert sent[0].path.endswith("/a%20b?key=x")
+        assert sent[0].authorization == "Basic bWU6aHVudGVyMg=="
+
     def test_is_told_when_the_time_is_up(self, push: Any, run_picas: Any, chat: Any) -> None:
         url, sent = chat
         push(1)
@@ -169,5 +176,5 @@ class TestWebhook:
             url = "http://127.0.0.1:9" if status is None else double.url
             result = run_picas("wait", "--webhook", f"{url}/hooks/s3cret")
         assert (result.returncode, result.stdout[:7]) == (3, "done 2,")
-        reason = "can't be reached (ConnectionError)" if status is None else f"has answered with status {status}"
+        reason = "can't be reached (Connection refused)" if status is None else f"has answered with status {status}"
         assert result.stderr == f"picas: the message was not sent: 127.0.0.1 {reason}\n"

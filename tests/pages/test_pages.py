@@ -42,6 +42,14 @@ RUN_ELSEWHERE = {
     "tests/run.sh --install": (".ci/run", "exec tests/run.sh --install"),
     "tests/run.sh unit": (".github/workflows/tests.yml", "run: tests/run.sh unit"),
     "grid-sandbox/build.sh": ("tests/batch/test_dirac.py", '["grid-sandbox/build.sh"]'),
+    "tar cfv grid-sandbox/picas.tar ../picas/": (
+        "tests/batch/test_grid.py",
+        '"tar cfv grid-sandbox/picas.tar ../picas/"',
+    ),
+    "pip download --no-deps --no-binary CouchDB --dest grid-sandbox CouchDB==1.2": (
+        "tests/batch/test_grid.py",
+        '"pip download --no-deps --no-binary CouchDB --dest grid-sandbox CouchDB==1.2"',
+    ),
     "dirac-wms-job-submit grid-example.jdl": ("tests/batch/test_dirac.py", 'dirac.submit("grid-example.jdl"'),
     "sbatch slurm-example.sh": ("tests/batch/test_slurm.py", 'script="slurm-example.sh"'),
     "sbatch --array=1-50 --time=12:00:00 slurm-example.sh --design-doc SingleCore": (

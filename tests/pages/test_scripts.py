@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from support.places import ROOT
+import pytest
+from support.places import EXAMPLES, ROOT
+
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != "picasconfig.py")
 
 
 def test_importing_the_library_says_nothing_and_installs_no_handler() -> None:
@@ -37,3 +40,13 @@ def test_picasconfig_beside_the_script_that_runs(tmp_path: Path) -> None:
         [sys.executable, str(script)], cwd="/", env=environment, capture_output=True, text=True, check=False
     )
     assert (ran.stdout, ran.stderr) == ("d\n", "")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_python_without_picas_gets_one_line(script: str) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-S", "-E", str(EXAMPLES / script)], capture_output=True, text=True, check=False
+    )
+    assert (ran.returncode, ran.stdout) == (1, "")
+    assert ran.stderr.startswith(f"picas is not installed in {sys.executable} (No module named '")
+    assert ran.stderr.endswith("'): activate its environment, or install it there\n")

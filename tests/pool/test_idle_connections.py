@@ -17,9 +17,8 @@ from support.places import Location
 from support.workers import Worker, signal_after, wait_for
 
 from picas import CouchDB, Task
-from picas.couch import connections, streams
+from picas.couch import connections
 from picas.couch.connections import ConnectionPool, Timeouts
-from picas.couch.streams import RequestsSession
 from picas.couch.transport import Session
 from picas.exceptions import PilotStopped
 from picas.views import count_states
@@ -81,7 +80,6 @@ def nat(location: Location) -> Iterator[Nat]:
 @pytest.fixture
 def short_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connections, "MAX_IDLE", IDLE)
-    monkeypatch.setattr(streams, "MAX_IDLE", IDLE)
 
 
 @pytest.mark.usefixtures("quick", "nothing_left", "short_idle")
@@ -113,17 +111,14 @@ def test_a_result_does_not_wait_for_a_connection_that_was_dropped(
 
 def test_connections_are_used_again_while_they_are_fresh(monkeypatch: pytest.MonkeyPatch) -> None:
     with Double(lambda request: Reply()) as double:
-        session, other = Session(), RequestsSession(None, True, Timeouts())
+        session = Session()
         for _ in range(3):
             session.request("GET", double.url)
-            other.get(double.url)
-        assert double.connections == 2
-        for module in (connections, streams):
-            monkeypatch.setattr(module, "MAX_IDLE", 0.0)
+        assert double.connections == 1
+        monkeypatch.setattr(connections, "MAX_IDLE", 0.0)
         time.sleep(0.01)
         session.request("GET", double.url)
-        other.get(double.url)
-        assert double.connections == 4
+        assert double.connections == 2
 
 
 def test_the_system_checks_connections(location: Location) -> None:
@@ -135,19 +130,14 @@ def test_the_system_checks_connections(location: Location) -> None:
     connection.close()
 
 
-def test_attachments_travel_on_such_connections_too(location: Location) -> None:
-    manager = RequestsSession(None, True, Timeouts()).get_adapter("http://").poolmanager
-    assert (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1) in manager.connection_pool_kw["socket_options"]
-
-
 def test_a_hurry_is_for_some_seconds_and_ends(client: CouchDB) -> None:
     session = client.server.resource.session
     client.hurry()
     hurried = session.timeouts
     assert hurried.connect + 2 * hurried.read + hurried.patience <= 30  # Slurm kills after so long
-    assert session.connection_pool.timeouts == client.requests.timeouts == hurried
+    assert session.connection_pool.timeouts == hurried
     client.hurry(False)
-    assert session.connection_pool.timeouts == client.requests.timeouts == session.timeouts == Timeouts()
+    assert session.connection_pool.timeouts == session.timeouts == Timeouts()
 
 
 @pytest.mark.parametrize("slots", [1, 4])

@@ -20,7 +20,6 @@ from typing import Any, Callable
 
 import couchdb
 import pytest
-import requests
 from couchdb.http import (
     Forbidden,
     PreconditionFailed,
@@ -33,9 +32,8 @@ from support.certificates import Certificate
 from support.faults import CUT, HANG, RESET, Answer, Double, Reply, Request
 
 from picas import CouchDB
-from picas.couch import transport
+from picas.couch import connections, transport
 from picas.couch.connections import MAX_IDLE_CONNECTIONS, ConnectionPool, Timeouts, server_of, tls_context
-from picas.couch.streams import RequestsSession
 from picas.couch.transport import Session, may_repeat
 from picas.exceptions import ForeignAnswer, LostAnswer, PicasError, SettingsError, Unreachable, UntrustedServer
 
@@ -123,15 +121,6 @@ def test_a_slow_response_within_the_timeout_is_accepted(serve: Callable[..., Dou
     double = serve()
     double.answer = lambda request: (time.sleep(0.1), OK)[1]
     assert quick(timeouts=Timeouts(connect=0.05, read=5)).request("GET", double.url)[0] == 200
-
-
-def test_requests_has_the_same_timeouts(silent: int) -> None:
-    session = RequestsSession(ME, True, Timeouts(connect=30, read=0.1))
-    with pytest.raises(requests.ReadTimeout):
-        session.get(f"http://127.0.0.1:{silent}/")
-    session = RequestsSession(ME, True, Timeouts(connect=0.1, read=30))
-    with pytest.raises(requests.RequestException):
-        session.get(f"https://127.0.0.1:{silent}/")
 
 
 # --- retries
@@ -303,14 +292,6 @@ def test_one_connection_serves_many_requests(
     assert (len(double.requests), double.connections) == (6, 1)
 
 
-def test_requests_reuses_its_connection(serve: Callable[..., Double]) -> None:
-    double = serve()
-    session = RequestsSession(ME, True, Timeouts(5, 5))
-    for _ in range(3):
-        session.get(double.url)
-    assert double.connections == 1
-
-
 @pytest.mark.parametrize("has_tls", [False, True])
 def test_a_connection_that_the_server_closed_meanwhile_is_noticed(
     serve: Callable[..., Double], certificate: Certificate, has_tls: bool
@@ -381,22 +362,19 @@ def test_two_servers_do_not_share_connections(serve: Callable[..., Double]) -> N
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_a_forked_process_has_its_own_connections(serve: Callable[..., Double]) -> None:
     double = serve()
-    session, other = quick(), RequestsSession(ME, True, Timeouts(5, 5))
+    session = quick()
     session.request("GET", double.url)
-    other.get(double.url)
     child = os.fork()
     if child == 0:
         code = 1
         with contextlib.suppress(BaseException):
             session.request("GET", double.url)
-            other.get(double.url)
             code = 0
         os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert double.connections == 4
+    assert double.connections == 2
     session.request("GET", double.url)
-    other.get(double.url)
-    assert (double.connections, len(double.requests)) == (4, 6)
+    assert (double.connections, len(double.requests)) == (2, 3)
 
 
 def test_an_interrupted_request_leaves_no_partial_response_behind(
@@ -447,14 +425,6 @@ def test_the_headers_of_a_request(serve: Callable[..., Double]) -> None:
     assert headers == {"X-Mine": "1"}
 
 
-def test_requests_sends_the_same_user(serve: Callable[..., Double]) -> None:
-    double = serve()
-    RequestsSession(ME, True, Timeouts(5, 5)).get(double.url)
-    RequestsSession(None, True, Timeouts(5, 5)).get(double.url)
-    assert [request.authorization for request in double.requests] == ["Basic bWU6aHVudGVyMg==", None]
-    assert double.requests[0].headers["user-agent"].startswith("picas/")
-
-
 def test_proxies_and_netrc_of_the_environment_are_not_used(
     serve: Callable[..., Double], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -464,9 +434,8 @@ def test_proxies_and_netrc_of_the_environment_are_not_used(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
     double = serve()
-    assert RequestsSession(None, True, Timeouts(5, 5)).get(double.url).status_code == 200
     assert quick().request("GET", double.url)[0] == 200
-    assert [request.authorization for request in double.requests] == [None, None]
+    assert [request.authorization for request in double.requests] == [None]
 
 
 @pytest.mark.parametrize(
@@ -536,14 +505,10 @@ def test_a_redirect_on_the_same_server_keeps_the_password(serve: Callable[..., D
 
 def test_a_redirect_to_another_server_drops_the_password(serve: Callable[..., Double]) -> None:
     other = serve()
-    for send in (
-        lambda url: quick().request("GET", url, credentials=ME),
-        lambda url: RequestsSession(ME, True, Timeouts(5, 5)).get(url),
-    ):
-        double = serve(Reply(302, b"", {"Location": f"{other.url}/x"}))
-        send(double.url)
-        assert double.requests[0].authorization is not None
-    assert [request.authorization for request in other.requests] == [None, None]
+    double = serve(Reply(302, b"", {"Location": f"{other.url}/x"}))
+    quick().request("GET", double.url, credentials=ME)
+    assert double.requests[0].authorization is not None
+    assert [request.authorization for request in other.requests] == [None]
 
 
 def test_the_number_of_redirects_is_bounded(serve: Callable[..., Double]) -> None:
@@ -575,17 +540,12 @@ def test_an_unknown_certificate_is_rejected_by_default(tls_server: Double, naps:
         CouchDB(tls_server.url, "db", *ME)
     with pytest.raises(UntrustedServer):
         Session().request("PUT", tls_server.url, credentials=ME)
-    with pytest.raises(requests.exceptions.SSLError, match="certificate verify failed"):
-        RequestsSession(ME, True, Timeouts(5, 5)).get(tls_server.url)
     assert tls_server.requests == []
     assert naps == []
 
 
-@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 def test_any_certificate_is_accepted_without_verification(tls_server: Double) -> None:
-    client = CouchDB(tls_server.url, "db", *ME, ssl_verification=False)
-    assert client.requests.get(tls_server.url).status_code == 200
-    assert client.copy().requests.get(tls_server.url).status_code == 200
+    CouchDB(tls_server.url, "db", *ME, ssl_verification=False).copy()
     session = quick()
     session.disable_ssl_verification()
     assert session.request("GET", tls_server.url)[0] == 200
@@ -593,11 +553,8 @@ def test_any_certificate_is_accepted_without_verification(tls_server: Double) ->
 
 
 def test_a_bundle_of_certificates_is_trusted(tls_server: Double, certificate: Certificate) -> None:
-    client = CouchDB(tls_server.url, "db", *ME, ssl_verification=certificate.path)
-    assert client.requests.get(tls_server.url).status_code == 200
-    copy = client.copy()
-    assert copy.requests.get(tls_server.url).status_code == 200
-    assert len(tls_server.requests) == 4
+    CouchDB(tls_server.url, "db", *ME, ssl_verification=certificate.path).copy()
+    assert len(tls_server.requests) == 2
 
 
 def test_the_path_of_a_bundle_counts_from_where_the_client_was_made(
@@ -608,8 +565,8 @@ def test_the_path_of_a_bundle_counts_from_where_the_client_was_made(
     client = CouchDB(tls_server.url, "db", *ME, ssl_verification=path.name)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    assert client.requests.get(tls_server.url).status_code == 200
-    assert client.copy().requests.get(tls_server.url).status_code == 200
+    client.copy()
+    assert len(tls_server.requests) == 2
 
 
 def test_a_bundle_is_trusted_only_for_its_servers(
@@ -623,8 +580,6 @@ def test_a_bundle_is_trusted_only_for_its_servers(
         trusted = certificate.path if address.startswith("IP") else other.path
         with pytest.raises(UntrustedServer):
             quick(verify=trusted).request("GET", double.url)
-        with pytest.raises(requests.exceptions.SSLError):
-            RequestsSession(None, trusted, Timeouts(5, 5)).get(double.url)
 
 
 @pytest.mark.parametrize("content", [None, "no certificate\n"])
@@ -635,7 +590,6 @@ def test_an_invalid_bundle_is_named(tls_server: Double, tmp_path: Path, content:
     for act in (
         lambda: tls_context(str(path)),
         lambda: CouchDB(tls_server.url, "db", *ME, ssl_verification=str(path)),
-        lambda: RequestsSession(ME, str(path), Timeouts(5, 5)).get(tls_server.url),
     ):
         with pytest.raises(SettingsError, match=f"can't read CA certificates from {path}"):
             act()
@@ -648,7 +602,15 @@ def test_a_folder_of_certificates(certificate: Certificate, tls_server: Double, 
     )
     shutil.copy(certificate.path, tmp_path / f"{hashed.stdout.strip()}.0")
     assert quick(verify=str(tmp_path)).request("GET", tls_server.url)[0] == 200
-    assert RequestsSession(None, str(tmp_path), Timeouts(5, 5)).get(tls_server.url).status_code == 200
+
+
+def test_a_node_without_requests_trusts_the_authorities_of_its_system(
+    certificate: Certificate, tls_server: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its Python may look for them where another system has them."""
+    monkeypatch.setitem(sys.modules, "requests.utils", None)
+    monkeypatch.setattr(connections, "SYSTEM_BUNDLES", ("/nowhere/ca.pem", certificate.path))
+    assert quick(verify=True).request("GET", tls_server.url)[0] == 200
 
 
 def test_the_tls_settings() -> None:
@@ -671,13 +633,12 @@ def test_no_message_or_log_contains_the_password(
         double = serve(answer)
         for url in (double.url, f"http://{user}:{secret}@{double.netloc}"):
             for method in ("GET", "PUT"):
-                for session in (quick(), RequestsSession(ME, True, Timeouts(5, 5))):
-                    options: dict[str, Any] = {"credentials": ME} if isinstance(session, Session) else {}
-                    try:
-                        session.request(method, url + "/db", **options)
-                    except (PicasError, couchdb.http.HTTPError, requests.RequestException) as error:
-                        told += [str(error), repr(error), repr(error.__cause__)]
-                    told.append(repr(session))
+                session = quick()
+                try:
+                    session.request(method, url + "/db", credentials=ME)
+                except (PicasError, couchdb.http.HTTPError) as error:
+                    told += [str(error), repr(error), repr(error.__cause__)]
+                told.append(repr(session))
     assert len(told) > 20
     assert secret not in "\n".join(told)
     assert secret not in caplog.text

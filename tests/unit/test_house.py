@@ -21,8 +21,6 @@ INNER = ("db", "server")
 """The attributes of the client that are objects of the package `couchdb`."""
 HTTP = ("http", "requests", "urllib3", "certifi", "socketserver")
 """Packages that send requests, and their dependencies."""
-HELPERS = ("requests.utils.get_netrc_auth",)
-"""Helpers in these packages that send nothing."""
 
 ALL = [path.relative_to(PACKAGE).as_posix() for path in sorted(PACKAGE.rglob("*.py"))]
 ABOVE = [name for name in ALL if not name.startswith((*BENEATH, ASIDE))]
@@ -51,7 +49,7 @@ def is_offence(name: str) -> bool:
     package, _, member = name.partition(".")
     if package == "couchdb":
         return not is_error(member.rpartition(".")[2])
-    return package in HTTP and name not in HELPERS
+    return package in HTTP
 
 
 def offences(tree: ast.AST) -> Iterator[str]:
