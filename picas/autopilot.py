@@ -28,7 +28,7 @@ from .pilot.job_records import FIRST_WAIT, LONGEST_WAIT, Group, News, Record
 from .pilot.job_traces import Traces, find_traces, group_of
 from .pilot.turns import Turns
 from .pool.results import reason_of
-from .schedulers import JobKind, Jobs, Scheduler, SchedulerError
+from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
 from .util import seconds
 
 __all__ = ["FIRST_WAIT", "JOB_PREFIX", "LONGEST_WAIT", "Autopilot", "Finding", "JobClass", "read_table"]
@@ -193,14 +193,14 @@ class Autopilot:
         found = Finding(case.waiting, queue, free)
         if kind.name in turns.busy:
             return f"{found}: another autopilot is at work ({turns.busy[kind.name]})", True
-        failure = self._review(case, found, traces)
+        self._review(case, found, traces)
         action, is_well, count = self._act(case, found, turns)
         rivals = [other.reach for other in cases if case.is_rival(other)]
         case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, rivals)
-        return f"{found}: {failure}{action}", is_well
+        return f"{found}: {action}", is_well
 
-    def _review(self, case: _Case, found: Finding, traces: Traces) -> str:
-        """Find out what has become of the jobs of a class, and return what to say about failures."""
+    def _review(self, case: _Case, found: Finding, traces: Traces) -> None:
+        """Find out what has become of the jobs of a class."""
         record = case.record
         queued = found.jobs.pending | found.jobs.running
         record.adopt(queued)
@@ -210,10 +210,8 @@ class Autopilot:
         news = record.review(queued, traces)
         if found.waiting and news.is_bad:  # otherwise they were too late for any token
             record.fail(self._describe(case, news))
-            return f"{record.failure}; "
-        if news.helped:
+        elif news.helped:
             record.succeed()
-        return ""
 
     def _describe(self, case: _Case, news: News) -> str:
         """Return which jobs took no token, and where their output is."""
@@ -227,16 +225,17 @@ class Autopilot:
         """Submit jobs; return what was done and why, whether that went well, and the number of jobs."""
         kind, record = case.kind, case.record
         missing = found.missing(kind)
-        if record.wait:
+        if record.wait and not record.was_refused:
             missing = min(missing, 1)  # one job is enough to find out whether the cause has gone
         if not missing:
             is_full = found.waiting > found.covered(kind) and len(found.jobs) >= kind.max_pilots
-            return ("that is the largest number of jobs allowed" if is_full else "that is enough"), True, 0
+            text = "that is the largest number of jobs allowed" if is_full else "that is enough"
+            return (f"{text}; {record.failure}" if record.failure else text), True, 0
         if found.jobs.closed:
             return f"nothing is submitted, as it would not start either: {found.jobs.closed}", True, 0
         left = record.time_left
         if left > 0:
-            return f"nothing is submitted for another {left:.0f} s, after a failure", True, 0
+            return f"nothing is submitted for another {left:.0f} s: {record.failure}", True, 0
         if self.is_dry:
             return f"{_pilots(missing)} would be submitted", True, 0
         if turns.is_long():
@@ -248,13 +247,16 @@ class Autopilot:
         try:
             groups, refusal = self.scheduler.submit_jobs(case.jobs, missing)
         except SchedulerError as error:
-            record.fail(str(error))
+            # Without room in the queue nothing is lost by another try, and jobs may end at any time.
+            record.refuse(str(error), FIRST_WAIT if isinstance(error, LimitReached) else LONGEST_WAIT)
             return f"{error}; the next try is in {record.wait:.0f} s at the earliest", False, 0
         for id, count in groups:
             record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd())))
         count = sum(count for _, count in groups)
         ids = ", ".join(id for id, _ in groups)
         text = f"submitted {_pilots(count)} as {'job' if len(groups) == 1 else 'jobs'} {ids}"
+        if record.was_refused:
+            record.succeed()
         if record.wait:
             text += ", to try again after a failure"
         if refusal:

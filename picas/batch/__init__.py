@@ -5,7 +5,7 @@ the systems and combines their answers. `grants` puts the user's settings before
 line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems.py.
 """
 
-from .base import BatchSystem, Granted, JobKind, Jobs, Scheduler, SchedulerError, Submitted
+from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
 from .grants import WALLTIME_VARIABLE, deadline, gpu_environment, gpu_names, resources
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
 from .slurm import Slurm
@@ -17,6 +17,7 @@ __all__ = [
     "Granted",
     "JobKind",
     "Jobs",
+    "LimitReached",
     "Scheduler",
     "SchedulerError",
     "Slurm",

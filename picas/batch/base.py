@@ -25,6 +25,8 @@ DISTURBING = {
 }
 """The environment variables of a user that are withheld from a command, because they change its output, which jobs it
 lists, or when it ends. All others take effect, such as SBATCH_ACCOUNT. See squeue(1) and sbatch(1)."""
+MAX_ERRORS = 3
+"""The most lines of an error message that are kept."""
 _ERROR = re.compile(r"\s*[\w./-]+: (error|fatal): ")
 
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
@@ -37,6 +39,10 @@ class SchedulerError(PicasError):
 
 class NoAnswer(SchedulerError):
     """A command of the batch system did not end in time."""
+
+
+class LimitReached(SchedulerError):
+    """The batch system accepts no further job for now, because there are too many."""
 
 
 class Jobs(NamedTuple):
@@ -296,14 +302,14 @@ def _wait(
 
 
 def error_line(text: str) -> str:
-    """Return the line of standard error that is the error message, '' if there is none.
+    """Return the error message in standard error, as one line; '' if there is none.
 
-    That is the last line of the form "sbatch: error: ...", because banners of the site may come before, else the last
-    line that is not blank.
+    These are the last lines of the form "sbatch: error: ...", because banners of the site may come before, else the
+    last line that is not blank.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if _ERROR.match(line)]
-    return (errors or lines or [""])[-1]
+    errors = [line for line in lines if _ERROR.match(line)][-MAX_ERRORS:]
+    return "; ".join([*errors[:1], *(_ERROR.sub("", line) for line in errors[1:])]) or (lines or [""])[-1]
 
 
 def first_line(text: str) -> str:

@@ -8,7 +8,18 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from .base import Granted, JobKind, Jobs, NoAnswer, Scheduler, SchedulerError, Submitted, error_line, run_command
+from .base import (
+    Granted,
+    JobKind,
+    Jobs,
+    LimitReached,
+    NoAnswer,
+    Scheduler,
+    SchedulerError,
+    Submitted,
+    error_line,
+    run_command,
+)
 from .slurm_options import clusters_of, granted_by, output_path
 
 WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
@@ -102,7 +113,7 @@ class SlurmQueue(Scheduler):
                 groups.append((id, size))
                 left -= size
         if not groups:
-            raise SchedulerError(refusal)
+            raise (LimitReached if LIMIT.search(refusal) else SchedulerError)(refusal)
         return Submitted(tuple(groups), refusal)
 
     def granted(self, kind: JobKind) -> Granted:

@@ -80,6 +80,8 @@ class Record:
     """When each host has first seen that failure, see `clocks`."""
     failure: str = ""
     """What has failed last, for people."""
+    was_refused: bool = False
+    """Whether that was a submission, and not a job."""
 
     @property
     def id(self) -> str:
@@ -108,6 +110,7 @@ class Record:
         if record.wait:
             record.since = note_time(since if isinstance(since, dict) else {})
             record.failure = str(content.get("failure") or "")
+            record.was_refused = content.get("was_refused") is True
         return record
 
     def fields(self) -> dict[str, Any]:
@@ -124,6 +127,7 @@ class Record:
             "wait": self.wait,
             "since": self.since,
             "failure": self.failure,
+            "was_refused": self.was_refused,
         }
 
     @property
@@ -131,17 +135,23 @@ class Record:
         """Seconds until jobs may be submitted again."""
         return time_left(self.since, self.wait) if self.wait else 0.0
 
-    def fail(self, failure: str) -> None:
-        """Delay the next try, longer after each failure.
+    def fail(self, failure: str, longest: float = LONGEST_WAIT) -> None:
+        """Note that jobs have failed, and delay the next try, longer after each failure.
 
         :param failure: what has failed, for people
+        :param longest: the longest wait, in seconds
         """
-        self.wait = min(max(2 * self.wait, FIRST_WAIT), LONGEST_WAIT)
-        self.since, self.failure = note_time({}), failure
+        self.wait = min(max(2 * self.wait, FIRST_WAIT), longest)
+        self.since, self.failure, self.was_refused = note_time({}), failure, False
+
+    def refuse(self, failure: str, longest: float = LONGEST_WAIT) -> None:
+        """Note that jobs could not be submitted; see `fail`."""
+        self.fail(failure, longest)
+        self.was_refused = True
 
     def succeed(self) -> None:
-        """Forget the failures: a job has taken a token."""
-        self.wait, self.since, self.failure = 0.0, {}, ""
+        """Forget the failures."""
+        self.wait, self.since, self.failure, self.was_refused = 0.0, {}, "", False
 
     def adopt(self, jobs: Iterable[str]) -> None:
         """Remember jobs in the queue that are unknown, because their submission could not be noted, or by a person."""

@@ -23,6 +23,9 @@ PAGE = 200
 """How many pilots that have ended are read with one request."""
 MAX_ENDED = 1_000
 """The most of them that are read, the newest first."""
+LATEST = 500
+"""How many of the latest changes are read to find tokens of pilots without documents: those of older releases, and
+programs that use an iterator by themselves."""
 
 
 @dataclass
@@ -55,7 +58,7 @@ def group_of(job: str) -> str:
 def find_traces(client: CouchDB, running: frozenset[str], ended: Iterable[str], design_docs: Iterable[str]) -> Traces:
     """Return the traces of pilots.
 
-    It takes a request for each 5,000 pilots that run and for each design document; and up to five for pilots that have
+    It takes a request for each 5,000 pilots that run and for each design document; and up to six for pilots that have
     ended, if traces of these are wanted.
 
     :param client: the pool
@@ -80,6 +83,7 @@ def find_traces(client: CouchDB, running: frozenset[str], ended: Iterable[str], 
     wanted = set(ended)
     if wanted:
         _read_ended(client, wanted, traces)
+        _read_tokens(client, {group for group in wanted if not traces.helped_in(group)}, traces)
     traces.idle -= traces.helped
     return traces
 
@@ -138,3 +142,13 @@ def _read_ended(client: CouchDB, groups: set[str], traces: Traces) -> None:
         if len(rows) < PAGE:
             return
         start, read = rows[-1].id, read + len(rows)
+
+
+def _read_tokens(client: CouchDB, groups: set[str], traces: Traces) -> None:
+    """Add the jobs of the tokens that have ended last.
+
+    A token that is still locked is no trace of good work: a node may kill its pilots as soon as they have locked one.
+    """
+    for document in client.latest_documents(LATEST) if groups else ():
+        if group_of(job_id_of(document)) in groups and document.get("type") == "token" and document.get("done"):
+            traces.helped.add(job_id_of(document))

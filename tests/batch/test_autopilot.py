@@ -14,7 +14,7 @@ from picas.autopilot import Autopilot, JobClass
 from picas.clients import CouchDB
 from picas.pilot import clocks, turns
 from picas.pilot.orders import pause_pool, resume_pool
-from picas.schedulers import Jobs, Scheduler, SchedulerError
+from picas.schedulers import Jobs, LimitReached, Scheduler, SchedulerError
 from picas.tokens.states import STATES
 from picas.views import count_all, count_states, create_views
 
@@ -330,7 +330,7 @@ class TestFailures:
         assert "no such partition; the next try is in 60 s at the earliest" in lines[0]
         queue.error = None
         assert autopilot.look()
-        assert "nothing is submitted for another 60 s, after a failure" in lines[1]
+        assert "nothing is submitted for another 60 s: sbatch: error: no such partition" in lines[1]
         clock[0] += 61
         autopilot.look()
         assert queue.submitted == [1]
@@ -353,7 +353,8 @@ class TestFailures:
             pilot().look()
             queue.pending.clear()
         assert queue.submitted == [2, 1, 1, 1, 1, 1]
-        assert "2 of the last 2 jobs took no token, see the output of job 1_1; nothing is submitted" in lines[1]
+        failure = "nothing is submitted for another 60 s: 2 of the last 2 jobs took no token, see the output of job 1_1"
+        assert failure in lines[1]
         assert "the last job took no token, see the output of job 2_1" in lines[3]
         assert "submitted 1 pilot as job 2, to try again after a failure" in lines[2]
 
@@ -379,6 +380,35 @@ class TestFailures:
             queue.pending, queue.running = set(), {"1_1"}
             autopilot.look()
         assert queue.submitted == [4, 1, 1, 1, 1]
+
+    def test_for_want_of_room_in_the_queue_are_tried_again_soon(self, pilot, queue, push, lines, clock):
+        push(3)
+        queue.error = LimitReached("sbatch: error: the job queue is full")
+        for _ in range(3):
+            pilot().look()
+            clock[0] += 61
+        assert all("the next try is in 60 s" in line for line in lines)
+        queue.error = None
+        pilot().look()
+        assert queue.submitted == [3]
+
+    def test_do_not_include_jobs_whose_pilots_have_no_documents(self, pilot, queue, push, client, clock):
+        """As those of older releases, or programs that use an iterator by themselves."""
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 1, "slurm_job_id": "1_1"})
+        client.save_documents([make_token(number) for number in range(5, 9)])
+        pilot().look()
+        assert queue.submitted == [2, 5]
+
+    def test_include_jobs_that_only_locked_a_token(self, pilot, queue, push, client, clock):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 0, "slurm_job_id": "1_1"})
+        pilot().look()
+        assert queue.submitted == [2]
 
     def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, lines, left):
         push(2)
