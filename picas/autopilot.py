@@ -35,6 +35,9 @@ __all__ = ["FIRST_WAIT", "JOB_PREFIX", "LONGEST_WAIT", "Autopilot", "Finding", "
 
 log = get_logger(__name__)
 
+MAX_KINDS = 3
+"""How many kinds of tokens are named that no job can take."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -113,7 +116,8 @@ class Autopilot:
         try:
             is_well = self._look(turns)
         except BaseException:
-            turns.give_back()
+            if not self.is_dry:
+                turns.give_back()
             raise
         if not self.is_dry:
             turns.save()
@@ -136,9 +140,7 @@ class Autopilot:
     def _look(self, turns: Turns) -> bool:
         cases = self._cases(turns)
         if not self.is_dry:
-            for case in cases:
-                if case.waiting:
-                    turns.take(case.kind.name)
+            _take_turns(cases, turns)
         for case, queue in zip(cases, self.scheduler.queue([case.jobs for case in cases])):
             case.queue = queue
         traces = self._traces(cases)
@@ -264,6 +266,22 @@ class Autopilot:
         return text, True, count
 
 
+def _take_turns(cases: Sequence[_Case], turns: Turns) -> None:
+    """Take the turns of all classes for which tokens wait; of the classes with the same view, all or none.
+
+    Otherwise each of two autopilots might submit jobs of another class for the same tokens. All autopilots begin with
+    the same class.
+    """
+    busy: list[tuple[Demand | None, str]] = []
+    for case in sorted((case for case in cases if case.waiting), key=lambda case: case.kind.name):
+        name = case.kind.name
+        other = next((who for demand, who in busy if demand is case.demand), None)
+        if other is not None:
+            turns.busy[name] = other
+        elif not turns.take(name):
+            busy.append((case.demand, turns.busy[name]))
+
+
 def _left_queue(group: Group, queued: frozenset[str]) -> bool:
     """Return whether some jobs of a group have left the queue without a known fate."""
     here = sum(group_of(job) == group.id and job not in group.helped for job in queued)
@@ -284,7 +302,8 @@ def _out_of_reach(cases: Iterable[_Case]) -> list[str]:
         demand = members[0].demand
         left = demand.out_of_reach([case.reach for case in members]) if demand else []
         if left:
-            lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(map(str, left[:3]))}")
+            texts = [*map(str, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
+            lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(texts)}")
     return lines
 
 

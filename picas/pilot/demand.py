@@ -97,8 +97,9 @@ class Demand:
                 self._kinds[number] = replace(kind, count=kind.count - taken)
 
     def out_of_reach(self, reaches: Sequence[Reach]) -> list[Kind]:
-        """Return the tokens that no job can take."""
-        return [kind for kind in self._kinds if not any(reach.covers(kind) for reach in reaches)]
+        """Return the tokens that no job can take, the most frequent needs first."""
+        left = [kind for kind in self._kinds if not any(reach.covers(kind) for reach in reaches)]
+        return sorted(left, key=lambda kind: kind.count, reverse=True)
 
 
 def _kinds(client: CouchDB, design_doc: str) -> list[Kind]:

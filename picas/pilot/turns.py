@@ -88,7 +88,8 @@ class Turns:
             with contextlib.suppress(PicasError, HTTPError):
                 withdraw(self.client, Stray(wanted, content))
             return False
-        self._since = monotonic()
+        if not self._held:
+            self._since = monotonic()
         self._held.add(name)
         return True
 

@@ -255,6 +255,23 @@ class TestSeveralAutopilots:
         assert "another autopilot is at work" in lines[0]
         assert client.get("picas_autopilot_all")["turn"] is None
 
+    def test_submit_no_jobs_of_several_classes_for_the_same_tokens(self, client, queue, push, lines, monkeypatch):
+        """Each has one of the two turns."""
+        push(2)
+        kinds = [JobClass("a", "job.sh"), JobClass("b", "job.sh")]
+        take = turns.Turns.take
+
+        def take_late(self, name):
+            if not others:
+                others.append(self)
+                Autopilot(client, kinds, queue, tell=lines.append).look()
+            return take(self, name)
+
+        others = []
+        monkeypatch.setattr(turns.Turns, "take", take_late)
+        Autopilot(client, kinds, queue, tell=lines.append).look()
+        assert sum(queue.submitted) == 2
+
     def test_take_over_from_one_that_was_killed_after_a_while(self, client, queue, push, lines, pilot, monkeypatch):
         push(1)
 
