@@ -51,10 +51,13 @@ VARIABLES = {
 }
 """The environment variables of sbatch for these options."""
 
+GPU_OPTIONS = frozenset({"gpus", "gpus-per-node", "gres"})
 PILOT_OPTIONS = frozenset({"cores", "memory", "gpus", "tags"})
 """The options of a pilot that say what it has; the environment variables PICAS_CORES etc. say the same."""
 OUTPUT = "slurm-%A_%a.out"
 """The file with the output of a task of a job array, unless an option names another one."""
+SHARED = ("ntasks", "ntasks-per-node", "gpus", "gpus-per-node", "gres", "mem", "mem-per-gpu")
+"""The options for what the pilots of a step share; what each of them has is known once it runs."""
 MAX_SCRIPT = 100_000
 """How many characters of a script are read."""
 
@@ -70,6 +73,9 @@ def granted_by(kind: JobKind, environment: Mapping[str, str]) -> Granted:
     Without an option, a job has no GPU, and a pilot no tag, unless the script sets them itself.
     """
     options, script = _options(kind, environment), _read(kind.script)
+    shared: set[str] = set()
+    if _uses(script, r"\bsrun\b") and options.get("ntasks", options.get("ntasks-per-node", "1")) != "1":
+        shared = {name for name in SHARED if options.pop(name, None) is not None}
     told = {name: environment[f"PICAS_{name.upper()}"] for name in PILOT_OPTIONS if environment.get(_variable(name))}
     told.update(_parse(kind.arguments, PILOT_OPTIONS, {}))
     cores = whole_number(told["cores"]) if "cores" in told else _cores(options)
@@ -79,7 +85,7 @@ def granted_by(kind: JobKind, environment: Mapping[str, str]) -> Granted:
     return Granted(
         cores=None if "cores" not in told and _sets(script, "cores") else cores,
         memory=None if "memory" not in told and _sets(script, "memory") else memory,
-        gpus=None if "gpus" not in told and _sets(script, "gpus") else gpus,
+        gpus=None if "gpus" not in told and (_sets(script, "gpus") or shared & GPU_OPTIONS) else gpus,
         tags=None if "tags" not in told and _sets(script, "tags") else tags,
         walltime=parse_time_limit(options.get("time", "")),
     )
@@ -165,8 +171,12 @@ def _parse(words: Sequence[str], names: frozenset[str], short: Mapping[str, str]
 
 def _sets(script: str, name: str) -> bool:
     """Return whether a command of a script seems to say what the pilot has."""
-    words = re.compile(rf"{_variable(name)}|--{name}\b")
-    return any(words.search(line) for line in script.splitlines() if not line.lstrip().startswith("#"))
+    return _uses(script, rf"{_variable(name)}|--{name}\b")
+
+
+def _uses(script: str, pattern: str) -> bool:
+    """Return whether a command of a script matches a regular expression."""
+    return any(re.search(pattern, line) for line in script.splitlines() if not line.lstrip().startswith("#"))
 
 
 def _variable(name: str) -> str:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -313,6 +314,15 @@ class TestAutopilot:
             slurm.run("scontrol", "update", "PartitionName=debug", "State=UP")
         assert "1 jobs are queued (1 can't start: PartitionDown) and 0 run" in said
         assert "nothing is submitted, as it would not start either: PartitionDown" in said
+
+    def test_submits_no_more_jobs_if_two_run_at_once(self, slurm, autopilot, push):
+        push(*["true"] * 8)
+        table = "[a]\nscript = slurm-example.sh\nmax_pilots = 4\noptions = --hold\n"
+        autopilot("--dry-run", table=table)
+        with ThreadPoolExecutor(3) as threads:
+            said = [done.stdout for done in threads.map(lambda _: autopilot(), range(3))]
+        assert len(slurm.run("squeue", "-h", "-r").splitlines()) == 4
+        assert sum("submitted 4 pilots" in line for line in said) == 1
 
     def test_makes_no_job_for_a_token_that_none_can_take(self, slurm, autopilot, push):
         push("true", cores=1000)

@@ -257,6 +257,11 @@ class TestWhatJobsHave:
         assert granted(script=script) == (2, 100, 0, [], 3600)
         assert granted("-c3", script=script, SBATCH_TIMELIMIT="5", SBATCH_GPUS="1") == (3, 100, 1, [], 300)
 
+    def test_is_unknown_if_several_pilots_share_it(self, granted, tmp_path):
+        granted(script="#SBATCH -n4 --mem=400 --gpus=1\nexec srun python3 local-example.py")
+        found = granted_by(JobKind(("a",), str(tmp_path / "job.sh")), {})
+        assert (found.cores, found.memory, found.gpus) == (None, None, None)
+
     def test_is_what_the_pilot_is_told(self, granted):
         arguments = ("--cores=1", "--tags", "a,b", "--slots", "4", "--memory=1G", "--gpus", "1")
         assert granted("-c8", arguments=arguments) == (1, 1024, 1, ["a", "b"], None)
