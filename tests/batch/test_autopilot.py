@@ -365,7 +365,7 @@ class TestFailures:
     def test_include_jobs_that_end_without_taking_a_token(self, pilot, queue, push, lines, clock):
         """Otherwise a faulty script would be submitted for ever. Each look may be another process, as with cron."""
         push(2)
-        for minute in range(60):
+        for minute in range(37):
             clock[0] = 60.0 * minute
             pilot().look()
             queue.pending.clear()
