@@ -13,7 +13,7 @@ from typing import Any
 
 from ..util import is_number
 
-MAX_HOSTS = 10
+MAX_HOSTS = 50
 """Once this many hosts have seen the thing, it counts as old: in containers each look may have a host name of its
 own."""
 
