@@ -1,113 +1,42 @@
 """Start pilots when tokens arrive: look at the pool, the running pilots and the queue, and submit what is missing.
 
-Tokens are sorted into classes by views with conditions of their own (`picas views SingleCore 'doc.cores == 1'`).
-The batch system finds the jobs of a class by their name.
+Tokens are matched to the classes of a table by what they need and what the jobs of a class have, and by views with
+conditions of their own (`picas views SingleCore 'doc.cores == 1'`). The batch system finds the jobs of a class by their
+name. What was submitted, and what came of it, is in a document of the pool for each class, so that the autopilot may
+run once a minute by cron, or on several machines.
 """
 
 from __future__ import annotations
 
-import configparser
 import math
-import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from time import monotonic, sleep
-from typing import Any, Callable
+from time import sleep
+from typing import Callable
 
 from couchdb.http import HTTPError, ResourceNotFound
 
 from .clients import CouchDB
 from .couch.connections import explain
-from .exceptions import PicasError, SettingsError
-from .jobid import job_id_of
+from .exceptions import PicasError
 from .picaslogger import get_logger
-from .pilot import find_pause, running_pilots
-from .pool.edits import count_tokens
+from .pilot import find_pause
+from .pilot.demand import Demand, Reach
+from .pilot.job_classes import JOB_PREFIX, JobClass, read_table
+from .pilot.job_records import FIRST_WAIT, LONGEST_WAIT, Group, News, Record
+from .pilot.job_traces import Traces, find_traces, group_of
+from .pilot.turns import Turns
 from .pool.results import reason_of
-from .schedulers import Jobs, Scheduler, SchedulerError
-from .util import one_line
-from .views import DESIGN_DOC, FREE_VIEW, count_states
+from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
+from .util import seconds
+
+__all__ = ["FIRST_WAIT", "JOB_PREFIX", "LONGEST_WAIT", "Autopilot", "Finding", "JobClass", "read_table"]
 
 log = get_logger(__name__)
 
-JOB_PREFIX = "picas-"
-"""The beginning of every job name; the name of the class follows."""
-FIRST_WAIT = 60.0
-LONGEST_WAIT = 3600.0
-"""Seconds until the next try after a failure: jobs of a class could not be submitted, or ended without taking a token.
-Each further failure doubles the wait, from the first to the longest."""
-
-
-@dataclass(frozen=True)
-class JobClass:
-    """One kind of tokens, and the jobs that are started for them."""
-
-    name: str
-    script: str
-    """The batch script."""
-    design_doc: str = DESIGN_DOC
-    view: str = FREE_VIEW
-    """The view of the waiting tokens."""
-    slots: int = 1
-    """The number of tokens that a pilot processes at a time."""
-    tokens: int = 1
-    """The number of tokens for each slot that makes a pilot worth starting."""
-    max_pilots: int = 10
-    """The largest number of jobs of this class at the same time, including queued jobs."""
-    options: tuple[str, ...] = ()
-    """Options of the command that submits jobs."""
-    arguments: tuple[str, ...] = ()
-    """Arguments of the batch script."""
-
-    @property
-    def job_name(self) -> str:
-        """The name of the jobs of this class."""
-        return JOB_PREFIX + self.name
-
-
-def read_table(path: Path) -> list[JobClass]:
-    """Return the classes in an INI file that has a section for each class; `JobClass` lists the keys.
-
-    The path of a script is relative to the folder of the file.
-
-    :raises SettingsError: if the file is invalid; the text names the section and the key
-    :raises OSError: if the file can't be read
-    """
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
-    except (configparser.Error, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not a table of classes: {one_line(error)}") from None
-    if not parser.sections():
-        raise SettingsError(f"{path} has no class: a class begins with its name in brackets")
-    return [_read_class(path, parser[name]) for name in parser.sections()]
-
-
-def _read_class(path: Path, section: configparser.SectionProxy) -> JobClass:
-    known = {item.name for item in fields(JobClass)} - {"name"}
-    values: dict[str, Any] = {}
-    for key, text in section.items():
-        where = f"{path}, [{section.name}], {key}"
-        if key not in known:
-            raise SettingsError(f"{where}: unknown key; the keys are {', '.join(sorted(known))}")
-        if key in ("slots", "tokens", "max_pilots"):
-            if not text.isdecimal() or int(text) < (key != "max_pilots"):
-                raise SettingsError(f"{where}: {text!r} is not a valid number")
-            values[key] = int(text)
-        elif key in ("options", "arguments"):
-            try:
-                values[key] = tuple(shlex.split(text))
-            except ValueError as error:
-                raise SettingsError(f"{where}: {error}") from None
-        else:
-            values[key] = text
-    if not values.get("script"):
-        raise SettingsError(f"{path}, [{section.name}]: the key script is missing")
-    script = path.parent / values["script"]
-    if not script.is_file():
-        raise SettingsError(f"{path}, [{section.name}], script: there is no file {script}")
-    return JobClass(section.name, **{**values, "script": str(script.resolve())})
+MAX_KINDS = 3
+"""How many kinds of tokens are named that no job can take."""
 
 
 @dataclass(frozen=True)
@@ -115,58 +44,49 @@ class Finding:
     """The tokens and jobs of a class at one time."""
 
     waiting: int
-    """The number of waiting tokens."""
-    taken: int
-    """The number of tokens that do not wait: locked, done or failed."""
+    """The number of waiting tokens that jobs of the class can take."""
     jobs: Jobs
     free: int
     """The number of slots without a token in running jobs, including jobs whose pilot has not started yet."""
 
-    def missing(self, kind: JobClass) -> int:
-        """Return how many pilots to start.
+    def covered(self, kind: JobClass) -> int:
+        """Return how many tokens queued pilots and free slots will take."""
+        return ((len(self.jobs.pending) - len(self.jobs.blocked)) * kind.slots + self.free) * kind.tokens
 
-        Queued pilots and free slots will take some of the waiting tokens.
-        """
-        covered = (len(self.jobs.pending) * kind.slots + self.free) * kind.tokens
-        wanted = math.ceil(max(0, self.waiting - covered) / (kind.slots * kind.tokens))
+    def missing(self, kind: JobClass) -> int:
+        """Return how many pilots to start."""
+        wanted = math.ceil(max(0, self.waiting - self.covered(kind)) / (kind.slots * kind.tokens))
         return max(0, min(wanted, kind.max_pilots - len(self.jobs)))
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        reasons = ", ".join(sorted(set(self.jobs.blocked.values())))
+        blocked = f" ({len(self.jobs.blocked)} can't start: {reasons})" if reasons else ""
+        return (
+            f"{self.waiting} tokens wait, {len(self.jobs.pending)} jobs are queued{blocked} and "
+            f"{len(self.jobs.running)} run, with {self.free} free slots"
+        )
 
 
 @dataclass
-class _Patience:
-    """How long to wait before the next jobs of a class, given what became of the last ones."""
+class _Case:
+    """A class at one look."""
 
-    wait: float = 0.0
-    """Seconds without submissions after the last failure."""
-    until: float = -math.inf
-    """The end of that time, on the clock of `time.monotonic`."""
-    submitted: str = ""
-    """The id of the jobs that were submitted last."""
-    waiting: int = 0
-    """The number of waiting tokens at that time."""
-    taken: int = 0
-    """The number of other tokens at that time."""
+    kind: JobClass
+    record: Record
+    jobs: JobKind
+    demand: Demand | None
+    """The waiting tokens of its view, None without that view."""
+    reach: Reach
+    queue: Jobs | SchedulerError = field(default_factory=lambda: Jobs(frozenset(), frozenset()))
 
-    def note(self, submitted: str, found: Finding) -> None:
-        """Remember which jobs were submitted, and what was found before that."""
-        self.submitted, self.waiting, self.taken = submitted, found.waiting, found.taken
+    @property
+    def waiting(self) -> int:
+        return self.demand.waiting(self.reach) if self.demand else 0
 
-    def fail(self) -> None:
-        """Delay the next try, longer after each failure."""
-        self.wait = min(max(2 * self.wait, FIRST_WAIT), LONGEST_WAIT)
-        self.until = monotonic() + self.wait
-        self.submitted = ""
-
-    def judge(self, found: Finding) -> bool:
-        """Return whether the last jobs ended without taking a token; if so, count that as a failure."""
-        if not self.submitted:
-            return False
-        if found.waiting < self.waiting or found.taken > self.taken:  # new tokens may hide those that were taken
-            self.wait, self.submitted = 0.0, ""
-        elif not any(id.partition("_")[0] == self.submitted for id in found.jobs.pending | found.jobs.running):
-            self.fail()
-            return True
-        return False
+    def is_rival(self, other: _Case) -> bool:
+        """Return whether another class takes tokens from the same view."""
+        return other is not self and other.demand is self.demand
 
 
 @dataclass
@@ -180,7 +100,6 @@ class Autopilot:
     """Whether to report only, and submit nothing."""
     tell: Callable[[str], None] = print
     """Called with one line of text for each class, at each look."""
-    _patience: dict[str, _Patience] = field(default_factory=dict)
 
     def look(self) -> bool:
         """Look at all classes once and submit what is missing; nothing while the pool is paused.
@@ -192,9 +111,17 @@ class Autopilot:
         if pause is not None:
             self.tell(f"the pool is {pause}; nothing is submitted")
             return True
-        free_slots = dict(self._free_slots())
-        results = [self._look_at(kind, free_slots) for kind in self.classes]
-        return all(results)
+        turns = Turns(self.client)
+        turns.read(kind.name for kind in self.classes)
+        try:
+            is_well = self._look(turns)
+        except BaseException:
+            if not self.is_dry:
+                turns.give_back()
+            raise
+        if not self.is_dry:
+            turns.save()
+        return is_well
 
     def stay(self, interval: float, sleep: Callable[[float], object] = sleep) -> None:
         """Look repeatedly, and go on after failures.
@@ -210,63 +137,174 @@ class Autopilot:
                 log.warning("The pool can't be read now: %s", reason)
             sleep(interval)
 
-    def _look_at(self, kind: JobClass, free_slots: dict[str, int]) -> bool:
-        patience = self._patience.setdefault(kind.name, _Patience())
-        try:
-            jobs = self.scheduler.jobs(kind.job_name)
-            free = sum(
-                free_slots.get(job, kind.slots) for job in jobs.running
-            )  # a job without a pilot is about to start one
-            found = Finding(*self._count(kind), jobs=jobs, free=free)
-            if patience.judge(found):
-                log.warning("%s: the last jobs ended without taking a token: look at their output", kind.name)
-            return self._act(kind, found, patience)
-        except SettingsError as error:
-            self.tell(f"{kind.name}: {error}")
-            return False
-        except SchedulerError as error:
-            patience.fail()
-            self.tell(f"{kind.name}: {error}; the next try is in {patience.wait:.0f} s at the earliest")
-            return False
+    def _look(self, turns: Turns) -> bool:
+        cases = self._cases(turns)
+        if not self.is_dry:
+            _take_turns(cases, turns)
+        for case, queue in zip(cases, self.scheduler.queue([case.jobs for case in cases])):
+            case.queue = queue
+        traces = self._traces(cases)
+        lines = {case.kind.name: self._visit(case, cases, traces, turns) for case in sorted(cases, key=_size)}
+        for case in cases:
+            self.tell(f"{case.kind.name}: {lines[case.kind.name][0]}")
+        for line in _out_of_reach(cases):
+            self.tell(line)
+        return all(is_well for _, is_well in lines.values())
 
-    def _act(self, kind: JobClass, found: Finding, patience: _Patience) -> bool:
-        missing = found.missing(kind)
-        line = (
-            f"{kind.name}: {found.waiting} tokens wait, {len(found.jobs.pending)} jobs are queued and "
-            f"{len(found.jobs.running)} run, with {found.free} free slots: "
-        )
-        left = patience.until - monotonic()
-        if missing and left > 0:
-            self.tell(f"{line}nothing is submitted for another {left:.0f} s, after a failure")
-        elif not missing:
-            is_full = found.waiting > 0 and len(found.jobs) >= kind.max_pilots
-            self.tell(f"{line}{'that is the largest number of jobs allowed' if is_full else 'that is enough'}")
-        elif self.is_dry:
-            self.tell(f"{line}{_pilots(missing)} would be submitted")
-        else:
-            submitted = self.scheduler.submit(kind.job_name, missing, kind.script, kind.arguments, kind.options)
-            patience.note(submitted, found)
-            self.tell(f"{line}submitted {_pilots(missing)} as job {submitted}")
-        return True
+    def _cases(self, turns: Turns) -> list[_Case]:
+        """Return the classes with what the pool and the table say of them."""
+        demands: dict[tuple[str, str], Demand | None] = {}
+        cases = []
+        for kind in self.classes:
+            record = turns.records[kind.name]
+            names = record.job_names(kind, self.client.database_name)
+            jobs = JobKind(names, kind.script, kind.arguments, kind.options)
+            key = (kind.design_doc, kind.view)
+            if key not in demands:
+                demands[key] = self._demand(*key)
+            reach = Reach(kind.granted(self.scheduler.granted(jobs), record.had))
+            cases.append(_Case(kind, record, jobs, demands[key], reach))
+        return cases
 
-    def _count(self, kind: JobClass) -> tuple[int, int]:
-        """Return how many tokens of a class wait, and how many have left that state."""
+    def _demand(self, design_doc: str, view: str) -> Demand | None:
         try:
-            counts = count_states(self.client, kind.design_doc)
-            waiting = count_tokens(self.client, kind.view, kind.design_doc)
+            return Demand.read(self.client, design_doc, view)
         except ResourceNotFound:
-            raise SettingsError(
-                f"there is no view {kind.design_doc}/{kind.view}, or no overview beside it: create the views with "
-                f"picas views {kind.design_doc}"
-            ) from None
-        return waiting, sum(count for state, count in counts.items() if state != FREE_VIEW)
+            return None
 
-    def _free_slots(self) -> Iterable[tuple[str, int]]:
-        """Yield the job id and the number of free slots of each running pilot that has a job id."""
-        for pilot in running_pilots(self.client):
-            job, free = job_id_of(pilot), pilot.get("free")
-            if job and isinstance(free, int):
-                yield job, max(0, free)
+    def _traces(self, cases: Sequence[_Case]) -> Traces:
+        """Return what the pilots of all jobs have left in the pool; read after the queue, so that none is missed."""
+        queues = [case.queue for case in cases if isinstance(case.queue, Jobs)]
+        running = frozenset().union(*(queue.running for queue in queues))
+        queued = running.union(*(queue.pending for queue in queues))
+        groups = [group for case in cases for group in case.record.groups]
+        ended = {group.id for group in groups if _left_queue(group, queued)}
+        if not running and not ended:
+            return Traces()
+        return find_traces(self.client, running, ended, {case.kind.design_doc for case in cases if case.demand})
+
+    def _visit(self, case: _Case, cases: Sequence[_Case], traces: Traces, turns: Turns) -> tuple[str, bool]:
+        """Submit what a class lacks, and return what to say of it, and whether all went well."""
+        kind, queue = case.kind, case.queue
+        if case.demand is None:
+            view = f"{kind.design_doc}/{kind.view}"
+            return f"there is no view {view} of waiting tokens: create it with picas views {kind.design_doc}", False
+        if isinstance(queue, SchedulerError):
+            return f"{queue}; nothing is submitted", False
+        free = sum(traces.free.get(job, kind.slots) for job in queue.running)  # without a pilot: it is about to start
+        found = Finding(case.waiting, queue, free)
+        if kind.name in turns.busy:
+            return f"{found}: another autopilot is at work ({turns.busy[kind.name]})", True
+        self._review(case, found, traces)
+        action, is_well, count = self._act(case, found, turns)
+        rivals = [other.reach for other in cases if case.is_rival(other)]
+        case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, rivals)
+        return f"{found}: {action}", is_well
+
+    def _review(self, case: _Case, found: Finding, traces: Traces) -> None:
+        """Find out what has become of the jobs of a class."""
+        record = case.record
+        queued = found.jobs.pending | found.jobs.running
+        record.adopt(queued)
+        for job, had in traces.had.items():
+            if any(group_of(job) == group.id for group in record.groups):
+                record.had = had
+        news = record.review(queued, traces)
+        if found.waiting and news.is_bad:  # otherwise they were too late for any token
+            record.fail(self._describe(case, news))
+        elif news.helped:
+            record.succeed()
+
+    def _describe(self, case: _Case, news: News) -> str:
+        """Return which jobs took no token, and where their output is."""
+        count = news.failed + news.idle
+        total = count + news.helped
+        text = f"{count} of the last {total} jobs took no token" if total > 1 else "the last job took no token"
+        output = self.scheduler.output_file(case.jobs, news.example, news.folder)
+        return f"{text}, see {output}" if output else f"{text}, see the output of job {news.example}"
+
+    def _act(self, case: _Case, found: Finding, turns: Turns) -> tuple[str, bool, int]:
+        """Submit jobs; return what was done and why, whether that went well, and the number of jobs."""
+        kind, record = case.kind, case.record
+        missing = found.missing(kind)
+        if record.wait and not record.was_refused:
+            missing = min(missing, 1)  # one job is enough to find out whether the cause has gone
+        if not missing:
+            is_full = found.waiting > found.covered(kind) and len(found.jobs) >= kind.max_pilots
+            text = "that is the largest number of jobs allowed" if is_full else "that is enough"
+            return (f"{text}; {record.failure}" if record.failure else text), True, 0
+        if found.jobs.closed:
+            return f"nothing is submitted, as it would not start either: {found.jobs.closed}", True, 0
+        left = record.time_left
+        if left > 0:
+            return f"nothing is submitted for another {left:.0f} s: {record.failure}", True, 0
+        if self.is_dry:
+            return f"{_pilots(missing)} would be submitted", True, 0
+        if turns.is_long():
+            return "nothing is submitted, since this look has taken too long", True, 0
+        return self._submit(case, missing)
+
+    def _submit(self, case: _Case, missing: int) -> tuple[str, bool, int]:
+        record = case.record
+        try:
+            groups, refusal = self.scheduler.submit_jobs(case.jobs, missing)
+        except SchedulerError as error:
+            # Without room in the queue nothing is lost by another try, and jobs may end at any time.
+            record.refuse(str(error), FIRST_WAIT if isinstance(error, LimitReached) else LONGEST_WAIT)
+            return f"{error}; the next try is in {record.wait:.0f} s at the earliest", False, 0
+        for id, count in groups:
+            record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd())))
+        count = sum(count for _, count in groups)
+        ids = ", ".join(id for id, _ in groups)
+        text = f"submitted {_pilots(count)} as {'job' if len(groups) == 1 else 'jobs'} {ids}"
+        if record.was_refused:
+            record.succeed()
+        if record.wait:
+            text += ", to try again after a failure"
+        if refusal:
+            text += f" ({'not' if count < missing else 'not together as'} {missing}: {refusal})"
+        return text, True, count
+
+
+def _take_turns(cases: Sequence[_Case], turns: Turns) -> None:
+    """Take the turns of all classes for which tokens wait; of the classes with the same view, all or none.
+
+    Otherwise each of two autopilots might submit jobs of another class for the same tokens. All autopilots begin with
+    the same class.
+    """
+    busy: list[tuple[Demand | None, str]] = []
+    for case in sorted((case for case in cases if case.waiting), key=lambda case: case.kind.name):
+        name = case.kind.name
+        other = next((who for demand, who in busy if demand is case.demand), None)
+        if other is not None:
+            turns.busy[name] = other
+        elif not turns.take(name):
+            busy.append((case.demand, turns.busy[name]))
+
+
+def _left_queue(group: Group, queued: frozenset[str]) -> bool:
+    """Return whether some jobs of a group have left the queue without a known fate."""
+    here = sum(group_of(job) == group.id and job not in group.helped for job in queued)
+    return here + len(group.helped) + len(group.idle) + group.failed < group.count
+
+
+def _size(case: _Case) -> tuple[float, ...]:
+    return case.reach.size
+
+
+def _out_of_reach(cases: Iterable[_Case]) -> list[str]:
+    """Return a line for each view with tokens that no job of any class can take."""
+    views: dict[str, list[_Case]] = {}
+    for case in cases:
+        views.setdefault(f"{case.kind.design_doc}/{case.kind.view}", []).append(case)
+    lines = []
+    for view, members in views.items():
+        demand = members[0].demand
+        left = demand.out_of_reach([case.reach for case in members]) if demand else []
+        if left:
+            texts = [*map(str, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
+            lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(texts)}")
+    return lines
 
 
 def _pilots(count: int) -> str:

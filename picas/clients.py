@@ -244,6 +244,15 @@ class CouchDB:
             log.info("There is no view %s in the design document %s", view, view_params.get("design_doc", "Monitor"))
             return False
 
+    def latest_documents(self, limit: int) -> list[dict[str, Any]]:
+        """Return the documents that have changed last, the latest first, with one request. Deleted ones are left out.
+
+        :param limit: how many changes to look at
+        """
+        query = {"descending": True, "limit": limit, "include_docs": True}
+        _, _, answer = self.db.resource.get_json("_changes", **query)
+        return [dict(row["doc"]) for row in answer["results"] if row.get("doc") and not row.get("deleted")]
+
     def doc_count(self) -> int:
         """Return the number of documents in the database, design documents included."""
         return int(self.db.info()["doc_count"])

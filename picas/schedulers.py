@@ -1,7 +1,8 @@
-"""What the autopilot needs of a batch system. For another one than Slurm, subclass `Scheduler`: it has two methods."""
+"""What the autopilot needs of a batch system. For another one than Slurm, subclass `Scheduler` with its methods `jobs`
+and `submit`."""
 
 from __future__ import annotations
 
-from .batch import Jobs, Scheduler, SchedulerError, Slurm
+from .batch import Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Slurm, Submitted
 
-__all__ = ["Jobs", "Scheduler", "SchedulerError", "Slurm"]
+__all__ = ["Granted", "JobKind", "Jobs", "LimitReached", "Scheduler", "SchedulerError", "Slurm", "Submitted"]

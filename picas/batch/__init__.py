@@ -5,7 +5,7 @@ the systems and combines their answers. `grants` puts the user's settings before
 line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems.py.
 """
 
-from .base import BatchSystem, Jobs, Scheduler, SchedulerError
+from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
 from .grants import WALLTIME_VARIABLE, deadline, gpu_environment, gpu_names, resources
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
 from .slurm import Slurm
@@ -14,10 +14,14 @@ __all__ = [
     "JOB_ID_FIELDS",
     "WALLTIME_VARIABLE",
     "BatchSystem",
+    "Granted",
+    "JobKind",
     "Jobs",
+    "LimitReached",
     "Scheduler",
     "SchedulerError",
     "Slurm",
+    "Submitted",
     "deadline",
     "find_job_id",
     "gpu_environment",

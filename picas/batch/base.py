@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
 from ..exceptions import PicasError
 
 COMMAND_TIMEOUT = 60.0
 """Seconds that a command of a batch system may take."""
+_POLL = 0.5
+"""Seconds between two looks at what a running command has said on standard error."""
+DISTURBING = {
+    "squeue": re.compile(r"SQUEUE_|SLURM_(TIME_FORMAT|BITSTR_LEN|DEBUG_FLAGS)$"),
+    "sbatch": re.compile(r"SBATCH_(WAIT|TEST_ONLY|DEBUG|ARRAY_INX|JOB_NAME)$"),
+    "scontrol": re.compile(r"SLURM_(TIME_FORMAT|BITSTR_LEN|DEBUG_FLAGS)$"),
+}
+"""The environment variables of a user that are withheld from a command, because they change its output, which jobs it
+lists, or when it ends. All others take effect, such as SBATCH_ACCOUNT. See squeue(1) and sbatch(1)."""
+MAX_ERRORS = 3
+"""The most lines of an error message that are kept."""
+_ERROR = re.compile(r"\s*[\w./-]+: (error|fatal): ")
 
 CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 """The environment variable that limits a program to some of NVIDIA's GPUs."""
@@ -21,6 +37,14 @@ class SchedulerError(PicasError):
     """A command of the batch system failed; the text is its error message."""
 
 
+class NoAnswer(SchedulerError):
+    """A command of the batch system did not end in time."""
+
+
+class LimitReached(SchedulerError):
+    """The batch system accepts no further job for now, because there are too many."""
+
+
 class Jobs(NamedTuple):
     """The jobs of one name that have not ended."""
 
@@ -28,6 +52,10 @@ class Jobs(NamedTuple):
     """The ids of the jobs that wait for a node."""
     running: frozenset[str]
     """The ids of the jobs that run, as tokens and pilots record them, see `picas.jobid`."""
+    blocked: Mapping[str, str] = MappingProxyType({})
+    """Those of the pending jobs that will not start unless a person does something, each with the reason."""
+    closed: str = ""
+    """Why no further job of this kind could start either, '' if it could."""
 
     def __len__(self) -> int:
         return len(self.pending) + len(self.running)
@@ -63,8 +91,44 @@ class GPUs(NamedTuple):
     """Their names in that variable."""
 
 
+@dataclass(frozen=True)
+class JobKind:
+    """Jobs that are submitted alike."""
+
+    names: tuple[str, ...]
+    """The name of the jobs, and other names under which they may be in the queue."""
+    script: str
+    """The batch script."""
+    arguments: tuple[str, ...] = ()
+    """The arguments of the script."""
+    options: tuple[str, ...] = ()
+    """Options of the command that submits."""
+
+
+class Submitted(NamedTuple):
+    """Jobs that were submitted."""
+
+    groups: tuple[tuple[str, int], ...]
+    """The id of each group of jobs, such as a job array, and the number of its jobs."""
+    refusal: str = ""
+    """Why there are fewer jobs, or smaller groups, than asked for; '' if that is not so."""
+
+
+@dataclass(frozen=True)
+class Granted:
+    """What a job will have, as far as that is known before it runs. What is None is unknown."""
+
+    cores: int | None = None
+    memory: float | None = None
+    """Megabytes of 2^20 bytes."""
+    gpus: int | None = None
+    tags: frozenset[str] | None = None
+    walltime: float | None = None
+    """Seconds; infinity if there is no limit."""
+
+
 class Scheduler:
-    """What the autopilot needs of a batch system. A subclass implements both methods."""
+    """What the autopilot needs of a batch system. A subclass implements `jobs` and `submit`; the rest is optional."""
 
     def jobs(self, name: str) -> Jobs:
         """Return this user's jobs of a name.
@@ -84,6 +148,39 @@ class Scheduler:
         :raises SchedulerError: if the batch system refuses them
         """
         raise NotImplementedError("submit is not implemented")
+
+    def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
+        """Return this user's jobs of each kind, or why they are not known."""
+        return [self._jobs_of(kind) for kind in kinds]
+
+    def submit_jobs(self, kind: JobKind, count: int) -> Submitted:
+        """Submit jobs, fewer if the batch system has limits.
+
+        :raises SchedulerError: if the batch system accepts none
+        """
+        id = self.submit(kind.names[0], count, kind.script, kind.arguments, kind.options)
+        return Submitted(((id, count),))
+
+    def granted(self, kind: JobKind) -> Granted:
+        """Return what a job of a kind will have."""
+        return Granted()
+
+    def output_file(self, kind: JobKind, job: str, folder: str) -> str:
+        """Return the path of the file with the output of a job, '' if it is unknown.
+
+        :param kind: the kind of the job
+        :param job: the id of the job
+        :param folder: the working directory in which it was submitted
+        """
+        return ""
+
+    def _jobs_of(self, kind: JobKind) -> Jobs | SchedulerError:
+        try:
+            found = [self.jobs(name) for name in kind.names]
+        except SchedulerError as error:
+            return error
+        pending, running = (frozenset().union(*(each[state] for each in found)) for state in (0, 1))
+        return Jobs(pending, running)
 
 
 class BatchSystem(Scheduler):
@@ -144,34 +241,75 @@ def number_of(environment: Mapping[str, str], *names: str) -> int | None:
 
 
 def run_command(
-    command: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = COMMAND_TIMEOUT
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    timeout: float | None = None,
+    give_up: re.Pattern[str] | None = None,
 ) -> str:
     """Run a command of a batch system and return its standard output.
 
-    :param environment: the environment of the command; None for that of this process
-    :param timeout: seconds that it may take
-    :raises SchedulerError: if it fails
+    :param command: the command and its arguments
+    :param environment: the environment of the command; None for that of this process. Variables in `DISTURBING` are
+        withheld.
+    :param timeout: seconds that it may take, by default `COMMAND_TIMEOUT`
+    :param give_up: the command is ended once it has said something like this on standard error
+    :raises NoAnswer: if it does not end in time
+    :raises SchedulerError: if it fails; the text is its error message
     """
+    given = os.environ if environment is None else environment
+    withheld = DISTURBING.get(command[0])
+    usable = {name: value for name, value in given.items() if withheld is None or not withheld.match(name)}
     try:
-        ran = subprocess.run(
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            timeout=timeout,
-            env=environment,
-            check=False,
+            env=usable,
         )
     except FileNotFoundError:
         raise SchedulerError(f"there is no command {command[0]} here") from None
-    except subprocess.TimeoutExpired:
-        raise SchedulerError(f"{command[0]} did not answer within {timeout:.0f} s") from None
     except OSError as error:
         raise SchedulerError(f"{command[0]}: {error.strerror}") from None
-    if ran.returncode:
-        raise SchedulerError(first_line(ran.stderr) or f"{command[0]} ended with exit code {ran.returncode}")
-    return ran.stdout
+    with process:
+        try:
+            stdout, stderr = _wait(process, COMMAND_TIMEOUT if timeout is None else timeout, give_up, command[0])
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise SchedulerError(error_line(stderr) or f"{command[0]} ended with exit code {process.returncode}")
+    return stdout
+
+
+def _wait(
+    process: subprocess.Popen[str], timeout: float, give_up: re.Pattern[str] | None, name: str
+) -> tuple[str, str]:
+    """Return the standard output and the standard error of a process once it has ended."""
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        if left <= 0:
+            raise NoAnswer(f"{name} did not answer within {timeout:.0f} s")
+        try:
+            return process.communicate(timeout=left if give_up is None else min(_POLL, left))
+        except subprocess.TimeoutExpired as error:
+            said = (error.stderr or b"").decode(errors="replace")  # bytes, whatever the mode of the process
+            if give_up is not None and give_up.search(said):
+                raise SchedulerError(error_line(said)) from None
+
+
+def error_line(text: str) -> str:
+    """Return the error message in standard error, as one line; '' if there is none.
+
+    These are the last lines of the form "sbatch: error: ...", because banners of the site may come before, else the
+    last line that is not blank.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if _ERROR.match(line)][-MAX_ERRORS:]
+    return "; ".join([*errors[:1], *(_ERROR.sub("", line) for line in errors[1:])]) or (lines or [""])[-1]
 
 
 def first_line(text: str) -> str:

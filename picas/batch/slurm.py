@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ..picaslogger import get_logger
 from .base import (
@@ -16,7 +15,6 @@ from .base import (
     BatchSystem,
     End,
     GPUs,
-    Jobs,
     SchedulerError,
     first_line,
     number_of,
@@ -24,6 +22,7 @@ from .base import (
     text_of,
     whole_number,
 )
+from .slurm_jobs import SlurmQueue
 
 log = get_logger(__name__)
 
@@ -41,13 +40,10 @@ MEMORY_VARIABLES = (
 """The variables with megabytes, and the variable with the number by which they are multiplied."""
 
 
-class Slurm(BatchSystem):
+class Slurm(SlurmQueue, BatchSystem):
     """Slurm, by its environment variables and commands."""
 
     job_id_field = "slurm_job_id"
-
-    WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "RESV_DEL_HOLD"})
-    AT_WORK = frozenset({"RUNNING", "SUSPENDED", "STOPPED", "RESIZING"})
 
     def job_id(self, environment: Mapping[str, str]) -> str | None:
         """Return the id by which Slurm knows exactly this job.
@@ -104,26 +100,6 @@ class Slurm(BatchSystem):
             return None
         count = number_of(environment, "SLURM_GPUS_ON_NODE") or 0
         return GPUs(CUDA_VISIBLE_DEVICES, [str(number) for number in range(count)])
-
-    def jobs(self, name: str) -> Jobs:
-        """See `Scheduler.jobs`."""
-        owner = f"--user={os.getuid()}"  # the user may have no name on this node
-        listed = run_command(["squeue", "--noheader", "--array", owner, f"--name={name}", "--format=%i %T"])
-        pairs = [line.split() for line in listed.splitlines()]
-        if any(len(pair) != 2 for pair in pairs):
-            raise SchedulerError(f"the output of squeue is not a list of jobs: {first_line(listed)}")
-        pending = frozenset(id for id, state in pairs if state in self.WAITING)
-        return Jobs(pending, frozenset(id for id, state in pairs if state in self.AT_WORK))
-
-    def submit(self, name: str, count: int, script: str, arguments: Sequence[str], options: Sequence[str]) -> str:
-        """See `Scheduler.submit`: the jobs are one job array."""
-        command = ["sbatch", "--parsable", *options, f"--job-name={name}", f"--array=1-{count}", script, *arguments]
-        environment = dict(os.environ)
-        if JOB in environment:
-            # This process runs in a job (scrontab starts one, for example). New jobs must not inherit its resources.
-            granted = re.compile("SLURM_(?!CONF$|CLUSTERS$)")
-            environment = {name: value for name, value in environment.items() if not granted.match(name)}
-        return run_command(command, environment).strip().partition(";")[0]  # the name of the cluster may follow
 
 
 _ends: dict[str, float] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +79,15 @@ def run_autopilot(options: argparse.Namespace, settings: config.Settings | None 
     console.log_to_stderr(options.verbose)
     classes = read_table(options.table)
     client = console.connect(settings, max_outage=0 if options.stay is None else None)  # cron calls this again
-    autopilot = Autopilot(client, classes, Slurm(), options.dry_run, lambda line: print(visible(line), flush=True))
+    autopilot = Autopilot(client, classes, Slurm(), options.dry_run, _tell)
     if options.stay is not None:
         autopilot.stay(options.stay)
     return 0 if autopilot.look() else console.EXIT_FAILURE
+
+
+def _tell(line: str) -> None:
+    """Print a line of the autopilot with the time, which the mails of cron and log files lack."""
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), visible(line), flush=True)
 
 
 def _sandbox(options: argparse.Namespace) -> None:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import time
 
 import pytest
 from support.places import EXAMPLES
 from support.tokens import make_token
 
-from picas import autopilot as module
 from picas.autopilot import Autopilot, JobClass
+from picas.clients import CouchDB
+from picas.pilot import clocks, turns
 from picas.pilot.orders import pause_pool, resume_pool
-from picas.schedulers import Jobs, Scheduler, SchedulerError
-from picas.views import create_views
+from picas.schedulers import Jobs, LimitReached, Scheduler, SchedulerError
+from picas.tokens.states import STATES
+from picas.views import count_all, count_states, create_views
 
 NONE = frozenset()
 
@@ -41,9 +42,50 @@ class Queue(Scheduler):
         return job
 
 
+class NamedQueue(Queue):
+    """A batch system that knows the names of its jobs."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = {}
+
+    def jobs(self, name):
+        return Jobs(frozenset(self.names.get(name, ())), NONE)
+
+    def submit(self, name, count, *arguments):
+        job = super().submit(name, count, *arguments)
+        self.names.setdefault(name, set()).update(f"{job}_{number}" for number in range(1, count + 1))
+        return job
+
+
 @pytest.fixture
 def queue():
     return Queue()
+
+
+def running(id, job, **fields):
+    """Return the document of a pilot at work."""
+    return {"_id": id, "type": "pilot", "state": "running", "slurm_job_id": job, **fields}
+
+
+@pytest.fixture
+def left(client):
+    """Save what a pilot leaves that has ended cleanly."""
+
+    def left(job, **fields):
+        client.save({"_id": f"picas_ended_{job}", "type": "pilot", "state": "ended", "slurm_job_id": job, **fields})
+
+    return left
+
+
+@pytest.fixture
+def far_pool(client, location):
+    """Another pool of the same user."""
+    name = f"{client.database_name}_far"
+    pool = CouchDB(location.url, name, location.username, location.password, create=True)
+    create_views(pool)
+    yield pool
+    del pool.server[name]
 
 
 @pytest.fixture
@@ -120,16 +162,181 @@ class TestOneRound:
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
         assert not Autopilot(client, kinds, queue, tell=lines.append).look()
-        assert re.search(r"^gpu: there is no view Gpu/todo, .* picas views Gpu$", lines[0])
+        assert re.search(r"^gpu: there is no view Gpu/todo .* picas views Gpu$", lines[0])
         assert queue.submitted == [1]
+
+
+class TestFreeSlots:
+    def test_are_those_without_a_claim_even_between_two_heartbeats(self, pilot, queue, client):
+        """Both pilots have just started, and hold a token that is not in their documents yet."""
+        client.save_documents([make_token(number) for number in range(2)])
+        for number in (1, 2):
+            client.save(running(f"picas_pilot_{number}", f"9_{number}", slots=1, free=1, holds=[]))
+            client.save(make_token(10 + number, lock=1, claim={"id": "x", "pilot": f"picas_pilot_{number}"}))
+        queue.running = {"9_1", "9_2"}
+        pilot().look()
+        assert queue.submitted == [2]
+
+    def test_of_all_pilots_of_a_job_are_added(self, pilot, queue, push, client):
+        push(3)
+        for number in range(3):
+            client.save(running(f"picas_pilot_{number}", "9", slots=1, free=1, holds=[]))
+        queue.running = {"9"}
+        pilot().look()
+        assert queue.submitted == []
+
+
+class TestMatching:
+    """Tokens make jobs of a class that can take them."""
+
+    def look(self, client, queue, lines, *kinds):
+        Autopilot(client, list(kinds), queue, tell=lines.append).look()
+
+    def test_a_token_that_no_job_can_take_makes_none(self, client, queue, lines):
+        client.save_documents([make_token(0, cores=1000)])
+        self.look(client, queue, lines, JobClass("small", "job.sh", cores=4))
+        assert queue.submitted == []
+        assert lines[1] == "Monitor/todo: no job of these classes can take all tokens: 1 needs 1000 cores"
+
+    def test_what_earlier_pilots_had_counts_where_nothing_says_it(self, client, queue, lines, left, pilot):
+        client.save_documents([make_token(0, cores=1000)])
+        pilot().look()
+        queue.pending.clear()
+        left("1_1", processed=0, cores=4)
+        pilot().look()
+        assert queue.submitted == [1]
+        assert (client.get("picas_autopilot_all")["had"])["cores"] == 4
+        lines.clear()
+        pilot().look()
+        assert lines[1].endswith("1 needs 1000 cores")
+
+    @pytest.mark.parametrize(
+        ("needs", "kind"),
+        [
+            ({}, "small"),
+            ({"cores": 4}, "large"),
+            ({"memory": "3G"}, "large"),
+            ({"gpus": 1}, "gpu"),
+            ({"tags": ["cvmfs"]}, "gpu"),
+            ({"walltime": 3500}, "long"),
+        ],
+    )
+    def test_a_token_makes_a_job_of_the_smallest_class_that_can_take_it(self, client, queue, lines, needs, kind):
+        client.save_documents([make_token(0, **needs)])
+        none = frozenset()
+        kinds = [
+            JobClass("gpu", "job.sh", cores=4, memory=4096, gpus=1, tags=frozenset({"cvmfs"}), walltime=3600),
+            JobClass("small", "job.sh", cores=1, memory=1024, gpus=0, tags=none, walltime=3600),
+            JobClass("large", "job.sh", cores=4, memory=4096, gpus=0, tags=none, walltime=3600),
+            JobClass("long", "job.sh", cores=1, memory=2048, gpus=0, tags=none, walltime=36000),
+        ]
+        self.look(client, queue, lines, *kinds)
+        assert [line.split(":")[0] for line in lines if "submitted" in line] == [kind]
+
+    def test_a_full_class_leaves_tokens_to_the_next(self, client, queue, push, lines):
+        push(5)
+        self.look(client, queue, lines, *(JobClass(name, "job.sh", max_pilots=3) for name in "ab"))
+        assert queue.submitted == [3, 2]
+
+
+class TestSeveralAutopilots:
+    def test_submit_no_more_than_one(self, client, queue, push, lines, pilot):
+        """The second one looks while the first one submits."""
+        push(4)
+        submit, others = queue.submit, []
+
+        def submit_slowly(*arguments):
+            others.append(pilot(max_pilots=4).look())
+            return submit(*arguments)
+
+        queue.submit = submit_slowly
+        pilot(max_pilots=4).look()
+        assert (queue.submitted, others) == ([4], [True])
+        assert "another autopilot is at work" in lines[0]
+        assert client.get("picas_autopilot_all")["turn"] is None
+
+    def test_submit_no_jobs_of_several_classes_for_the_same_tokens(self, client, queue, push, lines, monkeypatch):
+        """Each has one of the two turns."""
+        push(2)
+        kinds = [JobClass("a", "job.sh"), JobClass("b", "job.sh")]
+        take = turns.Turns.take
+
+        def take_late(self, name):
+            if not others:
+                others.append(self)
+                Autopilot(client, kinds, queue, tell=lines.append).look()
+            return take(self, name)
+
+        others = []
+        monkeypatch.setattr(turns.Turns, "take", take_late)
+        Autopilot(client, kinds, queue, tell=lines.append).look()
+        assert sum(queue.submitted) == 2
+
+    def test_take_over_from_one_that_was_killed_after_a_while(self, client, queue, push, lines, pilot, monkeypatch):
+        push(1)
+
+        def kill(*arguments):
+            raise SystemExit
+
+        monkeypatch.setattr(turns.Turns, "give_back", lambda self: None)
+        with monkeypatch.context() as patch:
+            patch.setattr(queue, "submit", kill)
+            with pytest.raises(SystemExit):
+                pilot().look()
+        for seconds in (0, turns.LEASE - 1, turns.LEASE + 1):
+            monkeypatch.setattr(clocks, "time", lambda seconds=seconds: 1e9 + seconds)
+            pilot().look()
+        assert [("another autopilot" in line, "submitted" in line) for line in lines] == [(1, 0), (1, 0), (0, 1)]
+        assert queue.submitted == [1]
+
+    def test_with_clocks_that_differ_wait_as_long(self, client, queue, push, pilot, monkeypatch):
+        push(1)
+        queue.error = SchedulerError("no")
+        pilot().look()
+        queue.error = None
+        monkeypatch.setattr(clocks, "time", lambda: 2e9)
+        monkeypatch.setattr(clocks.socket, "gethostname", lambda: "elsewhere")
+        pilot().look()
+        assert queue.submitted == []
+        monkeypatch.setattr(clocks, "time", lambda: 2e9 + 61)
+        pilot().look()
+        assert queue.submitted == [1]
+
+    def test_of_two_pools_count_only_their_own_jobs(self, client, far_pool, push, lines):
+        """The jobs of a pool have its mark in their names."""
+        queue = NamedQueue()
+        push(2)
+        far_pool.save_documents([make_token(0)])
+        kind = JobClass("all", "job.sh", max_pilots=2)
+        for each in (client, far_pool, client):
+            Autopilot(each, [kind], queue, tell=lines.append).look()
+        assert queue.submitted == [2, 1]
+        assert all("picas-all-" in name for name in queue.names)
+
+    def test_count_jobs_that_an_earlier_release_has_submitted(self, client, push, lines):
+        queue = NamedQueue()
+        push(2)
+        queue.names = {"picas-all": {"5_1", "5_2"}}
+        Autopilot(client, [JobClass("all", "job.sh")], queue, tell=lines.append).look()
+        assert queue.submitted == []
+
+    def test_leave_the_document_alone_when_nothing_waits(self, client, queue, pilot):
+        pilot().look()
+        assert not [row for row in client.all_docs() if row.id.startswith("picas_autopilot_")]
+
+    def test_keep_a_document_that_is_no_token(self, client, queue, push, pilot):
+        push(1)
+        pilot().look()
+        assert count_states(client)["todo"] == 1
+        assert count_all(client).keys() == {*STATES}
 
 
 class TestFailures:
     @pytest.fixture(autouse=True)
     def clock(self, monkeypatch):
         """The seconds that the autopilot believes to have passed."""
-        began, passed = time.monotonic(), [0.0]
-        monkeypatch.setattr(module, "monotonic", lambda: began + passed[0])
+        passed = [0.0]
+        monkeypatch.setattr(clocks, "time", lambda: 1e9 + passed[0])
         return passed
 
     def test_of_submissions_are_reported_and_not_retried_at_once(self, pilot, queue, push, lines, clock):
@@ -140,7 +347,7 @@ class TestFailures:
         assert "no such partition; the next try is in 60 s at the earliest" in lines[0]
         queue.error = None
         assert autopilot.look()
-        assert "nothing is submitted for another 60 s, after a failure" in lines[1]
+        assert "nothing is submitted for another 60 s: sbatch: error: no such partition" in lines[1]
         clock[0] += 61
         autopilot.look()
         assert queue.submitted == [1]
@@ -155,40 +362,98 @@ class TestFailures:
         waits = [int(line.split("next try is in ")[1].split()[0]) for line in lines]
         assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
-    def test_include_jobs_that_end_without_taking_a_token(self, pilot, queue, push, lines, clock, caplog):
-        """Otherwise a faulty script would be submitted for ever."""
+    def test_include_jobs_that_end_without_taking_a_token(self, pilot, queue, push, lines, clock):
+        """Otherwise a faulty script would be submitted for ever. Each look may be another process, as with cron."""
         push(2)
-        autopilot = pilot()
-        autopilot.look()
+        for minute in range(37):
+            clock[0] = 60.0 * minute
+            pilot().look()
+            queue.pending.clear()
+        assert queue.submitted == [2, 1, 1, 1, 1, 1]
+        failure = "nothing is submitted for another 60 s: 2 of the last 2 jobs took no token, see the output of job 1_1"
+        assert failure in lines[1]
+        assert "the last job took no token, see the output of job 2_1" in lines[3]
+        assert "submitted 1 pilot as job 2, to try again after a failure" in lines[2]
+
+    def test_are_forgotten_once_a_job_has_taken_a_token(self, pilot, queue, push, clock, left):
+        push(3)
+        pilot().look()
         queue.pending.clear()
-        autopilot.look()
-        assert queue.submitted == [2]
-        assert "the last jobs ended without taking a token" in caplog.text
+        pilot().look()
         clock[0] += 61
+        pilot().look()
+        queue.pending.clear()
+        left("2_1", processed=1)
+        pilot().look()
+        assert queue.submitted == [3, 1, 3]
+
+    def test_include_most_jobs_of_a_node_that_kills_pilots_while_others_work(self, pilot, queue, push, client, clock):
+        push(20)
+        client.save(running("picas_pilot_a", "1_1", slots=1, free=0, holds=["x"]))
+        autopilot = pilot(max_pilots=4)
         autopilot.look()
+        for minute in range(1, 30):
+            clock[0] = 60.0 * minute
+            queue.pending, queue.running = set(), {"1_1"}
+            autopilot.look()
+        assert queue.submitted == [4, 1, 1, 1, 1]
+
+    def test_for_want_of_room_in_the_queue_are_tried_again_soon(self, pilot, queue, push, lines, clock):
+        push(3)
+        queue.error = LimitReached("sbatch: error: the job queue is full")
+        for _ in range(3):
+            pilot().look()
+            clock[0] += 61
+        assert all("the next try is in 60 s" in line for line in lines)
+        queue.error = None
+        pilot().look()
+        assert queue.submitted == [3]
+
+    def test_do_not_include_jobs_whose_pilots_have_no_documents(self, pilot, queue, push, client, clock):
+        """As those of older releases, or programs that use an iterator by themselves."""
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 1, "slurm_job_id": "1_1"})
+        client.save_documents([make_token(number) for number in range(5, 9)])
+        pilot().look()
+        assert queue.submitted == [2, 5]
+
+    def test_include_jobs_that_only_locked_a_token(self, pilot, queue, push, client, clock):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save({**client.get("token_0").value, "lock": 1, "done": 0, "slurm_job_id": "1_1"})
+        pilot().look()
+        assert queue.submitted == [2]
+
+    def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, lines, left):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        left("1_1", processed=1)
+        left("1_2", processed=0)
+        pilot().look()
+        assert queue.submitted == [2, 2]
+        assert "took no token" not in lines[1]
+
+    def test_do_not_include_jobs_that_came_too_late_for_any_token(self, pilot, queue, push, client, clock):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.delete_documents([client.get("token_0"), client.get("token_1")])
+        pilot().look()
+        push(2)
+        pilot().look()
         assert queue.submitted == [2, 2]
 
-    def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, client):
-        push(2)
-        autopilot = pilot()
-        autopilot.look()
+    def test_include_pilots_that_find_no_token_to_take(self, pilot, queue, push, clock, left):
+        push(1)
+        pilot().look()
         queue.pending.clear()
-        client.save(client.get("token_0").value | {"lock": 1, "done": 1})
-        autopilot.look()
-        client.save_documents([make_token(5)])
-        autopilot.look()
-        assert queue.submitted == [2, 1, 1]
-
-    def test_do_not_include_jobs_that_processed_tokens_while_more_were_pushed(self, pilot, queue, push, client, caplog):
-        push(2)
-        autopilot = pilot()
-        autopilot.look()
-        queue.pending.clear()
-        client.save({**client.get("token_0").value, "lock": 1, "done": 1})
-        client.save_documents([make_token(number) for number in range(5, 9)])
-        autopilot.look()
-        assert queue.submitted == [2, 5]
-        assert "without taking a token" not in caplog.text
+        left("1_1", processed=0)
+        pilot().look()
+        assert queue.submitted == [1]
 
     def test_of_one_class_do_not_affect_the_others(self, client, push, queue, lines):
         push(1)

@@ -8,8 +8,10 @@ import time
 
 import pytest
 
+from picas.batch import base
 from picas.batch.slurm import Slurm, parse_time_left
-from picas.schedulers import SchedulerError
+from picas.batch.slurm_options import granted_by
+from picas.schedulers import JobKind, Jobs, SchedulerError
 
 JOB = {"SLURM_JOB_ID": "7", "PATH": "/no/such/folder"}
 
@@ -89,18 +91,197 @@ class TestSubmitting:
         with pytest.raises(SchedulerError, match=r"^sbatch ended with exit code 3$"):
             Slurm().submit("picas-all", 2, "job.sh", (), ())
 
+    def test_reads_the_job_id_among_banners(self, command):
+        command("sbatch", "echo Welcome, 2 messages; echo 12345; echo '7;lab-2'; echo; echo 3 nodes are down")
+        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
+
+    def test_without_a_job_id_fails(self, command):
+        command("sbatch", "echo Welcome")
+        with pytest.raises(SchedulerError, match=r"^sbatch has printed no job id: Welcome$"):
+            Slurm().submit("picas-all", 2, "job.sh", (), ())
+
+    def test_that_fails_says_the_error_among_banners(self, command):
+        command("sbatch", "(echo Welcome; echo 'sbatch: error: no such account'; echo Goodbye) >&2; exit 1")
+        with pytest.raises(SchedulerError, match=r"^sbatch: error: no such account$"):
+            Slurm().submit("picas-all", 2, "job.sh", (), ())
+
+    def test_withholds_what_would_delay_it_or_keep_it_from_submitting(self, monkeypatch, command):
+        command("sbatch", "env | grep -q 'SBATCH_WAIT=\\|SBATCH_TEST_ONLY' || echo 7")
+        monkeypatch.setenv("SBATCH_WAIT", "1")
+        monkeypatch.setenv("SBATCH_TEST_ONLY", "1")
+        assert Slurm().submit("picas-all", 2, "job.sh", (), ()) == "7"
+
+
+class TestLimits:
+    """Slurm refuses an array as a whole if only a part of it is within a limit."""
+
+    KIND = JobKind(("picas-all",), "job.sh")
+
+    @pytest.fixture
+    def limit(self, command, tmp_path):
+        """Let sbatch accept arrays of 1 to `size` tasks, and `total` jobs in all."""
+
+        def limit(size, total, error="Batch job submission failed: Invalid job array specification"):
+            command(
+                "sbatch",
+                f"""n=$(echo "$*" | sed 's/.*--array=1-\\([0-9]*\\).*/\\1/')
+                used=$(cat {tmp_path}/used 2>/dev/null || echo 0)
+                [ $n -le {size} ] && [ $((n + used)) -le {total} ] || {{ echo "sbatch: error: {error}" >&2; exit 1; }}
+                echo $((n + used)) > {tmp_path}/used
+                echo "$*" >> {tmp_path}/called; wc -l < {tmp_path}/called""",
+            )
+
+        return limit
+
+    def test_of_the_size_make_smaller_arrays(self, limit):
+        limit(4, 100)
+        groups, refusal = Slurm().submit_jobs(self.KIND, 10)
+        assert groups == (("1", 3), ("2", 3), ("3", 3), ("4", 1))
+        assert refusal.endswith("Invalid job array specification")
+
+    def test_of_the_number_let_as_many_go_as_there_may_be(self, limit):
+        limit(100, 6, "Batch job submission failed: Job violates accounting/QOS policy (job submit limit)")
+        groups, refusal = Slurm().submit_jobs(self.KIND, 10)
+        assert groups == (("1", 5), ("2", 1))
+        assert refusal.endswith("(job submit limit)")
+
+    def test_without_room_for_one_job_are_an_error(self, limit):
+        limit(100, 0, "Slurm job queue full")
+        with pytest.raises(SchedulerError, match="queue full"):
+            Slurm().submit_jobs(self.KIND, 10)
+
+    def test_are_not_suspected_behind_other_errors(self, command, tmp_path):
+        command("sbatch", f"echo x >> {tmp_path}/called; echo 'sbatch: error: invalid partition' >&2; exit 1")
+        with pytest.raises(SchedulerError, match="invalid partition"):
+            Slurm().submit_jobs(self.KIND, 10)
+        assert (tmp_path / "called").read_text() == "x\n"
+
+    def test_do_not_keep_sbatch_waiting(self, command):
+        command(
+            "sbatch",
+            "echo 'sbatch: error: Slurm temporarily unable to accept job, sleeping and retrying' >&2; exec sleep 60",
+        )
+        began = time.monotonic()
+        with pytest.raises(SchedulerError, match="temporarily unable to accept job"):
+            Slurm().submit("picas-all", 1, "job.sh", (), ())
+        assert time.monotonic() - began < 30
+
 
 class TestCounting:
+    KINDS = tuple(JobKind((f"picas-{name}",), "job.sh") for name in "abc")
+
     def test_sorts_the_jobs_by_their_state(self, command):
-        command("squeue", "echo 7_1 RUNNING; echo 7_2 PENDING; echo 7_3 COMPLETING; echo 8 SUSPENDED")
-        assert Slurm().jobs("picas-all") == (frozenset({"7_2"}), frozenset({"7_1", "8"}))
+        command(
+            "squeue",
+            """echo Welcome to this cluster; echo 'CLUSTER: lab'; echo
+            for job in '7_1|RUNNING|None' '7_2|PENDING|Priority' '7_3|COMPLETING|None' '8|SUSPENDED|None'
+            do echo "picas|$job|picas-all"; done""",
+        )
+        assert Slurm().jobs("picas-all") == Jobs(frozenset({"7_2"}), frozenset({"7_1", "8"}), {}, "")
+
+    @pytest.mark.parametrize(
+        ("reason", "is_blocked", "is_closed"),
+        [
+            ("Resources", False, False),
+            ("QOSMaxJobsPerUserLimit", False, False),
+            ("JobHeldUser", True, False),
+            ("PartitionDown", True, True),
+            ("ReqNodeNotAvail, UnavailableNodes:n1", True, True),
+        ],
+    )
+    def test_tells_jobs_that_wait_from_jobs_that_can_not_start(self, command, reason, is_blocked, is_closed):
+        command("squeue", f"echo 'picas|7|PENDING|{reason}|picas-a'")
+        jobs = Slurm().jobs("picas-a")
+        assert jobs.blocked == ({"7": reason} if is_blocked else {})
+        assert jobs.closed == (reason if is_closed else "")
+
+    def test_asks_once_for_all_classes_of_a_cluster(self, command, tmp_path):
+        command("squeue", f"echo \"$*\" >> {tmp_path}/asked; echo 'picas|7|RUNNING|None|picas-b'")
+        there = JobKind(("picas-d",), "job.sh", options=("-M", "far,away"))
+        found = Slurm().queue((*self.KINDS, there))
+        assert [len(jobs) for jobs in found] == [0, 1, 0, 0]
+        near, far = (tmp_path / "asked").read_text().splitlines()
+        assert "--name=picas-a,picas-b,picas-c " in near
+        assert "--clusters" not in near
+        assert "--name=picas-d --clusters=far,away " in far
+
+    def test_is_not_disturbed_by_the_settings_of_the_user(self, monkeypatch, command):
+        command("squeue", "env | grep -q '^SQUEUE_\\|^SLURM_TIME_FORMAT' || echo 'picas|7|RUNNING|None|picas-a'")
+        monkeypatch.setenv("SQUEUE_FORMAT", "%j")
+        monkeypatch.setenv("SQUEUE_STATES", "SUSPENDED")
+        monkeypatch.setenv("SLURM_TIME_FORMAT", "relative")
+        assert len(Slurm().jobs("picas-a")) == 1
+
+    def test_waits_once_for_a_squeue_that_hangs(self, monkeypatch, command, tmp_path):
+        monkeypatch.setattr(base, "COMMAND_TIMEOUT", 0.3)
+        command("squeue", f"echo x >> {tmp_path}/asked; exec sleep 60")
+        there = JobKind(("picas-d",), "job.sh", options=("--clusters=far",))
+        found = Slurm().queue((*self.KINDS, there))
+        assert {str(error) for error in found} == {"squeue did not answer within 0 s"}
+        assert (tmp_path / "asked").read_text() == "x\n"
 
     def test_fails_without_the_command(self, monkeypatch, tmp_path):
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(SchedulerError, match="there is no command squeue here"):
             Slurm().jobs("picas-all")
 
-    def test_fails_if_the_output_is_no_list_of_jobs(self, command):
-        command("squeue", "echo Welcome to this cluster")
-        with pytest.raises(SchedulerError, match="not a list of jobs: Welcome to this cluster"):
-            Slurm().jobs("picas-all")
+
+class TestWhatJobsHave:
+    @pytest.fixture
+    def granted(self, tmp_path):
+        def granted(*options, script="", arguments=(), **environment):
+            (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{script}\n")
+            kind = JobKind(("picas-a",), str(tmp_path / "job.sh"), tuple(arguments), options)
+            found = granted_by(kind, environment)
+            return found.cores, found.memory, found.gpus, sorted(found.tags or ()), found.walltime
+
+        return granted
+
+    @pytest.mark.parametrize(
+        ("options", "found"),
+        [
+            ((), (None, None, 0, [], None)),
+            (("--cpus-per-task=4", "--mem=2G", "--time=1-12"), (4, 2048, 0, [], 129600)),
+            (("-c", "4", "--mem-per-cpu=500", "-t10:30"), (4, 2000, 0, [], 630)),
+            (("-N1", "-n4", "--gpus=a100:2", "--mem=0"), (4, None, 2, [], None)),
+            (("--gres=gpu:a100:2,tmp:5", "--mem-per-gpu", "1000"), (None, 2000, 2, [], None)),
+            (("--gpus-per-task=1", "--ntasks=2", "--exclusive"), (None, None, 2, [], None)),
+            (("--time=90", "--time", "UNLIMITED"), (None, None, 0, [], math.inf)),
+        ],
+    )
+    def test_is_in_the_options(self, granted, options, found):
+        assert granted(*options) == found
+
+    def test_is_in_the_script_up_to_its_first_command(self, granted):
+        script = "#SBATCH -c 2 --time=60 # two\n\n# comment\n#SBATCH --mem=100\nexec true\n#SBATCH --gpus=1"
+        assert granted(script=script) == (2, 100, 0, [], 3600)
+        assert granted("-c3", script=script, SBATCH_TIMELIMIT="5", SBATCH_GPUS="1") == (3, 100, 1, [], 300)
+
+    def test_is_unknown_if_several_pilots_share_it(self, granted, tmp_path):
+        granted(script="#SBATCH -n4 --mem=400 --gpus=1\nexec srun python3 local-example.py")
+        found = granted_by(JobKind(("a",), str(tmp_path / "job.sh")), {})
+        assert (found.cores, found.memory, found.gpus) == (None, None, None)
+
+    def test_is_what_the_pilot_is_told(self, granted):
+        arguments = ("--cores=1", "--tags", "a,b", "--slots", "4", "--memory=1G", "--gpus", "1")
+        assert granted("-c8", arguments=arguments) == (1, 1024, 1, ["a", "b"], None)
+        assert granted("-c8", PICAS_CORES="2", PICAS_TAGS="c") == (2, None, 0, ["c"], None)
+
+    def test_is_unknown_if_the_script_says_it_itself(self, granted, tmp_path):
+        granted(script="export PICAS_TAGS=x\n./pilot.sh --cores 4")
+        found = granted_by(JobKind(("a",), str(tmp_path / "job.sh"), options=("-c8",)), {})
+        assert (found.tags, found.cores, found.gpus) == (None, None, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "path"),
+    [
+        ((), "/here/slurm-7_2.out"),
+        (("--output=logs/%x-%A.%a.txt",), "/here/logs/picas-a-7.2.txt"),
+        (("-o", "/logs/%j-%N.out"), "/logs/*-*.out"),
+        (("--chdir=/there", "-oout%4a"), "/there/out2"),
+    ],
+)
+def test_the_output_of_a_job_follows_from_the_options(monkeypatch, tmp_path, options, path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert Slurm().output_file(JobKind(("picas-a",), "job.sh", options=options), "7_2", "/here") == path

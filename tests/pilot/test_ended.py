@@ -56,6 +56,13 @@ def test_a_pilot_that_was_short_and_processed_nothing_is_not_kept(client, monkey
     assert [document["processed"] for document in kept(client)] == [0]
 
 
+def test_every_pilot_is_kept_that_the_autopilot_has_started(client, monkeypatch):
+    """The autopilot has to know that the pilot has started, and found nothing to do."""
+    monkeypatch.setenv("SLURM_JOB_NAME", "picas-all-pool-3fa2c1")
+    Worker(client, heartbeat=0.5, lease=60).run()
+    assert [document["processed"] for document in kept(client)] == [0]
+
+
 def test_the_end_is_one_request_and_one_that_looks_for_old_pilots(client, push, monkeypatch):
     pilot = Pilot(processed=1)
     heartbeat = Heartbeat(client, pilot, 60, Watch(client, pilot.id))

@@ -20,6 +20,8 @@ CORES = 4
 """Cores of each node."""
 MEMORY = 1000
 """Megabytes of each node."""
+ARRAY_SIZE = 20
+"""The tasks of a job array have numbers below this."""
 _FOLDERS = os.pathsep.join(
     [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
 )  # not every PATH contains the daemons
@@ -43,6 +45,7 @@ SlurmdLogFile={folder}/log/slurmd.%n.log
 ProctrackType=proctrack/pgid
 TaskPlugin=task/none
 MpiDefault=none
+MaxArraySize={array_size}
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
@@ -87,7 +90,7 @@ class Slurm:
                 (self.folder / name).mkdir(parents=True)
             host = socket.gethostname().partition(".")[0]
             settings = {"host": host, "ports": _free_ports(3), "user": getpass.getuser(), "folder": self.folder}
-            text = CONFIGURATION.format(cores=CORES, memory=MEMORY, **settings)
+            text = CONFIGURATION.format(cores=CORES, memory=MEMORY, array_size=ARRAY_SIZE, **settings)
             (self.folder / "slurm.conf").write_text(text, encoding="ascii")
             self._start("slurmctld", "slurmctld", "-D")
             for node in NODES:

@@ -7,7 +7,7 @@ from support.places import EXAMPLES
 
 from picas.autopilot import Finding, JobClass, read_table
 from picas.exceptions import SettingsError
-from picas.schedulers import Jobs
+from picas.schedulers import Granted, Jobs
 
 NONE = frozenset()
 
@@ -34,16 +34,23 @@ class TestHowManyAreMissing:
     )
     def test_with_one_token_for_each_pilot(self, waiting, pending, running, free, missing):
         kind = JobClass("all", "job.sh", max_pilots=10)
-        assert Finding(waiting, 0, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
+        assert Finding(waiting, Jobs(ids(pending), ids(running, pending)), free).missing(kind) == missing
 
     @pytest.mark.parametrize(("waiting", "missing"), [(1, 1), (20, 1), (21, 2), (400, 10)])
     def test_with_slots_and_several_tokens_for_each_pilot(self, waiting, missing):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
-        assert Finding(waiting, 0, Jobs(NONE, NONE), 0).missing(kind) == missing
+        assert Finding(waiting, Jobs(NONE, NONE), 0).missing(kind) == missing
 
     def test_queued_jobs_count_with_all_their_slots(self):
         kind = JobClass("all", "job.sh", slots=4, tokens=5, max_pilots=10)
-        assert Finding(61, 0, Jobs(ids(2), NONE), 4).missing(kind) == 1
+        assert Finding(61, Jobs(ids(2), NONE), 4).missing(kind) == 1
+
+    def test_jobs_that_can_not_start_are_no_help_but_count(self):
+        kind = JobClass("all", "job.sh", max_pilots=5)
+        jobs = Jobs(ids(3), NONE, {"7_0": "JobHeldUser", "7_1": "JobHeldUser"})
+        assert Finding(3, jobs, 0).missing(kind) == 2
+        assert Finding(9, jobs, 0).missing(kind) == 2
+        assert str(Finding(3, jobs, 0)).startswith("3 tokens wait, 3 jobs are queued (2 can't start: JobHeldUser) and")
 
 
 class TestTheTable:
@@ -69,6 +76,17 @@ class TestTheTable:
             "picas-gpu",
         )
 
+    def test_can_say_what_the_jobs_have(self, table):
+        (kind,) = read_table(
+            table("[a]\nscript=job.sh\ncores = 8\nmemory = 4G\ngpus = 0\ntags = a, b\nwalltime = 2h\n")
+        )
+        assert kind.granted() == Granted(8, 4096.0, 0, frozenset("ab"), 7200.0)
+
+    def test_counts_before_the_options_and_these_before_earlier_pilots(self, table):
+        (kind,) = read_table(table("[a]\nscript=job.sh\ncores = 8\n"))
+        had = Granted(cores=1, memory=500.0, gpus=1)
+        assert kind.granted(Granted(cores=2, gpus=0), had) == Granted(cores=8, memory=500.0, gpus=0)
+
     def test_of_the_example_is_valid(self):
         assert [kind.name for kind in read_table(EXAMPLES / "autopilot.ini")] == ["all"]
 
@@ -84,6 +102,9 @@ class TestTheTable:
             ("[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: '0' is not a valid number"),
             ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a valid number"),
             ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
+            ("[a]\nscript = job.sh\ncores = 0", r"\[a\], cores: '0' is not a valid number"),
+            ("[a]\nscript = job.sh\nmemory = much", r"\[a\], memory: 'much' is not a number of megabytes"),
+            ("[a]\nscript = job.sh\nwalltime = soon", r"\[a\], walltime: 'soon' is not a duration"),
         ],
     )
     def test_with_an_error_is_refused_and_the_place_is_named(self, table, text, complaint):

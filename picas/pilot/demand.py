@@ -1,0 +1,109 @@
+"""How many tokens wait, by what they need, and which of them the jobs of a class can take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from couchdb.http import ResourceNotFound
+
+from ..batch import Granted
+from ..batch.grants import MARGIN, MARGIN_SHARE
+from ..clients import CouchDB
+from ..pool.edits import count_tokens
+from ..tokens.resources import ONE_CORE, needs_of, walltime_of
+from ..views import FREE_VIEW, NEEDS, NEEDS_FIELDS
+from .fleet import MAX_KINDS, Kind
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What the tokens may need that a job can take. What is unknown of the job is no limit."""
+
+    granted: Granted
+
+    def covers(self, kind: Kind) -> bool:
+        """Return whether a job can take a token with these needs."""
+        has, needs = self.granted, kind.needs
+        limits = (
+            (has.cores, needs.cores),
+            (has.memory, needs.memory),
+            (has.gpus, needs.gpus),
+            (self._seconds, kind.walltime),
+        )
+        enough = all(limit is None or (need or 0) <= limit for limit, need in limits)
+        return enough and (has.tags is None or needs.tags <= has.tags)
+
+    @property
+    def size(self) -> tuple[float, ...]:
+        """A key for sorting: small jobs take small tokens first, and leave the others to larger jobs."""
+        has = self.granted
+        numbers = [math.inf if number is None else number for number in (has.gpus, has.cores, has.memory)]
+        return (*numbers, math.inf if has.tags is None else len(has.tags))
+
+    @property
+    def _seconds(self) -> float | None:
+        """The time for work in a job: pilots keep a margin, see `batch.deadline`."""
+        total = self.granted.walltime
+        return None if total is None or total == math.inf else total - min(MARGIN, MARGIN_SHARE * total)
+
+
+class Demand:
+    """The waiting tokens of a view.
+
+    :param kinds: how many tokens wait, by their needs
+    """
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._kinds = [kind for kind in kinds if kind.count > 0]
+
+    @classmethod
+    def read(cls, client: CouchDB, design_doc: str, view: str) -> Demand:
+        """Count the tokens that wait, with two requests, however many they are.
+
+        Only the view `todo` has a view of the needs beside it. Tokens of another one, and of views that an older
+        release has created, count as tokens without needs.
+
+        :raises couchdb.http.ResourceNotFound: if there is no such view
+        """
+        total = count_tokens(client, view, design_doc)
+        kinds: list[Kind] = []
+        if total and view == FREE_VIEW:
+            try:
+                kinds = _kinds(client, design_doc)
+            except ResourceNotFound:
+                kinds = []
+        plain = total - sum(kind.count for kind in kinds)
+        return cls([Kind(plain, ONE_CORE, None), *kinds])
+
+    def waiting(self, reach: Reach) -> int:
+        """Return how many tokens a job can take."""
+        return sum(kind.count for kind in self._kinds if reach.covers(kind))
+
+    def give(self, count: int, reach: Reach, others: Sequence[Reach]) -> None:
+        """Count tokens as taken that jobs will take: first those that the fewest others can take.
+
+        :param count: how many tokens the jobs will take
+        :param reach: what the jobs can take
+        :param others: what other jobs can take, to which the rest is left
+        """
+        rivals = [sum(other.covers(kind) for other in others) for kind in self._kinds]
+        for number in sorted(range(len(self._kinds)), key=lambda number: rivals[number]):
+            kind = self._kinds[number]
+            if reach.covers(kind):
+                taken = min(count, kind.count)
+                count -= taken
+                self._kinds[number] = replace(kind, count=kind.count - taken)
+
+    def out_of_reach(self, reaches: Sequence[Reach]) -> list[Kind]:
+        """Return the tokens that no job can take, the most frequent needs first."""
+        left = [kind for kind in self._kinds if not any(reach.covers(kind) for reach in reaches)]
+        return sorted(left, key=lambda kind: kind.count, reverse=True)
+
+
+def _kinds(client: CouchDB, design_doc: str) -> list[Kind]:
+    """Return the free tokens that say what they need, by these needs."""
+    rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
+    tokens = ((dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
+    return [Kind(count, needs_of(token), walltime_of(token)) for token, count in tokens]
