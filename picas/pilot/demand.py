@@ -12,9 +12,9 @@ from ..batch import Granted
 from ..batch.grants import MARGIN, MARGIN_SHARE
 from ..clients import CouchDB
 from ..pool.edits import count_tokens
-from ..tokens.resources import ONE_CORE, needs_of, walltime_of
+from ..tokens.resources import ONE_CORE
 from ..views import FREE_VIEW, NEEDS, NEEDS_FIELDS
-from .fleet import MAX_KINDS, Kind
+from .kinds import MAX_KINDS, Kind, kind_of
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Reach:
             (has.cores, needs.cores),
             (has.memory, needs.memory),
             (has.gpus, needs.gpus),
-            (self._seconds, kind.walltime),
+            (self._seconds, kind.time_needed),
         )
         enough = all(limit is None or (need or 0) <= limit for limit, need in limits)
         return enough and (has.tags is None or needs.tags <= has.tags)
@@ -106,4 +106,4 @@ def _kinds(client: CouchDB, design_doc: str) -> list[Kind]:
     """Return the free tokens that say what they need, by these needs."""
     rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
     tokens = ((dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
-    return [Kind(count, needs_of(token), walltime_of(token)) for token, count in tokens]
+    return [kind_of(token, count) for token, count in tokens]

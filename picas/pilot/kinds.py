@@ -82,7 +82,7 @@ def survey_needs(client: CouchDB, design_doc: str = DESIGN_DOC) -> NeedsSurvey:
     """
     rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
     pilots = _helpful_pilots(client) if rows else set()
-    kinds = (_kind(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
+    kinds = (kind_of(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
     left = _merge(
         kind
         for kind in kinds
@@ -102,7 +102,11 @@ def _helpful_pilots(client: CouchDB) -> set[tuple[Resources, float]]:
     }
 
 
-def _kind(token: Mapping[str, Any], count: int) -> Kind:
+def kind_of(token: Mapping[str, Any], count: int) -> Kind:
+    """Return the kind of tokens with the needs of this one.
+
+    :param count: how many there are
+    """
     return Kind(count, needs_of(token), walltime_of(token), time_had(token))
 
 
