@@ -6,23 +6,27 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 """
 
 from .base import BatchSystem, Jobs, Scheduler, SchedulerError
-from .grants import WALLTIME_VARIABLE, deadline, gpu_environment, gpu_names, resources
+from .grants import GRACE, WALLTIME_VARIABLE, GPUEnvironment, deadline, default_grace, hides_gpus, resources
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
 from .slurm import Slurm
+from .slurm_controller import pause_before_asking
 
 __all__ = [
+    "GRACE",
     "JOB_ID_FIELDS",
     "WALLTIME_VARIABLE",
     "BatchSystem",
+    "GPUEnvironment",
     "Jobs",
     "Scheduler",
     "SchedulerError",
     "Slurm",
     "deadline",
+    "default_grace",
     "find_job_id",
-    "gpu_environment",
-    "gpu_names",
     "granted_cores",
+    "hides_gpus",
     "job_end",
+    "pause_before_asking",
     "resources",
 ]

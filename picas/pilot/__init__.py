@@ -4,8 +4,8 @@
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` lists them for people, `overview` adds what else there is to know of a
 pool, and `presence` says of some whether they live. `orders` are what people tell pilots to do; pilots find them in
-their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who take tokens back from pilots.
-`commands` lets programs do the work of tokens.
+their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who take tokens back from pilots. `term`
+keeps up with the end of the job. `commands` lets programs do the work of tokens.
 """
 
 from .commands import CommandLine, Programs, TokenCommand
