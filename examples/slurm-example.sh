@@ -10,7 +10,7 @@
 #SBATCH --array=1-2
 #SBATCH --cpus-per-task=1
 #SBATCH --time=01:00:00
-# At the time limit, Slurm asks the pilot to stop, which puts its token back into the pool, and kills it some seconds later.
+# At the time limit, Slurm asks the pilot to stop, and gives it some seconds to put its token back into the pool.
 
 # Load what your work needs here, for example:
 # module load 2024

@@ -307,8 +307,8 @@ class TestResources:
         saying = f"echo {SEEN} > {tmp_path}/$PICAS_TOKEN_ID; sleep 1"
         tokens = [make_token(number, input=saying, gpus=1) for number in (0, 1)]
         assert all(client.save_documents([*tokens, make_token(2, input=saying)]))
-        job = submit("--slots", "2", options=("--array=1", "--cpus-per-task=2", "--gpus=2"))
-        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        job = submit("--slots", "2", options=("--array=1-2", "--cpus-per-task=2", "--gpus=2"))
+        assert set(slurm.wait_for_end(job).values()) == {"COMPLETED"}
         seen = [(tmp_path / f"token_{number}").read_text().split() for number in range(3)]
         assert sorted(seen[:2]) == [["0"] * 4, ["1"] * 4]
         assert seen[2] == ["-1"] * 4
@@ -345,8 +345,22 @@ class TestSteps:
         assert set(self.pilots(client)) == {(1, 1, 100, 1)}
         assert set((tmp_path / "seen").read_text().splitlines()) <= {"0 0 0 0", "1 1 1 1"}
 
+    def test_one_runs_on_each_of_two_nodes(self, slurm, submit, push, client, examples):
+        push(*["true"] * 4)
+        script = (examples / "slurm-example.sh").read_text()
+        line = 'exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python3 "$pilot" --scratch "${TMPDIR:-/tmp}" "$@"'
+        assert line in (examples / "slurm.md").read_text().splitlines()
+        (examples / "slurm-example.sh").write_text(f"{script[: script.index('exec python3')]}{line}\n")
+        options = ("--array=1", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
+        job = submit("--slots", "auto", options=options)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert output(examples).count("Processed") == 2
+        assert count_states(client)["done"] == 4
+        assert {cores for cores, *_ in self.pilots(client)} == {4}
+
     def test_slurm_binds_gpus_to_tasks(self, run_step, client, tmp_path):
-        command = f"echo {SEEN} >> {tmp_path}/seen; sleep 2"
+        both = f"while [ $(wc -l < {tmp_path}/seen) -lt 2 ]; do sleep 0.1; done"
+        command = f"echo {SEEN} >> {tmp_path}/seen; {both}"
         assert all(client.save_documents([make_token(number, input=command, gpus=1) for number in range(2)]))
         run_step("srun --gpus-per-task=1 python3 local-example.py", "--ntasks=2", "--gpus=2", "--mem=400")
         assert set(self.pilots(client)) == {(1, 1, 200, 1)}
