@@ -200,9 +200,9 @@ class TestEnds:
         assert attempts(client)[1]["job_id"] == f"{second}_7"
 
     def test_the_time_limit(self, slurm, submit, push, client, started):
-        """Slurm checks its limits every 30 seconds."""
+        """Slurm checks its limits every 30 seconds, and sends the signal up to a minute early."""
         push(self.TASK.format(file=started))
-        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@30"))
+        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@10"))
         wait_for(lambda: pids(started))
         assert slurm.wait_for_end(job, 75) == {f"{job}_1": "COMPLETED"}
         self.assert_put_back(client, started)
