@@ -7,7 +7,7 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 
 from .base import BatchSystem, Jobs, Scheduler, SchedulerError
 from .grants import GRACE, WALLTIME_VARIABLE, GPUEnvironment, deadline, default_grace, hides_gpus, resources
-from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
+from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end, kill_wait
 from .slurm import Slurm
 from .slurm_controller import pause_before_asking
 
@@ -27,6 +27,7 @@ __all__ = [
     "granted_cores",
     "hides_gpus",
     "job_end",
+    "kill_wait",
     "pause_before_asking",
     "resources",
 ]

@@ -8,7 +8,7 @@ import random
 import threading
 import time
 
-from ..batch import deadline, default_grace, find_job_id, pause_before_asking
+from ..batch import deadline, default_grace, find_job_id, kill_wait, pause_before_asking
 from ..picaslogger import get_logger
 from .context import Context
 
@@ -44,16 +44,22 @@ class Term:
         pilot = self._context.pilot
         until, source = deadline(started=self._context.conditions.started)
         if abs(until - pilot.deadline) > WORTH_TELLING:
-            left = "no limit" if until == math.inf else f"{max(0.0, until - time.monotonic()):.0f} s"
-            log.warning("The end of this job has moved: %s left for work (%s)", left, source or "squeue")
+            left = max(0.0, until - time.monotonic())
+            text = "it has none any more" if left == math.inf else f"{left:.0f} s are left for work ({source})"
+            log.warning("The time limit of this job has changed: %s", text)
         pilot.deadline = until
         self._context.matcher.move(until, source)
         return self._pause()
 
     def _run(self) -> None:
         context = self._context
-        if context.options.grace is None:
-            context.default_grace = default_grace()
+        context.default_grace, limit = default_grace(), kill_wait()
+        if context.grace >= limit:
+            log.warning(
+                "Programs have %g s to end when this job is cancelled (PICAS_GRACE), but it is killed after %g s: "
+                "their tokens may stay locked",
+                context.grace, limit,
+            )  # fmt: skip
         if context.options.walltime < math.inf:
             return
         pause = self._pause()

@@ -282,6 +282,7 @@ class TestWalltime:
         slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=120")
         wait_for_states(client, done=1)
         assert slurm.wait_for_end(job) == {job: "COMPLETED"}
+        assert output(tmp_path).count("The time limit of this job has changed: ") == 2
 
 
 class TestResources:
