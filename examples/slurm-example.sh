@@ -10,8 +10,7 @@
 #SBATCH --array=1-2
 #SBATCH --cpus-per-task=1
 #SBATCH --time=01:00:00
-# One minute before the time limit, Slurm asks the pilot to stop: it puts its token back into the pool.
-#SBATCH --signal=B:TERM@60
+# At the time limit, Slurm asks the pilot to stop, and gives it some seconds to put its token back into the pool.
 
 # Load what your work needs here, for example:
 # module load 2024

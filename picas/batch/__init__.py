@@ -6,14 +6,17 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 """
 
 from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
-from .grants import WALLTIME_VARIABLE, deadline, gpu_environment, gpu_names, resources
-from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end
+from .grants import GRACE, WALLTIME_VARIABLE, GPUEnvironment, deadline, default_grace, hides_gpus, resources
+from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end, kill_wait
 from .slurm import Slurm
+from .slurm_controller import pause_before_asking
 
 __all__ = [
+    "GRACE",
     "JOB_ID_FIELDS",
     "WALLTIME_VARIABLE",
     "BatchSystem",
+    "GPUEnvironment",
     "Granted",
     "JobKind",
     "Jobs",
@@ -23,10 +26,12 @@ __all__ = [
     "Slurm",
     "Submitted",
     "deadline",
+    "default_grace",
     "find_job_id",
-    "gpu_environment",
-    "gpu_names",
     "granted_cores",
+    "hides_gpus",
     "job_end",
+    "kill_wait",
+    "pause_before_asking",
     "resources",
 ]

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..exceptions import PicasError
 
@@ -29,8 +29,7 @@ MAX_ERRORS = 3
 """The most lines of an error message that are kept."""
 _ERROR = re.compile(r"\s*[\w./-]+: (error|fatal): ")
 
-CUDA_VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
-"""The environment variable that limits a program to some of NVIDIA's GPUs."""
+T = TypeVar("T")
 
 
 class SchedulerError(PicasError):
@@ -82,13 +81,23 @@ class End(NamedTuple):
 UNKNOWN_END = End(math.inf, "")
 
 
-class GPUs(NamedTuple):
-    """The GPUs of a job."""
+@dataclass(frozen=True)
+class Share:
+    """The share of a process in what was granted on its node, where the batch system has started several of a kind."""
 
-    variable: str
-    """The environment variable that limits a program to some of them."""
-    names: list[str]
-    """Their names in that variable."""
+    number: int
+    """The number of the process among those on this node, from 0 on."""
+    count: int
+    """How many there are on this node."""
+
+    def of(self, things: Sequence[T]) -> Sequence[T]:
+        """Return the things that belong to this process: each belongs to one of them, and neighbours stay together."""
+        first, end = (-(-len(things) * number // self.count) for number in (self.number, self.number + 1))
+        return things[first:end]
+
+
+WHOLE = Share(0, 1)
+"""The share of a process that is alone on its node."""
 
 
 @dataclass(frozen=True)
@@ -208,16 +217,24 @@ class BatchSystem(Scheduler):
         """Return when this system ends the job."""
         return UNKNOWN_END
 
+    def kill_wait(self, environment: Mapping[str, str]) -> float:
+        """Return how many seconds after SIGTERM this system kills a job that is cancelled, infinity if unknown."""
+        return math.inf
+
+    def share(self, environment: Mapping[str, str]) -> Share:
+        """Return the share of this process in what the job was granted on this node."""
+        return WHOLE
+
     def cores(self, environment: Mapping[str, str]) -> int | None:
-        """Return how many processors of this node the job was granted, None if unknown."""
+        """Return how many processors of this node this process was granted, None if unknown."""
         return None
 
     def memory(self, environment: Mapping[str, str]) -> float:
         """Return how many megabytes of 2^20 bytes the job may use on this node, infinity if unknown."""
         return math.inf
 
-    def gpus(self, environment: Mapping[str, str]) -> GPUs | None:
-        """Return the GPUs that the job was granted, None if unknown."""
+    def gpus(self, environment: Mapping[str, str]) -> int | None:
+        """Return how many GPUs of this node the job was granted, None if unknown."""
         return None
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from ..exceptions import SettingsError
 from ..tokens.resources import Resources, megabytes
 from .base import End
-from .layers import granted_cores, granted_gpus, granted_memory, job_end
+from .gpus import HIDDEN, VARIABLES, GPUs, visible_gpus
+from .layers import granted_cores, granted_gpus, granted_memory, job_end, kill_wait
 
 WALLTIME_VARIABLE = "PICAS_WALLTIME"
 """The environment variable with the seconds that a pilot has, for batch systems that do not say."""
@@ -21,22 +22,37 @@ MARGIN = 120.0
 """Seconds before the end of a job in which no token is at work any more: time to save results, and for a batch system
 that sends its warning early. Slurm may send it a minute earlier than it was asked to (sbatch(1), --signal)."""
 MARGIN_SHARE = 0.1
-"""The margin is at most this share of the time that is left when a pilot starts."""
+"""The margin is at most this share of the time from the start of a run to the end of its job."""
+
+GRACE = 15.0
+"""The most seconds between SIGTERM and SIGKILL for the programs of a pilot, unless the user says otherwise."""
+GRACE_SHARE = 0.5
+"""They are at most this share of the time after which the batch system kills the pilot: the rest is for its tokens."""
+
+HIDE_GPUS_VARIABLE = "PICAS_HIDE_GPUS"
 
 
-def deadline(walltime: float = math.inf) -> tuple[float, str]:
-    """Return the time until which a pilot that starts now may have tokens at work, and where that time was found.
+def deadline(walltime: float = math.inf, started: float | None = None) -> tuple[float, str]:
+    """Return the time until which a pilot may have tokens at work, and where that time was found.
 
-    It is a margin before the end of the pilot's job, see `MARGIN`.
+    It is a margin before the end of the pilot's job, see `MARGIN`. The end may change: ask again now and then.
 
-    :param walltime: seconds from now to the end of the job; infinity to ask the batch system
-    :returns: on the clock of `time.monotonic`, infinity if the end is unknown
+    :param walltime: seconds from the start of the run to the end of the job; infinity to ask the batch system
+    :param started: when the run has started, on the clock of `time.monotonic`; now by default
+    :returns: on that clock, infinity if the end is unknown
     """
-    end = job_end() if walltime == math.inf else End(walltime, "as set by the user")
-    if end.seconds == math.inf:
+    now = time.monotonic()
+    started = now if started is None else started
+    seconds, source = job_end() if walltime == math.inf else End(started + walltime - now, "as set by the user")
+    if seconds == math.inf:
         return math.inf, ""
-    margin = min(MARGIN, MARGIN_SHARE * max(end.seconds, 0.0))
-    return time.monotonic() + end.seconds - margin, end.source
+    end = now + seconds
+    return end - min(MARGIN, MARGIN_SHARE * max(end - started, 0.0)), source
+
+
+def default_grace() -> float:
+    """Return the seconds between SIGTERM and SIGKILL for the programs of a pilot. This may ask the batch system."""
+    return min(GRACE, GRACE_SHARE * kill_wait())
 
 
 def resources(
@@ -60,20 +76,42 @@ def resources(
     return Resources(
         cores=granted_cores() if cores is None else cores,
         memory=_memory(given),
-        gpus=len(granted_gpus().names) if gpus is None else gpus,
+        gpus=granted_gpus().count if gpus is None else gpus,
         tags=_tags(given),
     )
 
 
-def gpu_names(count: int) -> list[str]:
-    """Return the names of `count` GPUs: of those that this process was granted if they are enough, else 0, 1, ..."""
-    names = granted_gpus().names
-    return names[:count] if len(names) >= count else [str(number) for number in range(count)]
+class GPUEnvironment:
+    """The environment variables that limit the program of a token to its GPUs.
+
+    :param count: the number of the pilot's GPUs. They are those that it was granted if these are enough, else 0, 1, ...
+    :param hides: whether a program whose token needs none sees none
+    """
+
+    def __init__(self, count: int, hides: bool = True) -> None:
+        granted = granted_gpus()
+        self._gpus = granted if count <= granted.count else GPUs.numbered(count, granted.variables)
+        # A pilot without GPUs may still see those of others.
+        variables = [variable for variable in VARIABLES if variable in os.environ or variable in self._gpus.variables]
+        seen = visible_gpus(os.environ)
+        is_needed = count or granted.count or (seen is not None and seen.count)
+        self.of_none = dict.fromkeys(variables, HIDDEN) if hides and is_needed else {}
+        """The variables for a program whose token needs no GPU."""
+
+    def of(self, numbers: Sequence[int]) -> dict[str, str]:
+        """Return the variables for a program whose token has the GPUs with these numbers."""
+        return self._gpus.environment(numbers) if numbers else self.of_none
 
 
-def gpu_environment(names: Sequence[str]) -> dict[str, str]:
-    """Return the environment variable that limits a program to these GPUs, none if there are no names."""
-    return {granted_gpus().variable: ",".join(names)} if names else {}
+def hides_gpus() -> bool:
+    """Return whether tokens that need no GPU see none, as $PICAS_HIDE_GPUS says (1, the default, or 0).
+
+    :raises SettingsError: if it says something else
+    """
+    value = os.environ.get(HIDE_GPUS_VARIABLE, "").strip() or "1"
+    if value not in ("0", "1"):
+        raise SettingsError(f"{HIDE_GPUS_VARIABLE} must be 0 or 1, not {value!r}")
+    return value == "1"
 
 
 def _given(name: str, given: Mapping[str, Any]) -> tuple[str, Any]:

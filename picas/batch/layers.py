@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 
-from .base import CUDA_VISIBLE_DEVICES, BatchSystem, End, GPUs
+from .base import WHOLE, BatchSystem, End, Share
 from .dirac import DIRAC
 from .features import MachineJobFeatures
 from .glite import CREAM, GliteWMS
+from .gpus import GPUs, visible_gpus
 from .htcondor import HTCondor
 from .lsf import LSF
 from .machine import Machine
@@ -37,9 +37,6 @@ _WITH_JOB_ID = tuple(system for system in SYSTEMS if system.job_id_field)
 JOB_ID_FIELDS = tuple(system.job_id_field for system in _WITH_JOB_ID)
 """The fields of a token that hold a job id."""
 
-GPU_VARIABLES = (CUDA_VISIBLE_DEVICES, "ROCR_VISIBLE_DEVICES")
-"""The environment variables that limit a program to some GPUs, of NVIDIA and of AMD. Batch systems set them."""
-
 
 def find_job_id(environment: Mapping[str, str]) -> tuple[str, str | None] | None:
     """Return the token's field and the job id of the highest layer, None outside a job.
@@ -58,6 +55,17 @@ def job_end(environment: Mapping[str, str] = os.environ) -> End:
     return min(system.end(environment) for system in SYSTEMS)
 
 
+def kill_wait(environment: Mapping[str, str] = os.environ) -> float:
+    """Return how many seconds after SIGTERM this process is killed if its job is cancelled, infinity if unknown."""
+    return min(system.kill_wait(environment) for system in SYSTEMS)
+
+
+def job_share(environment: Mapping[str, str] = os.environ) -> Share:
+    """Return the share of this process in what its job was granted on this node."""
+    shares = (system.share(environment) for system in SYSTEMS)
+    return next((share for share in shares if share.count > 1), WHOLE)
+
+
 def granted_cores(environment: Mapping[str, str] = os.environ) -> int:
     """Return how many processors this process was granted, at least 1: the highest layer that says so counts."""
     for system in SYSTEMS:
@@ -68,19 +76,21 @@ def granted_cores(environment: Mapping[str, str] = os.environ) -> int:
 
 
 def granted_memory(environment: Mapping[str, str] = os.environ) -> float:
-    """Return how many megabytes this process may use, infinity if unknown: the lowest limit of all layers counts."""
-    return min(system.memory(environment) for system in SYSTEMS)
+    """Return how many megabytes this process may use, infinity if unknown: its share of the lowest limit of all layers.
+
+    The limits are those of all the processes that share the node; a machine knows nothing of the others.
+    """
+    return min(system.memory(environment) for system in SYSTEMS) / job_share(environment).count
 
 
 def granted_gpus(environment: Mapping[str, str] = os.environ) -> GPUs:
-    """Return the GPUs that this process may use: those that a variable names, else those of the highest layer."""
-    for variable in GPU_VARIABLES:
-        if variable in environment:
-            names = [name.strip() for name in environment[variable].split(",")]
-            # "NoDevFiles" and "-1" stand for none.
-            return GPUs(variable, [name for name in names if re.fullmatch(r"[0-9]+|GPU-\S+|MIG-\S+", name)])
-    for system in SYSTEMS:
-        gpus = system.gpus(environment)
-        if gpus is not None:
-            return gpus
-    return GPUs(CUDA_VISIBLE_DEVICES, [])
+    """Return the GPUs that this process may use: those that variables name, else those of the highest layer.
+
+    Of these it gets its share, unless it sees fewer than its job has on the node: then they have been shared already.
+    """
+    visible = visible_gpus(environment)
+    counts = (system.gpus(environment) for system in SYSTEMS)
+    count = next((count for count in counts if count is not None), 0)
+    if visible is not None and visible.count < count:
+        return visible
+    return (GPUs.numbered(count) if visible is None else visible).part(job_share(environment))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from .base import ArrayTask, BatchSystem, text_of
+
+KILL_WAIT = 10.0
+"""The default of JOB_TERMINATE_INTERVAL, in seconds (lsb.params(5))."""
 
 
 class LSF(BatchSystem):
@@ -24,3 +28,7 @@ class LSF(BatchSystem):
         """See `BatchSystem.array_task`. The number is "0" outside an array."""
         job_id, number = text_of(environment, "LSB_JOBID"), text_of(environment, "LSB_JOBINDEX")
         return ArrayTask(job_id, number) if job_id and number not in ("", "0") else None
+
+    def kill_wait(self, environment: Mapping[str, str]) -> float:
+        """Return the seconds that LSF waits unless the site has set others, which a job can't see."""
+        return KILL_WAIT if text_of(environment, "LSB_JOBID") else math.inf

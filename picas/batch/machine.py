@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from ..processes.control_groups import GROUPS, ROOT, memory_groups
-from .base import CUDA_VISIBLE_DEVICES, BatchSystem, GPUs
+from .base import BatchSystem
 
 _MEGABYTE = 1 << 20
 
@@ -27,10 +27,9 @@ class Machine(BatchSystem):
         """Return the least of the limits of the control groups and the memory of the machine."""
         return min([*control_group_limits(), _physical_memory()])
 
-    def gpus(self, environment: Mapping[str, str]) -> GPUs | None:
-        """Return all of NVIDIA's GPUs that the machine has."""
-        devices = [path for path in Path("/dev").glob("nvidia*") if re.fullmatch("nvidia[0-9]+", path.name)]
-        return GPUs(CUDA_VISIBLE_DEVICES, [str(number) for number in range(len(devices))])
+    def gpus(self, environment: Mapping[str, str]) -> int | None:
+        """Return how many of NVIDIA's GPUs the machine has."""
+        return sum(bool(re.fullmatch("nvidia[0-9]+", path.name)) for path in Path("/dev").glob("nvidia*"))
 
 
 def _physical_memory() -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 
@@ -9,6 +10,9 @@ from ..processes.descendants import age_of
 from .base import UNKNOWN_END, ArrayTask, BatchSystem, End, number_of, text_of, whole_number
 
 JOB = "PBS_JOBID"
+
+KILL_WAIT = 10.0
+"""The default of a queue's kill_delay, in seconds (pbs_queue_attributes(7B) of OpenPBS)."""
 
 
 class PBS(BatchSystem):
@@ -28,10 +32,17 @@ class PBS(BatchSystem):
         return f"{number}[{task.number}]{dot}{server}"
 
     def array_task(self, environment: Mapping[str, str]) -> ArrayTask | None:
-        """See `BatchSystem.array_task`."""
-        job_id = text_of(environment, JOB)
+        """See `BatchSystem.array_task`.
+
+        A job that was submitted with `qsub -V` by a task of an array inherits the variables of that array. PBS_ARRAY_ID
+        names the array then, but not PBS_JOBID.
+        """
+        job_id, array = text_of(environment, JOB), text_of(environment, "PBS_ARRAY_ID")
         number = text_of(environment, "PBS_ARRAY_INDEX") or text_of(environment, "PBS_ARRAYID")  # Torque has the latter
-        return ArrayTask(job_id.partition(".")[0].partition("[")[0], number) if job_id and number else None
+        name, bracket, inner = job_id.partition(".")[0].partition("[")
+        if not name or not number or (array and name != array.partition("[")[0]):
+            return None
+        return ArrayTask(name, inner.rstrip("]") if bracket else number)
 
     def end(self, environment: Mapping[str, str]) -> End:
         """Return the end of the walltime, which only Torque puts into a variable."""
@@ -40,6 +51,10 @@ class PBS(BatchSystem):
             return UNKNOWN_END
         # The job is as old as the first process of its session.
         return End(walltime - age_of(os.getsid(0)), "PBS_WALLTIME")
+
+    def kill_wait(self, environment: Mapping[str, str]) -> float:
+        """Return the seconds that PBS waits unless the site has set others, which a job can't see."""
+        return KILL_WAIT if environment.get(JOB) else math.inf
 
     def cores(self, environment: Mapping[str, str]) -> int | None:
         """Return NCPUS (PBS Professional and OpenPBS) or PBS_NUM_PPN (Torque).

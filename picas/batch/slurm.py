@@ -4,33 +4,24 @@ from __future__ import annotations
 
 import math
 import re
-import time
 from collections.abc import Mapping
 
-from ..picaslogger import get_logger
+from . import slurm_controller as controller
 from .base import (
-    CUDA_VISIBLE_DEVICES,
     UNKNOWN_END,
+    WHOLE,
     ArrayTask,
     BatchSystem,
     End,
-    GPUs,
-    SchedulerError,
-    first_line,
+    Share,
     number_of,
-    run_command,
     text_of,
     whole_number,
 )
 from .slurm_jobs import SlurmQueue
 
-log = get_logger(__name__)
-
 JOB = "SLURM_JOB_ID"
 """The environment variable that is set in every job. Users set others, such as SLURM_CPUS_PER_TASK, in their shells."""
-
-SQUEUE_TIMEOUT = 20.0
-"""Seconds that a pilot waits for squeue when it starts."""
 
 MEMORY_VARIABLES = (
     ("SLURM_MEM_PER_NODE", None),
@@ -50,16 +41,25 @@ class Slurm(SlurmQueue, BatchSystem):
 
         The id of one task of an array is also the id of the whole array; so a task is named array_number.
         """
-        array = text_of(environment, "SLURM_ARRAY_JOB_ID")
-        number = array and text_of(environment, "SLURM_ARRAY_TASK_ID")
-        if number:
-            return f"{array}_{number}"
-        return text_of(environment, JOB) or array or None
+        task = self.array_task(environment)
+        if task is not None:
+            return f"{task.array}_{task.number}"
+        return text_of(environment, JOB) or text_of(environment, "SLURM_ARRAY_JOB_ID") or None
 
     def array_task(self, environment: Mapping[str, str]) -> ArrayTask | None:
-        """See `BatchSystem.array_task`."""
-        array, number = text_of(environment, "SLURM_ARRAY_JOB_ID"), text_of(environment, "SLURM_ARRAY_TASK_ID")
-        return ArrayTask(array, number) if array and number else None
+        """See `BatchSystem.array_task`.
+
+        A job that a task of an array has submitted inherits the variables of that array. Nothing in its environment
+        differs from that of a task, so Slurm is asked once for the job's name.
+        """
+        array = text_of(environment, "SLURM_ARRAY_JOB_ID")
+        number = array and text_of(environment, "SLURM_ARRAY_TASK_ID")
+        if not number:
+            return None
+        job = text_of(environment, JOB)
+        if job not in ("", array) and controller.name_of(job, environment) == job:
+            return None
+        return ArrayTask(array, number)
 
     def restart_count(self, environment: Mapping[str, str]) -> int | None:
         """Return how often the job was requeued; Slurm sets no variable before the first time."""
@@ -68,20 +68,41 @@ class Slurm(SlurmQueue, BatchSystem):
         return number_of(environment, "SLURM_RESTART_COUNT") or 0
 
     def end(self, environment: Mapping[str, str]) -> End:
-        """Return the end of the job's time limit: a variable of newer releases has it, else squeue knows it."""
-        job = self.job_id(environment)
-        if job is None:
+        """Return the end of the job's time limit.
+
+        Newer releases have it in a variable when the job starts. Later, and in older ones, squeue knows it.
+        """
+        task, job = self.array_task(environment), text_of(environment, JOB)
+        if not job:
             return UNKNOWN_END
-        end = whole_number(environment.get("SLURM_JOB_END_TIME", ""))
-        if end is not None:
-            return End(end - time.time(), "SLURM_JOB_END_TIME")
-        return End(_end_by_squeue(job, environment) - time.monotonic(), "squeue")
+        # squeue lists the whole array for the task that has the id of the array.
+        name = job if task is None or task.array != job else f"{task.array}_{task.number}"
+        return controller.end_of(name, environment)
+
+    def kill_wait(self, environment: Mapping[str, str]) -> float:
+        """Return KillWait of slurm.conf(5)."""
+        return controller.kill_wait(environment) if environment.get(JOB) else math.inf
+
+    def share(self, environment: Mapping[str, str]) -> Share:
+        """Return the share of a task that srun has started. Slurm sets both variables anew for each step.
+
+        SLURM_GTIDS lists the tasks of the step on this node (srun(1)); the batch script is alone in a step of its own.
+        """
+        tasks = text_of(environment, "SLURM_GTIDS").split(",") if environment.get(JOB) else []
+        number = whole_number(environment.get("SLURM_LOCALID", ""))
+        return Share(number, len(tasks)) if number is not None and number < len(tasks) else WHOLE
 
     def cores(self, environment: Mapping[str, str]) -> int | None:
-        """Return the processors of one task if the user asked for a number, else those of the job on this node."""
+        """Return the processors of one task if the user asked for a number, but at most its share of the node.
+
+        SLURM_CPUS_PER_TASK may be inherited, from the batch script or from a job that has submitted this one.
+        SLURM_CPUS_ON_NODE is that of the step.
+        """
         if not environment.get(JOB):
             return None
-        return number_of(environment, "SLURM_CPUS_PER_TASK", "SLURM_CPUS_ON_NODE")
+        asked, on_node = (number_of(environment, f"SLURM_CPUS_{name}") for name in ("PER_TASK", "ON_NODE"))
+        share = None if on_node is None else max(1, len(self.share(environment).of(range(on_node))))
+        return min((number for number in (asked, share) if number), default=None)
 
     def memory(self, environment: Mapping[str, str]) -> float:
         """See `BatchSystem.memory`."""
@@ -91,46 +112,19 @@ class Slurm(SlurmQueue, BatchSystem):
                 each = number_of(environment, name)  # 0 stands for all that the node has
                 count = 1 if unit is None else number_of(environment, unit)
                 if each and count:
-                    limits.append(float(each * count))
+                    limits.append(each * count * (1 if unit else _part_of_job(environment)))
         return min(limits)
 
-    def gpus(self, environment: Mapping[str, str]) -> GPUs | None:
-        """Return the GPUs of the job on this node. Slurm may set only their number."""
-        if not environment.get(JOB):
-            return None
-        count = number_of(environment, "SLURM_GPUS_ON_NODE") or 0
-        return GPUs(CUDA_VISIBLE_DEVICES, [str(number) for number in range(count)])
+    def gpus(self, environment: Mapping[str, str]) -> int | None:
+        """Return the number of GPUs that the step has on this node."""
+        return number_of(environment, "SLURM_GPUS_ON_NODE") or 0 if environment.get(JOB) else None
 
 
-_ends: dict[str, float] = {}
-"""When jobs must end according to squeue, on the clock of `time.monotonic`; infinity if squeue did not say."""
+def _part_of_job(environment: Mapping[str, str]) -> float:
+    """Return the part of the job's processors on this node that this step has; 1 if that is unknown.
 
-
-def _end_by_squeue(job: str, environment: Mapping[str, str]) -> float:
-    """Return when a job must end, on the clock of `time.monotonic`; infinity if squeue does not say.
-
-    squeue runs once for each job: a script may call `run` often, and all pilots share one controller.
+    Each of several steps side by side inherits the memory of the whole job in SLURM_MEM_PER_NODE.
     """
-    if job not in _ends:
-        left = _ask_squeue(job, environment)
-        _ends[job] = math.inf if left is None else time.monotonic() + left
-    return _ends[job]
-
-
-def _ask_squeue(job: str, environment: Mapping[str, str]) -> float | None:
-    """Return how many seconds a job has left; None if it has no time limit, or squeue fails."""
-    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%L"]
-    try:
-        return parse_time_left(first_line(run_command(command, dict(environment), SQUEUE_TIMEOUT)))
-    except SchedulerError as error:
-        log.warning("The end of this job is unknown, squeue failed: %s", error)
-        return None
-
-
-def parse_time_left(text: str) -> float | None:
-    """Return the seconds in squeue's "[days-][[hours:]minutes:]seconds", None for anything else, such as no limit."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(?:(\d+):)?(\d+):)?(\d+)", text.strip())
-    if match is None:
-        return None
-    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
-    return float(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+    of_job = re.fullmatch(r"([0-9]{1,9})(\(x[0-9]+\))?", environment.get("SLURM_JOB_CPUS_PER_NODE", ""))
+    of_step = number_of(environment, "SLURM_CPUS_ON_NODE")
+    return min(1.0, of_step / max(1, int(of_job[1]))) if of_job and of_step else 1.0

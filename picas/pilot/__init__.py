@@ -5,8 +5,7 @@
 `holders` those that keep a run waiting; `fleet` lists them for people, `kinds` adds which tokens they can't take, and
 `overview` what else there is to know of a pool; `presence` says of some whether they live. `orders` are what people
 tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who
-take tokens back from pilots.
-`commands` lets programs do the work of tokens.
+take tokens back from pilots. `term` keeps up with the end of the job. `commands` lets programs do the work of tokens.
 """
 
 from .commands import CommandLine, Programs, TokenCommand

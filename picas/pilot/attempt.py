@@ -46,8 +46,8 @@ class Attempt(ClaimedToken):
         self.values = values
         self.needs = needs_of(token)
         """What it needs of the pilot; the user's code may change the token's fields later."""
-        self.gpus: list[str] = []
-        """The names of the GPUs assigned to it."""
+        self.gpus: list[int] = []
+        """The numbers of the GPUs assigned to it, among those of the pilot."""
         self.older: list[Popen[Any]] = []
         """The children that had left something in the background before the work on it began, and what was forked."""
         self.thread: int | None = None

@@ -64,7 +64,7 @@ class BreakOff:
             wait_until(self._have_children_ended, OBEDIENCE)
             loop.collect(RETRY)
         self._interrupt(running)
-        wait_until(self._have_children_ended, context.options.grace + KILL_WAIT)
+        wait_until(self._have_children_ended, context.grace + KILL_WAIT)
         # A batch system that has sent its signal kills the pilot soon; code in a slot may be in a long system call.
         give_up = time.monotonic() + SETTLE
         while running and time.monotonic() < give_up:
@@ -100,6 +100,6 @@ class BreakOff:
 
     def _interrupt_code(self, attempt: Attempt) -> None:
         """Interrupt the code of a token; code that waits for a child returns when that has ended, and is left alone."""
-        seconds = self._context.options.grace + KILL_WAIT + SETTLE
+        seconds = self._context.grace + KILL_WAIT + SETTLE
         if attempt.limit is not None:
             attempt.limit.break_off(PilotStopped, seconds, Work(self._context, attempt).has_children)

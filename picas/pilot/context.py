@@ -10,6 +10,7 @@ from functools import partial
 from subprocess import Popen
 from typing import Any, Callable, Protocol
 
+from ..batch import GRACE
 from ..documents import Document
 from ..exceptions import NodeFault
 from ..picaslogger import get_logger
@@ -122,6 +123,8 @@ class Context:
         """The signal that stops the run."""
         self.stopped_at = 0.0
         """When that came, on the clock of `time.monotonic`."""
+        self.default_grace = GRACE
+        """What `grace` is if the user has not set it."""
         self.is_impatient = False
         """Whether children have no time any more to end by themselves."""
         self.is_breaking_off = False
@@ -136,6 +139,11 @@ class Context:
         """Whether a token may have stayed locked by this pilot."""
         self._counting = threading.Lock()
         self._is_announced = False
+
+    @property
+    def grace(self) -> float:
+        """Seconds between SIGTERM and SIGKILL for programs."""
+        return self.default_grace if self.options.grace is None else self.options.grace
 
     def note_stop(self, signum: int) -> None:
         """Note the signal that stops the run."""
@@ -158,7 +166,7 @@ class Context:
         again = "; Ctrl-C again kills at once" if self.stop_signal == signal.SIGINT else ""
         log.warning(
             "Stopping on signal %s: ending %s%s, which may take up to %g s%s",
-            self.stop_signal, what, more, self.options.grace, again,
+            self.stop_signal, what, more, self.grace, again,
         )  # fmt: skip
 
     def is_stopping(self) -> bool:
@@ -226,7 +234,7 @@ class Context:
 
     def end_children(self, children: list[Popen[Any]]) -> bool:
         """End children and all that descends from them; return whether any was alive."""
-        return end_all(children, 0 if self.is_impatient else self.options.grace)
+        return end_all(children, 0 if self.is_impatient else self.grace)
 
     def thread_of(self, attempt: Attempt | None) -> int | None:
         """Return the identifier of the thread that starts the children of an attempt, or of all; None for any."""

@@ -16,12 +16,13 @@ import math
 import threading
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from itertools import islice
 from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
-from ..batch import gpu_environment, gpu_names
+from ..batch import GPUEnvironment
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import EndlessViewIterator, ViewIterator, design_doc_of
@@ -72,7 +73,10 @@ class Loop:
         self._holders = Holders(context.pilot.id, silence)
         self._fuse = Fuse(context.conditions.max_failures)
         self._failure: BaseException | None = None  # raised once the running tokens have ended
-        self._gpus = gpu_names(context.pilot.has.gpus)  # those assigned to no token
+        self._gpus = list(range(context.pilot.has.gpus))  # the numbers of those assigned to no token
+        self._gpu_environment = GPUEnvironment(context.pilot.has.gpus, context.options.hides_gpus)
+        self._has_hidden_gpus = False
+        self._extensions = 0  # those of the deadline that the iterator knows
         count = context.pilot.slots
         self.slots: Slots[Attempt] = MainSlot(self._work_on) if count == 1 else ThreadSlots(count, self._work_on)
         self._pace = Pace(0.0 if self._must_see_each() else context.options.claim_ahead, count)
@@ -93,6 +97,7 @@ class Loop:
         while True:
             if context.is_stopping():
                 raise PilotStopped(context.options.stop_exit_code)
+            self._set_end()
             self._is_closed |= context.is_over() or self._is_iterator_stopped()
             self.give_back(None if self._is_closed or context.is_paused else self._surplus())
             wanted, ahead = self._wanted()
@@ -171,11 +176,19 @@ class Loop:
 
     def _introduce(self) -> None:
         """Set the pilot for which the iterator locks tokens, and what fits it."""
+        if isinstance(self._tokens, ViewIterator):
+            self._tokens.pilot, self._tokens.fits = self.context.pilot.id, self.context.matcher.fits
+
+    def _set_end(self) -> None:
+        """Set when the iterator ends, and what fits: the batch system may have changed the end of the job."""
         tokens, matcher = self._tokens, self.context.matcher
         if isinstance(tokens, EndlessViewIterator):
             tokens.deadline = None if matcher.last_start == math.inf else matcher.last_start
-        if isinstance(tokens, ViewIterator):
-            tokens.pilot, tokens.fits = self.context.pilot.id, matcher.fits
+        if isinstance(tokens, ViewIterator) and self._extensions < matcher.extensions:
+            self._extensions = matcher.extensions
+            tokens.fits = partial(matcher.fits)  # an object of its own: what did not fit is looked at again
+            tokens.look_anew()
+            self._is_dry, self._last = False, Exchange()
 
     def _is_iterator_stopped(self) -> bool:
         return isinstance(self._tokens, ViewIterator) and self._tokens.is_stopped()
@@ -292,7 +305,7 @@ class Loop:
             return True
         if self._is_closed:
             return False
-        if self.context.is_over() or self._is_iterator_stopped():
+        if self.context.is_over() or self._is_iterator_stopped() or self._extensions < self.context.matcher.extensions:
             return True
         return bool(self.slots.waiting()) if self.context.is_paused else self._wanted() != (0, 0)
 
@@ -447,7 +460,10 @@ class Loop:
             attempt.values = context.values.enter_slot(attempt.token)
         else:
             context.actor.current_task = attempt.token
-        set_environment(gpu_environment(attempt.gpus))
+        set_environment(self._gpu_environment.of(attempt.gpus))
+        if not (attempt.gpus or self._has_hidden_gpus) and self._gpu_environment.of_none:
+            self._has_hidden_gpus = True
+            log.warning("%s needs no GPU and sees none (PICAS_HIDE_GPUS=0 shows them)", attempt.id)
         work = Work(context, attempt)
         with shielded():
             try:

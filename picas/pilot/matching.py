@@ -23,6 +23,8 @@ NEAR_SHARE = 0.1
 """A stop counts as the end of the job's time if it comes in the last `NEAR` seconds before the deadline, or in the last
 `NEAR_SHARE` of the time that the run had: users ask for a warning early, and Slurm may send it a minute earlier than
 that (sbatch(1), --signal). If a stop has another cause, it shows all the same that the token takes longer."""
+LATER = 10.0
+"""Seconds by which a deadline must become later to count: each answer of a batch system is a little different."""
 
 
 class Matcher:
@@ -43,6 +45,8 @@ class Matcher:
         self._deadline = deadline
         self._source = source
         self._conditions = conditions
+        self.extensions = 0
+        """How often the deadline has become later: tokens that did not fit may fit then."""
         self._has_refused = False  # whether a token could not have ended in time
         # Replaced, never changed: the threads of slots write it while the thread of the run reads it.
         self._recent: tuple[float, ...] = ()
@@ -59,6 +63,11 @@ class Matcher:
     def is_late(self) -> bool:
         """Whether a token that is started now could not end in time."""
         return time.monotonic() > self.last_start
+
+    def move(self, deadline: float, source: str) -> None:
+        """Decide by another deadline from now on: the batch system has changed the end of the job."""
+        self.extensions += deadline > self._deadline + LATER
+        self._deadline, self._source = deadline, source
 
     def fits(self, token: Mapping[str, Any]) -> bool:
         """Return whether the pilot meets a token's needs, and the token can end in time if it is started now."""

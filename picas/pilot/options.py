@@ -9,12 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..batch import WALLTIME_VARIABLE, resources
+from ..batch import WALLTIME_VARIABLE, hides_gpus, resources
 from ..config import duration
 from ..couch.outages import MAX_OUTAGE
 from ..exceptions import SettingsError
 from ..pool import spool
-from ..processes import GRACE
 from ..tokens.job_ends import MAX_JOB_ENDS
 from ..tokens.resources import Resources
 from ..util import check_limit, one_line
@@ -24,6 +23,7 @@ from .pace import CLAIM_AHEAD
 
 STOP_SIGNALS: tuple[int, ...] = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """The signals that stop a pilot by default."""
+GRACE_VARIABLE = "PICAS_GRACE"
 SOFTWARE_VARIABLE = "PICAS_SOFTWARE"
 MAX_SOFTWARE = 100
 """How many characters the name of the software has at most: each attempt holds it."""
@@ -37,7 +37,8 @@ class Options:
     auto_close: bool
     stop_exit_code: int
     stop_signals: tuple[int, ...]
-    grace: float
+    grace: float | None
+    """Seconds between SIGTERM and SIGKILL for programs; None for what the batch system leaves time for."""
     max_outage: float
     heartbeat: float
     lease: float
@@ -46,6 +47,8 @@ class Options:
     max_job_ends: int
     spool_folder: Path | None
     walltime: float
+    hides_gpus: bool
+    """Whether the programs of tokens that need no GPU see none."""
     software: str
     """What the attempts name as their software, see `Actor`."""
 
@@ -87,7 +90,9 @@ class Options:
             auto_close=auto_close,
             stop_exit_code=stop_exit_code,
             stop_signals=tuple(stop_signals),
-            grace=duration(grace, "PICAS_GRACE", GRACE),
+            grace=None
+            if grace is None and not os.environ.get(GRACE_VARIABLE)
+            else duration(grace, GRACE_VARIABLE, 0.0),
             max_outage=duration(max_outage, "PICAS_MAX_OUTAGE", MAX_OUTAGE),
             heartbeat=interval,
             lease=period,
@@ -96,6 +101,7 @@ class Options:
             max_job_ends=max_job_ends,
             spool_folder=spool.fixed_folder(spool_folder),
             walltime=duration(walltime, WALLTIME_VARIABLE, math.inf),
+            hides_gpus=hides_gpus(),
             software=_named_software(software),
         )
 

@@ -39,6 +39,7 @@ from .options import Options
 from .rescue import SpareDescriptors, call, quietly, restore_recursion_limit
 from .signals import Signals
 from .sweep import Sweep
+from .term import Term
 from .work import Work
 
 log = get_logger(__name__)
@@ -96,6 +97,7 @@ class Run:
         self._has_ended = False
         self._is_stop_due = False  # whether the user's code is to be interrupted once more
         self._sweep = Sweep(options.spool_folder)
+        self._term = Term(self.context)
 
     def work(self, install_handlers: Callable[[], None]) -> None:
         """Process tokens until there are no more or a condition is met.
@@ -108,12 +110,14 @@ class Run:
             signals.put_in_order()
             install_handlers()
             self._spare.keep()
+            quietly(self._term.begin, "Starting a thread")
             try:
                 self._prepare_and_work()
             except NodeFault as fault:
                 log.error("This pilot ends because of a problem with its node: %s", describe_system_error(fault))
                 raise PilotStopped(NODE_FAULT_EXIT_CODE) from fault
             finally:
+                self._term.end()
                 quietly(self._release_iterator, "Releasing the iterator")
                 quietly(self._end_heartbeat, "Ending the heartbeat")
                 self.hurry(False)
@@ -350,7 +354,7 @@ class Run:
         signum = context.stop_signal
         if context.thread != threading.main_thread().ident or signum not in signal.valid_signals():
             return  # handlers are called in the main thread only
-        while not wait_until(lambda: self._has_ended, max(context.options.grace, RETRY)):
+        while not wait_until(lambda: self._has_ended, max(context.grace, RETRY)):
             self._interrupt_again()
 
     def _interrupt_again(self) -> None:

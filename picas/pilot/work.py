@@ -171,7 +171,7 @@ class Work:
         if self.end_children() and kind is TokenCancelled:
             wait_until(lambda: self.attempt.is_concluded, SETTLE)  # the code may attach the logs
         if limit is not None:
-            limit.break_off(kind, self.context.options.grace + KILL_WAIT)
+            limit.break_off(kind, self.context.grace + KILL_WAIT)
 
     def has_result(self) -> bool:
         """Return whether only the clean-up of the user's code is left."""
@@ -229,7 +229,7 @@ class Work:
             wait_until(self.context.is_stopping, STOP_LAG)
 
     def _limit(self, seconds: float | None) -> TimeLimit:
-        self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.options.grace)
+        self.attempt.limit = limit = TimeLimit(seconds, self.has_result, self.end_children, self.context.grace)
         return limit
 
     def _raise_if_broken_off(self) -> None:

@@ -87,6 +87,25 @@ def started(tmp_path):
     return tmp_path / "started"
 
 
+SEEN = "$CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES $ZE_AFFINITY_MASK $GPU_DEVICE_ORDINAL"
+IMPATIENT = """
+import picas
+from picas.batch import slurm_controller
+
+slurm_controller.KEPT = (0.2, 0.2)  # seconds, not minutes
+
+
+class Pilot(picas.RunActor):
+    def process_task(self, token):
+        token["exit_code"] = 0
+
+
+pool = picas.connect()
+Pilot(pool, iterator=picas.EndlessViewIterator(picas.TaskViewIterator(pool, "todo"))).run(max_tasks=1)
+"""
+"""A pilot that stays for one token and asks Slurm for the end of its job all the time."""
+
+
 def wait_for_states(client, seconds=30.0, **states):
     """Return once these numbers of tokens are in these states."""
     wait_for(lambda: states.items() <= count_states(client).items(), seconds)
@@ -204,9 +223,9 @@ class TestEnds:
         assert attempts(client)[1]["job_id"] == f"{second}_7"
 
     def test_the_time_limit(self, slurm, submit, push, client, started):
-        """Slurm checks its limits every 30 seconds."""
+        """Slurm checks its limits every 30 seconds, and sends the signal up to a minute early."""
         push(self.TASK.format(file=started))
-        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@30"))
+        job = submit(options=("--array=1", "--time=1", "--signal=B:TERM@10"))
         wait_for(lambda: pids(started))
         assert slurm.wait_for_end(job, 75) == {f"{job}_1": "COMPLETED"}
         self.assert_put_back(client, started)
@@ -223,6 +242,15 @@ class TestEnds:
         assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
         assert outcomes(client) == ["stopped", "done"]
         assert count_states(client)["done"] == 1
+
+    def test_a_program_that_ignores_the_signal(self, slurm, submit, push, client, started):
+        """By default, it has so little time that the token is put back before Slurm kills the pilot."""
+        push(f"trap '' TERM; echo $$ >> {started}; while true; do sleep 0.1; done")
+        job = submit(options=("--array=1",), PICAS_GRACE="")
+        wait_for(lambda: pids(started))
+        slurm.run("scancel", f"{job}_1")
+        self.assert_put_back(client, started)
+        assert outcomes(client) == ["stopped"]
 
 
 class TestWalltime:
@@ -265,6 +293,34 @@ class TestWalltime:
         assert 500 < float(seconds) <= 600
         wait_for(lambda: slurm.states(job).get(f"{job}_3") == "COMPLETED")
 
+    def test_a_job_that_a_task_of_an_array_has_submitted_has_an_id_and_an_end_of_its_own(self, slurm, tmp_path):
+        """It inherits the variables of the array."""
+        told = "import os, picas.batch as b; print(b.find_job_id(os.environ)[1], b.job_end().seconds)"
+        (tmp_path / "inner.sh").write_text(f"#!/bin/bash\n{sys.executable} -c '{told}' > told\n")
+        (tmp_path / "outer.sh").write_text("#!/bin/bash\nsbatch --parsable --time=10 inner.sh > inner\n")
+        slurm.submit("outer.sh", options=("--array=3", "--time=60"), cwd=tmp_path)
+        name, seconds = wait_for(lambda: (tmp_path / "told").exists() and (tmp_path / "told").read_text().split())
+        assert name == (tmp_path / "inner").read_text().strip()
+        assert 500 < float(seconds) <= 600
+
+    def test_a_pilot_notices_that_the_limit_of_its_job_has_changed(self, slurm, push, client, settings, tmp_path):
+        push("true", walltime=5000)
+        (tmp_path / "pilot.sh").write_text(f"#!/bin/bash\nexec {sys.executable} pilot.py\n")
+        (tmp_path / "pilot.py").write_text(IMPATIENT)
+        job = slurm.submit("pilot.sh", options=("--time=60",), cwd=tmp_path, env=settings)
+
+        def time_left():
+            rows = client.db.view("_all_docs", startkey="picas_pilot_", endkey="picas_pilot_~", include_docs=True)
+            return max((row.doc.get("time_left", 0) for row in rows), default=0)
+
+        wait_for(lambda: 3000 < time_left() < 3600)
+        slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=30")
+        wait_for(lambda: 1500 < time_left() < 1800)
+        slurm.run("scontrol", "update", f"JobId={job}", "TimeLimit=120")
+        wait_for_states(client, done=1)
+        assert slurm.wait_for_end(job) == {job: "COMPLETED"}
+        assert output(tmp_path).count("The time limit of this job has changed: ") == 2
+
 
 class TestResources:
     """Slurm tells a pilot what its job was granted."""
@@ -284,6 +340,69 @@ class TestResources:
         alone = events.index("begin token_0")
         assert events[alone + 1] == "end"  # nothing runs next to it
         assert any(one.startswith("begin") and two.startswith("begin") for one, two in zip(events, events[1:]))
+
+    def test_each_slot_sees_the_gpus_of_its_token_in_all_variables(self, slurm, submit, client, tmp_path):
+        saying = f"echo {SEEN} > {tmp_path}/$PICAS_TOKEN_ID; sleep 1"
+        tokens = [make_token(number, input=saying, gpus=1) for number in (0, 1)]
+        assert all(client.save_documents([*tokens, make_token(2, input=saying)]))
+        job = submit("--slots", "2", options=("--array=1-2", "--cpus-per-task=2", "--gpus=2"))
+        assert set(slurm.wait_for_end(job).values()) == {"COMPLETED"}
+        seen = [(tmp_path / f"token_{number}").read_text().split() for number in range(3)]
+        assert sorted(seen[:2]) == [["0"] * 4, ["1"] * 4]
+        assert seen[2] == ["-1"] * 4
+
+
+class TestSteps:
+    """srun starts several pilots side by side on a node."""
+
+    @pytest.fixture
+    def run_step(self, slurm, examples, settings):
+        def run_step(command, *options):
+            (examples / "step.sh").write_text(f"#!/bin/bash\nexec {command}\n")
+            job = slurm.submit("step.sh", options=("--nodes=1", *options), cwd=examples, env=settings)
+            assert slurm.wait_for_end(job) == {job: "COMPLETED"}, output(examples)
+            return output(examples)
+
+        return run_step
+
+    @staticmethod
+    def pilots(client):
+        """Return the cores, slots, memory and GPUs of the pilots that have processed tokens."""
+        rows = client.db.view("_all_docs", startkey="picas_ended_", endkey="picas_ended_~", include_docs=True)
+        return [(row.doc["cores"], row.doc["slots"], row.doc["memory"], row.doc["gpus"]) for row in rows]
+
+    def test_share_the_node(self, run_step, client, tmp_path):
+        """Two of four tasks have one of the two GPUs each; no task has the memory and the cores of all."""
+        command = f"echo {SEEN} >> {tmp_path}/seen; sleep 1"
+        tokens = [make_token(number, input=command, gpus=1, memory=100) for number in range(4)]
+        too_large = [make_token(9, input="true", gpus=1, memory=400, cores=4)]
+        assert all(client.save_documents([*tokens, *too_large]))
+        said = run_step("srun python3 local-example.py --slots auto", "--ntasks=4", "--mem=400", "--gpus=2")
+        assert "needs more than this pilot has (1 core, 100 MB, 1 GPU): 4 cores, 400 MB, 1 GPU" in said
+        assert count_states(client) == {"todo": 1, "locked": 0, "done": 4, "error": 0}
+        assert set(self.pilots(client)) == {(1, 1, 100, 1)}
+        assert set((tmp_path / "seen").read_text().splitlines()) <= {"0 0 0 0", "1 1 1 1"}
+
+    def test_one_runs_on_each_of_two_nodes(self, slurm, submit, push, client, examples):
+        push(*["true"] * 4)
+        script = (examples / "slurm-example.sh").read_text()
+        line = 'exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" python3 "$pilot" --scratch "${TMPDIR:-/tmp}" "$@"'
+        assert line in (examples / "slurm.md").read_text().splitlines()
+        (examples / "slurm-example.sh").write_text(f"{script[: script.index('exec python3')]}{line}\n")
+        options = ("--array=1", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")
+        job = submit("--slots", "auto", options=options)
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED"}
+        assert output(examples).count("Processed") == 2
+        assert count_states(client)["done"] == 4
+        assert {cores for cores, *_ in self.pilots(client)} == {4}
+
+    def test_slurm_binds_gpus_to_tasks(self, run_step, client, tmp_path):
+        both = f"while [ $(wc -l < {tmp_path}/seen) -lt 2 ]; do sleep 0.1; done"
+        command = f"echo {SEEN} >> {tmp_path}/seen; {both}"
+        assert all(client.save_documents([make_token(number, input=command, gpus=1) for number in range(2)]))
+        run_step("srun --gpus-per-task=1 python3 local-example.py", "--ntasks=2", "--gpus=2", "--mem=400")
+        assert set(self.pilots(client)) == {(1, 1, 200, 1)}
+        assert sorted((tmp_path / "seen").read_text().splitlines()) == ["0 0 0 0", "1 1 1 1"]
 
 
 class TestAutopilot:

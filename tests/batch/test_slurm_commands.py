@@ -8,8 +8,9 @@ import time
 
 import pytest
 
-from picas.batch import base
-from picas.batch.slurm import Slurm, parse_time_left
+from picas.batch import base, slurm_controller
+from picas.batch.slurm import Slurm
+from picas.batch.slurm_controller import parse_time_left
 from picas.batch.slurm_options import granted_by
 from picas.schedulers import JobKind, Jobs, SchedulerError
 
@@ -31,6 +32,17 @@ def command(monkeypatch, tmp_path):
     return command
 
 
+@pytest.fixture
+def later(monkeypatch):
+    """Return a function that moves the clock forward, by seconds."""
+
+    def later(seconds):
+        now = time.monotonic
+        monkeypatch.setattr(slurm_controller.time, "monotonic", lambda: now() + seconds)
+
+    return later
+
+
 @pytest.mark.timing
 class TestTheEnd:
     def test_is_in_a_variable(self):
@@ -39,10 +51,25 @@ class TestTheEnd:
         assert end.source == "SLURM_JOB_END_TIME"
 
     def test_is_asked_for_once(self, command, tmp_path):
-        command("squeue", f"echo x >> {tmp_path}/asked; echo 1:40")
+        command("squeue", f"echo x >> {tmp_path}/asked; echo 1:40 7")
         ends = [Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)]
         assert all(98 < end.seconds <= 100 and end.source == "squeue" for end in ends)
         assert (tmp_path / "asked").read_text() == "x\n"
+
+    def test_is_asked_for_again_after_some_minutes(self, command, monkeypatch, later):
+        command("squeue", "echo 1:00:00 7")
+        environment = {**os.environ, "SLURM_JOB_ID": "7", "SLURM_JOB_END_TIME": str(int(time.time()) + 100)}
+        assert Slurm().end(environment).source == "SLURM_JOB_END_TIME"
+        later(130)
+        assert (round(Slurm().end(environment).seconds), Slurm().end(environment).source) == (3600, "squeue")
+        command("squeue", "exit 1")
+        later(400)
+        assert round(Slurm().end(environment).seconds) == 3200
+
+    def test_a_banner_and_filters_of_the_user_do_not_hide_it(self, command, monkeypatch):
+        monkeypatch.setenv("SQUEUE_STATES", "PENDING")
+        command("squeue", '[ -z "$SQUEUE_STATES" ] && echo Welcome to this cluster && echo 1:40 7')
+        assert 98 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 100
 
     def test_is_unknown_without_squeue_and_a_line_says_so_once(self, caplog):
         assert Slurm().end(JOB).seconds == math.inf
@@ -57,7 +84,7 @@ class TestTheEnd:
             ("1:00:00", 3600),
             ("1-02:03:04", 93784),
             (" 0:00 ", 0),
-            ("UNLIMITED", None),
+            ("UNLIMITED", math.inf),
             ("NOT_SET", None),
             ("INVALID", None),
             ("", None),
@@ -65,6 +92,39 @@ class TestTheEnd:
     )
     def test_is_read_from_the_format_of_squeue(self, text, seconds):
         assert parse_time_left(text) == seconds
+
+
+class TestTheName:
+    """A job inherits the variables of the array whose task has submitted it."""
+
+    TASK = {"SLURM_JOB_ID": "8", "SLURM_ARRAY_JOB_ID": "6", "SLURM_ARRAY_TASK_ID": "3"}
+
+    @pytest.mark.parametrize("name", ["8", "6_3"])
+    def test_is_that_which_squeue_knows_and_asked_for_once(self, command, tmp_path, name):
+        command("squeue", f"echo x >> {tmp_path}/asked; echo 1:40 {name}")
+        environment = {**os.environ, **self.TASK}
+        assert [Slurm().job_id(environment) for _ in range(3)] == [name] * 3
+        assert (Slurm().array_task(environment) is None) == (name == "8")
+        assert 98 < Slurm().end(environment).seconds <= 100
+        assert (tmp_path / "asked").read_text() == "x\n"
+
+    def test_is_that_of_a_task_of_an_array_without_squeue(self):
+        assert Slurm().job_id({**JOB, **self.TASK, "PATH": "/no/such/folder"}) == "6_3"
+
+    def test_of_the_task_with_the_id_of_the_array_needs_no_squeue(self):
+        environment = {**JOB, **self.TASK, "SLURM_JOB_ID": "6"}
+        assert Slurm().job_id(environment) == "6_3"
+        assert slurm_controller._answers == {}
+
+
+class TestTheKillWait:
+    def test_is_in_the_configuration_and_asked_for_once(self, command, tmp_path):
+        command("scontrol", f"echo x >> {tmp_path}/asked; echo 'KillWait                = 45 sec'")
+        assert [Slurm().kill_wait({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)] == [45, 45]
+        assert (tmp_path / "asked").read_text() == "x\n"
+
+    def test_is_unknown_without_scontrol(self):
+        assert Slurm().kill_wait(JOB) == math.inf
 
 
 class TestSubmitting:

@@ -13,7 +13,7 @@ import pytest
 
 import picas.batch
 from picas.batch import pbs
-from picas.batch.base import ArrayTask, BatchSystem, Scheduler
+from picas.batch.base import WHOLE, ArrayTask, BatchSystem, Scheduler, Share
 from picas.batch.dirac import DIRAC
 from picas.batch.features import MachineJobFeatures
 from picas.batch.glite import CREAM, GliteWMS
@@ -44,7 +44,8 @@ class Job:
     left: float = math.inf
     cores: int | None = None
     memory: float = math.inf
-    gpus: list[str] | None = None
+    gpus: int | None = None
+    share: Share = WHOLE
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write the job's files, and return its environment."""
@@ -112,6 +113,12 @@ RECORDED = {
         array=("1234", "7"),
         cores=4,
     ),
+    "OpenPBS, submitted with all variables by a task of an array": Job(
+        PBS,
+        {"PBS_JOBID": "1300.pbs", "PBS_ARRAY_ID": "1234[].pbs", "PBS_ARRAY_INDEX": "7", "NCPUS": "4"},
+        job_id="1300.pbs",
+        cores=4,
+    ),
     "Torque": Job(
         PBS,
         {
@@ -157,7 +164,7 @@ RECORDED = {
         left=3000,
         cores=18,
         memory=122880,
-        gpus=["0", "1"],
+        gpus=2,
     ),
     "Slurm 22.05, an array that was requeued": Job(
         Slurm,
@@ -172,14 +179,51 @@ RECORDED = {
             "SLURM_MEM_PER_CPU": "2000",
             "PATH": "{folder}/bin:/bin",
         },
-        {"bin/squeue": '#!/bin/sh\ncase "$*" in *--jobs=4700_12*) echo 50:00 ;; *) exit 1 ;; esac\n'},
+        {"bin/squeue": '#!/bin/sh\ncase "$*" in *--jobs=4713*) echo 50:00 4700_12 ;; *) exit 1 ;; esac\n'},
         job_id="4700_12",
         array=("4700", "12"),
         restarts=2,
         left=3000,
         cores=4,
         memory=8000,
-        gpus=[],
+        gpus=0,
+    ),
+    "Slurm 22.05, submitted by a task of an array": Job(
+        Slurm,
+        {
+            "SLURM_JOB_ID": "4720",
+            "SLURM_ARRAY_JOB_ID": "4700",
+            "SLURM_ARRAY_TASK_ID": "12",
+            "SLURM_ARRAY_TASK_COUNT": "50",
+            "SLURM_CPUS_ON_NODE": "4",
+            "PATH": "{folder}/bin:/bin",
+        },
+        {"bin/squeue": '#!/bin/sh\ncase "$*" in *--jobs=4720*) echo 50:00 4720 ;; *) exit 1 ;; esac\n'},
+        job_id="4720",
+        restarts=0,
+        left=3000,
+        cores=4,
+        gpus=0,
+    ),
+    "Slurm 22.05, the second task on its node": Job(
+        Slurm,
+        {
+            "SLURM_JOB_ID": "4721",
+            "SLURM_JOB_END_TIME": "{end}",
+            "SLURM_STEP_ID": "0",
+            "SLURM_STEP_TASKS_PER_NODE": "2(x2)",
+            "SLURM_GTIDS": "2,3",
+            "SLURM_LOCALID": "1",
+            "SLURM_CPUS_ON_NODE": "8",
+            "SLURM_GPUS_ON_NODE": "1",
+            "CUDA_VISIBLE_DEVICES": "2",
+        },
+        job_id="4721",
+        restarts=0,
+        left=3000,
+        cores=4,
+        gpus=1,
+        share=Share(1, 2),
     ),
     "HTCondor": Job(
         HTCondor,
@@ -259,7 +303,7 @@ RECORDED = {
         {"HOME": "/home/me", "PATH": "/bin", "SLURM_CPUS_PER_TASK": "4", "SLURM_JOB_END_TIME": "1", "NCPUS": "12"},
         cores=5,
         memory=32 * 1024,
-        gpus=[],
+        gpus=0,
     ),
 }
 
@@ -319,10 +363,10 @@ class TestASystemInItsOwnJob:
 
     def test_knows_the_resources(self, job, environment):
         system = system_of(job)
+        assert system.share(environment) == job.share
         assert system.cores(environment) == job.cores
         assert system.memory(environment) == job.memory
-        gpus = system.gpus(environment)
-        assert (gpus and gpus.names) == job.gpus
+        assert system.gpus(environment) == job.gpus
 
     def test_is_the_only_one_that_takes_the_job_for_its_own(self, job, environment):
         for system in SYSTEMS:
@@ -338,8 +382,8 @@ class TestASystemInItsOwnJob:
         assert find_job_id(environment) == (None if job.job_id is None else (field, job.job_id or None))
         assert is_end_in(job_end(environment).seconds, job.left)
         assert granted_cores(environment) == (job.cores or 5)
-        assert granted_memory(environment) == min(job.memory, 32 * 1024)
-        assert granted_gpus(environment).names == (job.gpus or [])
+        assert granted_memory(environment) == min(job.memory, 32 * 1024) / job.share.count
+        assert granted_gpus(environment).count == len(job.share.of(range(job.gpus or 0)))
 
 
 @pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: type(system).__name__)

@@ -56,6 +56,14 @@ RUN_ELSEWHERE = {
         "tests/batch/test_slurm.py",
         '"--design-doc",',
     ),
+    "sbatch --array=1 --nodes=2 --ntasks-per-node=1 --cpus-per-task=4 slurm-example.sh --slots auto": (
+        "tests/batch/test_slurm.py",
+        '("--array=1", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")',
+    ),
+    "sbatch --array=1-2 --cpus-per-task=2 --gpus=2 slurm-example.sh --slots 2": (
+        "tests/batch/test_slurm.py",
+        'options=("--array=1-2", "--cpus-per-task=2", "--gpus=2")',
+    ),
     "pip install .": ("tests/pages/test_quickstart.py", '"install", "--quiet", "."]'),
     "picas serve": ("tests/cli/test_command.py", 'command("serve", '),
     BENCHMARK.format("claim") + " --pilots 16 --tokens 5000": (

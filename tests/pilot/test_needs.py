@@ -278,3 +278,34 @@ class TestGpus:
 
         Pilot(client, work, gpus=None).run(slots=2)
         assert seen == ["7"]
+
+
+class TestGPUs:
+    """A batch system has granted two, and names them in several variables."""
+
+    @pytest.fixture(autouse=True)
+    def granted(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+        monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "2,3")
+
+    @pytest.fixture
+    def seen(self, client, tmp_path):
+        """Return a function that lets a pilot run a program for each token, and returns what they saw."""
+
+        def seen(*needs, slots=1):
+            tokens = [make_token(number, gpus=count) for number, count in enumerate(needs)]
+            client.save_documents(tokens)
+            command = f"echo $CUDA_VISIBLE_DEVICES $ROCR_VISIBLE_DEVICES > {tmp_path}/$PICAS_TOKEN_ID"
+            Pilot(client, lambda task: run_command(command, shell=True, token=task), gpus=2).run(slots=slots)
+            return [(tmp_path / f"token_{number}").read_text().strip() for number in range(len(needs))]
+
+        return seen
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    def test_a_program_sees_those_of_its_token_and_none_if_that_needs_none(self, seen, slots, caplog):
+        assert seen(2, 0, 0, slots=slots) == ["2,3 2,3", "-1 -1", "-1 -1"]
+        assert caplog.text.count("needs no GPU and sees none (PICAS_HIDE_GPUS=0 shows them)") == 1
+
+    def test_a_program_whose_token_needs_none_sees_all_if_the_user_wants_that(self, seen, monkeypatch):
+        monkeypatch.setenv("PICAS_HIDE_GPUS", "0")
+        assert seen(0, 1) == ["2,3 2,3", "2 2"]

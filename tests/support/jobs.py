@@ -7,7 +7,8 @@ import os
 import pytest
 
 from picas.batch import machine as machine_module
-from picas.batch import slurm
+from picas.batch import slurm_controller
+from picas.batch.gpus import VARIABLES
 
 MEGABYTE = 1 << 20
 
@@ -23,8 +24,8 @@ OF_BATCH_SYSTEMS = (
     "JOBFEATURES",
     "MACHINEFEATURES",
 )
-SETTINGS = ("CUDA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "JOBID", "JOB_ID", "NCPUS")
-SETTINGS += tuple(f"PICAS_{name}" for name in ("CORES", "MEMORY", "GPUS", "TAGS", "WALLTIME"))
+SETTINGS = (*VARIABLES, "JOBID", "JOB_ID", "NCPUS")
+SETTINGS += tuple(f"PICAS_{name}" for name in ("CORES", "MEMORY", "GPUS", "TAGS", "WALLTIME", "HIDE_GPUS"))
 
 
 @pytest.fixture
@@ -33,7 +34,8 @@ def no_job(monkeypatch):
     for name in list(os.environ):
         if name.startswith(OF_BATCH_SYSTEMS) or name in SETTINGS:
             monkeypatch.delenv(name)
-    monkeypatch.setattr(slurm, "_ends", {})
+    monkeypatch.setattr(slurm_controller, "_answers", {})
+    monkeypatch.setattr(slurm_controller, "_kill_waits", {})
 
 
 @pytest.fixture

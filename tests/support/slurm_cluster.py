@@ -22,6 +22,8 @@ MEMORY = 1000
 """Megabytes of each node."""
 ARRAY_SIZE = 20
 """The tasks of a job array have numbers below this."""
+GPUS = 2
+"""GPUs of each node. Their device files are links to /dev/null."""
 _FOLDERS = os.pathsep.join(
     [os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"]
 )  # not every PATH contains the daemons
@@ -52,13 +54,16 @@ SelectTypeParameters=CR_CPU
 SchedulerParameters=batch_sched_delay=0,sched_interval=2,bf_interval=2
 SlurmdParameters=config_overrides
 ReturnToService=2
+GresTypes=gpu
 KillWait=5
 SlurmdTimeout=6
 MessageTimeout=5
-NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} RealMemory={memory}
-NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} RealMemory={memory}
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cores} RealMemory={memory} Gres=gpu:{gpus}
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cores} RealMemory={memory} Gres=gpu:{gpus}
 PartitionName=debug Nodes=n1,n2 Default=YES MaxTime=INFINITE State=UP
 """
+GENERIC_RESOURCES = "Name=gpu File={folder}/gpu[0-{last}]\n"
+"""The file gres.conf. Slurm numbers the GPUs in the order of their files."""
 
 
 def missing() -> str | None:
@@ -90,8 +95,12 @@ class Slurm:
                 (self.folder / name).mkdir(parents=True)
             host = socket.gethostname().partition(".")[0]
             settings = {"host": host, "ports": _free_ports(3), "user": getpass.getuser(), "folder": self.folder}
-            text = CONFIGURATION.format(cores=CORES, memory=MEMORY, array_size=ARRAY_SIZE, **settings)
+            text = CONFIGURATION.format(cores=CORES, memory=MEMORY, gpus=GPUS, array_size=ARRAY_SIZE, **settings)
             (self.folder / "slurm.conf").write_text(text, encoding="ascii")
+            for number in range(GPUS):
+                (self.folder / f"gpu{number}").symlink_to(os.devnull)  # Slurm wants a device
+            resources = GENERIC_RESOURCES.format(folder=self.folder, last=GPUS - 1)
+            (self.folder / "gres.conf").write_text(resources, encoding="ascii")
             self._start("slurmctld", "slurmctld", "-D")
             for node in NODES:
                 self.start_node(node)

@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-from picas.batch.grants import deadline, gpu_environment, gpu_names, resources
+from picas.batch import grants
+from picas.batch.gpus import VARIABLES
+from picas.batch.grants import GPUEnvironment, deadline, default_grace, hides_gpus, resources
 from picas.batch.layers import granted_gpus
 from picas.exceptions import SettingsError
 from picas.tokens.resources import Resources
@@ -25,28 +27,61 @@ class TestTheMargin:
     def test_is_a_tenth_for_a_short_job(self):
         assert deadline(100)[0] - time.monotonic() == pytest.approx(90, abs=1)
 
+    def test_stays_the_same_while_the_run_goes_on(self):
+        began = time.monotonic() - 900
+        assert deadline(1000, began)[0] == pytest.approx(began + 900)
+
     def test_is_not_needed_without_an_end(self):
         assert deadline() == (math.inf, "")
 
 
+class TestTheGracePeriod:
+    def test_ends_well_before_the_default_of_slurm(self):
+        assert default_grace() == 15
+
+    def test_is_half_the_time_that_the_batch_system_leaves_if_that_is_less(self, monkeypatch):
+        monkeypatch.setattr(grants, "kill_wait", lambda: 8.0)
+        assert default_grace() == 4
+
+
 class TestGPUs:
-    def test_names_of_as_many_as_the_user_says(self, monkeypatch):
+    def test_are_as_many_as_the_user_says(self, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
-        assert gpu_names(2) == ["4", "5"]
-        assert gpu_names(4) == ["0", "1", "2", "3"]  # the user knows better
+        assert GPUEnvironment(2).of([0, 1]) == {"CUDA_VISIBLE_DEVICES": "4,5"}
+        assert GPUEnvironment(4).of([3]) == {"CUDA_VISIBLE_DEVICES": "3"}  # the user knows better
 
-    def test_programs_get_the_variable_that_the_batch_system_uses(self, monkeypatch):
-        assert gpu_environment(["1"]) == {"CUDA_VISIBLE_DEVICES": "1"}
-        monkeypatch.setenv("ROCR_VISIBLE_DEVICES", "0,1")
-        assert gpu_environment(["0", "1"]) == {"ROCR_VISIBLE_DEVICES": "0,1"}
+    def test_programs_get_all_variables_that_the_batch_system_sets(self, monkeypatch):
+        assert GPUEnvironment(2).of([1]) == {"CUDA_VISIBLE_DEVICES": "1"}
+        for variable in VARIABLES:
+            monkeypatch.setenv(variable, "2,3")
+        assert GPUEnvironment(2).of([1]) == dict.fromkeys(VARIABLES, "3")
+        assert GPUEnvironment(2).of([]) == dict.fromkeys(VARIABLES, "-1")
 
-    def test_a_token_that_needs_none_changes_nothing(self):
-        assert gpu_environment([]) == {}
+    def test_a_token_that_needs_none_changes_nothing_where_there_are_none(self):
+        assert GPUEnvironment(0).of([]) == {}
+
+    def test_a_token_that_needs_none_sees_none_of_others_either(self, monkeypatch):
+        """One of several tasks of a step, whose GPUs the others have."""
+        for variable, value in {"CUDA_VISIBLE_DEVICES": "0", "SLURM_GTIDS": "0,1", "SLURM_LOCALID": "1"}.items():
+            monkeypatch.setenv(variable, value)
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+        assert granted_gpus().count == 0
+        assert GPUEnvironment(0).of([]) == {"CUDA_VISIBLE_DEVICES": "-1"}
+
+    def test_the_user_can_leave_them(self, monkeypatch):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+        assert GPUEnvironment(1, hides=False).of([]) == {}
+        assert hides_gpus()
+        monkeypatch.setenv("PICAS_HIDE_GPUS", "0")
+        assert not hides_gpus()
+        monkeypatch.setenv("PICAS_HIDE_GPUS", "some")
+        with pytest.raises(SettingsError, match="PICAS_HIDE_GPUS must be 0 or 1, not 'some'"):
+            hides_gpus()
 
 
 class TestWhatThePilotHas:
     def test_by_default_what_the_machine_has(self):
-        assert resources() == Resources(5, 32 * 1024, len(granted_gpus().names), frozenset())
+        assert resources() == Resources(5, 32 * 1024, granted_gpus().count, frozenset())
 
     def test_the_environment_comes_before_that(self, monkeypatch):
         for name, value in {"CORES": "3", "MEMORY": "2G", "GPUS": "0", "TAGS": "avx2, fast,"}.items():
