@@ -6,6 +6,7 @@ with any status. Only an answer in CouchDB's form says something about a documen
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -86,7 +87,7 @@ def _has_form(method: str, path: list[str], content: Any) -> bool:
         return isinstance(content, list)
     if path[-1] == "_all_docs" or "_view" in path:
         return isinstance(content, dict) and ("rows" in content or "results" in content)
-    if path[-1] == "_changes":
+    if path[-1] in ("_changes", "_bulk_get"):
         return isinstance(content, dict) and "results" in content
     if any(part.startswith("_") for part in path if part not in ("_design", "_local")):
         return True  # only documents and databases have a form that is always the same
@@ -95,6 +96,20 @@ def _has_form(method: str, path: list[str], content: Any) -> bool:
     if method == "GET" and path[-1] and isinstance(content, dict):
         return not content.keys().isdisjoint(("_id", "db_name", "couchdb"))
     return isinstance(content, (dict, list))
+
+
+def sole_branch(branches: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the content of a document from its branches, as `_bulk_get` lists them.
+
+    :returns: the only branch that is not deleted; {} if there is no such document; None if there are several, of which
+        readers see one, or if the server says that it could not read one
+    """
+    found = [branch["ok"] for branch in branches if "ok" in branch]
+    errors = [branch["error"].get("error") for branch in branches if "error" in branch]
+    alive = [content for content in found if not content.get("_deleted")]
+    if len(alive) > 1 or set(errors) - {"not_found"}:
+        return None
+    return alive[0] if alive else {}
 
 
 def is_absent(error: HTTPError) -> bool:

@@ -36,7 +36,7 @@ def pages(
     seen: set[str] = set()
     while True:
         limit = size + (min(1, len(seen)) if begins_at_rows else len(seen))
-        result, tokens = reader.rows(client, view, design_doc=design_doc, limit=limit, **params)
+        result, tokens = reader.page(client, view, design_doc=design_doc, limit=limit, **params)
         rows = result.rows
         if seen and rows and rows[0].id in seen and rows[0].id != params["startkey_docid"]:
             begins_at_rows = False

@@ -21,6 +21,7 @@ from support.tokens import make_token
 from support.workers import Gate
 
 from picas import CouchDB, Document, Job, Task, User, clients
+from picas.couch.answers import sole_branch
 from picas.couch.outages import wait_out
 from picas.exceptions import Unreachable
 
@@ -255,6 +256,35 @@ def test_documents_by_their_ids(client: CouchDB) -> None:
     documents = client.get_documents(["c", "b", "nothing", "a"])
     assert all(isinstance(document, Document) for document in documents)
     assert [(document.id, document["x"]) for document in documents] == [("c", "c"), ("a", "a")]
+    assert client.get_documents([]) == []
+
+
+def test_documents_with_several_branches_are_read_as_others_see_them(client: CouchDB) -> None:
+    for name in ("a", "b"):
+        client.save({"_id": name})
+        parent = client.get(name).rev
+        for digest in ("e" * 32, "f" * 32):
+            client.store_revision({"_id": name, "_rev": f"2-{digest}", "x": digest[0]}, parent)
+    client.delete(client.get("b"))
+    assert [document.value for document in client.get_documents(["a", "b"])] == [
+        client.get("a").value,
+        client.get("b").value,
+    ]
+
+
+@pytest.mark.parametrize(
+    ("branches", "content"),
+    [
+        ([], {}),
+        ([{}], {}),
+        ([{"error": {"error": "not_found"}}], {}),
+        ([{"error": {"error": "internal_server_error"}}], None),
+        ([{"ok": {"x": 1}}, {"ok": {"_deleted": True}}], {"x": 1}),
+        ([{"ok": {"x": 1}}, {"ok": {"x": 2}}], None),
+    ],
+)
+def test_the_branch_that_readers_see(branches: Any, content: Any) -> None:
+    assert sole_branch(branches) == content
 
 
 def test_an_attachment_is_read_by_its_name(client: CouchDB) -> None:

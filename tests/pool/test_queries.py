@@ -88,16 +88,16 @@ def test_a_count_without_a_filter_reads_no_tokens(pool, requests_of):
 
 
 def test_a_token_that_has_left_its_view_is_left_out(pool, monkeypatch):
-    view = pool.view
+    read = pool.get_documents
 
-    def stale(name, **parameters):
-        result = view(name, **parameters)
-        for row in result.rows:
-            if row.id == "token_3":
-                row["doc"]["lock"] = row["doc"]["done"] = 0
-        return result
+    def read_later(ids):
+        tokens = read(ids)
+        for token in tokens:
+            if token.id == "token_3":
+                token["lock"] = token["done"] = 0
+        return tokens
 
-    monkeypatch.setattr(pool, "view", stale)
+    monkeypatch.setattr(pool, "get_documents", read_later)
     assert numbers(TokenQuery(pool, [ERROR])) == [0, 1, 2, *range(4, 12)]
 
 
