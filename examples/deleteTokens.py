@@ -2,10 +2,8 @@
 
 import sys
 
-try:
-    from couchdb.http import ResourceNotFound
-
     from picas import connect, console
+    from picas.cli.progress import progress_of, wait_until_indexed
     from picas.pool import count_tokens, delete_tokens
 except ImportError as error:
     sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
@@ -20,11 +18,13 @@ def main() -> int:
 
     client = connect(max_outage=0)
     try:
+        wait_until_indexed(client, design_doc)
         count = count_tokens(client, view, design_doc)
         if count and not arguments.yes and not console.confirm(f"Delete {count} tokens of {design_doc}/{view}?"):
             print("Nothing was deleted")
             return console.EXIT_FAILURE
-        result = delete_tokens(client, view, design_doc)
+        with progress_of(count) as show:
+            result = delete_tokens(client, view, design_doc, show)
     except ResourceNotFound:
         raise console.no_such_view(view, design_doc, client) from None
     print(f"Deleted {result.changed} tokens of {design_doc}/{view}")

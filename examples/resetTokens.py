@@ -15,8 +15,9 @@ try:
     from couchdb.http import ResourceNotFound
 
     from picas import CouchDB, connect, console
+    from picas.cli.progress import progress_of, wait_until_indexed
     from picas.pilot import dead_holders, describe_loss, left_alone, watch_text
-    from picas.pool import Change, count_holders, reset_tokens
+    from picas.pool import Change, count_holders, count_tokens, reset_tokens
     from picas.tokens import STATES
 except ImportError as error:
     sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
@@ -43,10 +44,13 @@ def main() -> int:
 
     client = connect(max_outage=0)
     try:
+        wait_until_indexed(client, design_doc)
         if arguments.dead:
             result = reset_of_dead(client, view, design_doc, arguments.hours)
         elif arguments.yes or may_reset(client, view, design_doc, arguments.hours):
-            result = reset_tokens(client, view, design_doc, arguments.hours)
+            count = None if arguments.hours else count_tokens(client, view, design_doc)
+            with progress_of(count) as show:
+                result = reset_tokens(client, view, design_doc, arguments.hours, progress=show)
         else:
             print("Nothing was reset")
             return console.EXIT_FAILURE

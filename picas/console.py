@@ -72,8 +72,8 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         _check_folder()
         code = main() or 0
         _flush_output()
-    except KeyboardInterrupt:
-        print_error("interrupted")
+    except KeyboardInterrupt as interrupt:
+        print_error(str(interrupt) or "interrupted")
         code = EXIT_INTERRUPTED
     except BrokenPipeError:
         code = EXIT_FAILURE

@@ -20,10 +20,8 @@ from ..pool.filters import Filter, parse_condition, parse_value
 from ..tokens.states import STATES
 from .arguments import add_json, add_verb, add_yes, confirm, connect, token_ids
 from .output import number_of, print_json, tell
+from .progress import progress_of
 from .selecting import add_filters, filter_of, indexed, sources_of, tell_gaps
-
-PROGRESS_MINIMUM = 2000
-"""The number of tokens from which a bar is shown."""
 
 
 def add_verbs(verbs: Any) -> None:
@@ -236,10 +234,8 @@ class _Job:
         """Change the tokens, or count them if nothing is to be changed."""
         if self._options.dry_run:
             return Change(sum(1 for _ in tokens))
-        if count is None or count < PROGRESS_MINIMUM:
-            return self._change(self._client, tokens, None)
-        bar, total = console.ProgressBar(PROGRESS_MINIMUM), count
-        return self._change(self._client, tokens, lambda handled: bar(min(handled, total), total))
+        with progress_of(count) as show:
+            return self._change(self._client, tokens, show)
 
     def _report(self, result: Change) -> int:
         """Print what was done and return the exit code."""

@@ -1,7 +1,8 @@
 """What people do with many tokens: retry, change, delete and count them.
 
 A token is changed only in the revision in which it was read. One that changes meanwhile, because a pilot takes it for
-example, is left alone and counted. So each function here can be broken off and called again. If the server refuses a
+example, is left alone and counted. So each function here can be broken off and called again: on Ctrl-C, the request
+that is under way is finished, and the `KeyboardInterrupt` says how many tokens were changed. If the server refuses a
 token for another reason, `PicasError` is raised.
 """
 
@@ -61,7 +62,7 @@ def delete_tokens(
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     if isinstance(tokens, str):
-        return _change_view(client, tokens, design_doc, client.delete_documents)
+        return _change_view(client, tokens, design_doc, client.delete_documents, progress)
     return _change(client, tokens, client.delete_documents, progress)
 
 
@@ -156,12 +157,14 @@ def reset_tokens(
     design_doc: str = DESIGN_DOC,
     hours: float = 0,
     pilots: Container[str] | None = None,
+    progress: Progress | None = None,
 ) -> Change:
     """Put all tokens of a view back to todo, see `retry_tokens`.
 
     :param hours: reset only tokens that were locked longer ago than this, or whose last attempt ended longer ago if
         they are not locked, by the clocks of this machine and the pilot's. A token whose time is unknown is reset.
     :param pilots: reset only locked tokens that pilots with these ids hold
+    :param progress: called now and then with the number of tokens handled so far
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     is_old = _older_than(hours)
@@ -174,7 +177,7 @@ def reset_tokens(
             put_back(token)
         return client.save_documents(tokens)
 
-    return _change_view(client, view, design_doc, reset, is_wanted)
+    return _change_view(client, view, design_doc, reset, progress, is_wanted)
 
 
 def count_holders(client: CouchDB, view: str, design_doc: str = DESIGN_DOC, hours: float = 0) -> Counter[str]:
@@ -222,33 +225,37 @@ def _change(
     change: Callable[[list[Document]], list[bool]],
     progress: Progress | None,
 ) -> Change:
-    """Change tokens in chunks.
+    """Change tokens in chunks. While one is written, the next is read.
 
     :raises PicasError: if the server refuses a token that nobody else has changed
+    :raises KeyboardInterrupt: with a text for people, on Ctrl-C
     """
-    changed = handled = 0
-    for chunk in _chunks(tokens):
-        is_changed = change(chunk)
-        changed += sum(is_changed)
-        handled += len(chunk)
-        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
-        if progress is not None:
-            progress(handled)
-    return Change(changed, handled - changed)
-
-
-def _chunks(tokens: Iterable[Document]) -> Iterator[list[Document]]:
-    """Yield tokens in chunks. The next chunk is read while the caller writes one."""
     left = iter(tokens)
+    changed = handled = 0
 
     def read() -> list[Document]:
         return list(islice(left, pages.PAGE))
 
-    with ThreadPoolExecutor(1) as reader:
-        ahead = reader.submit(read)
-        while chunk := ahead.result():
+    def write(chunk: list[Document]) -> None:
+        nonlocal changed, handled
+        is_changed = change(chunk)
+        changed += sum(is_changed)
+        handled += len(chunk)
+        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
+
+    try:
+        # In threads of their own: Ctrl-C interrupts this one, but no request, whose outcome nobody would know then.
+        with ThreadPoolExecutor(1, "picas-read") as reader, ThreadPoolExecutor(1, "picas-write") as writer:
             ahead = reader.submit(read)
-            yield chunk
+            while chunk := ahead.result():
+                ahead = reader.submit(read)
+                writer.submit(write, chunk).result()
+                if progress is not None:
+                    progress(handled)
+    except KeyboardInterrupt:
+        what = "1 token was" if changed == 1 else f"{changed} tokens were"
+        raise KeyboardInterrupt(f"interrupted: {what} changed; the same command changes the rest") from None
+    return Change(changed, handled - changed)
 
 
 def _check_refused(client: CouchDB, tokens: Iterable[Document], changed: int) -> None:
@@ -269,6 +276,7 @@ def _change_view(
     view: str,
     design_doc: str,
     change: Callable[[list[Document]], list[bool]],
+    progress: Progress | None,
     is_wanted: Callable[[Document], bool] = lambda token: True,
 ) -> Change:
     """Change the tokens of a view that are wanted. One whose row is out of date counts as changed meanwhile."""
@@ -281,5 +289,5 @@ def _change_view(
             outdated += len(page) - len(current)
             yield from filter(is_wanted, current)
 
-    result = _change(client, wanted(), change, None)
+    result = _change(client, wanted(), change, progress)
     return Change(result.changed, result.kept + outdated)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
+
 import pytest
 from support.schemas import read_json
 from support.tokens import ended_token, make_token
 
-from picas import Task
-from picas.cli.changing import PROGRESS_MINIMUM
+from picas import CouchDB, Task
+from picas.cli import main
+from picas.cli.progress import PROGRESS_MINIMUM
+from picas.pool import pages
 from picas.views import count_states
 
 
@@ -211,8 +217,31 @@ def test_a_change_of_many_tokens_shows_a_bar(client, push, at_terminal):
     push(PROGRESS_MINIMUM)
     with at_terminal("set", "memory=5", "todo", "--yes") as terminal:
         assert terminal.end() == 0
-    assert f"{'━' * 20}╺{'━' * 19} 1000 of 2000" in terminal.text
-    assert terminal.text.endswith(f"{'━' * 40} 2000 of 2000\nChanged 2000 tokens\n")
+    assert f"{'━' * 20}╺{'━' * 19} 1000 of 2000, " in terminal.text
+    assert re.search(rf"{'━' * 40} 2000 of 2000, \d+ tokens/s\nChanged 2000 tokens\n$", terminal.text)
+
+
+def test_ctrl_c_leaves_the_rest_to_the_same_command(pool, environment, monkeypatch, capsys):
+    """The request that is under way still counts."""
+    save = CouchDB.save_documents
+
+    def interrupted(self, documents):
+        os.kill(os.getpid(), signal.SIGINT)
+        return save(self, documents)
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(pages, "PAGE", 4)
+    monkeypatch.setattr(CouchDB, "save_documents", interrupted)
+    monkeypatch.setattr("sys.argv", ["picas"])
+    for code, line, left in (
+        (130, "interrupted: 4 tokens were changed; the same command changes the rest", 2),
+        (130, "interrupted: 2 tokens were changed; the same command changes the rest", 0),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["retry", "error", "--yes"])
+        assert (ended.value.code, capsys.readouterr().err) == (code, f"picas: {line}\n")
+        assert states(pool)[3] == left
 
 
 @pytest.mark.parametrize("arguments", [("retry", "error"), ("set", "a=1", "todo"), ("delete", "done")])

@@ -1,5 +1,7 @@
 """What people do with many tokens: delete, reset, retry and change them."""
 
+import os
+import signal
 import time
 
 import pytest
@@ -65,18 +67,17 @@ def test_a_token_that_a_pilot_locks_meanwhile_is_kept_and_counted(client, push, 
 
 
 def test_a_token_whose_row_is_older_than_its_document_is_kept(client, push, monkeypatch):
-    """With include_docs a row has the newest document, which may no longer belong to the view."""
+    """The document is read after its row, and may no longer belong to the view by then."""
     push(2)
-    view = client.view
+    read = client.get_documents
 
-    def stale(name, **parameters):
-        result = view(name, **parameters)
-        for row in result.rows:
-            if row.id == "token_1":
-                row["doc"]["lock"] = 5
-        return result
+    def read_later(ids):
+        tokens = read(ids)
+        for token in tokens:
+            token["lock"] = 5 if token.id == "token_1" else 0
+        return tokens
 
-    monkeypatch.setattr(client, "view", stale)
+    monkeypatch.setattr(client, "get_documents", read_later)
     assert delete_tokens(client, "todo") == Change(1, 1)
     assert client.get("token_1")["lock"] == 0
 
@@ -219,6 +220,34 @@ class TestHolders:
         done["done"] = 5
         client.save(done)
         assert reset_tokens(client, "error", pilots={"b"}) == Change(0, 0)
+
+
+class TestManyTokens:
+    def test_progress_is_told_while_a_view_is_handled(self, client, push):
+        handled = []
+        for token in push(10):
+            client.save(token.lock())
+        assert reset_tokens(client, "locked", progress=handled.append) == Change(10, 0)
+        assert handled == [4, 8, 10]
+        assert delete_tokens(client, "todo", progress=handled.append) == Change(10, 0)
+        assert handled[3:] == [4, 8, 10]
+
+    def test_ctrl_c_lets_the_request_end_and_the_same_call_does_the_rest(self, client, push, monkeypatch):
+        push(10)
+        delete, sent = client.delete_documents, []
+
+        def interrupted(tokens):
+            sent.append(len(tokens))
+            if len(sent) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+            return delete(tokens)
+
+        monkeypatch.setattr(client, "delete_documents", interrupted)
+        with pytest.raises(KeyboardInterrupt) as interrupt:
+            delete_tokens(client, "todo")
+        assert str(interrupt.value) == "interrupted: 8 tokens were changed; the same command changes the rest"
+        assert count_tokens(client, "todo") == 2
+        assert delete_tokens(client, "todo") == Change(2, 0)
 
 
 def test_a_token_that_is_finished_meanwhile_is_not_reset(client, push, monkeypatch):
