@@ -2,6 +2,9 @@
 
 import sys
 
+try:
+    from couchdb.http import ResourceNotFound
+
     from picas import connect, console
     from picas.cli.progress import progress_of, wait_until_indexed
     from picas.pool import count_tokens, delete_tokens

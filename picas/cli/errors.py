@@ -11,10 +11,10 @@ from couchdb.http import ResourceNotFound
 from .. import console
 from ..clients import CouchDB
 from ..pool.failures import MAX_SCANNED, Failures, find_failures, scan_failures
-from ..pool.indexing import wait_for_index
-from ..views import DESIGN_DOC, REASONS, REPORT, count_states
+from ..views import DESIGN_DOC, REPORT, count_states
 from .arguments import add_json, add_verb, connect
-from .output import index_notice, number_of, print_json, print_table, tell
+from .output import number_of, print_json, print_table, tell
+from .progress import wait_until_indexed
 from .status import failure_json, reason_text
 
 COLUMNS = ("count", "group", "reason", "token")
@@ -39,7 +39,7 @@ def add_verbs(verbs: Any) -> None:
 def _errors(options: argparse.Namespace) -> int:
     client = connect()
     try:
-        wait_for_index(client, REPORT, REASONS, index_notice())
+        wait_until_indexed(client, REPORT)
         failures = find_failures(client)
     except ResourceNotFound:
         failures = _scan(client)
@@ -62,6 +62,7 @@ def _errors(options: argparse.Namespace) -> int:
 def _scan(client: CouchDB) -> Failures:
     """Group the tokens in error without the views of Report, and say so if these are not all."""
     try:
+        wait_until_indexed(client, DESIGN_DOC)
         failures, count = scan_failures(client), count_states(client)["error"]
     except ResourceNotFound:
         raise console.no_such_view("error", DESIGN_DOC, client) from None

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from dataclasses import asdict
 from typing import Any
 
+from couchdb.http import ResourceNotFound
+
 from ..pilot.obstacles import why_not
 from ..util import one_line
+from ..views import DESIGN_DOC
 from . import output
 from .arguments import add_json, add_verb, connect
+from .progress import wait_until_indexed
 
 
 def add_verbs(verbs: Any) -> None:
@@ -30,7 +35,10 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _why(options: argparse.Namespace) -> None:
-    found = why_not(connect(), options.token)
+    client = connect()
+    with contextlib.suppress(ResourceNotFound):  # that is one of the reasons
+        wait_until_indexed(client, DESIGN_DOC)
+    found = why_not(client, options.token)
     if options.json:
         fields = {
             "id": found.id,

@@ -16,7 +16,7 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from typing import Any, Callable
+from typing import Any
 
 from .. import console
 from ..util import one_line, visible
@@ -35,18 +35,6 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 def tell(line: str) -> None:
     """Print a line for people to standard error: a warning, progress, what was done."""
     print(visible(line), file=sys.stderr, flush=True)
-
-
-def index_notice() -> Callable[[str], None]:
-    """Return a function that prints, once for each design document, that the server is indexing its views."""
-    announced: set[str] = set()
-
-    def announce(design_doc: str) -> None:
-        if design_doc not in announced:
-            announced.add(design_doc)
-            tell(f"indexing the views of {design_doc}…")
-
-    return announce
 
 
 def is_terminal() -> bool:

@@ -16,9 +16,10 @@ from ..pool.fields import Field, parse_field
 from ..pool.indexing import wait_for_index
 from ..tokens.states import STATES
 from ..util import nearest
-from ..views import REASONS, REPORT
+from ..views import REPORT
 from .arguments import duration
-from .output import index_notice, tell
+from .output import tell
+from .progress import IndexNotice
 
 MAX_NAMED = 5
 """The most tokens that a line names."""
@@ -92,13 +93,13 @@ def indexed(client: CouchDB, query: TokenQuery) -> Iterator[None]:
 
     :raises PicasError: if that happens in the block
     """
-    announce = index_notice()
+    announce = IndexNotice()
     try:
         for source in query.sources:
-            wait_for_index(client, source.design_doc, source.view, announce)
+            wait_for_index(client, source.design_doc, announce)
         if query.filter.group is not None:
             with contextlib.suppress(ResourceNotFound):
-                wait_for_index(client, REPORT, REASONS, announce)
+                wait_for_index(client, REPORT, announce)
         yield
     except ResourceNotFound:
         if not query.sources:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import time
 from pathlib import Path
 from typing import Any
+
+from couchdb.http import HTTPError
 
 from .. import config, console, sandbox
 from ..autopilot import Autopilot, read_table
@@ -14,6 +17,7 @@ from ..exceptions import PicasError
 from ..schedulers import Slurm
 from ..util import visible
 from .arguments import add_verb, duration, settings_here
+from .progress import wait_until_indexed
 
 INTERVAL = 60.0
 """Seconds between two looks of the autopilot, by default."""
@@ -80,6 +84,9 @@ def run_autopilot(options: argparse.Namespace, settings: config.Settings | None 
     classes = read_table(options.table)
     client = console.connect(settings, max_outage=0 if options.stay is None else None)  # cron calls this again
     autopilot = Autopilot(client, classes, Slurm(), options.dry_run, _tell)
+    for design_doc in {kind.design_doc for kind in classes}:
+        with contextlib.suppress(PicasError, HTTPError):  # the look finds out, and says it
+            wait_until_indexed(client, design_doc)
     if options.stay is not None:
         autopilot.stay(options.stay)
     return 0 if autopilot.look() else console.EXIT_FAILURE

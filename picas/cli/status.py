@@ -19,7 +19,8 @@ from ..pool.progress import rough_duration
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, OVERVIEW
 from .arguments import add_json, add_verb, connect, duration
-from .output import bold, fit_line, index_notice, json_time, local_time, number_of, print_json, tell
+from .output import bold, fit_line, json_time, local_time, number_of, print_json, tell
+from .progress import IndexNotice
 from .screen import Screen
 
 MAX_KINDS = 10
@@ -75,7 +76,7 @@ def _interval(text: str) -> float:
 
 def _status(options: argparse.Namespace) -> int:
     client = connect()
-    reader = OverviewReader(client, options.design_doc, index_notice())
+    reader = OverviewReader(client, options.design_doc, IndexNotice())
     try:
         overview = reader.read()
         _name_what_lacks(overview)

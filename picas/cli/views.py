@@ -9,6 +9,7 @@ from .. import console
 from ..util import visible
 from ..views import DESIGN_DOC
 from .arguments import add_verb, settings_here
+from .progress import wait_until_indexed
 
 
 def add_verbs(verbs: Any) -> None:
@@ -39,7 +40,7 @@ def add_create_database(parser: argparse.ArgumentParser) -> None:
 
 
 def _views(options: argparse.Namespace) -> None:
-    changed = console.make_views(
-        settings_here(), options.design_doc, options.condition, with_database=options.create_database
-    )
-    print(visible(f"The views in {options.design_doc} are {'created' if changed else 'there already'}"))
+    settings = settings_here()
+    changed = console.make_views(settings, options.design_doc, options.condition, with_database=options.create_database)
+    print(visible(f"The views in {options.design_doc} are {'created' if changed else 'there already'}"), flush=True)
+    wait_until_indexed(console.connect(settings, max_outage=0), options.design_doc)

@@ -8,20 +8,22 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Callable
 
 from couchdb.http import HTTPError, ResourceNotFound
 
 from .. import config, console
 from ..clients import CouchDB
-from ..couch.outages import MAX_OUTAGE, is_outage, is_outage_at_start
+from ..couch.outages import MAX_OUTAGE, is_outage, is_outage_at_start, wait_out
 from ..couch.webhooks import check_webhook, post_to_webhook
 from ..exceptions import PicasError
 from ..pool.completion import tokens_left, wait_until_ended
-from ..util import duration_text
+from ..pool.indexing import wait_for_index
+from ..util import After, duration_text
 from ..views import DESIGN_DOC, OVERVIEW
 from .arguments import add_verb, duration, settings_here
 from .output import tell
+from .progress import IndexNotice
 
 
 def add_verbs(verbs: Any) -> None:
@@ -72,6 +74,10 @@ def _wait(options: argparse.Namespace) -> int:
     try:
         client = console.connect(settings, max_outage=patience)
         left = max(0.0, timeout - (time.monotonic() - began))
+        if not _is_indexed(client, patience, After(left)):
+            tell("picas: the time is up, and the server is still indexing the views")
+            return console.EXIT_TIMEOUT
+        left = max(0.0, timeout - (time.monotonic() - began))
         counts = wait_until_ended(client, timeout=left, max_outage=patience)
     except ResourceNotFound:
         raise console.no_such_view(OVERVIEW, DESIGN_DOC, client) from None
@@ -91,6 +97,12 @@ def _wait(options: argparse.Namespace) -> int:
     if options.then and not _succeeds(options.then, counts):
         return console.EXIT_FAILURE
     return console.EXIT_IN_ERROR if counts["error"] else 0
+
+
+def _is_indexed(client: CouchDB, patience: float, is_late: Callable[[], bool]) -> bool:
+    """Wait until the server has indexed the views, show how far it is, and return whether it has."""
+    notice = IndexNotice()
+    return wait_out(lambda: wait_for_index(client, DESIGN_DOC, notice, is_late), patience, is_late)
 
 
 def _describe(counts: Mapping[str, int], seconds: float) -> str:

@@ -32,10 +32,12 @@ from ..pool.results import Stage
 from ..processes import exposed, reach, set_environment, shielded
 from ..tokens.resources import Room
 from ..util import After
+from ..views import DESIGN_DOC
 from .attempt import Attempt
 from .context import Context
 from .fuse import Fuse
 from .holders import Holders
+from .indexing import ViewIndex
 from .pace import Pace
 from .relief import Relief
 from .slots import MainSlot, Slots, ThreadSlots
@@ -71,6 +73,8 @@ class Loop:
         self._is_short = False  # there was no token to be locked ahead
         self._last = Exchange()  # the answer to the last request for tokens
         self._holders = Holders(context.pilot.id, silence)
+        tokens = self._tokens
+        self._index = ViewIndex(design_doc_of(tokens) if isinstance(tokens, ViewIterator) else DESIGN_DOC)
         self._fuse = Fuse(context.conditions.max_failures)
         self._failure: BaseException | None = None  # raised once the running tokens have ended
         self._gpus = list(range(context.pilot.has.gpus))  # the numbers of those assigned to no token
@@ -274,15 +278,24 @@ class Loop:
         if not isinstance(self._tokens, ViewIterator):
             locked = [token for token in islice(self._tokens, 1) if token is not None]
             return Exchange(locked, is_over=not locked)
-        tokens, exchanging = self._tokens, self._exchanging()
+        tokens, exchanging, client = self._tokens, self._exchanging(), self.context.actor.db
 
-        def request() -> Exchange:
+        def ask() -> Exchange:
             if exchanging is not None:
                 return exchanging.exchange([], wanted, ahead)
             # Not `tokens.poll()`: an iterator of a script's own may use that name for something else.
             if isinstance(tokens, EndlessViewIterator):
                 return EndlessViewIterator.poll(tokens)
             return ViewIterator.poll(tokens)
+
+        def request() -> Exchange:
+            while self._index.wait(client, self._is_needed_elsewhere):
+                try:
+                    return ask()
+                except (PicasError, HTTPError) as error:
+                    if not self._index.is_behind(client, error):
+                        raise
+            return Exchange()
 
         try:
             return wait_out(lambda: reach(request), self.context.options.max_outage, self._is_needed_elsewhere)

@@ -7,19 +7,18 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any, Callable
 
-from couchdb.http import ResourceNotFound
+from couchdb.http import HTTPError, ResourceNotFound
 
 from ..clients import CouchDB
+from ..exceptions import PicasError
 from ..pool.completion import tokens_left
 from ..pool.failures import Example, Failures, find_failures
-from ..pool.indexing import wait_for_index
+from ..pool.indexing import Indexing, wait_for_index
 from ..pool.progress import Rate, find_rate
 from ..tokens.states import STATES
 from ..views import (
     DESIGN_DOC,
     NO_STATE,
-    OVERVIEW,
-    REASONS,
     REPORT,
     TASKS,
     count_all,
@@ -86,11 +85,11 @@ class OverviewReader:
     :param client: the pool
     :param design_doc: the design document whose tokens are meant. Only with Monitor, what is known of the whole pool
         (its pilots, failures, rate and pause) is read.
-    :param notify: called while the server indexes a design document, with its name; see `pool.indexing`
+    :param notify: called while the server indexes a design document, see `pool.indexing`
     """
 
     def __init__(
-        self, client: CouchDB, design_doc: str = DESIGN_DOC, notify: Callable[[str], Any] = lambda design_doc: None
+        self, client: CouchDB, design_doc: str = DESIGN_DOC, notify: Callable[[Indexing], Any] = lambda indexing: None
     ) -> None:
         self._client = client
         self._design_doc = design_doc
@@ -103,7 +102,7 @@ class OverviewReader:
 
         :raises couchdb.ResourceNotFound: if there is no such design document
         """
-        self._wait_for_index(self._design_doc, OVERVIEW)
+        self._wait_for_index(self._design_doc)
         counts = count_all(self._client, self._design_doc)
         overview = Overview(
             {state: counts[state] for state in STATES},
@@ -121,14 +120,19 @@ class OverviewReader:
 
     def refresh(self, overview: Overview) -> Overview:
         """Return an overview with the counts as they are now, with one request."""
-        return replace(overview, counts=count_states(self._client, self._design_doc))
+        self._wait_for_index(self._design_doc)
+        try:
+            return replace(overview, counts=count_states(self._client, self._design_doc))
+        except (PicasError, HTTPError):
+            self._indexed.clear()  # the server may be indexing what was pushed: the next call looks
+            raise
 
     def _with_pool(self, overview: Overview) -> Overview:
         now = time.time()
         fleet = count_fleet(list_pilots(self._client), now)
         overview = replace(overview, pause=find_pause(self._client), fleet=fleet)
         try:
-            self._wait_for_index(REPORT, REASONS)
+            self._wait_for_index(REPORT)
             return replace(
                 overview,
                 failures=find_failures(self._client, MAX_GROUPS, self._examples),
@@ -143,8 +147,8 @@ class OverviewReader:
         count, ids = unseen(self._client, kind, self._design_doc, MAX_SHOWN)
         return Documents(count, tuple(ids))
 
-    def _wait_for_index(self, design_doc: str, view: str) -> None:
+    def _wait_for_index(self, design_doc: str) -> None:
         if design_doc in self._indexed:
             return  # it is asked often enough
-        wait_for_index(self._client, design_doc, view, self._notify)
+        wait_for_index(self._client, design_doc, self._notify)
         self._indexed.add(design_doc)

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from support.faults import FaultProxy, pending
+from support.places import EXAMPLES
 
 import picas
+from picas import console
+from picas.cli import main, progress
+from picas.pool import indexing
 from picas.views import count_states, report_definitions, view_definitions
 
 PACKAGE = Path(picas.__file__).resolve().parent
@@ -25,6 +31,77 @@ def test_creates_the_views_of_the_pool(run_picas, client, push):
     assert client.get("_design/Report")["views"] == report_definitions()
     result = run_picas("views")
     assert (result.returncode, result.stdout) == (0, "The views in Monitor are there already\n")
+
+
+class TestALargePool:
+    """What asks the views waits until the server has indexed them, and says so."""
+
+    @pytest.fixture(autouse=True)
+    def busy(self, location, client, push, environment, monkeypatch, tmp_path):
+        """A server that indexes Monitor, until it has been asked three times."""
+        push(1)
+        (tmp_path / "job.sh").touch()
+        (tmp_path / "table.ini").write_text("[all]\nscript = job.sh\nmax_pilots = 0\n")
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(indexing, "POLL", 0.01)
+        with FaultProxy(location.url) as proxy:
+            for left in (9000, 6000):
+                proxy.fail("GET", "_design/Monitor/_info", pending(left))
+            for name, value in {**environment, "PICAS_HOST_URL": proxy.url}.items():
+                monkeypatch.setenv(name, value)
+            yield
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            "views",
+            "status",
+            "ls",
+            "errors",
+            "why token_0",
+            "delete todo --yes",
+            "wait --timeout 0.2",
+            "autopilot table.ini --dry-run",
+        ],
+    )
+    def test_is_waited_for_by_a_verb(self, arguments, capsys):
+        with pytest.raises(SystemExit):
+            main(arguments.split())
+        assert "indexing the views of Monitor…" in capsys.readouterr().err.splitlines()
+
+    @pytest.mark.parametrize("words", ["createViews.py", "resetTokens.py Monitor/todo", "deleteTokens.py Monitor/todo"])
+    def test_is_waited_for_by_a_script(self, words, capsys, monkeypatch):
+        script, *arguments = words.split()
+        monkeypatch.setattr("sys.argv", [script, *arguments])
+        runpy.run_path(str(EXAMPLES / script))["main"]()
+        printed = capsys.readouterr()
+        assert printed.err == "indexing the views of Monitor…\n"
+        assert printed.out.count("\n") == 1
+
+    def test_has_a_bar_at_a_terminal(self, monkeypatch):
+        shown = []
+        monkeypatch.setattr(console, "ProgressBar", lambda *args, **kwargs: lambda done, total: shown.append(done))
+        with pytest.raises(SystemExit):
+            main(["views"])
+        assert shown == [0, 3000, 9000]
+
+    def test_has_lines_elsewhere(self, monkeypatch, capsys):
+        monkeypatch.setattr(progress, "REMINDER", 0.0)
+        with pytest.raises(SystemExit):
+            main(["views"])
+        assert capsys.readouterr().err.splitlines()[:3] == [
+            "indexing the views of Monitor…",
+            "indexing the views of Monitor: 0 % of 9000 documents after 0 s",
+            "indexing the views of Monitor: 33 % of 9000 documents after 0 s",
+        ]
+
+    def test_does_not_prolong_a_wait(self, monkeypatch, capsys):
+        monkeypatch.setattr(indexing, "FEW", -1)
+        with pytest.raises(SystemExit) as ended:
+            main(["wait", "--timeout", "0.1"])
+        assert ended.value.code == console.EXIT_TIMEOUT
+        line = "picas: the time is up, and the server is still indexing the views"
+        assert capsys.readouterr().err.splitlines()[-1] == line
 
 
 def test_a_condition_selects_tokens(run_picas, client, push):

@@ -1,9 +1,13 @@
-"""A pilot waits, as in an outage, for views that disappear while it runs; without views it does not begin."""
+"""A pilot waits, as in an outage, for views that disappear while it runs; without views it does not begin.
+
+It also waits while the server indexes the views, and that is no outage.
+"""
 
 import threading
 
 import pytest
 from couchdb.http import ResourceNotFound
+from support.faults import FaultProxy, Reply, pending
 from support.workers import Worker, wait_for
 
 from picas import EndlessViewIterator, TaskViewIterator
@@ -102,3 +106,63 @@ def test_a_queue_that_was_removed_for_a_while_is_used_again(client, push, monkey
     pilot = Worker(client, work, claim_ahead=0)
     pilot.run()
     assert used == [True, False, True, True, True]
+
+
+class TestViewsThatAreIndexed:
+    """A server that indexes a large pool answers no question to a view until it is done."""
+
+    INFO = "_design/Monitor/_info"
+    TIMEOUT = Reply(500, b'{"error":"timeout","reason":"The request could not be processed in a reasonable time."}')
+
+    @pytest.fixture
+    def proxy(self, location, monkeypatch):
+        monkeypatch.setattr("picas.pool.indexing.POLL", 0.01)
+        with FaultProxy(location.url) as proxy:
+            yield proxy
+
+    @pytest.fixture
+    def run(self, client, push, through, proxy, caplog):
+        """Process six tokens with a pilot that waits for no outage, and return what it has logged."""
+
+        def run(**options):
+            push(6)
+            pilot = Worker(through(proxy, retry_pauses=()), max_outage=0)
+            pilot.run(**options)
+            assert len(pilot.processed) == 6
+            return [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+
+        return run
+
+    def test_are_waited_for_by_a_pilot_that_starts(self, proxy, run):
+        for left in (9000, 6000, 5001):
+            proxy.fail("GET", self.INFO, pending(left))
+        assert run() == [
+            "The server is indexing the views of Monitor: 0 % of 9000 documents after 0 s; this pilot waits",
+            "The views of Monitor are indexed",
+        ]
+
+    @pytest.mark.parametrize("slots", [1, 2])
+    def test_are_waited_for_if_many_tokens_come_later(self, proxy, run, slots):
+        """A request that times out then is no outage."""
+        proxy.fail("GET", self.INFO, pending(10))
+        proxy.fail("GET", self.INFO, pending(9000), times=3)
+        proxy.fail("GET", "/_view/queue", self.TIMEOUT)
+        assert run(slots=slots) == [
+            "The server is indexing the views of Monitor: 0 % of 9000 documents after 0 s; this pilot waits",
+            "The views of Monitor are indexed",
+        ]
+
+    def test_do_not_hold_up_a_pilot_that_is_stopped(self, client, push, through, proxy):
+        push(1)
+        proxy.fail("GET", self.INFO, pending(9000), times=1_000_000)
+        pilot = Worker(through(proxy))
+        run = threading.Thread(target=pilot.run, kwargs={"max_total_time": 0.5})
+        run.start()
+        run.join(60)
+        assert not run.is_alive()
+        assert pilot.processed == []
+
+    def test_are_asked_about_once(self, client, push, through, proxy):
+        push(6)
+        Worker(through(proxy), claim_ahead=0).run()
+        assert proxy.count("GET", self.INFO) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import pytest
@@ -12,9 +11,9 @@ from support.tokens import ended_token, make_token
 from picas import CouchDB
 from picas.pool import completion, indexing
 from picas.pool.completion import wait_until_ended
-from picas.pool.indexing import wait_for_index
+from picas.pool.indexing import Indexing, wait_for_index
 from picas.pool.progress import LEAST_ENDED, Rate, find_rate, rough_duration
-from picas.views import REASONS, REPORT, create_report
+from picas.views import REPORT, create_report
 
 MINUTE = 60 * 28_333_333
 """The beginning of a minute, in seconds since the epoch."""
@@ -124,8 +123,20 @@ def test_a_view_is_asked_only_once_it_is_indexed(
     create_report(client)
     client.save_documents([ended_token(number) for number in range(1500)])
     monkeypatch.setattr(indexing, "FEW", 1000)
-    announced: list[str] = []
-    wait_for_index(client, REPORT, REASONS, announced.append, sleep=lambda seconds: time.sleep(0.05))
-    assert set(announced) == {REPORT}
+    monkeypatch.setattr(indexing, "POLL", 0.05)
+    looks: list[Indexing] = []
+    assert not wait_for_index(client, REPORT, looks.append, is_stopped=lambda: True)
+    assert (looks[0].left, looks[0].total) == (1502, 1502)
+    looks.clear()
+    assert wait_for_index(client, REPORT, looks.append)
+    assert {look.design_doc for look in looks} == {REPORT}
+    assert [look.left for look in looks] == sorted((look.left for look in looks), reverse=True)
+    assert looks[-1].left == 0
     assert client.pending_updates(REPORT) <= 1000
-    wait_for_index(client, REPORT, REASONS, pytest.fail)
+    assert wait_for_index(client, REPORT, pytest.fail)
+
+
+def test_what_people_read_of_an_index_that_is_built() -> None:
+    assert str(Indexing("Monitor", 250_000, 400_000, 125.0)) == (
+        "indexing the views of Monitor: 37 % of 400000 documents after 2 min"
+    )
