@@ -32,7 +32,7 @@ class IndexNotice:
         """Show it, see `pool.indexing.wait_for_index`."""
         if indexing.design_doc not in self._bars:
             tell(f"indexing the views of {indexing.design_doc}…")
-            self._bars[indexing.design_doc] = console.ProgressBar(1, rate_of="documents")
+            self._bars[indexing.design_doc] = console.ProgressBar(1, rate_of="changes")
             self._next_line = REMINDER
         self._bars[indexing.design_doc](indexing.total - indexing.left, indexing.total)
         if indexing.seconds >= self._next_line and not sys.stderr.isatty():

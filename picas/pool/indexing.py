@@ -21,16 +21,16 @@ class Indexing:
 
     design_doc: str
     left: int
-    """The number of documents that the views do not know yet as they are; 0 once the views can be asked."""
+    """The number of changes of documents that the views do not know yet; 0 once they can be asked."""
     total: int
     """The most of these since the first look."""
     seconds: float
     """The time since the first look."""
 
     def __str__(self) -> str:
-        """Return this for people: "indexing the views of Monitor: 37 % of 400000 documents after 45 s"."""
+        """Return this for people: "indexing the views of Monitor: 37 % of 400000 changes after 45 s"."""
         share = 100 * (self.total - self.left) // self.total
-        what = f"{share} % of {self.total} documents after {duration_text(self.seconds)}"
+        what = f"{share} % of {self.total} changes after {duration_text(self.seconds)}"
         return f"indexing the views of {self.design_doc}: {what}"
 
 
@@ -46,8 +46,8 @@ def wait_for_index(
     A question to a view that does not know many tokens yet is answered only once the server has indexed them: minutes
     later in a large pool, and after any time-out. So the server is made to index while nobody waits for an answer.
 
-    How far it is comes from `_info` of the design document, which every user of the pool may read. `_active_tasks` has
-    the same numbers, but for administrators of the server only, and twice while the server compacts the index.
+    How far it is comes from `_info` of the design document, which every user of the pool may read. `_active_tasks` is
+    for administrators of the server only, and counts an index twice while the server compacts it.
 
     :param client: the pool
     :param design_doc: the design document

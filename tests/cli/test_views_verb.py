@@ -91,8 +91,8 @@ class TestALargePool:
             main(["views"])
         assert capsys.readouterr().err.splitlines()[:3] == [
             "indexing the views of Monitor…",
-            "indexing the views of Monitor: 0 % of 9000 documents after 0 s",
-            "indexing the views of Monitor: 33 % of 9000 documents after 0 s",
+            "indexing the views of Monitor: 0 % of 9000 changes after 0 s",
+            "indexing the views of Monitor: 33 % of 9000 changes after 0 s",
         ]
 
     def test_does_not_prolong_a_wait(self, monkeypatch, capsys):

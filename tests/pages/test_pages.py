@@ -21,9 +21,10 @@ from uuid import uuid4
 import pytest
 from couchdb.http import Forbidden, HTTPError
 from support.places import EXAMPLES, ROOT
+from support.workers import wait_for
 
 from picas import CouchDB
-from picas.views import count_states
+from picas.views import count_states, create_report
 
 PAGES = {
     str(path.relative_to(ROOT)): path
@@ -79,6 +80,7 @@ RUN_ELSEWHERE = {
         "tests/pilot/test_benchmarks.py",
         'measure("push.py", "--tokens", ',
     ),
+    BENCHMARK.format("bulk") + " --tokens 50000": ("tests/pilot/test_benchmarks.py", 'measure("bulk.py", "--tokens", '),
     BENCHMARK.format("idle") + " --pilots 100 --seconds 120": ("tests/pilot/test_benchmarks.py", '"idle.py", '),
     BENCHMARK.format("beats") + " --pilots 1000 --seconds 300 --server-pid $(pgrep -x beam.smp)": (
         "tests/pilot/test_benchmarks.py",
@@ -235,6 +237,7 @@ class TestPython:
             "README.md": 2,
             "examples/tokens.md": 1,
             "examples/pilots.md": 3,
+            "examples/troubleshooting.md": 1,
         }
 
     def test_the_ten_lines_on_the_first_page(self, run, client, push):
@@ -283,6 +286,17 @@ class TestPython:
         assert float(table["star 1"][0]) == 4
         assert table["star 100"] == ["", "ValueError: could not convert string to float: ''"]
         assert table["star 150"] == ["", "ValueError: could not convert string to float: 'hot'"]
+
+    def test_the_compaction_of_a_large_pool(self, run, client, is_couchdb):
+        if not is_couchdb:
+            pytest.skip("the embedded server can't compact")
+        create_report(client)
+        client.save_documents([{"_id": f"token_{number}", "type": "token", "x": "x" * 1000} for number in range(500)])
+        for _ in range(4):
+            client.save_documents(client.get_documents(f"token_{number}" for number in range(500)))
+        before = client.db.info()["sizes"]["file"]
+        run("examples/troubleshooting.md", "compact")
+        wait_for(lambda: client.db.info()["sizes"]["file"] < before / 2)
 
     def test_the_endless_iterator(self, run, push):
         push(1)

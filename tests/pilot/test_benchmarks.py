@@ -75,6 +75,14 @@ def test_pushing(measure):
     assert all(row["tokens/s"] > 0 for row in rows)
 
 
+def test_bulk_changes(measure):
+    rows = measure("bulk.py", "--tokens", "200", "--connections", "2")
+    assert [(row["what"], row["who"]) for row in rows] == [
+        ("reset", "_bulk_docs"), ("reset", "picas"), ("delete", "_bulk_docs"), ("delete", "picas"),
+    ]  # fmt: skip
+    assert all(row["tokens/s"] > 0 for row in rows)
+
+
 def test_waiting_prints_its_options():
     """Only `--help`: a run takes a minute, since its pilots must become idle first."""
     ran = subprocess.run(

@@ -137,7 +137,7 @@ class TestViewsThatAreIndexed:
         for left in (9000, 6000, 5001):
             proxy.fail("GET", self.INFO, pending(left))
         assert run() == [
-            "The server is indexing the views of Monitor: 0 % of 9000 documents after 0 s; this pilot waits",
+            "The server is indexing the views of Monitor: 0 % of 9000 changes after 0 s; this pilot waits",
             "The views of Monitor are indexed",
         ]
 
@@ -148,7 +148,7 @@ class TestViewsThatAreIndexed:
         proxy.fail("GET", self.INFO, pending(9000), times=3)
         proxy.fail("GET", "/_view/queue", self.TIMEOUT)
         assert run(slots=slots) == [
-            "The server is indexing the views of Monitor: 0 % of 9000 documents after 0 s; this pilot waits",
+            "The server is indexing the views of Monitor: 0 % of 9000 changes after 0 s; this pilot waits",
             "The views of Monitor are indexed",
         ]
 
