@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..clients import CouchDB
-from ..util import Timer, duration_text, never, wait_until
+from ..util import Timer, never, wait_until
 
 FEW = 5_000
 """The server indexes so many changes within a second or two, so a question can wait for that."""
@@ -30,7 +30,7 @@ class Indexing:
     def __str__(self) -> str:
         """Return this for people: "indexing the views of Monitor: 37 % of 400000 changes after 45 s"."""
         share = 100 * (self.total - self.left) // self.total
-        what = f"{share} % of {self.total} changes after {duration_text(self.seconds)}"
+        what = f"{share} % of {self.total} changes after {self.seconds:.0f} s"
         return f"indexing the views of {self.design_doc}: {what}"
 
 

@@ -138,5 +138,5 @@ def test_a_view_is_asked_only_once_it_is_indexed(
 
 def test_what_people_read_of_an_index_that_is_built() -> None:
     assert str(Indexing("Monitor", 250_000, 400_000, 125.0)) == (
-        "indexing the views of Monitor: 37 % of 400000 changes after 2 min"
+        "indexing the views of Monitor: 37 % of 400000 changes after 125 s"
     )
