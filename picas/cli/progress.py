@@ -35,7 +35,7 @@ class IndexNotice:
             self._bars[indexing.design_doc] = console.ProgressBar(1, rate_of="changes")
             self._next_line = REMINDER
         self._bars[indexing.design_doc](indexing.total - indexing.left, indexing.total)
-        if indexing.seconds >= self._next_line and not sys.stderr.isatty():
+        if indexing.seconds >= self._next_line and not console.is_live(sys.stderr):
             self._next_line = indexing.seconds + REMINDER
             tell(str(indexing))
 
@@ -70,6 +70,6 @@ def progress_of(total: int | None) -> Iterator[Callable[[int], None]]:
         if 0 <= shown < size:
             show(size)  # some have changed meanwhile
     except BaseException:
-        if 0 <= shown < size >= PROGRESS_MINIMUM and sys.stderr.isatty():
+        if 0 <= shown < size >= PROGRESS_MINIMUM and console.is_live(sys.stderr):
             print(file=sys.stderr)  # what is printed next begins on a line of its own
         raise
