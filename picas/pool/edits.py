@@ -9,9 +9,9 @@ token for another reason, `PicasError` is raised.
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Callable
@@ -30,6 +30,8 @@ from .fields import time_of
 from .new_tokens import storable
 
 SECONDS_PER_HOUR = 3600
+WRITERS = 2
+"""How many requests change tokens at the same time. More do not make CouchDB faster, see `tests/benchmarks/bulk.py`."""
 PROTECTED = frozenset(
     {*TokenGenerator.get_empty_token(), "exit_code", "claim", "attempts", "error", "lost_count", JOB_ENDS}
 )
@@ -225,37 +227,51 @@ def _change(
     change: Callable[[list[Document]], list[bool]],
     progress: Progress | None,
 ) -> Change:
-    """Change tokens in chunks. While one is written, the next is read.
+    """Change tokens in chunks. While some are written, the next is read.
 
     :raises PicasError: if the server refuses a token that nobody else has changed
     :raises KeyboardInterrupt: with a text for people, on Ctrl-C
     """
     left = iter(tokens)
-    changed = handled = 0
+    done: list[Change] = []  # written by the threads themselves: Ctrl-C may come between any two lines of this one
+    writing: deque[Future[None]] = deque()
 
     def read() -> list[Document]:
         return list(islice(left, pages.PAGE))
 
     def write(chunk: list[Document]) -> None:
-        nonlocal changed, handled
         is_changed = change(chunk)
-        changed += sum(is_changed)
-        handled += len(chunk)
-        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
+        done.append(Change(sum(is_changed), len(chunk) - sum(is_changed)))
+        refused = [token for token, worked in zip(chunk, is_changed) if not worked]
+        _check_refused(client, refused, _total(done).changed)
+
+    def wait(most: int) -> None:
+        """Wait until at most so many chunks are being written."""
+        while len(writing) > most:
+            writing.popleft().result()
+            if progress is not None:
+                total = _total(done)
+                progress(total.changed + total.kept)
 
     try:
-        # In threads of their own: Ctrl-C interrupts this one, but no request, whose outcome nobody would know then.
-        with ThreadPoolExecutor(1, "picas-read") as reader, ThreadPoolExecutor(1, "picas-write") as writer:
+        # Ctrl-C interrupts this thread, but no request, whose outcome nobody would know then.
+        with ThreadPoolExecutor(1, "picas-ahead") as reader, ThreadPoolExecutor(WRITERS, "picas-write") as writers:
             ahead = reader.submit(read)
             while chunk := ahead.result():
                 ahead = reader.submit(read)
-                writer.submit(write, chunk).result()
-                if progress is not None:
-                    progress(handled)
+                writing.append(writers.submit(write, chunk))
+                wait(WRITERS - 1)
+            wait(0)
     except KeyboardInterrupt:
+        changed = _total(done).changed
         what = "1 token was" if changed == 1 else f"{changed} tokens were"
         raise KeyboardInterrupt(f"interrupted: {what} changed; the same command changes the rest") from None
-    return Change(changed, handled - changed)
+    return _total(done)
+
+
+def _total(changes: Iterable[Change]) -> Change:
+    parts = list(changes)
+    return Change(sum(part.changed for part in parts), sum(part.kept for part in parts))
 
 
 def _check_refused(client: CouchDB, tokens: Iterable[Document], changed: int) -> None:

@@ -39,10 +39,10 @@ def lock_before(monkeypatch, method, token_id):
     original = getattr(CouchDB, method)
 
     def after_a_lock(self, documents):
-        monkeypatch.setattr(CouchDB, method, original)
-        other = self.get(token_id)
-        other["lock"] = 1
-        self.save(other)
+        if token_id in [document.id for document in documents]:
+            other = self.get(token_id)
+            other["lock"] = 1
+            self.save(other)
         return original(self, documents)
 
     monkeypatch.setattr(CouchDB, method, after_a_lock)
@@ -228,12 +228,13 @@ class TestManyTokens:
         for token in push(10):
             client.save(token.lock())
         assert reset_tokens(client, "locked", progress=handled.append) == Change(10, 0)
-        assert handled == [4, 8, 10]
+        assert (len(handled), handled[-1], handled == sorted(handled)) == (3, 10, True)
+        handled.clear()
         assert delete_tokens(client, "todo", progress=handled.append) == Change(10, 0)
-        assert handled[3:] == [4, 8, 10]
+        assert (len(handled), handled[-1], handled == sorted(handled)) == (3, 10, True)
 
     def test_ctrl_c_lets_the_request_end_and_the_same_call_does_the_rest(self, client, push, monkeypatch):
-        push(10)
+        push(20)
         delete, sent = client.delete_documents, []
 
         def interrupted(tokens):
@@ -245,9 +246,12 @@ class TestManyTokens:
         monkeypatch.setattr(client, "delete_documents", interrupted)
         with pytest.raises(KeyboardInterrupt) as interrupt:
             delete_tokens(client, "todo")
-        assert str(interrupt.value) == "interrupted: 8 tokens were changed; the same command changes the rest"
-        assert count_tokens(client, "todo") == 2
-        assert delete_tokens(client, "todo") == Change(2, 0)
+        left = count_tokens(client, "todo")
+        assert left <= 12, "further requests may be under way too"
+        assert (
+            str(interrupt.value) == f"interrupted: {20 - left} tokens were changed; the same command changes the rest"
+        )
+        assert delete_tokens(client, "todo") == Change(left, 0)
 
 
 def test_a_token_that_is_finished_meanwhile_is_not_reset(client, push, monkeypatch):
@@ -279,7 +283,8 @@ class TestSelectedTokens:
         handled = []
         wanted = TokenQuery(client, [Source("error")], make_filter(["cores >= 4"]))
         assert retry_tokens(client, wanted, {"memory": "16G", "cores": 2}, handled.append) == Change(6, 0)
-        assert handled == [4, 6]
+        assert handled == sorted(handled)
+        assert handled[-1] == 6
         assert count_states(client) == {"todo": 6, "locked": 0, "done": 0, "error": 4}
         token = client.get("token_9")
         assert (token["memory"], token["cores"], token["exit_code"], "lost_count" in token) == ("16G", 2, "", False)
