@@ -106,8 +106,12 @@ class TestATokenThatIsNotFree:
 
     def test_one_that_does_not_exist(self, client, push):
         push(3)
+        for kind in ("pilot_a", "ended_1_a", "autopilot_all", "pool"):
+            client.save({"_id": f"picas_{kind}", "type": kind})
         with pytest.raises(NoSuchDocument, match=r"^there is no token token_9: the nearest ids are token_1, token_2$"):
             why_not(client, "token_9")
+        with pytest.raises(NoSuchDocument, match=r"^there is no token picas_b, and no other is near$"):
+            why_not(client, "picas_b")
 
     def test_one_with_conflicting_revisions(self, client, push):
         (token,) = push(1)
