@@ -37,7 +37,9 @@ _KNOWN = frozenset(
     {"type", "lock", "done", "hostname", "scrub_count", "lost_count", "exit_code", "input", "output", "uploads"}
     | {"error", "claim", "attempts", "priority", NOT_BEFORE, JOB_ENDS, *NEED_FIELDS, *JOB_ID_FIELDS}
 )
-_OTHERS = re.compile("_design/|picas_(?:pilot|ended|autopilot)_|picas_pool$|token_counter$")  # documents that are no tokens
+_OTHERS = re.compile(
+    "_design/|picas_(?:pilot|ended|autopilot)_|picas_pool$|token_counter$"
+)  # documents that are no tokens
 
 
 class TooDeep(PicasError):
