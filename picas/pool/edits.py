@@ -233,45 +233,47 @@ def _change(
     :raises KeyboardInterrupt: with a text for people, on Ctrl-C
     """
     left = iter(tokens)
-    done: list[Change] = []  # written by the threads themselves: Ctrl-C may come between any two lines of this one
-    writing: deque[Future[None]] = deque()
+    changed = handled = 0
+    is_stopped = False
+    writing: deque[Future[list[bool]]] = deque()
 
     def read() -> list[Document]:
         return list(islice(left, pages.PAGE))
 
-    def write(chunk: list[Document]) -> None:
+    def write(chunk: list[Document]) -> list[bool]:
         is_changed = change(chunk)
-        done.append(Change(sum(is_changed), len(chunk) - sum(is_changed)))
-        refused = [token for token, worked in zip(chunk, is_changed) if not worked]
-        _check_refused(client, refused, _total(done).changed)
+        _check_refused(client, [token for token, worked in zip(chunk, is_changed) if not worked], changed)
+        return is_changed
 
-    def wait(most: int) -> None:
-        """Wait until at most so many chunks are being written."""
+    def count_until(most: int) -> None:
+        """Wait until at most so many chunks are being written, and count the others."""
+        nonlocal changed, handled
         while len(writing) > most:
-            writing.popleft().result()
+            is_changed = writing.popleft().result()
+            changed, handled = changed + sum(is_changed), handled + len(is_changed)
             if progress is not None:
-                total = _total(done)
-                progress(total.changed + total.kept)
+                progress(handled)
 
-    try:
-        # Ctrl-C interrupts this thread, but no request, whose outcome nobody would know then.
+    def change_all() -> None:
         with ThreadPoolExecutor(1, "picas-ahead") as reader, ThreadPoolExecutor(WRITERS, "picas-write") as writers:
             ahead = reader.submit(read)
-            while chunk := ahead.result():
+            while (chunk := ahead.result()) and not is_stopped:
                 ahead = reader.submit(read)
                 writing.append(writers.submit(write, chunk))
-                wait(WRITERS - 1)
-            wait(0)
-    except KeyboardInterrupt:
-        changed = _total(done).changed
-        what = "1 token was" if changed == 1 else f"{changed} tokens were"
-        raise KeyboardInterrupt(f"interrupted: {what} changed; the same command changes the rest") from None
-    return _total(done)
+                count_until(WRITERS - 1)
+            count_until(0)
 
-
-def _total(changes: Iterable[Change]) -> Change:
-    parts = list(changes)
-    return Change(sum(part.changed for part in parts), sum(part.kept for part in parts))
+    # In another thread: Ctrl-C interrupts this one, but no request, whose outcome nobody would know then.
+    with ThreadPoolExecutor(1, "picas-change") as background:
+        changing = background.submit(change_all)
+        try:
+            changing.result()
+        except KeyboardInterrupt:
+            is_stopped = True
+            changing.result()
+            what = "1 token was" if changed == 1 else f"{changed} tokens were"
+            raise KeyboardInterrupt(f"interrupted: {what} changed; the same command changes the rest") from None
+    return Change(changed, handled - changed)
 
 
 def _check_refused(client: CouchDB, tokens: Iterable[Document], changed: int) -> None:
