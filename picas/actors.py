@@ -45,8 +45,8 @@ class Actor:
     :param auto_close: whether a token that `process_task` has left open is closed, with exit code 0 if it has none
     :param stop_exit_code: the exit code of a process that a signal has stopped
     :param stop_signals: the signals that stop the pilot; a batch system may send others, such as SIGUSR1
-    :param grace: seconds between SIGTERM and SIGKILL for children; by default $PICAS_GRACE, or 15, but
-        at most half the time after which the batch system kills a job that is cancelled (Slurm's KillWait)
+    :param grace: seconds between SIGTERM and SIGKILL for children; by default $PICAS_GRACE, or 15. Once the pilot has
+        got SIGTERM, they are so few that it can put its tokens back before Slurm kills it (KillWait)
     :param max_outage: seconds that the database may be away before a result is spooled to a file, or the run ends; by
         default $PICAS_MAX_OUTAGE, or an hour
     :param heartbeat: seconds between two heartbeats; by default $PICAS_HEARTBEAT, or 60, but at most a third of the

@@ -243,10 +243,11 @@ class TestEnds:
         assert outcomes(client) == ["stopped", "done"]
         assert count_states(client)["done"] == 1
 
-    def test_a_program_that_ignores_the_signal(self, slurm, submit, push, client, started):
-        """By default, it has so little time that the token is put back before Slurm kills the pilot."""
+    @pytest.mark.parametrize("grace", ["", "600"])
+    def test_a_program_that_ignores_the_signal(self, slurm, submit, push, client, started, grace):
+        """It has so little time that the token is put back before Slurm kills the pilot, whatever the user says."""
         push(f"trap '' TERM; echo $$ >> {started}; while true; do sleep 0.1; done")
-        job = submit(options=("--array=1",), PICAS_GRACE="")
+        job = submit(options=("--array=1",), PICAS_GRACE=grace)
         wait_for(lambda: pids(started))
         slurm.run("scancel", f"{job}_1")
         self.assert_put_back(client, started)

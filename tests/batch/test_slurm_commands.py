@@ -120,11 +120,11 @@ class TestTheName:
 class TestTheKillWait:
     def test_is_in_the_configuration_and_asked_for_once(self, command, tmp_path):
         command("scontrol", f"echo x >> {tmp_path}/asked; echo 'KillWait                = 45 sec'")
-        assert [Slurm().kill_wait({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)] == [45, 45]
+        assert [Slurm().kill_wait({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)] == [(45, True)] * 2
         assert (tmp_path / "asked").read_text() == "x\n"
 
     def test_is_unknown_without_scontrol(self):
-        assert Slurm().kill_wait(JOB) == math.inf
+        assert Slurm().kill_wait(JOB).seconds == math.inf
 
 
 class TestSubmitting:

@@ -304,6 +304,36 @@ class Running(Noting):
 """An actor whose program ignores SIGTERM."""
 
 
+IN_A_JOB = """
+import os
+from picas.batch import slurm_controller
+os.environ.update(SLURM_JOB_ID="7", SLURM_JOB_END_TIME="9999999999")
+slurm_controller._kill_waits[""] = 1.0
+"""
+"""A job that Slurm kills one second after SIGTERM."""
+
+
+class TestAGracePeriodThatOutlastsTheJob:
+    """The batch system would kill the pilot before it had put its token back."""
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    @pytest.mark.parametrize("signums", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str)
+    def test_is_cut_short_by_sigterm_and_only_by_that(self, client, push, pilot, signums, slots):
+        """Users may ask for another signal long before that, as in sbatch --signal=B:INT@600."""
+        push(1)
+        process = pilot(IN_A_JOB + STUBBORN + f"Running(connect(), grace=300).run(slots={slots})")
+        process.wait_for("child")
+        said = "Programs have 0.5 s to end when this job is cancelled, not 300 s (PICAS_GRACE)"
+        wait_for(lambda: said in process.errors.read_text())
+        for signum in signums:
+            process.send(signum)
+            wait_for(lambda: "which may take up to" in process.errors.read_text())
+        assert process.end() == 0
+        seconds = "0.5" if signums[0] == signal.SIGTERM else "300"
+        assert f"which may take up to {seconds} s" in process.errors.read_text()
+        assert_put_back(client)
+
+
 class TestImpatience:
     """A person who presses Ctrl-C learns at once what happens, and need not wait for the grace period."""
 
