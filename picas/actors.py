@@ -44,7 +44,8 @@ class Actor:
         leaves the token as it is
     :param auto_close: whether a token that `process_task` has left open is closed, with exit code 0 if it has none
     :param stop_exit_code: the exit code of a process that a signal has stopped
-    :param stop_signals: the signals that stop the pilot; a batch system may send others, such as SIGUSR1
+    :param stop_signals: the signals that stop the pilot; by default SIGTERM, SIGINT and SIGHUP. Those with which batch
+        systems warn, SIGUSR1, SIGUSR2 and SIGXCPU, stop it too, unless the script has a handler of its own for them
     :param grace: seconds between SIGTERM and SIGKILL for children; by default $PICAS_GRACE, or 15. Once the pilot has
         got SIGTERM, they are so few that it can put its tokens back before Slurm kills it (KillWait)
     :param max_outage: seconds that the database may be away before a result is spooled to a file, or the run ends; by

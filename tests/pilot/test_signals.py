@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from support.workers import Worker, is_alive, signal_after, wait_for
+from support.workers import PATIENCE, Worker, is_alive, signal_after, wait_for
 
 from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import PilotStopped
@@ -830,6 +830,31 @@ class TestHandlers:
             actor.run()
         assert signal.getsignal(signal.SIGUSR1) == before
         assert_put_back(client)
+
+    @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU], ids=str)
+    def test_stop_a_pilot_that_its_batch_system_warns(self, client, push, pilot, signum):
+        """By default, these signals would kill it."""
+        push(1)
+        process = pilot(STUBBORN.replace("TERM INT", "INT") + "Running(connect()).run()")
+        process.wait_for("child")
+        assert process.stop(signum) == 0
+        assert f"Stopping on signal {signum.value}" in process.errors.read_text()
+        assert_put_back(client)
+
+    def test_leave_the_handler_of_a_script_for_such_a_warning(self, client, push):
+        push(1)
+        heard = threading.Event()
+        previous = signal.signal(signal.SIGUSR1, lambda signum, frame: heard.set())
+
+        def work(task):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert heard.wait(PATIENCE)
+
+        try:
+            Working(client, work).run()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert count_states(client)["done"] == 1
 
     def test_in_the_main_thread_can_stop_an_actor_in_another_thread(self, client, push):
         push(2)
