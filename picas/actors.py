@@ -61,8 +61,9 @@ class Actor:
         locks and saves each token when its turn has come. So does a run that has `max_tasks`, a `stop_function` or a
         `cleanup_run` of its own, or an iterator that decides on each token
     :param max_lost: how often a token may lose its pilot before it counts as failed
-    :param max_job_ends: after how many attempts that the end of the job's time has stopped a token counts as failed;
-        from the second on, only pilots with more time left than these attempts had take it
+    :param max_job_ends: after how many attempts that the end of the job's time has stopped a token counts as failed, if
+        the last had at least half of that time; from the second on, only pilots with more time left than these
+        attempts had take it
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory. A relative path counts from where the actor is made, wherever its code changes to later
     :param walltime: seconds from the start of a run until the pilot must have ended; by default $PICAS_WALLTIME, or

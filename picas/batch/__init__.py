@@ -6,13 +6,14 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 """
 
 from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
-from .grants import WALLTIME_VARIABLE, GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
+from .grants import MARGIN, WALLTIME_VARIABLE, GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end, kill_wait
 from .slurm import Slurm
 from .slurm_controller import pause_before_asking
 
 __all__ = [
     "JOB_ID_FIELDS",
+    "MARGIN",
     "WALLTIME_VARIABLE",
     "BatchSystem",
     "GPUEnvironment",
