@@ -68,7 +68,8 @@ class TestTheEnd:
 
     def test_a_banner_and_filters_of_the_user_do_not_hide_it(self, command, monkeypatch):
         monkeypatch.setenv("SQUEUE_STATES", "PENDING")
-        command("squeue", '[ -z "$SQUEUE_STATES" ] && echo Welcome to this cluster && echo 1:40 7')
+        monkeypatch.setenv("SLURM_CLUSTERS", "here,there")  # each may have a job of this number
+        command("squeue", '[ -z "$SQUEUE_STATES$SLURM_CLUSTERS" ] && echo Welcome to this cluster && echo 1:40 7')
         assert 98 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 100
 
     def test_is_unknown_without_squeue_and_a_line_says_so_once(self, caplog):
