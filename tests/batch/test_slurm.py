@@ -253,6 +253,17 @@ class TestEnds:
         self.assert_put_back(client, started)
         assert outcomes(client) == ["stopped"]
 
+    def test_a_program_has_all_its_grace_period_after_a_warning(self, slurm, submit, push, client, started, tmp_path):
+        """Users ask for a warning that comes earlier than SIGTERM, and for a signal of its own."""
+        save = f"sleep 3.5; echo saved > {tmp_path}/checkpoint; exit"
+        push(f"trap '{save}' TERM; echo $$ >> {started}; while true; do sleep 0.1; done")
+        job = submit(options=("--array=1", "--signal=B:USR1@360"), PICAS_GRACE="240")
+        wait_for(lambda: pids(started))
+        slurm.run("scancel", "--batch", "--signal=USR1", f"{job}_1")
+        self.assert_put_back(client, started)
+        assert (tmp_path / "checkpoint").exists()
+        assert attempts(client)[0]["reason"] == "stopped: SIGUSR1"
+
 
 class TestWalltime:
     """Slurm tells a pilot when its job must end."""
