@@ -120,7 +120,9 @@ def _ask(job: str, environment: Mapping[str, str]) -> Answer:
     if not answers:
         return _keep(job, known)
     left, name = answers[-1]
-    seconds = parse_time_left(left)
+    # A heterogeneous job has a line for each component ("7+0"), and ends with the first of them.
+    components = [parse_time_left(left) for left, name in answers if "+" in name]
+    seconds = min((each for each in components if each is not None), default=parse_time_left(left))
     end = known.end if seconds is None else time.monotonic() + seconds
     return _keep(job, Answer(name, end, "squeue", 0.0))
 

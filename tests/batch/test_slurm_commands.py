@@ -72,6 +72,10 @@ class TestTheEnd:
         command("squeue", '[ -z "$SQUEUE_STATES$SLURM_CLUSTERS" ] && echo Welcome to this cluster && echo 1:40 7')
         assert 98 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 100
 
+    def test_of_a_heterogeneous_job_is_that_of_its_shortest_component(self, command):
+        command("squeue", "echo 10:00 7+0; echo 12:00 7+1; echo INVALID 7+2")
+        assert 598 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 600
+
     def test_is_unknown_without_squeue_and_a_line_says_so_once(self, caplog):
         assert Slurm().end(JOB).seconds == math.inf
         assert Slurm().end(JOB).seconds == math.inf
