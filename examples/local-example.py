@@ -33,6 +33,7 @@ class ExampleActor(CommandActor):
     """Runs a program for each token, and prints the token."""
 
     is_terse = False
+    """Whether no token is printed: a line says how each has ended."""
 
     def process_task(self, token: Any) -> None:
         with nullcontext() if self.is_terse else printed_block(token):
@@ -80,7 +81,7 @@ def main() -> None:
     )
     if is_in_job:
         on_end(actor, print_end)
-        actor.is_terse = arguments.slots != 1  # that line is enough
+        actor.is_terse = arguments.slots != 1
     try:
         actor.run(**run_options(arguments))
     except (PilotStopped, TooManyFailures):
