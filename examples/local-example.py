@@ -7,7 +7,7 @@ token.
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,11 @@ UNSHOWN = ("_id", "_rev", "_attachments", "claim", "attempts", "exit_code")
 class ExampleActor(CommandActor):
     """Runs a program for each token, and prints the token."""
 
+    is_terse = False
+    """Whether no token is printed: a line says how each has ended."""
+
     def process_task(self, token: Any) -> None:
-        with printed_block(token):
+        with nullcontext() if self.is_terse else printed_block(token):
             super().process_task(token)
 
 
@@ -78,6 +81,7 @@ def main() -> None:
     )
     if is_in_job:
         on_end(actor, print_end)
+        actor.is_terse = arguments.slots != 1
     try:
         actor.run(**run_options(arguments))
     except (PilotStopped, TooManyFailures):

@@ -44,9 +44,10 @@ class Actor:
         leaves the token as it is
     :param auto_close: whether a token that `process_task` has left open is closed, with exit code 0 if it has none
     :param stop_exit_code: the exit code of a process that a signal has stopped
-    :param stop_signals: the signals that stop the pilot; a batch system may send others, such as SIGUSR1
-    :param grace: seconds between SIGTERM and SIGKILL for children; by default $PICAS_GRACE, or 15, but
-        at most half the time after which the batch system kills a job that is cancelled (Slurm's KillWait)
+    :param stop_signals: the signals that stop the pilot; by default SIGTERM, SIGINT and SIGHUP. Those with which batch
+        systems warn, SIGUSR1, SIGUSR2 and SIGXCPU, stop it too, unless the script has a handler of its own for them
+    :param grace: seconds between SIGTERM and SIGKILL for children; by default $PICAS_GRACE, or 15. Once the pilot has
+        got SIGTERM, they are so few that it can put its tokens back before Slurm kills it (KillWait)
     :param max_outage: seconds that the database may be away before a result is spooled to a file, or the run ends; by
         default $PICAS_MAX_OUTAGE, or an hour
     :param heartbeat: seconds between two heartbeats; by default $PICAS_HEARTBEAT, or 60, but at most a third of the
@@ -60,8 +61,9 @@ class Actor:
         locks and saves each token when its turn has come. So does a run that has `max_tasks`, a `stop_function` or a
         `cleanup_run` of its own, or an iterator that decides on each token
     :param max_lost: how often a token may lose its pilot before it counts as failed
-    :param max_job_ends: after how many attempts that the end of the job's time has stopped a token counts as failed;
-        from the second on, only pilots with more time left than these attempts had take it
+    :param max_job_ends: after how many attempts that the end of the job's time has stopped a token counts as failed, if
+        the last had at least half of that time; from the second on, only pilots with more time left than these
+        attempts had take it
     :param spool_folder: the folder for results that can't be saved; by default $PICAS_SPOOL, or picas-spool in the
         working directory. A relative path counts from where the actor is made, wherever its code changes to later
     :param walltime: seconds from the start of a run until the pilot must have ended; by default $PICAS_WALLTIME, or

@@ -6,17 +6,18 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 """
 
 from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
-from .grants import GRACE, WALLTIME_VARIABLE, GPUEnvironment, deadline, default_grace, hides_gpus, resources
+from .grants import MARGIN, WALLTIME_VARIABLE, GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end, kill_wait
 from .slurm import Slurm
 from .slurm_controller import pause_before_asking
 
 __all__ = [
-    "GRACE",
     "JOB_ID_FIELDS",
+    "MARGIN",
     "WALLTIME_VARIABLE",
     "BatchSystem",
     "GPUEnvironment",
+    "Grace",
     "Granted",
     "JobKind",
     "Jobs",
@@ -26,9 +27,9 @@ __all__ = [
     "Slurm",
     "Submitted",
     "deadline",
-    "default_grace",
     "find_job_id",
     "granted_cores",
+    "granted_grace",
     "hides_gpus",
     "job_end",
     "kill_wait",

@@ -81,6 +81,18 @@ class End(NamedTuple):
 UNKNOWN_END = End(math.inf, "")
 
 
+class KillWait(NamedTuple):
+    """How soon after SIGTERM a batch system kills a job that is cancelled."""
+
+    seconds: float
+    """Infinity if unknown."""
+    is_certain: bool
+    """Whether the batch system has said so; if not, a site may have set another time."""
+
+
+UNKNOWN_KILL_WAIT = KillWait(math.inf, False)
+
+
 @dataclass(frozen=True)
 class Share:
     """The share of a process in what was granted on its node, where the batch system has started several of a kind."""
@@ -217,9 +229,9 @@ class BatchSystem(Scheduler):
         """Return when this system ends the job."""
         return UNKNOWN_END
 
-    def kill_wait(self, environment: Mapping[str, str]) -> float:
-        """Return how many seconds after SIGTERM this system kills a job that is cancelled, infinity if unknown."""
-        return math.inf
+    def kill_wait(self, environment: Mapping[str, str]) -> KillWait:
+        """Return how soon after SIGTERM this system kills a job that is cancelled."""
+        return UNKNOWN_KILL_WAIT
 
     def share(self, environment: Mapping[str, str]) -> Share:
         """Return the share of this process in what the job was granted on this node."""

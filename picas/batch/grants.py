@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..exceptions import SettingsError
 from ..tokens.resources import Resources, megabytes
@@ -26,8 +26,11 @@ MARGIN_SHARE = 0.1
 
 GRACE = 15.0
 """The most seconds between SIGTERM and SIGKILL for the programs of a pilot, unless the user says otherwise."""
-GRACE_SHARE = 0.5
-"""They are at most this share of the time after which the batch system kills the pilot: the rest is for its tokens."""
+SAVING = 10.0
+"""Of the seconds after which the batch system kills a pilot that it has sent SIGTERM, so many are kept to put tokens
+back, also if the user says otherwise..."""
+SAVING_SHARE = 0.5
+"""... but at most this share of them."""
 
 HIDE_GPUS_VARIABLE = "PICAS_HIDE_GPUS"
 
@@ -50,9 +53,22 @@ def deadline(walltime: float = math.inf, started: float | None = None) -> tuple[
     return end - min(MARGIN, MARGIN_SHARE * max(end - started, 0.0)), source
 
 
-def default_grace() -> float:
-    """Return the seconds between SIGTERM and SIGKILL for the programs of a pilot. This may ask the batch system."""
-    return min(GRACE, GRACE_SHARE * kill_wait())
+class Grace(NamedTuple):
+    """Seconds between SIGTERM and SIGKILL for the programs of a pilot."""
+
+    usual: float = GRACE
+    """Those that they have unless the user says otherwise."""
+    limit: float = math.inf
+    """The most that they can have, once the batch system has sent the pilot SIGTERM, if tokens are to be put back."""
+    is_certain: bool = False
+    """Whether the batch system has said so; if not, a site may leave more time, and the user knows better."""
+
+
+def granted_grace() -> Grace:
+    """Return how much time the batch system leaves for the end of a pilot's programs. This may ask it."""
+    seconds, is_certain = kill_wait()
+    limit = seconds - min(SAVING, SAVING_SHARE * seconds)
+    return Grace(min(GRACE, limit), limit, is_certain)
 
 
 def resources(

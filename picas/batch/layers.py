@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
-from .base import WHOLE, BatchSystem, End, Share
+from .base import WHOLE, BatchSystem, End, KillWait, Share
 from .dirac import DIRAC
 from .features import MachineJobFeatures
 from .glite import CREAM, GliteWMS
@@ -55,8 +55,8 @@ def job_end(environment: Mapping[str, str] = os.environ) -> End:
     return min(system.end(environment) for system in SYSTEMS)
 
 
-def kill_wait(environment: Mapping[str, str] = os.environ) -> float:
-    """Return how many seconds after SIGTERM this process is killed if its job is cancelled, infinity if unknown."""
+def kill_wait(environment: Mapping[str, str] = os.environ) -> KillWait:
+    """Return how soon after SIGTERM this process is killed if its job is cancelled: the earliest of all layers."""
     return min(system.kill_wait(environment) for system in SYSTEMS)
 
 

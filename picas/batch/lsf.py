@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from .base import ArrayTask, BatchSystem, text_of
+from .base import UNKNOWN_KILL_WAIT, ArrayTask, BatchSystem, KillWait, text_of
 
-KILL_WAIT = 10.0
+KILL_WAIT = KillWait(10.0, is_certain=False)
 """The default of JOB_TERMINATE_INTERVAL, in seconds (lsb.params(5))."""
 
 
@@ -29,6 +28,6 @@ class LSF(BatchSystem):
         job_id, number = text_of(environment, "LSB_JOBID"), text_of(environment, "LSB_JOBINDEX")
         return ArrayTask(job_id, number) if job_id and number not in ("", "0") else None
 
-    def kill_wait(self, environment: Mapping[str, str]) -> float:
+    def kill_wait(self, environment: Mapping[str, str]) -> KillWait:
         """Return the seconds that LSF waits unless the site has set others, which a job can't see."""
-        return KILL_WAIT if text_of(environment, "LSB_JOBID") else math.inf
+        return KILL_WAIT if text_of(environment, "LSB_JOBID") else UNKNOWN_KILL_WAIT

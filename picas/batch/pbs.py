@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 
 from ..processes.descendants import age_of
-from .base import UNKNOWN_END, ArrayTask, BatchSystem, End, number_of, text_of, whole_number
+from .base import (
+    UNKNOWN_END,
+    UNKNOWN_KILL_WAIT,
+    ArrayTask,
+    BatchSystem,
+    End,
+    KillWait,
+    number_of,
+    text_of,
+    whole_number,
+)
 
 JOB = "PBS_JOBID"
 
-KILL_WAIT = 10.0
+KILL_WAIT = KillWait(10.0, is_certain=False)
 """The default of a queue's kill_delay, in seconds (pbs_queue_attributes(7B) of OpenPBS)."""
 
 
@@ -52,9 +61,9 @@ class PBS(BatchSystem):
         # The job is as old as the first process of its session.
         return End(walltime - age_of(os.getsid(0)), "PBS_WALLTIME")
 
-    def kill_wait(self, environment: Mapping[str, str]) -> float:
+    def kill_wait(self, environment: Mapping[str, str]) -> KillWait:
         """Return the seconds that PBS waits unless the site has set others, which a job can't see."""
-        return KILL_WAIT if environment.get(JOB) else math.inf
+        return KILL_WAIT if environment.get(JOB) else UNKNOWN_KILL_WAIT
 
     def cores(self, environment: Mapping[str, str]) -> int | None:
         """Return NCPUS (PBS Professional and OpenPBS) or PBS_NUM_PPN (Torque).

@@ -9,10 +9,12 @@ from collections.abc import Mapping
 from . import slurm_controller as controller
 from .base import (
     UNKNOWN_END,
+    UNKNOWN_KILL_WAIT,
     WHOLE,
     ArrayTask,
     BatchSystem,
     End,
+    KillWait,
     Share,
     number_of,
     text_of,
@@ -79,9 +81,10 @@ class Slurm(SlurmQueue, BatchSystem):
         name = job if task is None or task.array != job else f"{task.array}_{task.number}"
         return controller.end_of(name, environment)
 
-    def kill_wait(self, environment: Mapping[str, str]) -> float:
+    def kill_wait(self, environment: Mapping[str, str]) -> KillWait:
         """Return KillWait of slurm.conf(5)."""
-        return controller.kill_wait(environment) if environment.get(JOB) else math.inf
+        seconds = controller.kill_wait(environment) if environment.get(JOB) else math.inf
+        return UNKNOWN_KILL_WAIT if seconds == math.inf else KillWait(seconds, is_certain=True)
 
     def share(self, environment: Mapping[str, str]) -> Share:
         """Return the share of a task that srun has started. Slurm sets both variables anew for each step.

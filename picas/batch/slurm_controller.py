@@ -112,9 +112,7 @@ def _ask(job: str, environment: Mapping[str, str]) -> Answer:
     known = _answers.get(job) or _told(environment)
     command = ["squeue", "--noheader", f"--jobs={job}", "--format=%L %i"]
     try:
-        # Variables such as SQUEUE_STATES would hide the job.
-        variables = {name: value for name, value in environment.items() if not name.startswith("SQUEUE_")}
-        answers = re.findall(r"^ *(\S+) +(\d\S*) *$", run_command(command, variables, TIMEOUT), re.MULTILINE)
+        answers = re.findall(r"^ *(\S+) +(\d\S*) *$", _run(command, environment), re.MULTILINE)
     except SchedulerError as error:
         if job not in _answers and known.end == math.inf:
             log.warning("The end of this job is unknown, squeue failed: %s", error)
@@ -122,16 +120,24 @@ def _ask(job: str, environment: Mapping[str, str]) -> Answer:
     if not answers:
         return _keep(job, known)
     left, name = answers[-1]
-    seconds = parse_time_left(left)
+    # A heterogeneous job has a line for each component ("7+0"), and ends with the first of them.
+    components = [parse_time_left(left) for left, name in answers if "+" in name]
+    seconds = min((each for each in components if each is not None), default=parse_time_left(left))
     end = known.end if seconds is None else time.monotonic() + seconds
     return _keep(job, Answer(name, end, "squeue", 0.0))
 
 
 def _ask_kill_wait(environment: Mapping[str, str]) -> float:
     try:
-        config = run_command(["scontrol", "show", "config"], dict(environment), TIMEOUT)
+        config = _run(["scontrol", "show", "config"], environment)
     except SchedulerError as error:
         log.info("It is unknown how soon after SIGTERM Slurm kills a job, scontrol failed: %s", error)
         return math.inf
     match = re.search(r"^KillWait\s*=\s*(\d+) sec", config, re.MULTILINE)
     return float(match[1]) if match else math.inf
+
+
+def _run(command: list[str], environment: Mapping[str, str]) -> str:
+    """Return what a command says of the cluster of this job, even if its user has submitted it from another."""
+    own = {name: value for name, value in environment.items() if name != "SLURM_CLUSTERS"}
+    return run_command(command, own, TIMEOUT)

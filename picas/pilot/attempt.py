@@ -23,11 +23,12 @@ from ..tokens.states import is_in_state, is_unset, parse_int, state_of
 from ..util import list_in, seconds
 from .conditions import CANCELLED
 from .options import STOP_SIGNALS
+from .signals import WARNINGS
 
 log = get_logger(__name__)
 
 _STOPPED_EXIT_CODES = frozenset(
-    code for signum in (*STOP_SIGNALS, signal.SIGKILL) for code in (-signum, 128 + signum)
+    code for signum in (*STOP_SIGNALS, *WARNINGS, signal.SIGKILL) for code in (-signum, 128 + signum)
 )  # of a child that received the signal that stops the pilot too, as Popen and as a shell report it
 
 _OUTCOMES = {TokenTimeout: "time-out", TokenLost: "taken away", TokenCancelled: CANCELLED}

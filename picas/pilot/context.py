@@ -10,7 +10,7 @@ from functools import partial
 from subprocess import Popen
 from typing import Any, Callable, Protocol
 
-from ..batch import GRACE
+from ..batch import Grace
 from ..documents import Document
 from ..exceptions import NodeFault
 from ..picaslogger import get_logger
@@ -123,8 +123,10 @@ class Context:
         """The signal that stops the run."""
         self.stopped_at = 0.0
         """When that came, on the clock of `time.monotonic`."""
-        self.default_grace = GRACE
-        """What `grace` is if the user has not set it."""
+        self.is_to_be_killed = False
+        """Whether SIGTERM came: a batch system kills the pilot soon after it."""
+        self.batch_grace = Grace()
+        """What the batch system leaves of `grace`."""
         self.is_impatient = False
         """Whether children have no time any more to end by themselves."""
         self.is_breaking_off = False
@@ -142,12 +144,15 @@ class Context:
 
     @property
     def grace(self) -> float:
-        """Seconds between SIGTERM and SIGKILL for programs."""
-        return self.default_grace if self.options.grace is None else self.options.grace
+        """Seconds between SIGTERM and SIGKILL for programs, as far as that leaves time to put tokens back."""
+        usual, limit, is_certain = self.batch_grace
+        wanted = usual if self.options.grace is None else self.options.grace
+        return min(wanted, limit) if self.is_to_be_killed and is_certain else wanted
 
     def note_stop(self, signum: int) -> None:
         """Note the signal that stops the run."""
         self.stop_signal, self.stopped_at = signum, time.monotonic()
+        self.is_to_be_killed = signum == signal.SIGTERM
 
     def announce_stop(self, children: list[Popen[Any]]) -> None:
         """Log, once, which signal stops the run, and what follows: people who press Ctrl-C wait for it.

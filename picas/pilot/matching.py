@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from ..batch import MARGIN
 from ..picaslogger import get_logger
 from ..tokens import job_ends
 from ..tokens.resources import Resources, needs_of, walltime_of
@@ -16,13 +17,16 @@ log = get_logger(__name__)
 
 RECENT = 10
 """The next token is expected to take as long as the longest of this many before it."""
-
-
-NEAR = 120.0
 NEAR_SHARE = 0.1
-"""A stop counts as the end of the job's time if it comes in the last `NEAR` seconds before the deadline, or in the last
-`NEAR_SHARE` of the time that the run had: users ask for a warning early, and Slurm may send it a minute earlier than
-that (sbatch(1), --signal). If a stop has another cause, it shows all the same that the token takes longer."""
+"""A stop counts as the end of the job's time if it comes in this last share of the time that the run had: users ask for
+a warning early, and Slurm may send it a minute earlier than that (sbatch(1), --signal). If such a stop has another
+cause, it shows all the same that the token takes longer."""
+NEAR = (MARGIN, 900.0)
+"""The least and the most seconds of this share."""
+EARLY_SHARE = 0.25
+"""But no stop in this first share of that time counts, in a job that is shorter than a warning."""
+MOST = 0.5
+"""A token has had most of a job if it was at work for this share of that time."""
 LATER = 10.0
 """Seconds by which a deadline must become later to count: each answer of a batch system is a little different."""
 
@@ -81,9 +85,13 @@ class Matcher:
 
     def is_end_of_job(self, when: float) -> bool:
         """Return whether a stop at this time, on the clock of `time.monotonic`, is one by the end of the job."""
-        if self._deadline == math.inf:
-            return False
-        return self._deadline - when <= max(NEAR, NEAR_SHARE * (self._deadline - self._conditions.started))
+        least, most = NEAR
+        near = min(max(least, NEAR_SHARE * self._time), most, (1 - EARLY_SHARE) * self._time)
+        return self._deadline - when <= near
+
+    def is_most_of_job(self, seconds: float) -> bool:
+        """Return whether a token that was at work for these seconds has had most of the job's time."""
+        return seconds >= MOST * self._time
 
     def note(self, seconds: float) -> None:
         """Note how long the work on a token took."""
@@ -116,6 +124,11 @@ class Matcher:
             )
         self._has_refused |= not fits
         return fits
+
+    @property
+    def _time(self) -> float:
+        """Seconds that this run has for work in its job."""
+        return self._deadline - self._conditions.started
 
     @property
     def _usual(self) -> float:

@@ -145,10 +145,15 @@ class Run:
     def stop_again(self, signum: int) -> None:
         """Interrupt code that has gone on after it was interrupted; called by a signal handler.
 
-        :param signum: the signal. A second Ctrl-C ends the grace period of the children
+        :param signum: the signal. A second Ctrl-C ends the grace period of the children, and SIGTERM may shorten it
         :raises PilotStopped: if it is time for that; otherwise a further signal is ignored
         """
         context = self.context
+        if signum == signal.SIGTERM and not context.is_to_be_killed:
+            context.is_to_be_killed = True  # the other signal was a warning, and now there is less time
+            quietly(
+                threading.Thread(target=self._end_sooner, name="picas-stop", daemon=True).start, "Starting a thread"
+            )
         is_due, self._is_stop_due = self._is_stop_due, False
         is_second = signum == context.stop_signal == signal.SIGINT and not is_due
         if is_second and time.monotonic() > context.stopped_at + SAME_KEY:
@@ -340,10 +345,14 @@ class Run:
 
     def _kill(self) -> None:
         log.warning("Interrupted again: killing what is left")
+        self._end_sooner()
+        self._interrupt_again()
+
+    def _end_sooner(self) -> None:
+        """Leave the children that are being ended only the grace period that there is now."""
         loop, context = self._loop, self.context
         running = [] if loop is None else list(loop.slots.running)
-        quietly(lambda: context.end_children(context.children_of(running)), "Killing the children")
-        self._interrupt_again()
+        quietly(lambda: context.end_children(context.children_of(running)), "Ending the children")
 
     def _end_code_for_stop(self, children: list[Popen[Any]]) -> None:
         """End the children, and interrupt code again that has swallowed the interruption, or takes long to clean up."""

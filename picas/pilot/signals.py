@@ -19,6 +19,10 @@ log = get_logger(__name__)
 
 Handler = Callable[[int, Union[FrameType, None]], Any]
 
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""Signals with which batch systems warn of the end of a job. By default they would end the process at once. They stop a
+run unless the script has a handler of its own for them: sbatch(1), --signal; qsub(1) of Grid Engine, -notify."""
+
 # Asked for each token, so not through the functions of `signal`: those make members of enumerations of the answers.
 _fast: Any = sys.modules.get("_signal", signal)
 
@@ -41,11 +45,12 @@ class Signals:
     What is changed is undone at the end of the run. Only the main thread can change handlers; in another, nothing is
     changed but the blocked signals of that thread.
 
-    :param stop_signals: the signals that stop the run
+    :param stop_signals: the signals that stop the run, besides `WARNINGS`
     """
 
     def __init__(self, stop_signals: Iterable[int]) -> None:
         self.stop_signals = tuple(stop_signals)
+        self.warnings = tuple(signum for signum in WARNINGS if signum not in self.stop_signals)
         self._watched = tuple(map(int, (*self.stop_signals, signal.SIGCHLD)))
         self._previous: dict[int, Any] = {}  # handlers
         self._blocked: Iterable[int] | None = None
@@ -65,6 +70,9 @@ class Signals:
             if signum == signal.SIGHUP and signal.getsignal(signum) == signal.SIG_IGN:
                 continue  # started with nohup
             self._set(signum, handler)
+        for signum in self.warnings:
+            if signal.getsignal(signum) == signal.SIG_DFL:
+                self._set(signum, handler)
 
     def restore(self) -> None:
         """Undo what was changed."""
@@ -115,7 +123,7 @@ def _is_main_thread() -> bool:
 
 def _before_fork() -> None:
     """Keep stop signals from a new process until it has handlers of its own: Python drops what comes before."""
-    signums = {signum for signals in list(_installed) for signum in signals.stop_signals}
+    signums = {signum for signals in list(_installed) for signum in (*signals.stop_signals, *signals.warnings)}
     _of_thread.blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signums)
 
 

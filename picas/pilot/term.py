@@ -8,7 +8,7 @@ import random
 import threading
 import time
 
-from ..batch import deadline, default_grace, find_job_id, kill_wait, pause_before_asking
+from ..batch import Grace, deadline, find_job_id, granted_grace, pause_before_asking
 from ..picaslogger import get_logger
 from .context import Context
 
@@ -53,13 +53,8 @@ class Term:
 
     def _run(self) -> None:
         context = self._context
-        context.default_grace, limit = default_grace(), kill_wait()
-        if context.grace >= limit:
-            log.warning(
-                "Programs have %g s to end when this job is cancelled (PICAS_GRACE), but it is killed after %g s: "
-                "their tokens may stay locked",
-                context.grace, limit,
-            )  # fmt: skip
+        context.batch_grace = granted_grace()
+        _warn_of_long_grace(context.options.grace, context.batch_grace)
         if context.options.walltime < math.inf:
             return
         pause = self._pause()
@@ -69,3 +64,17 @@ class Term:
     def _pause(self) -> float:
         left = self._context.pilot.deadline - time.monotonic()
         return pause_before_asking(left) * random.uniform(*JITTER)
+
+
+def _warn_of_long_grace(wanted: float | None, grace: Grace) -> None:
+    """Log that the grace period of the user is too long, if it is.
+
+    :param wanted: None if the user has set none
+    """
+    if wanted is None or wanted <= grace.limit:
+        return
+    if grace.is_certain:
+        text = "Programs have %g s to end when this job is cancelled, not %g s (PICAS_GRACE): it is killed soon after"
+    else:
+        text = "Tokens may stay locked when this job is cancelled: often only %g s are left, not %g s (PICAS_GRACE)"
+    log.warning(text, grace.limit, wanted)

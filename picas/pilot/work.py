@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 import time
@@ -189,7 +190,10 @@ class Work:
         """Put the token back, since the run is broken off, and return the outcome of the attempt."""
         context, attempt, options = self.context, self.attempt, self.context.options
         if attempt.began is not None and context.is_stopping() and context.matcher.is_end_of_job(context.stopped_at):
-            return attempt.end_with_job(context.stopped_at - attempt.began, reset_values, options.max_job_ends)
+            seconds = context.stopped_at - attempt.began
+            # A token that pilots take late in their jobs may still be shorter than a job.
+            most = options.max_job_ends if context.matcher.is_most_of_job(seconds) else math.inf
+            return attempt.end_with_job(seconds, reset_values, most)
         return attempt.put_back(reasons.of_stop(context.stop_signal), reset_values, options.max_lost)
 
     def _give_up_node(self, fault: NodeFault) -> None:

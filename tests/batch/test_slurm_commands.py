@@ -68,8 +68,13 @@ class TestTheEnd:
 
     def test_a_banner_and_filters_of_the_user_do_not_hide_it(self, command, monkeypatch):
         monkeypatch.setenv("SQUEUE_STATES", "PENDING")
-        command("squeue", '[ -z "$SQUEUE_STATES" ] && echo Welcome to this cluster && echo 1:40 7')
+        monkeypatch.setenv("SLURM_CLUSTERS", "here,there")  # each may have a job of this number
+        command("squeue", '[ -z "$SQUEUE_STATES$SLURM_CLUSTERS" ] && echo Welcome to this cluster && echo 1:40 7')
         assert 98 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 100
+
+    def test_of_a_heterogeneous_job_is_that_of_its_shortest_component(self, command):
+        command("squeue", "echo 10:00 7+0; echo 12:00 7+1; echo INVALID 7+2")
+        assert 598 < Slurm().end({**os.environ, "SLURM_JOB_ID": "7"}).seconds <= 600
 
     def test_is_unknown_without_squeue_and_a_line_says_so_once(self, caplog):
         assert Slurm().end(JOB).seconds == math.inf
@@ -120,11 +125,11 @@ class TestTheName:
 class TestTheKillWait:
     def test_is_in_the_configuration_and_asked_for_once(self, command, tmp_path):
         command("scontrol", f"echo x >> {tmp_path}/asked; echo 'KillWait                = 45 sec'")
-        assert [Slurm().kill_wait({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)] == [45, 45]
+        assert [Slurm().kill_wait({**os.environ, "SLURM_JOB_ID": "7"}) for _ in range(2)] == [(45, True)] * 2
         assert (tmp_path / "asked").read_text() == "x\n"
 
     def test_is_unknown_without_scontrol(self):
-        assert Slurm().kill_wait(JOB) == math.inf
+        assert Slurm().kill_wait(JOB).seconds == math.inf
 
 
 class TestSubmitting:

@@ -135,6 +135,14 @@ class TestQuickExample:
         shown = [(block.splitlines()[0], block.splitlines()[-1]) for block in blocks[::2]]
         assert sorted(shown) == [(f"Working on token: token_{number}", "exit_code 0") for number in range(9)]
 
+    def test_several_slots_in_a_batch_job_print_a_line_for_each_token(self, script, push):
+        """Their output goes to one file, where thousands of blocks would hide what has failed."""
+        push(9, input="true")
+        first, *lines, last = script("local-example.py", "--slots", "3", PBS_JOBID="7").stdout.splitlines()
+        assert ("pbs job 7" in first, last) == (True, "Processed 9 tokens: 9 done")
+        ends = sorted(re.sub(r" \d+\.\d s", "", line) for line in lines)
+        assert ends == [f"token_{number} done: exit 0" for number in range(9)]
+
     def test_the_block_is_closed_after_a_time_out(self, script):
         script("pushTokens.py", "-", stdin="sleep 60\n")
         lines = script("local-example.py", "--max-token-time", "1").stdout.splitlines()

@@ -57,6 +57,10 @@ RUN_ELSEWHERE = {
         "tests/batch/test_slurm.py",
         '"--design-doc",',
     ),
+    "PICAS_GRACE=240 sbatch --signal=B:USR1@360 slurm-example.sh": (
+        "tests/batch/test_slurm.py",
+        '"--signal=B:USR1@360"), PICAS_GRACE="240")',
+    ),
     "sbatch --array=1 --nodes=2 --ntasks-per-node=1 --cpus-per-task=4 slurm-example.sh --slots auto": (
         "tests/batch/test_slurm.py",
         '("--array=1", "--nodes=2", "--ntasks-per-node=1", "--cpus-per-task=4")',

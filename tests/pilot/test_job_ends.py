@@ -17,8 +17,10 @@ OVER = "stopped: the time of the job was over after 0 s"
 
 
 @pytest.fixture
-def stopped(client):
-    """Return a function that runs a pilot that is stopped while it works on a token."""
+def stopped(client, monkeypatch):
+    """Return a function that runs a pilot that is stopped at once while it works on a token, as if it were late."""
+    monkeypatch.setattr(matching, "EARLY_SHARE", 0.0)
+    monkeypatch.setattr(matching, "MOST", 0.0)
 
     def run(walltime=100.0, slots=1, **options):
         worker = Worker(client, lambda task: stop_this_pilot(), walltime=walltime, **options)
@@ -51,16 +53,17 @@ class TestAStop:
         assert "job_ends" not in token
 
     def test_after_a_while_is_one_of_a_job_of_any_length(self, client):
-        """The end is near in the last two minutes, or the last tenth."""
+        """The end is near in the last two minutes, or the last tenth, but never at the beginning."""
         conditions = matching.StopConditions(started=1000.0)
 
         def is_end(length, passed):
             matcher = matching.Matcher(job_ends, 1000.0 + length, "", conditions)
             return matcher.is_end_of_job(1000.0 + passed)
 
+        assert [is_end(100_000, passed) for passed in (0, 99_099, 99_100)] == [False, False, True]
         assert [is_end(3600, passed) for passed in (0, 3239, 3240, 3700)] == [False, False, True, True]
         assert [is_end(600, passed) for passed in (0, 479, 480, 700)] == [False, False, True, True]
-        assert is_end(60, 0)
+        assert [is_end(60, passed) for passed in (0, 14, 15, 60)] == [False, False, True, True]
 
 
 class TestAToken:
@@ -73,6 +76,13 @@ class TestAToken:
         assert (state_of(token), last(token), token["error"][-1]["message"]) == ("error", ("stopped", why), why)
         assert token["attempts"][-1]["group"]
         assert token["scrub_count"] == 0
+
+    def test_is_in_error_only_after_an_attempt_that_had_most_of_a_job(self, push, stopped, monkeypatch):
+        """Pilots that take it late in their jobs, with little time left, do not show that it is longer than a job."""
+        monkeypatch.setattr(matching, "MOST", 0.5)
+        push(1, job_ends={"count": 9, "seconds": 50})
+        token = stopped()
+        assert (state_of(token), last(token), token["job_ends"]["count"]) == ("todo", ("stopped", OVER), 10)
 
     def test_may_be_in_error_earlier(self, push, stopped):
         push(1)

@@ -8,7 +8,7 @@ import threading
 import time
 
 import pytest
-from support.workers import Worker, is_alive, signal_after, wait_for
+from support.workers import PATIENCE, Worker, is_alive, signal_after, wait_for
 
 from picas import Actor, EndlessViewIterator, RunActor, Task, TaskViewIterator
 from picas.exceptions import PilotStopped
@@ -302,6 +302,36 @@ class Running(Noting):
         task["exit_code"] = execute(["sh", "-c", script])[1]
 """
 """An actor whose program ignores SIGTERM."""
+
+
+IN_A_JOB = """
+import os
+from picas.batch import slurm_controller
+os.environ.update(SLURM_JOB_ID="7", SLURM_JOB_END_TIME="9999999999")
+slurm_controller._kill_waits[""] = 1.0
+"""
+"""A job that Slurm kills one second after SIGTERM."""
+
+
+class TestAGracePeriodThatOutlastsTheJob:
+    """The batch system would kill the pilot before it had put its token back."""
+
+    @pytest.mark.parametrize("slots", [1, 3])
+    @pytest.mark.parametrize("signums", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=str)
+    def test_is_cut_short_by_sigterm_and_only_by_that(self, client, push, pilot, signums, slots):
+        """Users may ask for another signal long before that, as in sbatch --signal=B:INT@600."""
+        push(1)
+        process = pilot(IN_A_JOB + STUBBORN + f"Running(connect(), grace=300).run(slots={slots})")
+        process.wait_for("child")
+        said = "Programs have 0.5 s to end when this job is cancelled, not 300 s (PICAS_GRACE)"
+        wait_for(lambda: said in process.errors.read_text())
+        for signum in signums:
+            process.send(signum)
+            wait_for(lambda: f"Stopping on signal {signums[0]:d}" in process.errors.read_text())
+        assert process.end() == 0
+        other = "300" if signums[0] == signal.SIGTERM else "0.5"
+        assert f"which may take up to {other} s" not in process.errors.read_text()
+        assert_put_back(client)
 
 
 class TestImpatience:
@@ -800,6 +830,31 @@ class TestHandlers:
             actor.run()
         assert signal.getsignal(signal.SIGUSR1) == before
         assert_put_back(client)
+
+    @pytest.mark.parametrize("signum", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU], ids=str)
+    def test_stop_a_pilot_that_its_batch_system_warns(self, client, push, pilot, signum):
+        """By default, these signals would kill it."""
+        push(1)
+        process = pilot(STUBBORN.replace("TERM INT", "INT") + "Running(connect()).run()")
+        process.wait_for("child")
+        assert process.stop(signum) == 0
+        assert f"Stopping on signal {signum.value}" in process.errors.read_text()
+        assert_put_back(client)
+
+    def test_leave_the_handler_of_a_script_for_such_a_warning(self, client, push):
+        push(1)
+        heard = threading.Event()
+        previous = signal.signal(signal.SIGUSR1, lambda signum, frame: heard.set())
+
+        def work(task):
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert heard.wait(PATIENCE)
+
+        try:
+            Working(client, work).run()
+        finally:
+            signal.signal(signal.SIGUSR1, previous)
+        assert count_states(client)["done"] == 1
 
     def test_in_the_main_thread_can_stop_an_actor_in_another_thread(self, client, push):
         push(2)

@@ -8,8 +8,9 @@ import time
 import pytest
 
 from picas.batch import grants
+from picas.batch.base import KillWait
 from picas.batch.gpus import VARIABLES
-from picas.batch.grants import GPUEnvironment, deadline, default_grace, hides_gpus, resources
+from picas.batch.grants import GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
 from picas.batch.layers import granted_gpus
 from picas.exceptions import SettingsError
 from picas.tokens.resources import Resources
@@ -36,12 +37,14 @@ class TestTheMargin:
 
 
 class TestTheGracePeriod:
-    def test_ends_well_before_the_default_of_slurm(self):
-        assert default_grace() == 15
+    def test_is_limited_by_nothing_outside_a_job(self):
+        assert granted_grace() == Grace(15, math.inf)
 
-    def test_is_half_the_time_that_the_batch_system_leaves_if_that_is_less(self, monkeypatch):
-        monkeypatch.setattr(grants, "kill_wait", lambda: 8.0)
-        assert default_grace() == 4
+    @pytest.mark.parametrize(("seconds", "usual", "limit"), [(30, 15, 20), (8, 4, 4), (300, 15, 290), (0, 0, 0)])
+    def test_leaves_time_to_put_tokens_back(self, monkeypatch, seconds, usual, limit):
+        """Slurm's default is 30 s."""
+        monkeypatch.setattr(grants, "kill_wait", lambda: KillWait(seconds, is_certain=True))
+        assert granted_grace() == Grace(usual, limit, is_certain=True)
 
 
 class TestGPUs:
