@@ -43,6 +43,8 @@ HEARTBEAT = 60.0
 """The time between two saves of a pilot's document, in seconds, unless the pool has many pilots."""
 SECONDS_PER_PILOT = 0.1
 """The shortest time between two saves, in seconds for each pilot of the pool: 1,000 pilots save 10 times a second."""
+SECOND_BEAT = (3.0, 15.0)
+"""The first save comes before the first token: another one in this time, in seconds, says how many slots are busy."""
 MAX_CONFLICTS = 10
 """How often a save meets a change of the document by somebody else before it waits for the next heartbeat."""
 LEAST_LEASE = 0.1
@@ -132,7 +134,7 @@ class Heartbeat:
         """
         self._save()
         self._heed_pause()
-        self._next_beat = time.monotonic() + self._pause()
+        self._next_beat = time.monotonic() + min(random.uniform(*SECOND_BEAT), self._pause())
         self._next_look = time.monotonic() + random.uniform(0.2, 1) * self._watch.interval
 
     def begin(self) -> None:

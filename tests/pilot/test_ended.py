@@ -7,7 +7,7 @@ import time
 import pytest
 from support.workers import Worker, wait_for
 
-from picas.pilot import ended
+from picas.pilot import ended, heartbeat
 from picas.pilot.ended import MAX_PRUNED, ended_document, prune
 from picas.pilot.fleet import running_pilots
 from picas.pilot.heartbeat import Heartbeat
@@ -145,6 +145,14 @@ class TestUsage:
         usage = Usage(2)
         usage.begin("a", 16)
         assert usage.describe()["slots_busy"] == 2
+
+    def test_a_pilot_says_soon_how_many_slots_are_busy(self, client, push, monkeypatch):
+        """Its document is saved before it has locked a token; the next heartbeat comes a minute later."""
+        monkeypatch.setattr(heartbeat, "SECOND_BEAT", (0.1, 0.2))
+        push(1)
+        busy = []
+        Worker(client, lambda token: busy.append(wait_for(lambda: next(running_pilots(client))["slots_busy"]))).run()
+        assert busy == [1]
 
     @pytest.mark.timing
     def test_a_pilot_says_so_in_its_document(self, client, push):
