@@ -2,8 +2,8 @@
 
 Tokens are matched to the classes of a table by what they need and what the jobs of a class have, and by views with
 conditions of their own (`picas views SingleCore 'doc.cores == 1'`). The batch system finds the jobs of a class by their
-name. What was submitted, and what came of it, is in a document of the pool for each class, so that the autopilot may
-run once a minute by cron, or on several machines.
+name. What was submitted, and what came of it, is in a document of the pool for each class, user and cluster, so that
+the autopilot may run once a minute by cron, on several machines, and for several users.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Callable
 
 from couchdb.http import HTTPError, ResourceNotFound
 
+from .batch import Granted
 from .clients import CouchDB
 from .couch.connections import explain
 from .exceptions import PicasError
@@ -111,7 +112,11 @@ class Autopilot:
         if pause is not None:
             self.tell(f"the pool is {pause}; nothing is submitted")
             return True
-        turns = Turns(self.client)
+        try:
+            turns = Turns(self.client, self.scheduler.place())
+        except SchedulerError as error:
+            self.tell(f"{error}; nothing is submitted")
+            return False
         turns.read(kind.name for kind in self.classes)
         try:
             is_well = self._look(turns)
@@ -162,7 +167,8 @@ class Autopilot:
             key = (kind.design_doc, kind.view)
             if key not in demands:
                 demands[key] = self._demand(*key)
-            reach = Reach(kind.granted(self.scheduler.granted(jobs), record.had))
+            had = record.had if record.recipe == kind.recipe else Granted()
+            reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
             cases.append(_Case(kind, record, jobs, demands[key], reach))
         return cases
 
@@ -206,9 +212,7 @@ class Autopilot:
         record = case.record
         queued = found.jobs.pending | found.jobs.running
         record.adopt(queued)
-        for job, had in traces.had.items():
-            if any(group_of(job) == group.id for group in record.groups):
-                record.had = had
+        record.learn(traces.had, case.kind.recipe)
         news = record.review(queued, traces)
         if found.waiting and news.is_bad:  # otherwise they were too late for any token
             record.fail(self._describe(case, news))
@@ -227,8 +231,9 @@ class Autopilot:
         """Submit jobs; return what was done and why, whether that went well, and the number of jobs."""
         kind, record = case.kind, case.record
         missing = found.missing(kind)
-        if record.wait and not record.was_refused:
-            missing = min(missing, 1)  # one job is enough to find out whether the cause has gone
+        untried = record.untried(found.jobs) if record.wait and not record.was_refused else None
+        if missing and untried is not None:
+            return f"job {untried} has to take a token first: {record.failure}", True, 0
         if not missing:
             is_full = found.waiting > found.covered(kind) and len(found.jobs) >= kind.max_pilots
             text = "that is the largest number of jobs allowed" if is_full else "that is enough"
@@ -238,6 +243,8 @@ class Autopilot:
         left = record.time_left
         if left > 0:
             return f"nothing is submitted for another {left:.0f} s: {record.failure}", True, 0
+        if record.wait and not record.was_refused:
+            missing = 1  # that is enough to find out whether the cause has gone
         if self.is_dry:
             return f"{_pilots(missing)} would be submitted", True, 0
         if turns.is_long():
@@ -253,7 +260,7 @@ class Autopilot:
             record.refuse(str(error), FIRST_WAIT if isinstance(error, LimitReached) else LONGEST_WAIT)
             return f"{error}; the next try is in {record.wait:.0f} s at the earliest", False, 0
         for id, count in groups:
-            record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd())))
+            record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd()), case.kind.recipe))
         count = sum(count for _, count in groups)
         ids = ", ".join(id for id, _ in groups)
         text = f"submitted {_pilots(count)} as {'job' if len(groups) == 1 else 'jobs'} {ids}"

@@ -158,6 +158,13 @@ class Scheduler:
         """
         raise NotImplementedError("submit is not implemented")
 
+    def place(self) -> str:
+        """Return a short name for the queue with this user's jobs, '' if all autopilots of a pool see the same queue.
+
+        :raises SchedulerError: if the batch system does not answer
+        """
+        return ""
+
     def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
         """Return this user's jobs of each kind, or why they are not known."""
         return [self._jobs_of(kind) for kind in kinds]

@@ -69,6 +69,14 @@ class SlurmQueue(Scheduler):
         """See `Scheduler.jobs`."""
         return _sort(_list_jobs({name}))
 
+    def place(self) -> str:
+        """See `Scheduler.place`: the user and the cluster."""
+        said = run_command(["scontrol", "show", "config"])
+        named = re.search(r"^ClusterName\s*=\s*(\S+)", said, re.MULTILINE)
+        if named is None:
+            raise SchedulerError(f"scontrol does not know the name of the cluster: {error_line(said) or 'no output'}")
+        return f"{os.getuid()}.{named[1]}"
+
     def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
         """See `Scheduler.queue`: squeue runs once for all kinds, or once for each set of clusters they name."""
         clusters = [clusters_of(kind) for kind in kinds]

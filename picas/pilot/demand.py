@@ -13,8 +13,8 @@ from ..batch.grants import MARGIN, MARGIN_SHARE
 from ..clients import CouchDB
 from ..pool.edits import count_tokens
 from ..tokens.resources import ONE_CORE
-from ..views import FREE_VIEW, NEEDS, NEEDS_FIELDS
-from .kinds import MAX_KINDS, Kind, kind_of
+from ..views import FREE_VIEW
+from .kinds import Kind, free_kinds
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Demand:
         kinds: list[Kind] = []
         if total and view == FREE_VIEW:
             try:
-                kinds = _kinds(client, design_doc)
+                kinds = free_kinds(client, design_doc)
             except ResourceNotFound:
                 kinds = []
         plain = total - sum(kind.count for kind in kinds)
@@ -100,10 +100,3 @@ class Demand:
         """Return the tokens that no job can take, the most frequent needs first."""
         left = [kind for kind in self._kinds if not any(reach.covers(kind) for reach in reaches)]
         return sorted(left, key=lambda kind: kind.count, reverse=True)
-
-
-def _kinds(client: CouchDB, design_doc: str) -> list[Kind]:
-    """Return the free tokens that say what they need, by these needs."""
-    rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
-    tokens = ((dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
-    return [kind_of(token, count) for token, count in tokens]

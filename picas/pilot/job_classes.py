@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,15 @@ class JobClass:
     def job_name(self) -> str:
         """The name that earlier releases gave to the jobs of this class, in all pools."""
         return JOB_PREFIX + self.name
+
+    @property
+    def recipe(self) -> str:
+        """What tells these jobs from those that were submitted before somebody changed the table or the script."""
+        try:
+            script = Path(self.script).read_bytes()
+        except OSError:
+            script = b""
+        return sha256(repr((script, self.arguments, self.options)).encode("utf-8", "replace")).hexdigest()[:8]
 
     def granted(self, *others: Granted) -> Granted:
         """Return what the jobs have: what the table says, else the first of some others that knows it."""
@@ -127,4 +137,6 @@ def _value(key: str, text: str) -> Any:
         if not 0 < seconds < math.inf:
             raise ValueError(f'{text!r} is not a number of seconds, or like "12h"')
         return seconds
+    if not text:
+        raise ValueError("the value is missing")
     return text

@@ -12,7 +12,10 @@ from support.tokens import make_token
 
 from picas.autopilot import Autopilot, JobClass
 from picas.clients import CouchDB
-from picas.pilot import clocks, turns
+from picas.couch.writes import Written
+from picas.exceptions import PicasError
+from picas.pilot import clocks, kinds, turns
+from picas.pilot.job_records import Record
 from picas.pilot.orders import pause_pool, resume_pool
 from picas.schedulers import Jobs, LimitReached, Scheduler, SchedulerError
 from picas.tokens.states import STATES
@@ -158,6 +161,12 @@ class TestOneRound:
         pilot(design_doc="FourCores").look()
         assert queue.submitted == [2]
 
+    @pytest.mark.parametrize("view", ["needs", "overview_total"])
+    def test_counts_the_rows_of_views_that_count_themselves(self, pilot, queue, client, view):
+        client.save_documents([make_token(number, cores=1) for number in range(3)])
+        pilot(view=view).look()
+        assert queue.submitted == [3]
+
     def test_reports_missing_views_and_continues_with_the_other_classes(self, client, queue, push, lines):
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
@@ -209,6 +218,29 @@ class TestMatching:
         lines.clear()
         pilot().look()
         assert lines[1].endswith("1 needs 1000 cores")
+
+    def test_what_earlier_pilots_had_is_forgotten_once_the_script_has_changed(
+        self, client, queue, left, pilot, lines, tmp_path
+    ):
+        """Otherwise no pilot would ever find out that the jobs have it now."""
+        script = tmp_path / "job.sh"
+        script.write_text("export PICAS_TAGS=old")
+        client.save_documents([make_token(0, tags=["new"])])
+        pilot(script=str(script)).look()
+        queue.pending.clear()
+        left("1_1", processed=0, tags=["old"])
+        for _ in range(2):
+            pilot(script=str(script)).look()
+        assert "no job of these classes can take all tokens" in lines[-1]
+        script.write_text("export PICAS_TAGS=new")
+        pilot(script=str(script)).look()
+        assert lines[-1].startswith("all: 1 tokens wait")
+
+    def test_needs_that_all_differ_are_counted_without_the_last_of_them(self, client, queue, lines, monkeypatch):
+        monkeypatch.setattr(kinds, "MAX_KINDS", 2)
+        client.save_documents([make_token(number, gpus=1, walltime=number + 1) for number in range(5)])
+        self.look(client, queue, lines, JobClass("cpu", "job.sh", gpus=0), JobClass("gpu", "job.sh", gpus=1))
+        assert [line.split(" tokens wait")[0] for line in lines] == ["cpu: 0", "gpu: 5"]
 
     @pytest.mark.parametrize(
         ("needs", "kind"),
@@ -320,6 +352,29 @@ class TestSeveralAutopilots:
         Autopilot(client, [JobClass("all", "job.sh")], queue, tell=lines.append).look()
         assert queue.submitted == []
 
+    def test_of_two_clusters_judge_only_their_own_jobs(self, client, push, lines):
+        """Neither sees the jobs of the other in its queue."""
+        push(2)
+        queues = [NamedQueue(), NamedQueue()]
+        for number in (0, 1, 0, 1):
+            queues[number].place = lambda number=number: f"cluster{number}"
+            Autopilot(client, [JobClass("all", "job.sh")], queues[number], tell=lines.append).look()
+        assert [queue.submitted for queue in queues] == [[2], [2]]
+        assert all(line.endswith("that is enough") for line in lines[2:])
+
+    def test_without_the_right_to_change_documents_say_so(self, client, queue, push, pilot, monkeypatch):
+        push(1)
+        monkeypatch.setattr(client, "write_documents", lambda documents: Written([None], [False]))
+        with pytest.raises(PicasError, match="the server accepts no change of picas_autopilot_all by this user"):
+            pilot().look()
+        assert queue.submitted == []
+
+    def test_give_jobs_names_that_fit_into_those_of_files(self):
+        record = Record("é/" + "x" * 300)
+        for name in record.job_names(JobClass(record.class_name, "job.sh"), "p" * 200):
+            if not name.endswith("x"):
+                assert re.fullmatch(r"[\w.-]{10,150}", name, re.ASCII)
+
     def test_leave_the_document_alone_when_nothing_waits(self, client, queue, pilot):
         pilot().look()
         assert not [row for row in client.all_docs() if row.id.startswith("picas_autopilot_")]
@@ -374,6 +429,16 @@ class TestFailures:
         assert failure in lines[1]
         assert "the last job took no token, see the output of job 2_1" in lines[3]
         assert "submitted 1 pilot as job 2, to try again after a failure" in lines[2]
+
+    def test_are_followed_by_a_single_job_however_long_it_waits_for_a_node(self, pilot, queue, push, lines, clock):
+        push(9)
+        pilot().look()
+        queue.pending.clear()
+        for minute in range(5):
+            clock[0] = 60.0 * minute
+            pilot().look()
+        assert queue.submitted == [9, 1]
+        assert "job 2_1 has to take a token first: 9 of the last 9 jobs took no token" in lines[-1]
 
     def test_are_forgotten_once_a_job_has_taken_a_token(self, pilot, queue, push, clock, left):
         push(3)
@@ -503,7 +568,7 @@ class TestTheScript:
         )
         assert ran.returncode == 1
         assert ran.stdout.count("\n") == 1
-        assert "there is no command squeue here" in ran.stdout
+        assert "there is no command scontrol here" in ran.stdout
         assert ran.stderr == ""
 
     def test_with_an_invalid_table_prints_one_line_and_fails(self, environment, tmp_path):

@@ -117,6 +117,17 @@ class TestTheName:
         assert slurm_controller._answers == {}
 
 
+class TestThePlace:
+    def test_is_the_user_and_the_cluster(self, command):
+        command("scontrol", "echo Welcome; echo 'ClusterName             = lab'")
+        assert Slurm().place() == f"{os.getuid()}.lab"
+
+    def test_is_unknown_without_an_answer(self, command):
+        command("scontrol", "echo Welcome")
+        with pytest.raises(SchedulerError, match="scontrol does not know the name of the cluster: Welcome"):
+            Slurm().place()
+
+
 class TestTheKillWait:
     def test_is_in_the_configuration_and_asked_for_once(self, command, tmp_path):
         command("scontrol", f"echo x >> {tmp_path}/asked; echo 'KillWait                = 45 sec'")
