@@ -28,6 +28,7 @@ from .pilot.job_classes import JOB_PREFIX, JobClass, read_table
 from .pilot.job_records import FIRST_WAIT, LONGEST_WAIT, Group, News, Record
 from .pilot.job_traces import Traces, find_traces, group_of
 from .pilot.turns import Turns
+from .pool.indexing import wait_for_index
 from .pool.results import reason_of
 from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
 from .util import seconds
@@ -77,7 +78,9 @@ class _Case:
     record: Record
     jobs: JobKind
     demand: Demand | None
-    """The waiting tokens of its view, None without that view."""
+    """The waiting tokens of its view, None if they are unknown."""
+    obstacle: str
+    """Why they are unknown."""
     reach: Reach
     queue: Jobs | SchedulerError = field(default_factory=lambda: Jobs(frozenset(), frozenset()))
 
@@ -158,7 +161,7 @@ class Autopilot:
 
     def _cases(self, turns: Turns) -> list[_Case]:
         """Return the classes with what the pool and the table say of them."""
-        demands: dict[tuple[str, str], Demand | None] = {}
+        demands: dict[tuple[str, str], tuple[Demand | None, str]] = {}
         cases = []
         for kind in self.classes:
             record = turns.records[kind.name]
@@ -169,14 +172,20 @@ class Autopilot:
                 demands[key] = self._demand(*key)
             had = record.had if record.recipe == kind.recipe else Granted()
             reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
-            cases.append(_Case(kind, record, jobs, demands[key], reach))
+            cases.append(_Case(kind, record, jobs, *demands[key], reach))
         return cases
 
-    def _demand(self, design_doc: str, view: str) -> Demand | None:
+    def _demand(self, design_doc: str, view: str) -> tuple[Demand | None, str]:
+        """Return the waiting tokens of a view, or why they are unknown."""
         try:
-            return Demand.read(self.client, design_doc, view)
+            if not wait_for_index(self.client, design_doc, notify=lambda left: None, is_stopped=lambda: True):
+                return None, f"the server is still indexing the views of {design_doc}; nothing is submitted"
+            return Demand.read(self.client, design_doc, view), ""
         except ResourceNotFound:
-            return None
+            return (
+                None,
+                f"there is no view {design_doc}/{view} of waiting tokens: create it with picas views {design_doc}",
+            )
 
     def _traces(self, cases: Sequence[_Case]) -> Traces:
         """Return what the pilots of all jobs have left in the pool; read after the queue, so that none is missed."""
@@ -193,8 +202,7 @@ class Autopilot:
         """Submit what a class lacks, and return what to say of it, and whether all went well."""
         kind, queue = case.kind, case.queue
         if case.demand is None:
-            view = f"{kind.design_doc}/{kind.view}"
-            return f"there is no view {view} of waiting tokens: create it with picas views {kind.design_doc}", False
+            return case.obstacle, False
         if isinstance(queue, SchedulerError):
             return f"{queue}; nothing is submitted", False
         free = sum(traces.free.get(job, kind.slots) for job in queue.running)  # without a pilot: it is about to start

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -60,7 +61,7 @@ class Demand:
 
     @classmethod
     def read(cls, client: CouchDB, design_doc: str, view: str) -> Demand:
-        """Count the tokens that wait, with two requests, however many they are.
+        """Count the tokens that wait, with two requests; up to five if more than `MAX_KINDS` have different needs.
 
         Only the view `todo` has a view of the needs beside it. Tokens of another one, and of views that an older
         release has created, count as tokens without needs.
@@ -69,13 +70,11 @@ class Demand:
         """
         total = count_tokens(client, view, design_doc)
         kinds: list[Kind] = []
+        special = 0
         if total and view == FREE_VIEW:
-            try:
-                kinds = free_kinds(client, design_doc)
-            except ResourceNotFound:
-                kinds = []
-        plain = total - sum(kind.count for kind in kinds)
-        return cls([Kind(plain, ONE_CORE, None), *kinds])
+            with contextlib.suppress(ResourceNotFound):
+                kinds, special = free_kinds(client, design_doc)
+        return cls([Kind(total - special, ONE_CORE, None), *kinds])
 
     def waiting(self, reach: Reach) -> int:
         """Return how many tokens a job can take."""

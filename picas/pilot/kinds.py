@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..clients import CouchDB
+from ..pool.edits import count_tokens
 from ..tokens.job_ends import time_had, time_needed
 from ..tokens.needs import fault_in
 from ..tokens.resources import ONE_CORE, Resources, needs_of, walltime_of
@@ -16,7 +17,9 @@ from .mailbox import DRAIN, orders_in
 from .shortfalls import silence_of
 
 MAX_KINDS = 10_000
-"""The most different needs to look at. In a pool with more, the last of `NEEDS_FIELDS` are ignored."""
+"""The most different needs to look at. In a pool with more, `TIMES` are ignored, and then the largest needs."""
+TIMES = 2
+"""How many of the last `NEEDS_FIELDS` are about time. Of all needs, these differ most from token to token."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +95,20 @@ def survey_needs(client: CouchDB, design_doc: str = DESIGN_DOC) -> NeedsSurvey:
     return NeedsSurvey(left, _find_invalid(client, design_doc, rows))
 
 
-def free_kinds(client: CouchDB, design_doc: str) -> list[Kind]:
-    """Return the free tokens that say what they need, by these needs; many of them may be alike.
+def free_kinds(client: CouchDB, design_doc: str) -> tuple[list[Kind], int]:
+    """Return the free tokens that say what they need, by these needs, and how many there are in all.
 
     :raises couchdb.ResourceNotFound: if there is no such view
     """
-    return list(map(_kind_of, _count_needs(client, design_doc)))
+    rows = _count_needs(client, design_doc)
+    is_all = len(rows) < MAX_KINDS
+    count = sum(row.value for row in rows) if is_all else count_tokens(client, NEEDS, design_doc)
+    return list(map(_kind_of, rows)), count
 
 
 def _count_needs(client: CouchDB, design_doc: str) -> list[Any]:
-    """Return the rows of the view of the needs, without the fields that differ in too many tokens."""
-    for level in range(len(NEEDS_FIELDS), 0, -1):
+    """Return the rows of the view of the needs, without the times if these differ in too many tokens."""
+    for level in range(len(NEEDS_FIELDS), len(NEEDS_FIELDS) - TIMES - 1, -1):
         rows: list[Any] = client.view(NEEDS, design_doc=design_doc, group_level=level, limit=MAX_KINDS + 1).rows
         if len(rows) <= MAX_KINDS:
             break

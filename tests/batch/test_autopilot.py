@@ -167,6 +167,16 @@ class TestOneRound:
         pilot(view=view).look()
         assert queue.submitted == [3]
 
+    def test_does_not_wait_while_the_server_indexes_many_tokens(self, pilot, queue, push, client, lines, monkeypatch):
+        """A look by cron would end with a time-out of the server."""
+        push(1)
+        monkeypatch.setattr(client, "pending_updates", lambda design_doc: 400_000)
+        assert not pilot().look()
+        assert (queue.submitted, lines) == (
+            [],
+            ["all: the server is still indexing the views of Monitor; nothing is submitted"],
+        )
+
     def test_reports_missing_views_and_continues_with_the_other_classes(self, client, queue, push, lines):
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
@@ -236,11 +246,12 @@ class TestMatching:
         pilot(script=str(script)).look()
         assert lines[-1].startswith("all: 1 tokens wait")
 
-    def test_needs_that_all_differ_are_counted_without_the_last_of_them(self, client, queue, lines, monkeypatch):
+    @pytest.mark.parametrize(("field", "waiting"), [("walltime", 5), ("memory", 2)])
+    def test_too_many_different_needs_are_not_taken_for_none(self, client, queue, lines, monkeypatch, field, waiting):
         monkeypatch.setattr(kinds, "MAX_KINDS", 2)
-        client.save_documents([make_token(number, gpus=1, walltime=number + 1) for number in range(5)])
+        client.save_documents([make_token(number, gpus=1, **{field: number + 1}) for number in range(5)])
         self.look(client, queue, lines, JobClass("cpu", "job.sh", gpus=0), JobClass("gpu", "job.sh", gpus=1))
-        assert [line.split(" tokens wait")[0] for line in lines] == ["cpu: 0", "gpu: 5"]
+        assert [line.split(" tokens wait")[0] for line in lines] == ["cpu: 0", f"gpu: {waiting}"]
 
     @pytest.mark.parametrize(
         ("needs", "kind"),
