@@ -31,6 +31,7 @@ from .pilot.turns import Turns
 from .pool.indexing import wait_for_index
 from .pool.results import reason_of
 from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
+from .tokens.reasons import shortened
 from .util import seconds
 
 __all__ = ["FIRST_WAIT", "JOB_PREFIX", "LONGEST_WAIT", "Autopilot", "Finding", "JobClass", "read_table"]
@@ -317,7 +318,7 @@ def _out_of_reach(cases: Iterable[_Case]) -> list[str]:
         demand = members[0].demand
         left = demand.out_of_reach([case.reach for case in members]) if demand else []
         if left:
-            texts = [*map(str, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
+            texts = [*map(shortened, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
             lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(texts)}")
     return lines
 

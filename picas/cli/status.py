@@ -16,6 +16,7 @@ from ..pilot.kinds import InvalidNeeds, Kind
 from ..pilot.overview import Documents, Overview, OverviewReader
 from ..pool.failures import FailureGroup
 from ..pool.progress import rough_duration
+from ..tokens.reasons import shortened
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, OVERVIEW
 from .arguments import add_json, add_verb, connect, duration
@@ -226,7 +227,7 @@ def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
     if kinds:
         yield WITHOUT_PILOT
     for kind in kinds[:MAX_KINDS]:
-        yield f"  {one_line(kind)}"
+        yield f"  {shortened(kind)}"
     if len(kinds) > MAX_KINDS:
         yield f"  and {sum(kind.count for kind in kinds[MAX_KINDS:])} others"
 

@@ -217,6 +217,11 @@ class TestMatching:
         assert queue.submitted == []
         assert lines[1] == "Monitor/todo: no job of these classes can take all tokens: 1 needs 1000 cores"
 
+    def test_needs_without_end_are_cut_in_the_line(self, client, queue, lines):
+        client.save_documents([make_token(0, tags=["x" * 10_000])])
+        self.look(client, queue, lines, JobClass("small", "job.sh", tags=frozenset()))
+        assert len(lines[1]) < 300
+
     def test_what_earlier_pilots_had_counts_where_nothing_says_it(self, client, queue, lines, left, pilot):
         client.save_documents([make_token(0, cores=1000)])
         pilot().look()
