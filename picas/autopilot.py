@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 from typing import Callable
+from uuid import uuid4
 
 from couchdb.http import HTTPError, ResourceNotFound
 
@@ -105,6 +106,7 @@ class Autopilot:
     """Whether to report only, and submit nothing."""
     tell: Callable[[str], None] = print
     """Called with one line of text for each class, at each look."""
+    _id: str = field(default_factory=lambda: uuid4().hex)
 
     def look(self) -> bool:
         """Look at all classes once and submit what is missing; nothing while the pool is paused.
@@ -117,7 +119,7 @@ class Autopilot:
             self.tell(f"the pool is {pause}; nothing is submitted")
             return True
         try:
-            turns = Turns(self.client, self.scheduler.place())
+            turns = Turns(self.client, self.scheduler.place(), self._id)
         except SchedulerError as error:
             self.tell(f"{error}; nothing is submitted")
             return False

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from couchdb.http import HTTPError, ResourceConflict
 
@@ -43,11 +42,12 @@ class Turns:
     """The turns that this autopilot has in one look.
 
     :param place: the queue that it looks at, see `Scheduler.place`
+    :param id: the id of the autopilot
     """
 
     client: CouchDB
-    place: str = ""
-    id: str = field(default_factory=lambda: uuid4().hex)
+    place: str
+    id: str
     records: dict[str, Record] = field(default_factory=dict)
     """What is remembered of each class, by its name."""
     busy: dict[str, str] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class Turns:
         """
         content = self._contents.get(name) or self._create(name)
         turn = content.get(_TURN)
-        if isinstance(turn, dict):
+        if isinstance(turn, dict) and turn.get("id") != self.id:  # its own is left if the server went away
             doubts = content.get(_DOUBTS)
             noted = note_time(doubts if isinstance(doubts, dict) else {})
             if time_left(noted, LEASE):

@@ -13,7 +13,7 @@ from support.tokens import make_token
 from picas.autopilot import Autopilot, JobClass
 from picas.clients import CouchDB
 from picas.couch.writes import Written
-from picas.exceptions import PicasError
+from picas.exceptions import NoSuchDocument, PicasError
 from picas.pilot import clocks, kinds, turns
 from picas.pilot.job_records import Record
 from picas.pilot.orders import pause_pool, resume_pool
@@ -335,6 +335,18 @@ class TestSeveralAutopilots:
             monkeypatch.setattr(clocks, "time", lambda seconds=seconds: 1e9 + seconds)
             pilot().look()
         assert [("another autopilot" in line, "submitted" in line) for line in lines] == [(1, 0), (1, 0), (0, 1)]
+        assert queue.submitted == [1]
+
+    def test_do_not_wait_for_themselves_after_an_outage(self, client, queue, push, pilot, monkeypatch):
+        push(1)
+        autopilot = pilot()
+        monkeypatch.setattr(queue, "submit", lambda *arguments: autopilot.client.get("nothing"))
+        with monkeypatch.context() as patch:
+            patch.setattr(turns.Turns, "give_back", lambda self: None)
+            with pytest.raises(NoSuchDocument):
+                autopilot.look()
+        monkeypatch.undo()
+        autopilot.look()
         assert queue.submitted == [1]
 
     def test_with_clocks_that_differ_wait_as_long(self, client, queue, push, pilot, monkeypatch):

@@ -434,7 +434,7 @@ class TestAutopilot:
         assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED", f"{job}_2": "COMPLETED"}
         assert count_states(client)["done"] == 5
         assert "0 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: that is enough" in autopilot().stdout
-        assert client.get("picas_autopilot_quick")["jobs"] == []
+        assert client.get(f"picas_autopilot_quick@{os.getuid()}.lab")["jobs"] == []
 
     def test_names_the_output_of_jobs_that_fail_and_waits(self, slurm, autopilot, push, examples, client):
         push("true", "true")
