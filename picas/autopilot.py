@@ -9,7 +9,7 @@ the autopilot may run once a minute by cron, on several machines, and for severa
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
@@ -29,7 +29,6 @@ from .pilot.job_classes import JOB_PREFIX, JobClass, read_table
 from .pilot.job_records import FIRST_WAIT, LONGEST_WAIT, Group, News, Record
 from .pilot.job_traces import Traces, find_traces, group_of
 from .pilot.turns import Turns
-from .pool.indexing import wait_for_index
 from .pool.results import reason_of
 from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
 from .tokens.reasons import shortened
@@ -80,9 +79,7 @@ class _Case:
     record: Record
     jobs: JobKind
     demand: Demand | None
-    """The waiting tokens of its view, None if they are unknown."""
-    obstacle: str
-    """Why they are unknown."""
+    """The waiting tokens of its view, None without that view."""
     reach: Reach
     queue: Jobs | SchedulerError = field(default_factory=lambda: Jobs(frozenset(), frozenset()))
 
@@ -164,7 +161,7 @@ class Autopilot:
 
     def _cases(self, turns: Turns) -> list[_Case]:
         """Return the classes with what the pool and the table say of them."""
-        demands: dict[tuple[str, str], tuple[Demand | None, str]] = {}
+        demands: dict[tuple[str, str], Demand | None] = {}
         cases = []
         for kind in self.classes:
             record = turns.records[kind.name]
@@ -175,20 +172,14 @@ class Autopilot:
                 demands[key] = self._demand(*key)
             had = record.had if record.recipe == kind.recipe else Granted()
             reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
-            cases.append(_Case(kind, record, jobs, *demands[key], reach))
+            cases.append(_Case(kind, record, jobs, demands[key], reach))
         return cases
 
-    def _demand(self, design_doc: str, view: str) -> tuple[Demand | None, str]:
-        """Return the waiting tokens of a view, or why they are unknown."""
+    def _demand(self, design_doc: str, view: str) -> Demand | None:
         try:
-            if not wait_for_index(self.client, design_doc, notify=lambda left: None, is_stopped=lambda: True):
-                return None, f"the server is still indexing the views of {design_doc}; nothing is submitted"
-            return Demand.read(self.client, design_doc, view), ""
+            return Demand.read(self.client, design_doc, view)
         except ResourceNotFound:
-            return (
-                None,
-                f"there is no view {design_doc}/{view} of waiting tokens: create it with picas views {design_doc}",
-            )
+            return None
 
     def _traces(self, cases: Sequence[_Case]) -> Traces:
         """Return what the pilots of all jobs have left in the pool; read after the queue, so that none is missed."""
@@ -205,7 +196,8 @@ class Autopilot:
         """Submit what a class lacks, and return what to say of it, and whether all went well."""
         kind, queue = case.kind, case.queue
         if case.demand is None:
-            return case.obstacle, False
+            view = f"{kind.design_doc}/{kind.view}"
+            return f"there is no view {view} of waiting tokens: create it with picas views {kind.design_doc}", False
         if isinstance(queue, SchedulerError):
             return f"{queue}; nothing is submitted", False
         free = sum(traces.free.get(job, kind.slots) for job in queue.running)  # without a pilot: it is about to start
@@ -310,15 +302,13 @@ def _size(case: _Case) -> tuple[float, ...]:
     return case.reach.size
 
 
-def _out_of_reach(cases: Iterable[_Case]) -> list[str]:
-    """Return a line for each view with tokens that no job of any class can take."""
-    views: dict[str, list[_Case]] = {}
-    for case in cases:
-        views.setdefault(f"{case.kind.design_doc}/{case.kind.view}", []).append(case)
+def _out_of_reach(cases: Sequence[_Case]) -> list[str]:
+    """Return a line for each view with tokens that no job of any class, also of another view, can take."""
+    views = {f"{case.kind.design_doc}/{case.kind.view}": case.demand for case in cases}
+    reaches = [case.reach for case in cases]
     lines = []
-    for view, members in views.items():
-        demand = members[0].demand
-        left = demand.out_of_reach([case.reach for case in members]) if demand else []
+    for view, demand in views.items():
+        left = demand.out_of_reach(reaches) if demand else []
         if left:
             texts = [*map(shortened, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
             lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(texts)}")

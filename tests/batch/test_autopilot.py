@@ -167,16 +167,6 @@ class TestOneRound:
         pilot(view=view).look()
         assert queue.submitted == [3]
 
-    def test_does_not_wait_while_the_server_indexes_many_tokens(self, pilot, queue, push, client, lines, monkeypatch):
-        """A look by cron would end with a time-out of the server."""
-        push(1)
-        monkeypatch.setattr(client, "pending_updates", lambda design_doc: 400_000)
-        assert not pilot().look()
-        assert (queue.submitted, lines) == (
-            [],
-            ["all: the server is still indexing the views of Monitor; nothing is submitted"],
-        )
-
     def test_reports_missing_views_and_continues_with_the_other_classes(self, client, queue, push, lines):
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
@@ -216,6 +206,13 @@ class TestMatching:
         self.look(client, queue, lines, JobClass("small", "job.sh", cores=4))
         assert queue.submitted == []
         assert lines[1] == "Monitor/todo: no job of these classes can take all tokens: 1 needs 1000 cores"
+
+    def test_a_token_that_a_class_of_another_view_takes_is_not_called_out_of_reach(self, client, queue, lines):
+        create_views(client, "Gpu", "doc.gpus > 0")
+        client.save_documents([make_token(0, gpus=1)])
+        kinds = [JobClass("cpu", "job.sh", gpus=0), JobClass("gpu", "job.sh", design_doc="Gpu", gpus=1)]
+        self.look(client, queue, lines, *kinds)
+        assert [line.split(":")[0] for line in lines] == ["cpu", "gpu"]
 
     def test_needs_without_end_are_cut_in_the_line(self, client, queue, lines):
         client.save_documents([make_token(0, tags=["x" * 10_000])])
