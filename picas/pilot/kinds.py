@@ -68,6 +68,8 @@ class NeedsSurvey:
     without_pilot: Sequence[Kind] = ()
     """Those with needs that no running pilot meets, the most frequent needs first."""
     invalid: InvalidNeeds | None = None
+    is_complete: bool = True
+    """Whether all of them were looked at, see `MAX_KINDS`."""
 
 
 NO_NEEDS = NeedsSurvey()
@@ -92,7 +94,7 @@ def survey_needs(client: CouchDB, design_doc: str = DESIGN_DOC) -> NeedsSurvey:
         and not any(has.cover(kind.needs) and kind.time_needed <= time_left for has, time_left in pilots)
     )
     left.sort(key=lambda kind: kind.count, reverse=True)
-    return NeedsSurvey(left, _find_invalid(client, design_doc, rows))
+    return NeedsSurvey(left, _find_invalid(client, design_doc, rows), len(rows) < MAX_KINDS)
 
 
 def free_kinds(client: CouchDB, design_doc: str) -> tuple[list[Kind], int]:
