@@ -517,6 +517,14 @@ class TestFailures:
         pilot().look()
         assert queue.submitted == [2]
 
+    def test_include_jobs_whose_pilots_were_killed_with_their_first_token(self, pilot, queue, push, client, clock):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save(running("picas_pilot_a", "1_1", slots=1, free=0, holds=["token_0"]))
+        pilot().look()
+        assert queue.submitted == [2]
+
     def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, lines, left):
         push(2)
         pilot().look()
