@@ -165,8 +165,8 @@ class Autopilot:
         cases = []
         for kind in self.classes:
             record = turns.records[kind.name]
-            names = record.job_names(kind, self.client.database_name)
-            jobs = JobKind(names, kind.script, kind.arguments, kind.options)
+            name = record.job_name(self.client.database_name)
+            jobs = JobKind(name, kind.script, kind.arguments, kind.options)
             key = (kind.design_doc, kind.view)
             if key not in demands:
                 demands[key] = self._demand(*key)

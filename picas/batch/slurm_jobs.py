@@ -83,14 +83,14 @@ class SlurmQueue(Scheduler):
         listed: dict[str, list[_Row] | SchedulerError] = {}
         failure: NoAnswer | None = None
         for each in dict.fromkeys(clusters):
-            names = {name for kind, where in zip(kinds, clusters) if where == each for name in kind.names}
+            names = {kind.name for kind, where in zip(kinds, clusters) if where == each}
             try:
                 listed[each] = failure or _list_jobs(names, each)
             except NoAnswer as error:  # whoever asks again would wait as long
                 listed[each] = failure = error
             except SchedulerError as error:
                 listed[each] = error
-        return [_choose(listed[where], kind.names) for kind, where in zip(kinds, clusters)]
+        return [_choose(listed[where], kind.name) for kind, where in zip(kinds, clusters)]
 
     def submit(self, name: str, count: int, script: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         """See `Scheduler.submit`: the jobs are one job array."""
@@ -113,7 +113,7 @@ class SlurmQueue(Scheduler):
         while left and size and len(groups) < MAX_ARRAYS and time.monotonic() < end:
             size = min(size, left)
             try:
-                id = self.submit(kind.names[0], size, kind.script, kind.arguments, kind.options)
+                id = self.submit(kind.name, size, kind.script, kind.arguments, kind.options)
             except SchedulerError as error:
                 refusal = str(error)
                 size = (size + 1) // 2 if size > 1 and LIMIT.search(refusal) else 0
@@ -154,8 +154,8 @@ def _list_jobs(names: set[str], clusters: str = "") -> list[_Row]:
     return [_Row(*line[len(_MARK) :].split("|", 3)) for line in lines if re.match(r"picas(\|[^|]*){3}\|", line)]
 
 
-def _choose(listed: list[_Row] | SchedulerError, names: Sequence[str]) -> Jobs | SchedulerError:
-    return listed if isinstance(listed, SchedulerError) else _sort([row for row in listed if row.name in names])
+def _choose(listed: list[_Row] | SchedulerError, name: str) -> Jobs | SchedulerError:
+    return listed if isinstance(listed, SchedulerError) else _sort([row for row in listed if row.name == name])
 
 
 def _sort(rows: Sequence[_Row]) -> Jobs:

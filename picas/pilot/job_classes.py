@@ -18,7 +18,7 @@ from ..util import one_line, parse_duration
 from ..views import DESIGN_DOC, FREE_VIEW
 
 JOB_PREFIX = "picas-"
-"""The beginning of the name of each job that the autopilot submits; the name of the class follows."""
+"""The beginning of the name of each job that the autopilot submits; the names of the class and the pool follow."""
 
 _NUMBERS = {"slots": 1, "tokens": 1, "max_pilots": 0, "cores": 1, "gpus": 0}
 """The keys that are whole numbers, with the least value of each."""
@@ -52,11 +52,6 @@ class JobClass:
     tags: frozenset[str] | None = None
     walltime: float | None = None
     """The time limit of a job, in seconds."""
-
-    @property
-    def job_name(self) -> str:
-        """The name that earlier releases gave to the jobs of this class, in all pools."""
-        return JOB_PREFIX + self.name
 
     @property
     def recipe(self) -> str:

@@ -11,7 +11,7 @@ from uuid import uuid4
 from ..batch import Granted, Jobs
 from ..util import is_number, list_in, number_or_none
 from .clocks import note_time, time_left
-from .job_classes import JOB_PREFIX, JobClass
+from .job_classes import JOB_PREFIX
 from .job_traces import Traces, group_of
 
 PREFIX = "picas_autopilot_"
@@ -96,14 +96,13 @@ class Record:
         """The id of the document."""
         return f"{PREFIX}{self.class_name}@{self.place}" if self.place else PREFIX + self.class_name
 
-    def job_names(self, kind: JobClass, pool: str) -> tuple[str, ...]:
-        """Return the name of the jobs of this class in this pool, and that of earlier releases.
+    def job_name(self, pool: str) -> str:
+        """Return the name of the jobs of this class in this pool.
 
         :param pool: the name of the pool, for people
         """
-        said = f"{JOB_PREFIX}{kind.name[:MAX_NAME]}-{pool[:MAX_NAME]}-{self.mark}"
-        name = re.sub(r"[^\w.-]", "_", said, flags=re.ASCII)
-        return (name, kind.job_name) if re.fullmatch(r"[^,|]+", kind.job_name) else (name,)
+        name = f"{JOB_PREFIX}{self.class_name[:MAX_NAME]}-{pool[:MAX_NAME]}-{self.mark}"
+        return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
 
     @classmethod
     def read(cls, class_name: str, content: Mapping[str, Any], place: str = "") -> Record:

@@ -69,11 +69,11 @@ class TestTheTable:
         text = "[DEFAULT]\nscript = job.sh\n[one]\n[gpu]\nview = waiting\nslots=2\noptions = --gpus=1 '--comment=a b'\n"
         one, gpu = read_table(table(text))
         assert one == JobClass("one", str(tmp_path / "job.sh"))
-        assert (gpu.view, gpu.slots, gpu.options, gpu.job_name) == (
+        assert (gpu.view, gpu.slots, gpu.options, gpu.name) == (
             "waiting",
             2,
             ("--gpus=1", "--comment=a b"),
-            "picas-gpu",
+            "gpu",
         )
 
     def test_can_say_what_the_jobs_have(self, table):
