@@ -83,13 +83,12 @@ class _Case:
     reach: Reach
     queue: Jobs | SchedulerError = field(default_factory=lambda: Jobs(frozenset(), frozenset()))
 
+    rivals: list[Reach] = field(default_factory=list)
+    """What the jobs of other classes can take from the same view."""
+
     @property
     def waiting(self) -> int:
-        return self.demand.waiting(self.reach) if self.demand else 0
-
-    def is_rival(self, other: _Case) -> bool:
-        """Return whether another class takes tokens from the same view."""
-        return other is not self and other.demand is self.demand
+        return self.demand.waiting(self.reach, self.rivals) if self.demand else 0
 
 
 @dataclass
@@ -152,7 +151,7 @@ class Autopilot:
         for case, queue in zip(cases, self.scheduler.queue([case.jobs for case in cases])):
             case.queue = queue
         traces = self._traces(cases)
-        lines = {case.kind.name: self._visit(case, cases, traces, turns) for case in sorted(cases, key=_size)}
+        lines = {case.kind.name: self._visit(case, traces, turns) for case in sorted(cases, key=_size)}
         for case in cases:
             self.tell(f"{case.kind.name}: {lines[case.kind.name][0]}")
         for line in _out_of_reach(cases):
@@ -173,6 +172,8 @@ class Autopilot:
             had = record.had if record.recipe == kind.recipe else Granted()
             reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
             cases.append(_Case(kind, record, jobs, demands[key], reach))
+        for case in cases:
+            case.rivals = [other.reach for other in cases if other is not case and other.demand is case.demand]
         return cases
 
     def _demand(self, design_doc: str, view: str) -> Demand | None:
@@ -192,7 +193,7 @@ class Autopilot:
             return Traces()
         return find_traces(self.client, running, ended, {case.kind.design_doc for case in cases if case.demand})
 
-    def _visit(self, case: _Case, cases: Sequence[_Case], traces: Traces, turns: Turns) -> tuple[str, bool]:
+    def _visit(self, case: _Case, traces: Traces, turns: Turns) -> tuple[str, bool]:
         """Submit what a class lacks, and return what to say of it, and whether all went well."""
         kind, queue = case.kind, case.queue
         if case.demand is None:
@@ -206,8 +207,7 @@ class Autopilot:
             return f"{found}: another autopilot is at work ({turns.busy[kind.name]})", True
         self._review(case, found, traces)
         action, is_well, count = self._act(case, found, turns)
-        rivals = [other.reach for other in cases if case.is_rival(other)]
-        case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, rivals)
+        case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, case.rivals)
         return f"{found}: {action}", is_well
 
     def _review(self, case: _Case, found: Finding, traces: Traces) -> None:

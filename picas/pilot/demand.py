@@ -76,9 +76,18 @@ class Demand:
                 kinds, special = free_kinds(client, design_doc)
         return cls([Kind(total - special, ONE_CORE, None), *kinds])
 
-    def waiting(self, reach: Reach) -> int:
-        """Return how many tokens a job can take."""
-        return sum(kind.count for kind in self._kinds if reach.covers(kind))
+    def waiting(self, reach: Reach, others: Sequence[Reach] = ()) -> int:
+        """Return for how many tokens a job may be submitted.
+
+        :param reach: what it can take
+        :param others: what other jobs can take; those without GPUs have precedence for tokens that need none
+        """
+        thrifty = [other for other in others if not other.granted.gpus] if reach.granted.gpus else []
+        return sum(
+            kind.count
+            for kind in self._kinds
+            if reach.covers(kind) and (kind.needs.gpus or not any(other.covers(kind) for other in thrifty))
+        )
 
     def give(self, count: int, reach: Reach, others: Sequence[Reach]) -> None:
         """Count tokens as taken that jobs will take: first those that the fewest others can take.

@@ -278,6 +278,13 @@ class TestMatching:
         self.look(client, queue, lines, *kinds)
         assert [line.split(":")[0] for line in lines if "submitted" in line] == [kind]
 
+    def test_no_job_with_a_gpu_is_submitted_for_tokens_that_others_take(self, client, queue, push, lines):
+        push(5)
+        kinds = [JobClass("cpu", "job.sh", max_pilots=3, gpus=0), JobClass("gpu", "job.sh", gpus=1)]
+        self.look(client, queue, lines, *kinds)
+        self.look(client, queue, lines, kinds[1])
+        assert queue.submitted == [3, 2]
+
     def test_a_full_class_leaves_tokens_to_the_next(self, client, queue, push, lines):
         push(5)
         self.look(client, queue, lines, *(JobClass(name, "job.sh", max_pilots=3) for name in "ab"))

@@ -492,18 +492,13 @@ class TestAutopilot:
         assert said.stdout.count("\n") == 1
         assert "invalid partition specified: none" in said.stdout
 
-    def test_submits_nothing_while_a_pilot_is_idle(self, slurm, autopilot, push, client, settings, examples):
+    def test_submits_nothing_while_a_pilot_is_idle(self, slurm, autopilot, push, client):
         """The only token is postponed, and a pilot waits for it."""
         push("true", not_before=time.time() + 600)
-        slurm.submit(
-            "slurm-example.sh",
-            options=("--job-name=picas-a", "--array=1", "--time=60"),
-            cwd=examples,
-            env=settings,
-        )
+        assert "submitted 1 pilot" in autopilot(table="[a]\nscript = slurm-example.sh\n").stdout
         wait_for(lambda: any(row.id.startswith("picas_pilot_") for row in client.db.view("_all_docs")))
-        said = autopilot(table="[a]\nscript = slurm-example.sh\n")
-        assert "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n" in said.stdout
+        said = autopilot().stdout
+        assert "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n" in said
 
 
 class TestDeadNodes:
