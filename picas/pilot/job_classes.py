@@ -81,7 +81,7 @@ def read_table(path: Path) -> list[JobClass]:
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not a table of classes: {one_line(error)}") from None
     if not parser.sections():
@@ -114,6 +114,8 @@ def _value(key: str, text: str) -> Any:
 
     :raises ValueError: if the text is invalid; the error says why
     """
+    if "\0" in text:  # no command takes it
+        raise ValueError("a null character is not allowed")
     if key in _NUMBERS:
         if not text.isdecimal() or int(text) < _NUMBERS[key]:
             raise ValueError(f"{text!r} is not a valid number")

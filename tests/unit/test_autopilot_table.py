@@ -103,6 +103,8 @@ class TestTheTable:
             ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a valid number"),
             ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
             ("[a]\nscript = job.sh\ncores = 0", r"\[a\], cores: '0' is not a valid number"),
+            ("[a]\nscript = job.sh\noptions = --comment=a\0b", r"\[a\], options: a null character is not allowed"),
+            ("\ufeff[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: "),
             ("[a]\nscript = job.sh\nview =", r"\[a\], view: the value is missing"),
             ("[a]\nscript = job.sh\nmemory = much", r"\[a\], memory: 'much' is not a number of megabytes"),
             ("[a]\nscript = job.sh\nwalltime = soon", r"\[a\], walltime: 'soon' is not a duration"),
