@@ -7,7 +7,7 @@ pushed again. A file that is in the pool already is pushed once more only with -
 must be text in UTF-8.
 
 Use --set to say what the work needs from a pilot, e.g. --set cores=4 --set memory=8G --set gpus=1 --set tags=avx2
---set walltime=3600 (seconds).
+--set walltime=2h.
 """
 
 import sys

@@ -2,21 +2,23 @@
 
 Tokens are matched to the classes of a table by what they need and what the jobs of a class have, and by views with
 conditions of their own (`picas views SingleCore 'doc.cores == 1'`). The batch system finds the jobs of a class by their
-name. What was submitted, and what came of it, is in a document of the pool for each class, so that the autopilot may
-run once a minute by cron, or on several machines.
+name. What was submitted, and what came of it, is in a document of the pool for each class, user and cluster, so that
+the autopilot may run once a minute by cron, on several machines, and for several users.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import sleep
 from typing import Callable
+from uuid import uuid4
 
 from couchdb.http import HTTPError, ResourceNotFound
 
+from .batch import Granted
 from .clients import CouchDB
 from .couch.connections import explain
 from .exceptions import PicasError
@@ -29,6 +31,7 @@ from .pilot.job_traces import Traces, find_traces, group_of
 from .pilot.turns import Turns
 from .pool.results import reason_of
 from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
+from .tokens.reasons import shortened
 from .util import seconds
 
 __all__ = ["FIRST_WAIT", "JOB_PREFIX", "LONGEST_WAIT", "Autopilot", "Finding", "JobClass", "read_table"]
@@ -80,13 +83,12 @@ class _Case:
     reach: Reach
     queue: Jobs | SchedulerError = field(default_factory=lambda: Jobs(frozenset(), frozenset()))
 
+    rivals: list[Reach] = field(default_factory=list)
+    """What the jobs of other classes can take from the same view."""
+
     @property
     def waiting(self) -> int:
-        return self.demand.waiting(self.reach) if self.demand else 0
-
-    def is_rival(self, other: _Case) -> bool:
-        """Return whether another class takes tokens from the same view."""
-        return other is not self and other.demand is self.demand
+        return self.demand.waiting(self.reach, self.rivals) if self.demand else 0
 
 
 @dataclass
@@ -100,6 +102,7 @@ class Autopilot:
     """Whether to report only, and submit nothing."""
     tell: Callable[[str], None] = print
     """Called with one line of text for each class, at each look."""
+    _id: str = field(default_factory=lambda: uuid4().hex)
 
     def look(self) -> bool:
         """Look at all classes once and submit what is missing; nothing while the pool is paused.
@@ -111,7 +114,11 @@ class Autopilot:
         if pause is not None:
             self.tell(f"the pool is {pause}; nothing is submitted")
             return True
-        turns = Turns(self.client)
+        try:
+            turns = Turns(self.client, self.scheduler.place(), self._id)
+        except SchedulerError as error:
+            self.tell(f"{error}; nothing is submitted")
+            return False
         turns.read(kind.name for kind in self.classes)
         try:
             is_well = self._look(turns)
@@ -144,7 +151,7 @@ class Autopilot:
         for case, queue in zip(cases, self.scheduler.queue([case.jobs for case in cases])):
             case.queue = queue
         traces = self._traces(cases)
-        lines = {case.kind.name: self._visit(case, cases, traces, turns) for case in sorted(cases, key=_size)}
+        lines = {case.kind.name: self._visit(case, traces, turns) for case in sorted(cases, key=_size)}
         for case in cases:
             self.tell(f"{case.kind.name}: {lines[case.kind.name][0]}")
         for line in _out_of_reach(cases):
@@ -157,13 +164,16 @@ class Autopilot:
         cases = []
         for kind in self.classes:
             record = turns.records[kind.name]
-            names = record.job_names(kind, self.client.database_name)
-            jobs = JobKind(names, kind.script, kind.arguments, kind.options)
+            name = record.job_name(self.client.database_name)
+            jobs = JobKind(name, kind.script, kind.arguments, kind.options)
             key = (kind.design_doc, kind.view)
             if key not in demands:
                 demands[key] = self._demand(*key)
-            reach = Reach(kind.granted(self.scheduler.granted(jobs), record.had))
+            had = record.had if record.recipe == kind.recipe else Granted()
+            reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
             cases.append(_Case(kind, record, jobs, demands[key], reach))
+        for case in cases:
+            case.rivals = [other.reach for other in cases if other is not case and other.demand is case.demand]
         return cases
 
     def _demand(self, design_doc: str, view: str) -> Demand | None:
@@ -183,7 +193,7 @@ class Autopilot:
             return Traces()
         return find_traces(self.client, running, ended, {case.kind.design_doc for case in cases if case.demand})
 
-    def _visit(self, case: _Case, cases: Sequence[_Case], traces: Traces, turns: Turns) -> tuple[str, bool]:
+    def _visit(self, case: _Case, traces: Traces, turns: Turns) -> tuple[str, bool]:
         """Submit what a class lacks, and return what to say of it, and whether all went well."""
         kind, queue = case.kind, case.queue
         if case.demand is None:
@@ -197,8 +207,7 @@ class Autopilot:
             return f"{found}: another autopilot is at work ({turns.busy[kind.name]})", True
         self._review(case, found, traces)
         action, is_well, count = self._act(case, found, turns)
-        rivals = [other.reach for other in cases if case.is_rival(other)]
-        case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, rivals)
+        case.demand.give(found.covered(kind) + count * kind.slots * kind.tokens, case.reach, case.rivals)
         return f"{found}: {action}", is_well
 
     def _review(self, case: _Case, found: Finding, traces: Traces) -> None:
@@ -206,9 +215,7 @@ class Autopilot:
         record = case.record
         queued = found.jobs.pending | found.jobs.running
         record.adopt(queued)
-        for job, had in traces.had.items():
-            if any(group_of(job) == group.id for group in record.groups):
-                record.had = had
+        record.learn(traces.had, case.kind.recipe)
         news = record.review(queued, traces)
         if found.waiting and news.is_bad:  # otherwise they were too late for any token
             record.fail(self._describe(case, news))
@@ -227,8 +234,9 @@ class Autopilot:
         """Submit jobs; return what was done and why, whether that went well, and the number of jobs."""
         kind, record = case.kind, case.record
         missing = found.missing(kind)
-        if record.wait and not record.was_refused:
-            missing = min(missing, 1)  # one job is enough to find out whether the cause has gone
+        untried = record.untried(found.jobs) if record.wait and not record.was_refused else None
+        if missing and untried is not None:
+            return f"job {untried} has to take a token first: {record.failure}", True, 0
         if not missing:
             is_full = found.waiting > found.covered(kind) and len(found.jobs) >= kind.max_pilots
             text = "that is the largest number of jobs allowed" if is_full else "that is enough"
@@ -238,6 +246,8 @@ class Autopilot:
         left = record.time_left
         if left > 0:
             return f"nothing is submitted for another {left:.0f} s: {record.failure}", True, 0
+        if record.wait and not record.was_refused:
+            missing = 1  # that is enough to find out whether the cause has gone
         if self.is_dry:
             return f"{_pilots(missing)} would be submitted", True, 0
         if turns.is_long():
@@ -253,7 +263,7 @@ class Autopilot:
             record.refuse(str(error), FIRST_WAIT if isinstance(error, LimitReached) else LONGEST_WAIT)
             return f"{error}; the next try is in {record.wait:.0f} s at the earliest", False, 0
         for id, count in groups:
-            record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd())))
+            record.groups.append(Group(group_of(id), count, seconds(), str(Path.cwd()), case.kind.recipe))
         count = sum(count for _, count in groups)
         ids = ", ".join(id for id, _ in groups)
         text = f"submitted {_pilots(count)} as {'job' if len(groups) == 1 else 'jobs'} {ids}"
@@ -292,17 +302,15 @@ def _size(case: _Case) -> tuple[float, ...]:
     return case.reach.size
 
 
-def _out_of_reach(cases: Iterable[_Case]) -> list[str]:
-    """Return a line for each view with tokens that no job of any class can take."""
-    views: dict[str, list[_Case]] = {}
-    for case in cases:
-        views.setdefault(f"{case.kind.design_doc}/{case.kind.view}", []).append(case)
+def _out_of_reach(cases: Sequence[_Case]) -> list[str]:
+    """Return a line for each view with tokens that no job of any class, also of another view, can take."""
+    views = {f"{case.kind.design_doc}/{case.kind.view}": case.demand for case in cases}
+    reaches = [case.reach for case in cases]
     lines = []
-    for view, members in views.items():
-        demand = members[0].demand
-        left = demand.out_of_reach([case.reach for case in members]) if demand else []
+    for view, demand in views.items():
+        left = demand.out_of_reach(reaches) if demand else []
         if left:
-            texts = [*map(str, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
+            texts = [*map(shortened, left[:MAX_KINDS]), *(["others need more"] if len(left) > MAX_KINDS else [])]
             lines.append(f"{view}: no job of these classes can take all tokens: {'; '.join(texts)}")
     return lines
 

@@ -116,8 +116,8 @@ WHOLE = Share(0, 1)
 class JobKind:
     """Jobs that are submitted alike."""
 
-    names: tuple[str, ...]
-    """The name of the jobs, and other names under which they may be in the queue."""
+    name: str
+    """The name of the jobs, by which they are found in the queue."""
     script: str
     """The batch script."""
     arguments: tuple[str, ...] = ()
@@ -170,6 +170,13 @@ class Scheduler:
         """
         raise NotImplementedError("submit is not implemented")
 
+    def place(self) -> str:
+        """Return a short name for the queue with this user's jobs, '' if all autopilots of a pool see the same queue.
+
+        :raises SchedulerError: if the batch system does not answer
+        """
+        return ""
+
     def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
         """Return this user's jobs of each kind, or why they are not known."""
         return [self._jobs_of(kind) for kind in kinds]
@@ -179,7 +186,7 @@ class Scheduler:
 
         :raises SchedulerError: if the batch system accepts none
         """
-        id = self.submit(kind.names[0], count, kind.script, kind.arguments, kind.options)
+        id = self.submit(kind.name, count, kind.script, kind.arguments, kind.options)
         return Submitted(((id, count),))
 
     def granted(self, kind: JobKind) -> Granted:
@@ -197,11 +204,9 @@ class Scheduler:
 
     def _jobs_of(self, kind: JobKind) -> Jobs | SchedulerError:
         try:
-            found = [self.jobs(name) for name in kind.names]
+            return self.jobs(kind.name)
         except SchedulerError as error:
             return error
-        pending, running = (frozenset().union(*(each[state] for each in found)) for state in (0, 1))
-        return Jobs(pending, running)
 
 
 class BatchSystem(Scheduler):

@@ -69,20 +69,28 @@ class SlurmQueue(Scheduler):
         """See `Scheduler.jobs`."""
         return _sort(_list_jobs({name}))
 
+    def place(self) -> str:
+        """See `Scheduler.place`: the user and the cluster."""
+        said = run_command(["scontrol", "show", "config"])
+        named = re.search(r"^ClusterName\s*=\s*(\S+)", said, re.MULTILINE)
+        if named is None:
+            raise SchedulerError(f"scontrol does not know the name of the cluster: {error_line(said) or 'no output'}")
+        return f"{os.getuid()}.{named[1]}"
+
     def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
         """See `Scheduler.queue`: squeue runs once for all kinds, or once for each set of clusters they name."""
         clusters = [clusters_of(kind) for kind in kinds]
         listed: dict[str, list[_Row] | SchedulerError] = {}
         failure: NoAnswer | None = None
         for each in dict.fromkeys(clusters):
-            names = {name for kind, where in zip(kinds, clusters) if where == each for name in kind.names}
+            names = {kind.name for kind, where in zip(kinds, clusters) if where == each}
             try:
                 listed[each] = failure or _list_jobs(names, each)
             except NoAnswer as error:  # whoever asks again would wait as long
                 listed[each] = failure = error
             except SchedulerError as error:
                 listed[each] = error
-        return [_choose(listed[where], kind.names) for kind, where in zip(kinds, clusters)]
+        return [_choose(listed[where], kind.name) for kind, where in zip(kinds, clusters)]
 
     def submit(self, name: str, count: int, script: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         """See `Scheduler.submit`: the jobs are one job array."""
@@ -105,7 +113,7 @@ class SlurmQueue(Scheduler):
         while left and size and len(groups) < MAX_ARRAYS and time.monotonic() < end:
             size = min(size, left)
             try:
-                id = self.submit(kind.names[0], size, kind.script, kind.arguments, kind.options)
+                id = self.submit(kind.name, size, kind.script, kind.arguments, kind.options)
             except SchedulerError as error:
                 refusal = str(error)
                 size = (size + 1) // 2 if size > 1 and LIMIT.search(refusal) else 0
@@ -146,8 +154,8 @@ def _list_jobs(names: set[str], clusters: str = "") -> list[_Row]:
     return [_Row(*line[len(_MARK) :].split("|", 3)) for line in lines if re.match(r"picas(\|[^|]*){3}\|", line)]
 
 
-def _choose(listed: list[_Row] | SchedulerError, names: Sequence[str]) -> Jobs | SchedulerError:
-    return listed if isinstance(listed, SchedulerError) else _sort([row for row in listed if row.name in names])
+def _choose(listed: list[_Row] | SchedulerError, name: str) -> Jobs | SchedulerError:
+    return listed if isinstance(listed, SchedulerError) else _sort([row for row in listed if row.name == name])
 
 
 def _sort(rows: Sequence[_Row]) -> Jobs:

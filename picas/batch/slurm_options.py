@@ -99,7 +99,7 @@ def output_path(kind: JobKind, job: str, folder: str, environment: Mapping[str, 
     """
     options = _options(kind, environment)
     array, _, number = job.partition("_")
-    known = {"%": "%", "A": array, "a": number, "x": kind.names[0], "u": getpass.getuser()}
+    known = {"%": "%", "A": array, "a": number, "x": kind.name, "u": getpass.getuser()}
     name = re.sub(r"%\d*([A-Za-z%])", lambda match: known.get(match[1], "*"), options.get("output", OUTPUT))
     return str(Path(folder, options.get("chdir", ""), name))
 

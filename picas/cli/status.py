@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from couchdb.http import HTTPError, ResourceNotFound
@@ -12,10 +12,11 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .. import console
 from ..couch.outages import is_outage
 from ..exceptions import PicasError
-from ..pilot.kinds import InvalidNeeds, Kind
+from ..pilot.kinds import InvalidNeeds, Kind, NeedsSurvey
 from ..pilot.overview import Documents, Overview, OverviewReader
 from ..pool.failures import FailureGroup
 from ..pool.progress import rough_duration
+from ..tokens.reasons import shortened
 from ..util import one_line, visible
 from ..views import DESIGN_DOC, OVERVIEW
 from .arguments import add_json, add_verb, connect, duration
@@ -136,7 +137,7 @@ def describe(overview: Overview) -> list[str]:
     lines += _describe_tasks(overview.tasks)
     lines += _describe_conflicts(overview.conflicts)
     lines += _describe_invalid(overview.needs.invalid)
-    lines += _describe_kinds(overview.needs.without_pilot)
+    lines += _describe_kinds(overview.needs)
     return [visible(line) for line in lines]
 
 
@@ -222,13 +223,15 @@ def _describe_invalid(invalid: InvalidNeeds | None) -> Iterator[str]:
         yield f"{one if invalid.count == 1 else more}, which pilots ignore{example}: {invalid.fault}"
 
 
-def _describe_kinds(kinds: Sequence[Kind]) -> Iterator[str]:
+def _describe_kinds(needs: NeedsSurvey) -> Iterator[str]:
+    kinds = needs.without_pilot
     if kinds:
         yield WITHOUT_PILOT
     for kind in kinds[:MAX_KINDS]:
-        yield f"  {one_line(kind)}"
+        yield f"  {shortened(kind)}"
     if len(kinds) > MAX_KINDS:
-        yield f"  and {sum(kind.count for kind in kinds[MAX_KINDS:])} others"
+        at_least = "" if needs.is_complete else "at least "
+        yield f"  and {at_least}{sum(kind.count for kind in kinds[MAX_KINDS:])} others"
 
 
 def to_json(overview: Overview, design_doc: str) -> Mapping[str, Any]:

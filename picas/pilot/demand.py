@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -13,8 +14,8 @@ from ..batch.grants import MARGIN, MARGIN_SHARE
 from ..clients import CouchDB
 from ..pool.edits import count_tokens
 from ..tokens.resources import ONE_CORE
-from ..views import FREE_VIEW, NEEDS, NEEDS_FIELDS
-from .kinds import MAX_KINDS, Kind, kind_of
+from ..views import FREE_VIEW
+from .kinds import Kind, free_kinds
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Demand:
 
     @classmethod
     def read(cls, client: CouchDB, design_doc: str, view: str) -> Demand:
-        """Count the tokens that wait, with two requests, however many they are.
+        """Count the tokens that wait, with two requests; up to five if more than `MAX_KINDS` have different needs.
 
         Only the view `todo` has a view of the needs beside it. Tokens of another one, and of views that an older
         release has created, count as tokens without needs.
@@ -69,17 +70,24 @@ class Demand:
         """
         total = count_tokens(client, view, design_doc)
         kinds: list[Kind] = []
+        special = 0
         if total and view == FREE_VIEW:
-            try:
-                kinds = _kinds(client, design_doc)
-            except ResourceNotFound:
-                kinds = []
-        plain = total - sum(kind.count for kind in kinds)
-        return cls([Kind(plain, ONE_CORE, None), *kinds])
+            with contextlib.suppress(ResourceNotFound):
+                kinds, special = free_kinds(client, design_doc)
+        return cls([Kind(total - special, ONE_CORE, None), *kinds])
 
-    def waiting(self, reach: Reach) -> int:
-        """Return how many tokens a job can take."""
-        return sum(kind.count for kind in self._kinds if reach.covers(kind))
+    def waiting(self, reach: Reach, others: Sequence[Reach] = ()) -> int:
+        """Return for how many tokens a job may be submitted.
+
+        :param reach: what it can take
+        :param others: what other jobs can take; those without GPUs have precedence for tokens that need none
+        """
+        thrifty = [other for other in others if not other.granted.gpus] if reach.granted.gpus else []
+        return sum(
+            kind.count
+            for kind in self._kinds
+            if reach.covers(kind) and (kind.needs.gpus or not any(other.covers(kind) for other in thrifty))
+        )
 
     def give(self, count: int, reach: Reach, others: Sequence[Reach]) -> None:
         """Count tokens as taken that jobs will take: first those that the fewest others can take.
@@ -100,10 +108,3 @@ class Demand:
         """Return the tokens that no job can take, the most frequent needs first."""
         left = [kind for kind in self._kinds if not any(reach.covers(kind) for reach in reaches)]
         return sorted(left, key=lambda kind: kind.count, reverse=True)
-
-
-def _kinds(client: CouchDB, design_doc: str) -> list[Kind]:
-    """Return the free tokens that say what they need, by these needs."""
-    rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
-    tokens = ((dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
-    return [kind_of(token, count) for token, count in tokens]

@@ -7,6 +7,7 @@ import math
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from ..util import one_line, parse_duration
 from ..views import DESIGN_DOC, FREE_VIEW
 
 JOB_PREFIX = "picas-"
-"""The beginning of the name of each job that the autopilot submits; the name of the class follows."""
+"""The beginning of the name of each job that the autopilot submits; the names of the class and the pool follow."""
 
 _NUMBERS = {"slots": 1, "tokens": 1, "max_pilots": 0, "cores": 1, "gpus": 0}
 """The keys that are whole numbers, with the least value of each."""
@@ -53,9 +54,13 @@ class JobClass:
     """The time limit of a job, in seconds."""
 
     @property
-    def job_name(self) -> str:
-        """The name that earlier releases gave to the jobs of this class, in all pools."""
-        return JOB_PREFIX + self.name
+    def recipe(self) -> str:
+        """What tells these jobs from those that were submitted before somebody changed the table or the script."""
+        try:
+            script = Path(self.script).read_bytes()
+        except OSError:
+            script = b""
+        return sha256(repr((script, self.arguments, self.options)).encode("utf-8", "replace")).hexdigest()[:8]
 
     def granted(self, *others: Granted) -> Granted:
         """Return what the jobs have: what the table says, else the first of some others that knows it."""
@@ -76,7 +81,7 @@ def read_table(path: Path) -> list[JobClass]:
     """
     parser = configparser.ConfigParser(interpolation=None)
     try:
-        parser.read_string(path.read_text(encoding="utf-8"), source=str(path))
+        parser.read_string(path.read_text(encoding="utf-8-sig"), source=str(path))
     except (configparser.Error, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not a table of classes: {one_line(error)}") from None
     if not parser.sections():
@@ -109,6 +114,8 @@ def _value(key: str, text: str) -> Any:
 
     :raises ValueError: if the text is invalid; the error says why
     """
+    if "\0" in text:  # no command takes it
+        raise ValueError("a null character is not allowed")
     if key in _NUMBERS:
         if not text.isdecimal() or int(text) < _NUMBERS[key]:
             raise ValueError(f"{text!r} is not a valid number")
@@ -127,4 +134,6 @@ def _value(key: str, text: str) -> Any:
         if not 0 < seconds < math.inf:
             raise ValueError(f'{text!r} is not a number of seconds, or like "12h"')
         return seconds
+    if not text:
+        raise ValueError("the value is missing")
     return text

@@ -8,15 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-from ..batch import Granted
+from ..batch import Granted, Jobs
 from ..util import is_number, list_in, number_or_none
 from .clocks import note_time, time_left
-from .job_classes import JOB_PREFIX, JobClass
+from .job_classes import JOB_PREFIX
 from .job_traces import Traces, group_of
 
 PREFIX = "picas_autopilot_"
-"""The beginning of the ids of these documents; the name of the class follows."""
+"""The beginning of the ids of these documents; the name of the class follows, and the queue."""
 TYPE = "autopilot"
+MAX_NAME = 60
+"""How many characters of the names of a class and of a pool are in the names of jobs, and so in those of files."""
 FIRST_WAIT = 60.0
 LONGEST_WAIT = 3600.0
 """Seconds until the next try after a failure: jobs of a class could not be submitted, or ended without taking a token.
@@ -35,6 +37,8 @@ class Group:
     """When they were submitted, in seconds since the epoch; for people."""
     folder: str = ""
     """The working directory in which they were submitted."""
+    recipe: str = ""
+    """The `JobClass.recipe` of that time."""
     helped: set[str] = field(default_factory=set)
     """The ids of the jobs that have taken a token."""
     idle: set[str] = field(default_factory=set)
@@ -66,14 +70,18 @@ class Record:
     """The document of a class.
 
     :param class_name: the name of the class
+    :param place: the queue with its jobs, see `Scheduler.place`: only there they can be judged
     """
 
     class_name: str
+    place: str = ""
     mark: str = field(default_factory=lambda: uuid4().hex[:6])
     """What distinguishes the jobs of this pool from those of another one, in their names."""
     groups: list[Group] = field(default_factory=list)
     had: Granted = field(default_factory=Granted)
     """What the last pilot of the class had that was seen."""
+    recipe: str = ""
+    """The recipe of its job: for another one, `had` says nothing."""
     wait: float = 0.0
     """Seconds without submissions after the last failure, 0 if the last jobs were good."""
     since: dict[str, float] = field(default_factory=dict)
@@ -86,26 +94,27 @@ class Record:
     @property
     def id(self) -> str:
         """The id of the document."""
-        return PREFIX + self.class_name
+        return f"{PREFIX}{self.class_name}@{self.place}" if self.place else PREFIX + self.class_name
 
-    def job_names(self, kind: JobClass, pool: str) -> tuple[str, ...]:
-        """Return the name of the jobs of this class in this pool, and that of earlier releases.
+    def job_name(self, pool: str) -> str:
+        """Return the name of the jobs of this class in this pool.
 
         :param pool: the name of the pool, for people
         """
-        name = re.sub(r"[^\w.-]", "_", f"{JOB_PREFIX}{kind.name}-{pool}-{self.mark}")
-        return (name, kind.job_name) if re.fullmatch(r"[^,|]+", kind.job_name) else (name,)
+        name = f"{JOB_PREFIX}{self.class_name[:MAX_NAME]}-{pool[:MAX_NAME]}-{self.mark}"
+        return re.sub(r"[^\w.-]", "_", name, flags=re.ASCII)
 
     @classmethod
-    def read(cls, class_name: str, content: Mapping[str, Any]) -> Record:
+    def read(cls, class_name: str, content: Mapping[str, Any], place: str = "") -> Record:
         """Return what a document says; what is invalid in it is ignored."""
-        record = cls(class_name)
+        record = cls(class_name, place)
         mark, had, since = content.get("mark"), content.get("had"), content.get("since")
         if isinstance(mark, str) and mark:
             record.mark = mark
         groups = [_read_group(entry) for entry in list_in(content, "jobs")]
         record.groups = [group for group in groups if group is not None]
         record.had = _read_granted(had) if isinstance(had, dict) else Granted()
+        record.recipe = str(content.get("recipe") or "")
         record.wait = min(max(number_or_none(content.get("wait")) or 0.0, 0.0), LONGEST_WAIT)
         if record.wait:
             record.since = note_time(since if isinstance(since, dict) else {})
@@ -124,6 +133,7 @@ class Record:
                 {**vars(group), "helped": sorted(group.helped), "idle": sorted(group.idle)} for group in self.groups
             ],
             "had": {**known, "tags": sorted(known["tags"])} if "tags" in known else known,
+            "recipe": self.recipe,
             "wait": self.wait,
             "since": self.since,
             "failure": self.failure,
@@ -161,6 +171,21 @@ class Record:
         known = {group.id for group in self.groups}
         self.groups += [Group(id, count) for id, count in found.items() if id not in known]
 
+    def learn(self, had: Mapping[str, Granted], recipe: str) -> None:
+        """Remember what a pilot had whose job was submitted with a recipe.
+
+        :param had: what the pilots of some jobs had, by the ids of the jobs
+        """
+        groups = {group.id for group in self.groups if group.recipe == recipe}
+        for job, granted in had.items():
+            if group_of(job) in groups:
+                self.had, self.recipe = granted, recipe
+
+    def untried(self, jobs: Jobs) -> str | None:
+        """Return a job in the queue that may start, but has not taken a token; None if there is none."""
+        helped = frozenset().union(*(group.helped for group in self.groups))
+        return min((jobs.pending - jobs.blocked.keys() | jobs.running) - helped, default=None)
+
     def review(self, queued: frozenset[str], traces: Traces) -> News:
         """Find out what has become of the jobs, and forget those that have left the queue.
 
@@ -191,9 +216,9 @@ def _read_group(entry: object) -> Group | None:
         return None
     numbers = {name: int(number_or_none(entry.get(name)) or 0) for name in ("count", "time", "failed")}
     sets = {name: {str(job) for job in list_in(entry, name)} for name in ("helped", "idle")}
-    return Group(
-        str(entry.get("id")), folder=str(entry.get("folder") or ""), **numbers, helped=sets["helped"], idle=sets["idle"]
-    )
+    texts = {name: str(entry.get(name) or "") for name in ("folder", "recipe")}
+    fields: dict[str, Any] = {**numbers, **texts, **sets}
+    return Group(str(entry.get("id")), **fields)
 
 
 def _read_granted(had: Mapping[str, Any]) -> Granted:

@@ -74,7 +74,8 @@ def find_traces(client: CouchDB, running: frozenset[str], ended: Iterable[str], 
     for id, document in pilots.items():
         job = job_id_of(document)
         traces.had[job] = _granted(document)
-        if _has_worked(document) or list_in(document, "holds") or (claims and claims.get(id)):
+        # What a pilot holds whose job has ended is no trace of good work: perhaps the node has killed it at once.
+        if _has_worked(document) or (id in at_work and (list_in(document, "holds") or (claims and claims.get(id)))):
             traces.helped.add(job)
         if id in at_work:
             traces.free[job] = traces.free.get(job, 0) + _free(
@@ -145,10 +146,7 @@ def _read_ended(client: CouchDB, groups: set[str], traces: Traces) -> None:
 
 
 def _read_tokens(client: CouchDB, groups: set[str], traces: Traces) -> None:
-    """Add the jobs of the tokens that have ended last.
-
-    A token that is still locked is no trace of good work: a node may kill its pilots as soon as they have locked one.
-    """
+    """Add the jobs of the tokens that have ended last; one that is locked is no trace, see `find_traces`."""
     for document in client.latest_documents(LATEST) if groups else ():
         if group_of(job_id_of(document)) in groups and document.get("type") == "token" and document.get("done"):
             traces.helped.add(job_id_of(document))

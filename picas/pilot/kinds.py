@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..clients import CouchDB
+from ..pool.edits import count_tokens
 from ..tokens.job_ends import time_had, time_needed
 from ..tokens.needs import fault_in
 from ..tokens.resources import ONE_CORE, Resources, needs_of, walltime_of
@@ -16,7 +17,9 @@ from .mailbox import DRAIN, orders_in
 from .shortfalls import silence_of
 
 MAX_KINDS = 10_000
-"""The most different needs to look at. A pool in which each token has its own may have more."""
+"""The most different needs to look at. In a pool with more, `TIMES` are ignored, and then the largest needs."""
+TIMES = 2
+"""How many of the last `NEEDS_FIELDS` are about time. Of all needs, these differ most from token to token."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class NeedsSurvey:
     without_pilot: Sequence[Kind] = ()
     """Those with needs that no running pilot meets, the most frequent needs first."""
     invalid: InvalidNeeds | None = None
+    is_complete: bool = True
+    """Whether all of them were looked at, see `MAX_KINDS`."""
 
 
 NO_NEEDS = NeedsSurvey()
@@ -80,17 +85,41 @@ def survey_needs(client: CouchDB, design_doc: str = DESIGN_DOC) -> NeedsSurvey:
 
     :raises couchdb.ResourceNotFound: if there is no such view, as in a database of an older release
     """
-    rows = client.view(NEEDS, design_doc=design_doc, group=True, limit=MAX_KINDS).rows
+    rows = _count_needs(client, design_doc)
     pilots = _helpful_pilots(client) if rows else set()
-    kinds = (kind_of(dict(zip(NEEDS_FIELDS, row.key)), row.value) for row in rows)
     left = _merge(
         kind
-        for kind in kinds
+        for kind in map(_kind_of, rows)
         if not kind.is_modest
         and not any(has.cover(kind.needs) and kind.time_needed <= time_left for has, time_left in pilots)
     )
     left.sort(key=lambda kind: kind.count, reverse=True)
-    return NeedsSurvey(left, _find_invalid(client, design_doc, rows))
+    return NeedsSurvey(left, _find_invalid(client, design_doc, rows), len(rows) < MAX_KINDS)
+
+
+def free_kinds(client: CouchDB, design_doc: str) -> tuple[list[Kind], int]:
+    """Return the free tokens that say what they need, by these needs, and how many there are in all.
+
+    :raises couchdb.ResourceNotFound: if there is no such view
+    """
+    rows = _count_needs(client, design_doc)
+    is_all = len(rows) < MAX_KINDS
+    count = sum(row.value for row in rows) if is_all else count_tokens(client, NEEDS, design_doc)
+    return list(map(_kind_of, rows)), count
+
+
+def _count_needs(client: CouchDB, design_doc: str) -> list[Any]:
+    """Return the rows of the view of the needs, without the times if these differ in too many tokens."""
+    for level in range(len(NEEDS_FIELDS), len(NEEDS_FIELDS) - TIMES - 1, -1):
+        rows: list[Any] = client.view(NEEDS, design_doc=design_doc, group_level=level, limit=MAX_KINDS + 1).rows
+        if len(rows) <= MAX_KINDS:
+            break
+    return rows[:MAX_KINDS]
+
+
+def _kind_of(row: Any) -> Kind:
+    token = dict(zip(NEEDS_FIELDS, row.key))
+    return Kind(row.value, needs_of(token), walltime_of(token), time_had(token))
 
 
 def _helpful_pilots(client: CouchDB) -> set[tuple[Resources, float]]:
@@ -100,14 +129,6 @@ def _helpful_pilots(client: CouchDB) -> set[tuple[Resources, float]]:
         for pilot in running_pilots(client)
         if DRAIN not in orders_in(pilot) and silence_of(pilot) is None
     }
-
-
-def kind_of(token: Mapping[str, Any], count: int) -> Kind:
-    """Return the kind of tokens with the needs of this one.
-
-    :param count: how many there are
-    """
-    return Kind(count, needs_of(token), walltime_of(token), time_had(token))
 
 
 def _merge(kinds: Iterable[Kind]) -> list[Kind]:
@@ -130,5 +151,6 @@ def _find_invalid(client: CouchDB, design_doc: str, rows: Iterable[Any]) -> Inva
     if not faults:
         return None
     fault, first = faults[0]
-    examples = client.view(NEEDS, design_doc=design_doc, key=first.key, reduce=False, limit=1).rows
-    return InvalidNeeds(sum(row.value for _, row in faults), fault, examples[0].id if examples else None)
+    found = client.view(NEEDS, design_doc=design_doc, startkey=first.key, reduce=False, limit=1).rows
+    example = next((row.id for row in found if row.key[: len(first.key)] == first.key), None)
+    return InvalidNeeds(sum(row.value for _, row in faults), fault, example)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from time import monotonic
 from typing import Any
-from uuid import uuid4
 
 from couchdb.http import HTTPError, ResourceConflict
 
@@ -40,10 +39,15 @@ _DOUBTS = "doubts"
 
 @dataclass
 class Turns:
-    """The turns that this autopilot has in one look."""
+    """The turns that this autopilot has in one look.
+
+    :param place: the queue that it looks at, see `Scheduler.place`
+    :param id: the id of the autopilot
+    """
 
     client: CouchDB
-    id: str = field(default_factory=lambda: uuid4().hex)
+    place: str
+    id: str
     records: dict[str, Record] = field(default_factory=dict)
     """What is remembered of each class, by its name."""
     busy: dict[str, str] = field(default_factory=dict)
@@ -55,24 +59,27 @@ class Turns:
     def read(self, names: Iterable[str]) -> None:
         """Read the documents of some classes."""
         for name in names:
-            self.records[name] = Record(name)
+            self.records[name] = Record(name, self.place)
         ids = {record.id: record.class_name for record in self.records.values()}
         for row in self.client.all_docs(keys=list(ids), include_docs=True) if ids else ():
             content = dict(row.get("doc") or {})
             if content:
                 name = ids[content["_id"]]
                 self._contents[name] = content
-                self.records[name] = Record.read(name, content)
+                self.records[name] = Record.read(name, content, self.place)
 
     def take(self, name: str) -> bool:
-        """Take the turn of a class, and return whether that worked; if not, `busy` says who has it."""
+        """Take the turn of a class, and return whether that worked; if not, `busy` says who has it.
+
+        :raises PicasError, couchdb.http.HTTPError: if the server accepts no change of the document
+        """
         content = self._contents.get(name) or self._create(name)
         turn = content.get(_TURN)
-        if isinstance(turn, dict):
+        if isinstance(turn, dict) and turn.get("id") != self.id:  # its own is left if the server went away
             doubts = content.get(_DOUBTS)
             noted = note_time(doubts if isinstance(doubts, dict) else {})
             if time_left(noted, LEASE):
-                self.busy[name] = f"{turn.get('host')}, process {turn.get('pid')}"
+                self.busy[name] = _holder(turn)
                 if noted != doubts:
                     self._note_doubts(name, turn, noted)
                 return False
@@ -81,7 +88,7 @@ class Turns:
         wanted = {**content, _TURN: own, _DOUBTS: {}}
         written = self.client.write_documents([wanted])
         if written.revs[0] is None:
-            self.busy[name] = "it was faster"
+            self.busy[name] = self._winner(self.records[name].id, content)
             return False
         if self.client.copies > 1 and not written.has_quorum[0]:  # another one may have won on the other nodes
             self.busy[name] = "no majority of the cluster has noted the turn"
@@ -129,8 +136,23 @@ class Turns:
         self._contents[name] = content
         return content
 
+    def _winner(self, id: str, content: dict[str, Any]) -> str:
+        """Return who has changed a document meanwhile.
+
+        :raises PicasError: if nobody has: this user may not
+        """
+        stored = self.client.get(id)
+        if stored.rev == content.get("_rev"):
+            raise PicasError(f"the server accepts no change of {id} by this user")
+        turn = stored.get(_TURN)
+        return _holder(turn) if isinstance(turn, dict) else "it was faster"
+
     def _note_doubts(self, name: str, turn: dict[str, Any], noted: dict[str, float]) -> None:
         def note(stored: dict[str, Any]) -> dict[str, Any]:
             return {**stored, _DOUBTS: noted} if stored.get(_TURN) == turn else stored
 
         self.client.edit(self.records[name].id, note)
+
+
+def _holder(turn: dict[str, Any]) -> str:
+    return f"{turn.get('host')}, process {turn.get('pid')}"

@@ -211,7 +211,7 @@ def count_tokens(client: CouchDB, view: str, design_doc: str = DESIGN_DOC) -> in
 
     :raises couchdb.ResourceNotFound: if there is no such view
     """
-    result = client.view(view, design_doc=design_doc, limit=0)
+    result = client.view(view, design_doc=design_doc, reduce=False, limit=0)
     return int(result.total_rows)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from ..util import number_or_none
+from .resources import LONGEST
 
 FIELD = "job_ends"
 """The field of a token with the number of such attempts since a person has dealt with it (`count`), and the most
@@ -54,5 +55,5 @@ def _read(token: Mapping[str, Any]) -> tuple[int, float]:
     entry = token.get(FIELD)
     known = entry if isinstance(entry, dict) else {}
     count, seconds = (number_or_none(known.get(name)) or 0.0 for name in ("count", "seconds"))
-    is_valid = 0 < count < math.inf and 0 <= seconds < math.inf
+    is_valid = 0 < count < math.inf and 0 <= seconds < LONGEST
     return (int(count), seconds) if is_valid else (0, 0.0)

@@ -15,7 +15,8 @@ FIELDS = ("cores", "memory", "gpus", "tags")
 
 _FIELDS = frozenset(FIELDS)
 _MEGABYTES = {"K": 1 / 1024, "": 1.0, "M": 1.0, "G": 1024.0, "T": 1024.0**2}
-_LONGEST = 1e12  # seconds; a longer walltime is ignored
+LONGEST = 1e12
+"""Seconds; a longer walltime is ignored."""
 _LARGEST = 1e15  # caps larger numbers: no pilot has that much
 
 
@@ -127,7 +128,7 @@ def walltime_of(token: Mapping[str, Any]) -> float | None:
         except ValueError:
             return None
     seconds = number_or_none(value)
-    return seconds if seconds is not None and 0 < seconds < _LONGEST else None
+    return seconds if seconds is not None and 0 < seconds < LONGEST else None
 
 
 def megabytes(value: Any) -> float | None:

@@ -12,7 +12,10 @@ from support.tokens import make_token
 
 from picas.autopilot import Autopilot, JobClass
 from picas.clients import CouchDB
-from picas.pilot import clocks, turns
+from picas.couch.writes import Written
+from picas.exceptions import NoSuchDocument, PicasError
+from picas.pilot import clocks, kinds, turns
+from picas.pilot.job_records import Record
 from picas.pilot.orders import pause_pool, resume_pool
 from picas.schedulers import Jobs, LimitReached, Scheduler, SchedulerError
 from picas.tokens.states import STATES
@@ -158,6 +161,12 @@ class TestOneRound:
         pilot(design_doc="FourCores").look()
         assert queue.submitted == [2]
 
+    @pytest.mark.parametrize("view", ["needs", "overview_total"])
+    def test_counts_the_rows_of_views_that_count_themselves(self, pilot, queue, client, view):
+        client.save_documents([make_token(number, cores=1) for number in range(3)])
+        pilot(view=view).look()
+        assert queue.submitted == [3]
+
     def test_reports_missing_views_and_continues_with_the_other_classes(self, client, queue, push, lines):
         push(1)
         kinds = [JobClass("gpu", "job.sh", design_doc="Gpu"), JobClass("all", "job.sh")]
@@ -198,6 +207,18 @@ class TestMatching:
         assert queue.submitted == []
         assert lines[1] == "Monitor/todo: no job of these classes can take all tokens: 1 needs 1000 cores"
 
+    def test_a_token_that_a_class_of_another_view_takes_is_not_called_out_of_reach(self, client, queue, lines):
+        create_views(client, "Gpu", "doc.gpus > 0")
+        client.save_documents([make_token(0, gpus=1)])
+        kinds = [JobClass("cpu", "job.sh", gpus=0), JobClass("gpu", "job.sh", design_doc="Gpu", gpus=1)]
+        self.look(client, queue, lines, *kinds)
+        assert [line.split(":")[0] for line in lines] == ["cpu", "gpu"]
+
+    def test_needs_without_end_are_cut_in_the_line(self, client, queue, lines):
+        client.save_documents([make_token(0, tags=["x" * 10_000])])
+        self.look(client, queue, lines, JobClass("small", "job.sh", tags=frozenset()))
+        assert len(lines[1]) < 300
+
     def test_what_earlier_pilots_had_counts_where_nothing_says_it(self, client, queue, lines, left, pilot):
         client.save_documents([make_token(0, cores=1000)])
         pilot().look()
@@ -209,6 +230,30 @@ class TestMatching:
         lines.clear()
         pilot().look()
         assert lines[1].endswith("1 needs 1000 cores")
+
+    def test_what_earlier_pilots_had_is_forgotten_once_the_script_has_changed(
+        self, client, queue, left, pilot, lines, tmp_path
+    ):
+        """Otherwise no pilot would ever find out that the jobs have it now."""
+        script = tmp_path / "job.sh"
+        script.write_text("export PICAS_TAGS=old")
+        client.save_documents([make_token(0, tags=["new"])])
+        pilot(script=str(script)).look()
+        queue.pending.clear()
+        left("1_1", processed=0, tags=["old"])
+        for _ in range(2):
+            pilot(script=str(script)).look()
+        assert "no job of these classes can take all tokens" in lines[-1]
+        script.write_text("export PICAS_TAGS=new")
+        pilot(script=str(script)).look()
+        assert lines[-1].startswith("all: 1 tokens wait")
+
+    @pytest.mark.parametrize(("field", "waiting"), [("walltime", 5), ("memory", 2)])
+    def test_too_many_different_needs_are_not_taken_for_none(self, client, queue, lines, monkeypatch, field, waiting):
+        monkeypatch.setattr(kinds, "MAX_KINDS", 2)
+        client.save_documents([make_token(number, gpus=1, **{field: number + 1}) for number in range(5)])
+        self.look(client, queue, lines, JobClass("cpu", "job.sh", gpus=0), JobClass("gpu", "job.sh", gpus=1))
+        assert [line.split(" tokens wait")[0] for line in lines] == ["cpu: 0", f"gpu: {waiting}"]
 
     @pytest.mark.parametrize(
         ("needs", "kind"),
@@ -232,6 +277,13 @@ class TestMatching:
         ]
         self.look(client, queue, lines, *kinds)
         assert [line.split(":")[0] for line in lines if "submitted" in line] == [kind]
+
+    def test_no_job_with_a_gpu_is_submitted_for_tokens_that_others_take(self, client, queue, push, lines):
+        push(5)
+        kinds = [JobClass("cpu", "job.sh", max_pilots=3, gpus=0), JobClass("gpu", "job.sh", gpus=1)]
+        self.look(client, queue, lines, *kinds)
+        self.look(client, queue, lines, kinds[1])
+        assert queue.submitted == [3, 2]
 
     def test_a_full_class_leaves_tokens_to_the_next(self, client, queue, push, lines):
         push(5)
@@ -289,6 +341,18 @@ class TestSeveralAutopilots:
         assert [("another autopilot" in line, "submitted" in line) for line in lines] == [(1, 0), (1, 0), (0, 1)]
         assert queue.submitted == [1]
 
+    def test_do_not_wait_for_themselves_after_an_outage(self, client, queue, push, pilot, monkeypatch):
+        push(1)
+        autopilot = pilot()
+        monkeypatch.setattr(queue, "submit", lambda *arguments: autopilot.client.get("nothing"))
+        with monkeypatch.context() as patch:
+            patch.setattr(turns.Turns, "give_back", lambda self: None)
+            with pytest.raises(NoSuchDocument):
+                autopilot.look()
+        monkeypatch.undo()
+        autopilot.look()
+        assert queue.submitted == [1]
+
     def test_with_clocks_that_differ_wait_as_long(self, client, queue, push, pilot, monkeypatch):
         push(1)
         queue.error = SchedulerError("no")
@@ -313,12 +377,26 @@ class TestSeveralAutopilots:
         assert queue.submitted == [2, 1]
         assert all("picas-all-" in name for name in queue.names)
 
-    def test_count_jobs_that_an_earlier_release_has_submitted(self, client, push, lines):
-        queue = NamedQueue()
+    def test_of_two_clusters_judge_only_their_own_jobs(self, client, push, lines):
+        """Neither sees the jobs of the other in its queue."""
         push(2)
-        queue.names = {"picas-all": {"5_1", "5_2"}}
-        Autopilot(client, [JobClass("all", "job.sh")], queue, tell=lines.append).look()
+        queues = [NamedQueue(), NamedQueue()]
+        for number in (0, 1, 0, 1):
+            queues[number].place = lambda number=number: f"cluster{number}"
+            Autopilot(client, [JobClass("all", "job.sh")], queues[number], tell=lines.append).look()
+        assert [queue.submitted for queue in queues] == [[2], [2]]
+        assert all(line.endswith("that is enough") for line in lines[2:])
+
+    def test_without_the_right_to_change_documents_say_so(self, client, queue, push, pilot, monkeypatch):
+        push(1)
+        monkeypatch.setattr(client, "write_documents", lambda documents: Written([None], [False]))
+        with pytest.raises(PicasError, match="the server accepts no change of picas_autopilot_all by this user"):
+            pilot().look()
         assert queue.submitted == []
+
+    def test_give_jobs_names_that_fit_into_those_of_files(self):
+        name = Record("é/" + "x" * 300).job_name("p" * 200)
+        assert re.fullmatch(r"picas-[\w.-]{10,150}", name, re.ASCII)
 
     def test_leave_the_document_alone_when_nothing_waits(self, client, queue, pilot):
         pilot().look()
@@ -375,6 +453,16 @@ class TestFailures:
         assert "the last job took no token, see the output of job 2_1" in lines[3]
         assert "submitted 1 pilot as job 2, to try again after a failure" in lines[2]
 
+    def test_are_followed_by_a_single_job_however_long_it_waits_for_a_node(self, pilot, queue, push, lines, clock):
+        push(9)
+        pilot().look()
+        queue.pending.clear()
+        for minute in range(5):
+            clock[0] = 60.0 * minute
+            pilot().look()
+        assert queue.submitted == [9, 1]
+        assert "job 2_1 has to take a token first: 9 of the last 9 jobs took no token" in lines[-1]
+
     def test_are_forgotten_once_a_job_has_taken_a_token(self, pilot, queue, push, clock, left):
         push(3)
         pilot().look()
@@ -427,6 +515,14 @@ class TestFailures:
         pilot().look()
         assert queue.submitted == [2]
 
+    def test_include_jobs_whose_pilots_were_killed_with_their_first_token(self, pilot, queue, push, client, clock):
+        push(2)
+        pilot().look()
+        queue.pending.clear()
+        client.save(running("picas_pilot_a", "1_1", slots=1, free=0, holds=["token_0"]))
+        pilot().look()
+        assert queue.submitted == [2]
+
     def test_do_not_include_jobs_that_processed_tokens(self, pilot, queue, push, lines, left):
         push(2)
         pilot().look()
@@ -460,7 +556,7 @@ class TestFailures:
 
         class Odd(Queue):
             def jobs(self, name):
-                if name == "picas-odd":
+                if name.startswith("picas-odd-"):
                     raise SchedulerError("squeue: error: slurm_load_jobs")
                 return super().jobs(name)
 
@@ -503,7 +599,7 @@ class TestTheScript:
         )
         assert ran.returncode == 1
         assert ran.stdout.count("\n") == 1
-        assert "there is no command squeue here" in ran.stdout
+        assert "there is no command scontrol here" in ran.stdout
         assert ran.stderr == ""
 
     def test_with_an_invalid_table_prints_one_line_and_fails(self, environment, tmp_path):

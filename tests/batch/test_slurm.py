@@ -447,7 +447,7 @@ class TestAutopilot:
         assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED", f"{job}_2": "COMPLETED"}
         assert count_states(client)["done"] == 5
         assert "0 tokens wait, 0 jobs are queued and 0 run, with 0 free slots: that is enough" in autopilot().stdout
-        assert client.get("picas_autopilot_quick")["jobs"] == []
+        assert client.get(f"picas_autopilot_quick@{os.getuid()}.lab")["jobs"] == []
 
     def test_names_the_output_of_jobs_that_fail_and_waits(self, slurm, autopilot, push, examples, client):
         push("true", "true")
@@ -505,18 +505,13 @@ class TestAutopilot:
         assert said.stdout.count("\n") == 1
         assert "invalid partition specified: none" in said.stdout
 
-    def test_submits_nothing_while_a_pilot_is_idle(self, slurm, autopilot, push, client, settings, examples):
+    def test_submits_nothing_while_a_pilot_is_idle(self, slurm, autopilot, push, client):
         """The only token is postponed, and a pilot waits for it."""
         push("true", not_before=time.time() + 600)
-        slurm.submit(
-            "slurm-example.sh",
-            options=("--job-name=picas-a", "--array=1", "--time=60"),
-            cwd=examples,
-            env=settings,
-        )
+        assert "submitted 1 pilot" in autopilot(table="[a]\nscript = slurm-example.sh\n").stdout
         wait_for(lambda: any(row.id.startswith("picas_pilot_") for row in client.db.view("_all_docs")))
-        said = autopilot(table="[a]\nscript = slurm-example.sh\n")
-        assert "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n" in said.stdout
+        said = autopilot().stdout
+        assert "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n" in said
 
 
 class TestDeadNodes:

@@ -122,6 +122,17 @@ class TestTheName:
         assert slurm_controller._answers == {}
 
 
+class TestThePlace:
+    def test_is_the_user_and_the_cluster(self, command):
+        command("scontrol", "echo Welcome; echo 'ClusterName             = lab'")
+        assert Slurm().place() == f"{os.getuid()}.lab"
+
+    def test_is_unknown_without_an_answer(self, command):
+        command("scontrol", "echo Welcome")
+        with pytest.raises(SchedulerError, match="scontrol does not know the name of the cluster: Welcome"):
+            Slurm().place()
+
+
 class TestTheKillWait:
     def test_is_in_the_configuration_and_asked_for_once(self, command, tmp_path):
         command("scontrol", f"echo x >> {tmp_path}/asked; echo 'KillWait                = 45 sec'")
@@ -180,7 +191,7 @@ class TestSubmitting:
 class TestLimits:
     """Slurm refuses an array as a whole if only a part of it is within a limit."""
 
-    KIND = JobKind(("picas-all",), "job.sh")
+    KIND = JobKind("picas-all", "job.sh")
 
     @pytest.fixture
     def limit(self, command, tmp_path):
@@ -233,7 +244,7 @@ class TestLimits:
 
 
 class TestCounting:
-    KINDS = tuple(JobKind((f"picas-{name}",), "job.sh") for name in "abc")
+    KINDS = tuple(JobKind(f"picas-{name}", "job.sh") for name in "abc")
 
     def test_sorts_the_jobs_by_their_state(self, command):
         command(
@@ -262,7 +273,7 @@ class TestCounting:
 
     def test_asks_once_for_all_classes_of_a_cluster(self, command, tmp_path):
         command("squeue", f"echo \"$*\" >> {tmp_path}/asked; echo 'picas|7|RUNNING|None|picas-b'")
-        there = JobKind(("picas-d",), "job.sh", options=("-M", "far,away"))
+        there = JobKind("picas-d", "job.sh", options=("-M", "far,away"))
         found = Slurm().queue((*self.KINDS, there))
         assert [len(jobs) for jobs in found] == [0, 1, 0, 0]
         near, far = (tmp_path / "asked").read_text().splitlines()
@@ -280,7 +291,7 @@ class TestCounting:
     def test_waits_once_for_a_squeue_that_hangs(self, monkeypatch, command, tmp_path):
         monkeypatch.setattr(base, "COMMAND_TIMEOUT", 0.3)
         command("squeue", f"echo x >> {tmp_path}/asked; exec sleep 60")
-        there = JobKind(("picas-d",), "job.sh", options=("--clusters=far",))
+        there = JobKind("picas-d", "job.sh", options=("--clusters=far",))
         found = Slurm().queue((*self.KINDS, there))
         assert {str(error) for error in found} == {"squeue did not answer within 0 s"}
         assert (tmp_path / "asked").read_text() == "x\n"
@@ -296,7 +307,7 @@ class TestWhatJobsHave:
     def granted(self, tmp_path):
         def granted(*options, script="", arguments=(), **environment):
             (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{script}\n")
-            kind = JobKind(("picas-a",), str(tmp_path / "job.sh"), tuple(arguments), options)
+            kind = JobKind("picas-a", str(tmp_path / "job.sh"), tuple(arguments), options)
             found = granted_by(kind, environment)
             return found.cores, found.memory, found.gpus, sorted(found.tags or ()), found.walltime
 
@@ -324,7 +335,7 @@ class TestWhatJobsHave:
 
     def test_is_unknown_if_several_pilots_share_it(self, granted, tmp_path):
         granted(script="#SBATCH -n4 --mem=400 --gpus=1\nexec srun python3 local-example.py")
-        found = granted_by(JobKind(("a",), str(tmp_path / "job.sh")), {})
+        found = granted_by(JobKind("a", str(tmp_path / "job.sh")), {})
         assert (found.cores, found.memory, found.gpus) == (None, None, None)
 
     def test_is_what_the_pilot_is_told(self, granted):
@@ -334,7 +345,7 @@ class TestWhatJobsHave:
 
     def test_is_unknown_if_the_script_says_it_itself(self, granted, tmp_path):
         granted(script="export PICAS_TAGS=x\n./pilot.sh --cores 4")
-        found = granted_by(JobKind(("a",), str(tmp_path / "job.sh"), options=("-c8",)), {})
+        found = granted_by(JobKind("a", str(tmp_path / "job.sh"), options=("-c8",)), {})
         assert (found.tags, found.cores, found.gpus) == (None, None, 0)
 
 
@@ -349,4 +360,4 @@ class TestWhatJobsHave:
 )
 def test_the_output_of_a_job_follows_from_the_options(monkeypatch, tmp_path, options, path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert Slurm().output_file(JobKind(("picas-a",), "job.sh", options=options), "7_2", "/here") == path
+    assert Slurm().output_file(JobKind("picas-a", "job.sh", options=options), "7_2", "/here") == path

@@ -18,6 +18,7 @@ from picas.pilot.orders import pause_pool
 
 TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"
 SQUEUE = "#!/bin/sh\n"  # an empty queue
+SCONTROL = "#!/bin/sh\necho ClusterName = lab\n"
 SBATCH = '#!/bin/sh\necho "$@" >> submitted\necho 42\n'
 
 
@@ -26,7 +27,7 @@ def slurm(tmp_path):
     """A folder with commands like those of Slurm, as the variable PATH."""
     folder = tmp_path / "bin"
     folder.mkdir()
-    for name, text in (("squeue", SQUEUE), ("sbatch", SBATCH)):
+    for name, text in (("scontrol", SCONTROL), ("squeue", SQUEUE), ("sbatch", SBATCH)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o755)
     return {"PATH": f"{folder}:/usr/bin:/bin"}
@@ -82,7 +83,7 @@ class TestAutopilot:
         push(1)
         result = run_picas("autopilot", str(table), variables={"PATH": str(tmp_path)})
         assert (result.returncode, result.stderr, result.stdout.count("\n")) == (1, "", 1)
-        assert "there is no command squeue here" in result.stdout
+        assert "there is no command scontrol here" in result.stdout
 
     @pytest.mark.parametrize("text", [None, "nonsense", "[all]\n"], ids=["no file", "no table", "no script"])
     def test_with_an_invalid_table_prints_one_line_and_fails(self, run_picas, tmp_path, text):

@@ -6,6 +6,7 @@ from support.tokens import make_token
 from support.workers import wait_for
 
 from picas import RunActor
+from picas.pilot import kinds
 from picas.pilot.fleet import running_pilots
 from picas.pilot.identity import PREFIX
 from picas.pilot.kinds import Kind, survey_needs
@@ -105,6 +106,13 @@ class TestWithoutPilot:
         create_views(client, "Large", "doc.cores > 4")
         put({"cores": 4}, {"cores": 8})
         assert survey_needs(client, "Large").without_pilot == [Kind(1, Resources(8), None)]
+
+    def test_are_not_all_known_if_too_many_differ(self, client, monkeypatch):
+        monkeypatch.setattr(kinds, "MAX_KINDS", 3)
+        client.save_documents([make_token(number, memory=number + 1) for number in range(2)])
+        assert survey_needs(client).is_complete
+        client.save_documents([make_token(number, memory=number + 1) for number in range(2, 5)])
+        assert not survey_needs(client).is_complete
 
     def test_the_views_of_an_older_release_do_not_tell(self, client):
         client.add_view("todo", "function(doc) {}", design_doc="Old")

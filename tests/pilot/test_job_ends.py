@@ -129,7 +129,9 @@ class TestAToken:
 
 
 @pytest.mark.parametrize(
-    "odd", [None, 3, [], {"count": "2"}, {"count": -1, "seconds": 5}, {"count": float("inf")}], ids=repr
+    "odd",
+    [None, 3, [], {"count": "2"}, {"count": -1, "seconds": 5}, {"count": float("inf")}, {"count": 2, "seconds": 1e300}],
+    ids=repr,
 )
 def test_odd_values_begin_anew(odd):
     token = make_token(0, job_ends=odd)

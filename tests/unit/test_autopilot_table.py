@@ -69,11 +69,11 @@ class TestTheTable:
         text = "[DEFAULT]\nscript = job.sh\n[one]\n[gpu]\nview = waiting\nslots=2\noptions = --gpus=1 '--comment=a b'\n"
         one, gpu = read_table(table(text))
         assert one == JobClass("one", str(tmp_path / "job.sh"))
-        assert (gpu.view, gpu.slots, gpu.options, gpu.job_name) == (
+        assert (gpu.view, gpu.slots, gpu.options, gpu.name) == (
             "waiting",
             2,
             ("--gpus=1", "--comment=a b"),
-            "picas-gpu",
+            "gpu",
         )
 
     def test_can_say_what_the_jobs_have(self, table):
@@ -103,6 +103,9 @@ class TestTheTable:
             ("[a]\nscript = job.sh\nmax_pilots = -1", r"\[a\], max_pilots: '-1' is not a valid number"),
             ("[a]\nscript = job.sh\noptions = 'open", r"\[a\], options: No closing quotation"),
             ("[a]\nscript = job.sh\ncores = 0", r"\[a\], cores: '0' is not a valid number"),
+            ("[a]\nscript = job.sh\noptions = --comment=a\0b", r"\[a\], options: a null character is not allowed"),
+            ("\ufeff[a]\nscript = job.sh\nslots = 0", r"\[a\], slots: "),
+            ("[a]\nscript = job.sh\nview =", r"\[a\], view: the value is missing"),
             ("[a]\nscript = job.sh\nmemory = much", r"\[a\], memory: 'much' is not a number of megabytes"),
             ("[a]\nscript = job.sh\nwalltime = soon", r"\[a\], walltime: 'soon' is not a duration"),
         ],
