@@ -7,11 +7,14 @@ from typing import Any
 
 from ..exceptions import InputError
 from ..generators import TokenGenerator
+from ..tokens.job_ends import FIELD as JOB_ENDS
 from ..tokens.needs import as_stored, fault_in
 from ..tokens.storable import make_storable
 from .counter import COUNTER_ID
 
-OWN_FIELDS = frozenset({*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts"})
+OWN_FIELDS = frozenset(
+    {*TokenGenerator.get_empty_token(), "input", "exit_code", "claim", "attempts", "lost_count", JOB_ENDS}
+)
 """The fields of a token that a push of a file sets itself, so that they can't be given. Neither can CouchDB's own
 fields, whose names begin with an underscore."""
 

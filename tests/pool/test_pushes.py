@@ -674,7 +674,9 @@ class TestFields:
             token = client.get(f"token_{number}").value
             assert token.items() >= {"cores": 4, "tags": ["x"], "lock": 0, "done": 0, "type": "token"}.items()
 
-    @pytest.mark.parametrize("name", ["_id", "_rev", "", "lock", "done", "input", "type", "claim", "attempts"])
+    @pytest.mark.parametrize(
+        "name", ["_id", "_rev", "", "lock", "done", "input", "type", "claim", "attempts", "lost_count", "job_ends"]
+    )
     def test_that_picas_writes_itself_are_rejected_before_anything_is_pushed(self, client, listing, name):
         with pytest.raises(InputError, match="PiCaS writes it itself"):
             push_file(client, listing("a"), fields={name: 1})
