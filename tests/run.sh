@@ -64,7 +64,9 @@ fi
 
 # Coverage is measured, and must be high enough, in a whole run only: it slows the tests down.
 [ "$folders" ] || [ $# -gt 0 ] || set -- --cov --cov-report=term:skip-covered --cov-fail-under=90
-# The tests of a file share one worker: those of Slurm and DIRAC share a cluster and a site. More than four workers disturb tests that depend on time.
+# The tests of a file share one worker: those of Slurm and DIRAC share a cluster and a site. Tests wait more than they compute, so there is one worker
+# more than processors; but more than four disturb tests that depend on time.
 # A worker that hung is not replaced: the next one would run the same test again.
+workers=$("$venv/bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 # shellcheck disable=SC2086
-exec "$venv/bin/python" -m pytest --numprocesses logical --maxprocesses 4 --max-worker-restart 0 --dist loadfile $folders "$@"
+exec "$venv/bin/python" -m pytest --numprocesses "$workers" --max-worker-restart 0 --dist loadfile $folders "$@"
