@@ -17,6 +17,7 @@ from typing import Any, Optional
 try:
     from picas import connect, console
     from picas.cli.arguments import field_value
+    from picas.cli.output import tell
     from picas.pushes import AlreadyPushed, InputError, Pushed, PushError, push_file, repeatable
 except ImportError as error:
     sys.exit(f"picas is not installed in {sys.executable} ({error}): activate its environment, or install it there")
@@ -60,7 +61,7 @@ def push(path: Path, name: str, resume: bool, again: bool, fields: Optional[dict
     except (InputError, AlreadyPushed):
         raise
     except (Exception, KeyboardInterrupt):
-        print(f"\nThe push did not finish. To push the rest: pushTokens.py --resume {name}", file=sys.stderr)
+        tell(f"The push did not finish. To push the rest: pushTokens.py --resume {name}")
         raise
 
 

@@ -13,7 +13,7 @@ import ssl
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Callable, NoReturn, TextIO
+from typing import Any, Callable, ClassVar, NoReturn, TextIO
 
 from couchdb.http import Forbidden, HTTPError, ResourceNotFound, ServerError, Unauthorized
 
@@ -394,6 +394,9 @@ class ProgressBar:
     :param rate_of: what is counted, to show how much of it is done in a second, for example "tokens"
     """
 
+    _unfinished: ClassVar[TextIO | None] = None
+    """The stream whose last line is a bar that is not finished."""
+
     def __init__(self, minimum: int, stream: TextIO | None = None, rate_of: str = "") -> None:
         self._minimum = minimum
         self._stream = stream or sys.stderr
@@ -413,6 +416,15 @@ class ProgressBar:
             self._stream.write(ERASE + line + ("\n" if done == total else ""))
             self._stream.flush()
             self._shown = words
+            ProgressBar._unfinished = None if done == total else self._stream
+
+    @staticmethod
+    def leave() -> None:
+        """Leave the last bar as it is, if it is not finished: what is printed next begins on a line of its own."""
+        stream, ProgressBar._unfinished = ProgressBar._unfinished, None
+        if stream is not None:
+            with contextlib.suppress(*_UNWRITABLE):
+                print(file=stream)
 
 
 def _prepare_streams() -> None:
@@ -465,6 +477,7 @@ def print_error(line: str, program: str | None = None) -> None:
     :param program: the name of the program, by default that of the running script
     """
     name = os.path.basename(sys.argv[0]) if program is None else program  # noqa: PTH119
+    ProgressBar.leave()
     with contextlib.suppress(*_UNWRITABLE):
         print(f"{name}: {line}", file=sys.stderr, flush=True)
 

@@ -1,4 +1,4 @@
-"""Small helpers: time, numbers, texts, dictionaries, files and waiting."""
+"""Small helpers: time, numbers, texts, dictionaries, files, waiting and threads."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import os
 import re
 import stat
 import tempfile
+import threading
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, MutableSequence
+from concurrent.futures import Future
 from copy import deepcopy
 from numbers import Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Callable
+from typing import TYPE_CHECKING, Any, BinaryIO, Callable, TypeVar
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from .exceptions import MissingPackage
 
 if TYPE_CHECKING:  # not in Python 3.9
     from typing import TypeGuard
+
+Result = TypeVar("Result")
 
 LONGEST_NAP = 0.2
 """Seconds between two checks of `wait_until` at most."""
@@ -324,3 +328,28 @@ def wait_until(condition: Callable[[], bool], seconds: float, sleep: Callable[[f
         sleep(min(pause, left))
         pause = min(pause * 1.5, LONGEST_NAP)
     return True
+
+
+def in_background(
+    function: Callable[[], Result], pending: MutableSequence[Future[Result]] | None = None
+) -> Future[Result]:
+    """Call a function in a thread, and return its result to come.
+
+    The process can end while the function runs. It waits for the threads of a `ThreadPoolExecutor`, which may wait for
+    a server.
+
+    :param pending: the result is appended to this before the thread starts: Ctrl-C may come between any two lines
+    """
+    future: Future[Result] = Future()
+    if pending is not None:
+        pending.append(future)
+
+    def run() -> None:
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(function())
+            except BaseException as error:
+                future.set_exception(error)
+
+    threading.Thread(target=run, name="picas-background", daemon=True).start()
+    return future

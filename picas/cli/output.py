@@ -34,6 +34,7 @@ _BOLD, _PLAIN = "\x1b[1m", "\x1b[0m"
 
 def tell(line: str) -> None:
     """Print a line for people to standard error: a warning, progress, what was done."""
+    console.ProgressBar.leave()
     print(visible(line), file=sys.stderr, flush=True)
 
 

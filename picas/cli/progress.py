@@ -65,11 +65,6 @@ def progress_of(total: int | None) -> Iterator[Callable[[int], None]]:
             shown = min(handled, size)
             bar(shown, size)
 
-    try:
-        yield show
-        if 0 <= shown < size:
-            show(size)  # some have changed meanwhile
-    except BaseException:
-        if 0 <= shown < size >= PROGRESS_MINIMUM and console.is_live(sys.stderr):
-            print(file=sys.stderr)  # what is printed next begins on a line of its own
-        raise
+    yield show
+    if 0 <= shown < size:
+        show(size)  # some have changed meanwhile

@@ -1,18 +1,20 @@
 """What people do with many tokens: retry, change, delete and count them.
 
 A token is changed only in the revision in which it was read. One that changes meanwhile, because a pilot takes it for
-example, is left alone and counted. So each function here can be broken off and called again: on Ctrl-C, the request
-that is under way is finished, and the `KeyboardInterrupt` says how many tokens were changed. If the server refuses a
-token for another reason, `PicasError` is raised.
+example, is left alone and counted. So each function here can be broken off and called again: on Ctrl-C, the requests
+that are under way are finished, and the `KeyboardInterrupt` says how many tokens were changed. A second Ctrl-C ends
+this wait. If the server refuses a token for another reason, `PicasError` is raised.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter, deque
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent import futures
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, Callable
 
@@ -24,6 +26,7 @@ from ..generators import TokenGenerator
 from ..tokens import reasons
 from ..tokens.job_ends import FIELD as JOB_ENDS
 from ..tokens.states import STATES, is_in_state
+from ..util import in_background
 from ..views import DESIGN_DOC
 from . import pages
 from .fields import time_of
@@ -235,7 +238,8 @@ def _change(
     left = iter(tokens)
     changed = handled = 0
     is_stopped = False
-    writing: deque[Future[list[bool]]] = deque()
+    changing: list[futures.Future[None]] = []
+    writing: deque[futures.Future[list[bool]]] = deque()
 
     def read() -> list[Document]:
         return list(islice(left, pages.PAGE))
@@ -255,24 +259,26 @@ def _change(
                 progress(handled)
 
     def change_all() -> None:
-        with ThreadPoolExecutor(1, "picas-ahead") as reader, ThreadPoolExecutor(WRITERS, "picas-write") as writers:
-            ahead = reader.submit(read)
+        ahead = in_background(read)
+        try:
             while (chunk := ahead.result()) and not is_stopped:
-                ahead = reader.submit(read)
-                writing.append(writers.submit(write, chunk))
+                ahead = in_background(read)
+                in_background(partial(write, chunk), writing)
                 count_until(WRITERS - 1)
             count_until(0)
+        finally:
+            futures.wait(writing)
 
     # In another thread: Ctrl-C interrupts this one, but no request, whose outcome nobody would know then.
-    with ThreadPoolExecutor(1, "picas-change") as background:
-        changing = background.submit(change_all)
-        try:
-            changing.result()
-        except KeyboardInterrupt:
-            is_stopped = True
-            changing.result()
-            what = "1 token was" if changed == 1 else f"{changed} tokens were"
-            raise KeyboardInterrupt(f"interrupted: {what} changed; the same command changes the rest") from None
+    try:
+        in_background(change_all, changing).result()
+    except KeyboardInterrupt:
+        is_stopped = True
+        with contextlib.suppress(KeyboardInterrupt):  # a second Ctrl-C
+            futures.wait([future for future in changing if not future.cancel()])
+        least = "" if all(future.done() for future in changing) else "at least "
+        what = "1 token was" if changed == 1 else f"{changed} tokens were"
+        raise KeyboardInterrupt(f"interrupted: {least}{what} changed; the same command changes the rest") from None
     return Change(changed, handled - changed)
 
 

@@ -6,13 +6,13 @@ Python can't read JSON that is nested more deeply than its limit on recursion, a
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ..clients import CouchDB
 from ..documents import Document
 from ..picaslogger import get_logger
 from ..tokens.storable import MAX_DEPTH, is_too_deep
+from ..util import in_background
 
 log = get_logger(__name__)
 
@@ -48,9 +48,9 @@ class Reader:
         half = len(ids) // 2
         if half < LEAST_HALF:
             return result, self.documents(client, ids)
-        with ThreadPoolExecutor(2, "picas-read") as readers:  # two requests at once occupy the server better than one
-            first, second = readers.map(lambda part: self.documents(client, part), (ids[:half], ids[half:]))
-        return result, first + second
+        first = in_background(lambda: self.documents(client, ids[:half]))  # this occupies the server better than one
+        second = self.documents(client, ids[half:])
+        return result, first.result() + second
 
     def documents(self, client: CouchDB, ids: Iterable[str]) -> list[Document]:
         """Return the documents with these ids, in their order. Those that are missing or can't be read are left out."""

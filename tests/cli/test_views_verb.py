@@ -80,7 +80,7 @@ class TestALargePool:
 
     def test_has_a_bar_at_a_terminal(self, monkeypatch):
         shown = []
-        monkeypatch.setattr(console, "ProgressBar", lambda *args, **kwargs: lambda done, total: shown.append(done))
+        monkeypatch.setattr(console.ProgressBar, "__call__", lambda bar, done, total: shown.append(done))
         with pytest.raises(SystemExit):
             main(["views"])
         assert shown == [0, 3000, 9000]

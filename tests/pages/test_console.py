@@ -197,6 +197,19 @@ def test_the_words_stand_alone_without_rich(without_colours, monkeypatch):
     assert stream.getvalue() == f"{console.ERASE}2 of 4"
 
 
+def test_an_error_stands_below_a_bar_that_is_not_finished(without_colours, monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
+    console.ProgressBar(4)(1, 4)
+    console.print_error("interrupted", "picas")
+    console.print_error("again", "picas")
+    console.ProgressBar(4)(4, 4)
+    console.print_error("done", "picas")
+    after = stream.getvalue().partition("1 of 4")[2]
+    assert after.startswith("\npicas: interrupted\npicas: again\n")
+    assert after.endswith("4 of 4\npicas: done\n")
+
+
 @pytest.mark.parametrize("columns", [20, 40, 120])
 def test_the_bar_with_a_rate_fits_into_the_terminal(columns, without_colours, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))

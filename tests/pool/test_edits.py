@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from concurrent import futures
 
 import pytest
 from couchdb.http import ResourceNotFound
@@ -252,6 +254,24 @@ class TestManyTokens:
             str(interrupt.value) == f"interrupted: {20 - left} tokens were changed; the same command changes the rest"
         )
         assert delete_tokens(client, "todo") == Change(left, 0)
+
+    def test_a_second_ctrl_c_does_not_wait_for_the_server(self, client, push, monkeypatch):
+        push(4)
+        answered = threading.Event()
+
+        def hanging(tokens):
+            os.kill(os.getpid(), signal.SIGINT)
+            answered.wait(60)
+            return [True] * len(tokens)
+
+        def interrupted(pending):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client, "delete_documents", hanging)
+        monkeypatch.setattr(futures, "wait", interrupted)
+        with pytest.raises(KeyboardInterrupt, match=r"^interrupted: at least 0 tokens were changed;"):
+            delete_tokens(client, "todo")
+        answered.set()
 
 
 def test_a_token_that_is_finished_meanwhile_is_not_reset(client, push, monkeypatch):

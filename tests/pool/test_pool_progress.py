@@ -140,3 +140,11 @@ def test_what_people_read_of_an_index_that_is_built() -> None:
     assert str(Indexing("Monitor", 250_000, 400_000, 125.0)) == (
         "indexing the views of Monitor: 37 % of 400000 changes after 125 s"
     )
+
+
+def test_an_index_is_waited_for_whose_views_share_modules(client: CouchDB, monkeypatch: pytest.MonkeyPatch) -> None:
+    views = {"lib": {"numbers": "exports.one = 1;"}, "mine": {"map": "function (doc) { emit(1, 1); }"}}
+    client.save({"_id": "_design/Mine", "views": views})
+    left = iter([9000, 0])
+    monkeypatch.setattr(client, "pending_updates", lambda design_doc: next(left))
+    assert wait_for_index(client, "Mine", lambda indexing: None, sleep=lambda seconds: None)

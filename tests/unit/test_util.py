@@ -1,4 +1,4 @@
-"""The small helpers: numbers, texts, time, dictionaries, files and waiting."""
+"""The small helpers: numbers, texts, time, dictionaries, files, waiting and threads."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from picas import util
 from picas.util import (
     After,
     Timer,
+    in_background,
     is_number,
     list_in,
     merge_dicts,
@@ -203,3 +204,16 @@ def test_a_duration(text: str, duration: float) -> None:
 def test_a_duration_that_the_system_could_not_wait_for_is_refused() -> None:
     with pytest.raises(ValueError, match="'9999999d' is longer than 36500 days"):
         parse_duration("9999999d")
+
+
+class TestInBackground:
+    def test_the_result_comes_later(self) -> None:
+        go = threading.Event()
+        future = in_background(lambda: (go.wait(NEVER), threading.current_thread())[1])
+        assert not future.done()
+        go.set()
+        assert future.result(NEVER).daemon, "the process would wait for it"
+
+    def test_an_error_is_raised_for_whoever_asks(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            in_background(lambda: 1 / 0).result(NEVER)
