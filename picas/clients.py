@@ -195,6 +195,8 @@ class CouchDB:
         times as fast as `include_docs`.
         """
         wanted = [{"id": id} for id in ids]
+        if not wanted:
+            return []
         _, _, answer = self.db.resource.post_json("_bulk_get", body={"docs": wanted})
         found = [(result["id"], sole_branch(result["docs"])) for result in answer["results"]]
         unclear = [id for id, branch in found if branch is None]

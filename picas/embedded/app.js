@@ -336,6 +336,8 @@ function special(db, target, req, res, next) {
   if (name === "_changes" && (post || req.method === "GET")) return changes(db, parsed(req.query), req, res);
   if (name === "_security") return security(db, req, res);
   if (name === "_ensure_full_commit") return res.status(201).json({ ok: true, instance_start_time: "0" });
+  if (name === "_bulk_get" && post && isObject(req.body) && req.body.docs?.length === 0)
+    return res.json({ results: [] }); // PouchDB would never answer
   if (name === "_find" && isObject(req.body) && req.body.limit === undefined) req.body.limit = FIND_LIMIT;
   if (name === "_view") viewQuery(req);
   return next();

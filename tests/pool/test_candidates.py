@@ -646,10 +646,10 @@ class TestPostponedTokens:
                 for request in proxy.requests
                 if "include_docs" in request.path
             ]
-            return sum(lengths) + sum(len(json.loads(body)["keys"]) for body in by_name())
+            return sum(lengths) + sum(len(json.loads(body)["docs"]) for body in by_name())
 
         def by_name():
-            return [request.body for request in proxy.requests if "_all_docs" in request.path]
+            return [request.body for request in proxy.requests if "_bulk_get" in request.path]
 
         return asked
 
