@@ -19,18 +19,21 @@ from couchdb.http import HTTPError, ResourceConflict, ResourceNotFound
 
 from ..clients import CouchDB
 from ..couch import explain, is_absent, merge
+from ..couch.outages import wait_out
 from ..documents import Document
 from ..modifiers import ERROR_MARK, claim_of, is_free, is_same_lock
 from ..picaslogger import get_logger
 from ..util import list_in, never, one_line
 from . import spool
-from .refusals import is_refusal
+from .refusals import Refusals
 from .results import LEFT_OUT, REFUSAL, ClaimedToken, reason_of, refused_line
 
 log = get_logger(__name__)
 
 TRIES = 3
 """How often a token is read that others change at the same time."""
+SECOND_TRY = 1.0
+"""Seconds after which a result is sent once more that may have met the end of an outage, see `Refusals`."""
 
 
 @dataclass
@@ -243,10 +246,11 @@ def _save_accepted(client: CouchDB, kept: spool.Kept, held: ClaimedToken, is_rel
     :param is_released: whether the token is locked no longer, so that it is not marked if all of the result is refused
     :raises _Refused: if that is not all
     """
+    refusals = Refusals(client)
     try:
-        held.save_merged(client)
+        wait_out(lambda: held.save_merged(client), SECOND_TRY, never, refusals.may_pass)
     except HTTPError as error:
-        if not is_refusal(client, error):
+        if not refusals.is_final(error):
             raise
         folder = spool.folder_aside(spool.REFUSED, kept.path)
         left_out = kept.left_out or held.save_rest(client, error, folder)

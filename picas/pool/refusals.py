@@ -65,9 +65,39 @@ def is_refusal(client: CouchDB, error: BaseException) -> bool:
     return is_request_bad or isinstance(error, (Forbidden, PreconditionFailed))
 
 
-def may_pass(client: CouchDB, error: BaseException) -> bool:
-    """Return whether an error is an outage, which a pilot waits out, and no refusal of the document."""
-    return is_outage(error) and not is_refusal(client, error)
+class Refusals:
+    """Tells refusals of a document from outages, while it is sent again and again.
+
+    If the server refuses the user, and lets them in when it is asked about that, the document is sent once more: the
+    server may have begun to let the user in just between the two.
+
+    :param client: the pool
+    """
+
+    def __init__(self, client: CouchDB) -> None:
+        self._client = client
+        self._is_doubtful = False  # whether the last answer was such a one
+        self._final: BaseException | None = None
+
+    def may_pass(self, error: BaseException) -> bool:
+        """Return whether an error is an outage, which a pilot waits out, and no refusal of the document."""
+        if not is_outage(error):
+            return False
+        was_doubtful, self._is_doubtful = self._is_doubtful, False
+        if not is_refusal(self._client, error):
+            return True
+        if isinstance(error, Unauthorized) and not was_doubtful:
+            self._is_doubtful = True
+            return True
+        self._final = error
+        return False
+
+    def is_final(self, error: BaseException) -> bool:
+        """Return whether the server refuses the document for good.
+
+        :param error: the last error for which `may_pass` was asked
+        """
+        return error is self._final or (not is_outage(error) and is_refusal(self._client, error))
 
 
 def leave_out_more(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -23,7 +22,7 @@ from ..tokens.measures import Measures
 from ..tokens.storable import list_names, make_storable
 from ..util import list_in, never, one_line
 from . import spool
-from .refusals import is_refusal, leave_out_more, may_pass
+from .refusals import Refusals, is_refusal, leave_out_more
 
 log = get_logger(__name__)
 
@@ -135,11 +134,12 @@ class ClaimedToken:
         :param is_away: whether the database is known to be away, so that this need not be found out once more
         :returns: also true if it was saved without some of its parts
         """
+        refusals = Refusals(client)
         try:
             self.make_storable()
             if is_away:
                 raise Unreachable("the database is away")
-            wait_out(lambda: self.save_merged(client), max_outage, is_stopped, partial(may_pass, client))
+            wait_out(lambda: self.save_merged(client), max_outage, is_stopped, refusals.may_pass)
         except Exception as error:  # whatever it is, the result must not be lost with it
             if not is_result:
                 self._give_up(error)
@@ -147,7 +147,7 @@ class ClaimedToken:
                 return False
             token = self.token if as_spooled is None else as_spooled(self.token)
             path = self._spool(client, reason_of(error), spool_folder, token)
-            if is_refusal(client, error):
+            if refusals.is_final(error):
                 return self._save_refused(client, error, path)
             self._give_up(error)
             if path is not None:

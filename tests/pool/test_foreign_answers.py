@@ -215,6 +215,24 @@ def bad_hour(location: Location) -> Iterator[BadHour]:
 
 @pytest.mark.usefixtures("quick", "nothing_left")
 class TestAPilot:
+    @pytest.mark.parametrize("count", range(1, 9))
+    @pytest.mark.parametrize("is_applied", [False, True], ids=["", "applied"])
+    def test_saves_a_result_if_it_is_let_in_again_just_after_a_refusal(
+        self,
+        client: CouchDB,
+        push: Callable[..., list[Task]],
+        through: Callable[..., CouchDB],
+        bad_hour: BadHour,
+        is_applied: bool,
+        count: int,
+    ) -> None:
+        """That the server lets the user in then does not show that it refuses the result."""
+        push(1)
+        answer = REFUSALS["wrong password"]
+        Worker(through(bad_hour), lambda task: bad_hour.begin(answer, count, is_applied)).run()
+        assert bad_hour.left == 0
+        assert count_states(client) == {"todo": 0, "locked": 0, "done": 1, "error": 0}
+
     @pytest.mark.parametrize("is_applied", [False, True], ids=["", "applied"])
     @pytest.mark.parametrize(
         "answer",
