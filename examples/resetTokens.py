@@ -48,8 +48,7 @@ def main() -> int:
         if arguments.dead:
             result = reset_of_dead(client, view, design_doc, arguments.hours)
         elif arguments.yes or may_reset(client, view, design_doc, arguments.hours):
-            count = None if arguments.hours else count_tokens(client, view, design_doc)
-            with progress_of(count) as show:
+            with progress_of(count_tokens(client, view, design_doc)) as show:
                 result = reset_tokens(client, view, design_doc, arguments.hours, progress=show)
         else:
             print("Nothing was reset")
@@ -81,7 +80,10 @@ def reset_of_dead(client: CouchDB, view: str, design_doc: str, hours: float) -> 
     holders = count_holders(client, view, design_doc, hours)
     dead, changed, kept = set(), 0, 0
     for pilots in dead_holders(client, holders, lambda *watched: print(watch_text(*watched), file=sys.stderr)):
-        result = reset_tokens(client, view, design_doc, hours, pilots) if pilots else Change()
+        if not pilots:
+            continue
+        with progress_of(count_tokens(client, view, design_doc)) as show:
+            result = reset_tokens(client, view, design_doc, hours, pilots, show)
         changed, kept, dead = changed + result.changed, kept + result.kept, dead | pilots
     for line in left_alone(holders, dead):
         print(line)

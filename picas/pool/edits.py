@@ -63,7 +63,7 @@ def delete_tokens(
 
     :param tokens: the tokens as they were read, see `queries.TokenQuery`, or the name of a view, for all of it
     :param design_doc: the design document that has the view
-    :param progress: called now and then with the number of tokens handled so far
+    :param progress: called now and then with the number of tokens handled so far, or read so far if it is a view
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     if isinstance(tokens, str):
@@ -169,7 +169,7 @@ def reset_tokens(
     :param hours: reset only tokens that were locked longer ago than this, or whose last attempt ended longer ago if
         they are not locked, by the clocks of this machine and the pilot's. A token whose time is unknown is reset.
     :param pilots: reset only locked tokens that pilots with these ids hold
-    :param progress: called now and then with the number of tokens handled so far
+    :param progress: called now and then with the number of tokens of the view that were read so far
     :raises couchdb.ResourceNotFound: if there is no such view
     """
     is_old = _older_than(hours)
@@ -303,15 +303,21 @@ def _change_view(
     progress: Progress | None,
     is_wanted: Callable[[Document], bool] = lambda token: True,
 ) -> Change:
-    """Change the tokens of a view that are wanted. One whose row is out of date counts as changed meanwhile."""
-    outdated = 0
+    """Change the tokens of a view that are wanted. One whose row is out of date counts as changed meanwhile.
+
+    :param progress: called now and then with the number of tokens that were read so far, wanted or not
+    """
+    outdated = seen = 0
 
     def wanted() -> Iterator[Document]:
-        nonlocal outdated
+        nonlocal outdated, seen
         for page in pages.pages(client, view, design_doc):
+            seen += len(page)
+            if progress is not None:
+                progress(seen)
             current = [token for token in page if view not in STATES or is_in_state(token, view)]
             outdated += len(page) - len(current)
             yield from filter(is_wanted, current)
 
-    result = _change(client, wanted(), change, progress)
+    result = _change(client, wanted(), change, None)
     return Change(result.changed, result.kept + outdated)

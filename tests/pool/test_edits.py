@@ -229,6 +229,9 @@ class TestManyTokens:
         handled = []
         for token in push(10):
             client.save(token.lock())
+        assert reset_tokens(client, "locked", hours=1, progress=handled.append) == Change(0, 0)
+        assert handled[-1] == 10  # all were read, though none is old enough
+        handled.clear()
         assert reset_tokens(client, "locked", progress=handled.append) == Change(10, 0)
         assert (len(handled), handled[-1], handled == sorted(handled)) == (3, 10, True)
         handled.clear()
