@@ -26,7 +26,6 @@ LOSSES = [CUT, RESET, HALF, BUSY, BROKEN]
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("picas.couch.writes.REPEAT_PAUSES", (0.0, 0.0, 0.0))
-    monkeypatch.setattr("picas.couch.attachments.RETRY_PAUSES", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -168,7 +167,8 @@ def test_the_same_content_on_another_branch_is_not_our_write(
 
 
 def stored_json(client: CouchDB) -> bytes:
-    return bytes(client.requests.get(f"{client.url}/{client.db.name}/token_0?revs=true").content)
+    _, _, body = client.db.resource.get("token_0", revs="true")
+    return bytes(body.read())
 
 
 def test_a_document_that_was_deleted_before_can_be_saved_again(
