@@ -6,7 +6,17 @@ line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems
 """
 
 from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
-from .grants import MARGIN, WALLTIME_VARIABLE, GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
+from .grants import (
+    MARGIN,
+    WALLTIME_VARIABLE,
+    GPUEnvironment,
+    Grace,
+    deadline,
+    granted_grace,
+    hides_gpus,
+    length_of_job,
+    resources,
+)
 from .layers import JOB_ID_FIELDS, find_job_id, granted_cores, job_end, kill_wait
 from .slurm import Slurm
 from .slurm_controller import pause_before_asking
@@ -33,6 +43,7 @@ __all__ = [
     "hides_gpus",
     "job_end",
     "kill_wait",
+    "length_of_job",
     "pause_before_asking",
     "resources",
 ]

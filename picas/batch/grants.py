@@ -53,6 +53,11 @@ def deadline(walltime: float = math.inf, started: float | None = None) -> tuple[
     return end - min(MARGIN, MARGIN_SHARE * max(end - started, 0.0)), source
 
 
+def length_of_job(seconds: float) -> float:
+    """Return how long a job is, in seconds, whose pilot may have tokens at work for so many seconds, see `deadline`."""
+    return min(seconds + MARGIN, seconds / (1 - MARGIN_SHARE))
+
+
 class Grace(NamedTuple):
     """Seconds between SIGTERM and SIGKILL for the programs of a pilot."""
 

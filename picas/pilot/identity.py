@@ -12,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from .. import jobid
+from ..batch import length_of_job
 from ..clients import CouchDB
 from ..tokens.resources import Resources
 from ..util import seconds
@@ -76,9 +77,12 @@ class Pilot:
     """The number of tokens whose result held a value that could not be stored as it was."""
     usage: Usage = field(init=False)
     """How long its slots were at work."""
+    walltime: float = field(init=False)
+    """The seconds of its job when it started, infinity if unknown; a later change of the limit is this job's alone."""
 
     def __post_init__(self) -> None:
         self.usage = Usage(self.slots)
+        self.walltime = length_of_job(self.deadline - time.monotonic())
 
     def count(self, outcome: str, is_processed: bool = True) -> None:
         """Count an attempt that has ended.
@@ -114,5 +118,7 @@ class Pilot:
             description["memory"] = math.floor(self.has.memory)
         if self.deadline < math.inf:
             description["time_left"] = max(0, math.floor(self.deadline - time.monotonic()))
+        if self.walltime < math.inf:
+            description["walltime"] = max(0, round(self.walltime))
         jobid.add_job_id(description)
         return {**description, "outcomes": dict(self.outcomes), **self.usage.describe()}

@@ -124,7 +124,7 @@ class Record:
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the document."""
-        known = {name: value for name, value in vars(self.had).items() if value is not None and name != "walltime"}
+        known = {name: value for name, value in vars(self.had).items() if value is not None}
         return {
             "type": TYPE,
             "class": self.class_name,
@@ -222,10 +222,11 @@ def _read_group(entry: object) -> Group | None:
 
 
 def _read_granted(had: Mapping[str, Any]) -> Granted:
-    cores, memory, gpus = (number_or_none(had.get(name)) for name in ("cores", "memory", "gpus"))
+    cores, memory, gpus, walltime = (number_or_none(had.get(name)) for name in ("cores", "memory", "gpus", "walltime"))
     return Granted(
         cores=None if cores is None else int(cores),
         memory=memory,
         gpus=None if gpus is None else int(gpus),
         tags=frozenset(str(tag) for tag in list_in(had, "tags")) if "tags" in had else None,
+        walltime=walltime,
     )

@@ -125,7 +125,8 @@ def _has_worked(document: Mapping[str, Any]) -> bool:
 
 def _granted(document: Mapping[str, Any]) -> Granted:
     has = resources_of(document)
-    return Granted(has.cores, None if has.memory == math.inf else has.memory, has.gpus, has.tags)
+    memory = None if has.memory == math.inf else has.memory
+    return Granted(has.cores, memory, has.gpus, has.tags, number_or_none(document.get("walltime")))
 
 
 def _read_ended(client: CouchDB, groups: set[str], traces: Traces) -> None:

@@ -231,6 +231,17 @@ class TestMatching:
         pilot().look()
         assert lines[1].endswith("1 needs 1000 cores")
 
+    def test_a_token_longer_than_the_jobs_of_earlier_pilots_makes_none(self, client, queue, lines, left, pilot):
+        """Nothing says how long the jobs are: the limit of the partition goes for them."""
+        client.save_documents([make_token(0, walltime=3600)])
+        pilot().look()
+        queue.pending.clear()
+        left("1_1", processed=0, walltime=600)
+        for _ in range(2):
+            pilot().look()
+        assert queue.submitted == [1]
+        assert lines[-1].endswith("1 needs 1 core, 3600 s of walltime")
+
     def test_what_earlier_pilots_had_is_forgotten_once_the_script_has_changed(
         self, client, queue, left, pilot, lines, tmp_path
     ):

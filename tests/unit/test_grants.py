@@ -13,6 +13,7 @@ from picas.batch.gpus import VARIABLES
 from picas.batch.grants import GPUEnvironment, Grace, deadline, granted_grace, hides_gpus, resources
 from picas.batch.layers import granted_gpus
 from picas.exceptions import SettingsError
+from picas.pilot.identity import Pilot
 from picas.tokens.resources import Resources
 
 pytestmark = pytest.mark.usefixtures("machine")
@@ -31,6 +32,12 @@ class TestTheMargin:
     def test_stays_the_same_while_the_run_goes_on(self):
         began = time.monotonic() - 900
         assert deadline(1000, began)[0] == pytest.approx(began + 900)
+
+    @pytest.mark.parametrize("seconds", [100, 1200, 86_400])
+    def test_is_added_again_to_tell_how_long_the_job_is(self, seconds):
+        until, _ = deadline(seconds)
+        assert Pilot(deadline=until).describe()["walltime"] == pytest.approx(seconds, abs=2)
+        assert "walltime" not in Pilot().describe()
 
     def test_is_not_needed_without_an_end(self):
         assert deadline() == (math.inf, "")
