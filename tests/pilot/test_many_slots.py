@@ -354,7 +354,7 @@ class TestRequests:
         assert count_states(client)["done"] == 40
         # At best six: one that locks, four that release and lock, one that releases. Tokens do not all end at once.
         assert proxy.count("POST", "_bulk_docs") <= 20
-        assert proxy.count("PUT", "token_") == 0
+        assert proxy.count("PUT", "token_") <= 1  # the very last token, if it ends by itself
 
     def test_tokens_are_locked_together_even_if_they_are_saved_alone(self, client, push, proxied):
         proxy, far = proxied
