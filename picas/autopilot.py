@@ -30,7 +30,7 @@ from .pilot.job_records import FIRST_WAIT, LONGEST_WAIT, Group, News, Record
 from .pilot.job_traces import Traces, find_traces, group_of
 from .pilot.turns import Turns
 from .pool.results import reason_of
-from .schedulers import JobKind, Jobs, LimitReached, Scheduler, SchedulerError
+from .schedulers import Jobs, JobTemplate, LimitReached, Scheduler, SchedulerError
 from .tokens.reasons import shortened
 from .util import seconds
 
@@ -77,7 +77,7 @@ class _Case:
 
     kind: JobClass
     record: Record
-    jobs: JobKind
+    template: JobTemplate
     demand: Demand | None
     """The waiting tokens of its view, None without that view."""
     reach: Reach
@@ -148,7 +148,7 @@ class Autopilot:
         cases = self._cases(turns)
         if not self.is_dry:
             _take_turns(cases, turns)
-        for case, queue in zip(cases, self.scheduler.queue([case.jobs for case in cases])):
+        for case, queue in zip(cases, self.scheduler.queue([case.template for case in cases])):
             case.queue = queue
         traces = self._traces(cases)
         lines = {case.kind.name: self._visit(case, traces, turns) for case in sorted(cases, key=_size)}
@@ -165,13 +165,13 @@ class Autopilot:
         for kind in self.classes:
             record = turns.records[kind.name]
             name = record.job_name(self.client.database_name)
-            jobs = JobKind(name, kind.script, kind.arguments, kind.options)
+            template = JobTemplate(name, kind.script, kind.arguments, kind.options)
             key = (kind.design_doc, kind.view)
             if key not in demands:
                 demands[key] = self._demand(*key)
             had = record.had if record.recipe == kind.recipe else Granted()
-            reach = Reach(kind.granted(self.scheduler.granted(jobs), had))
-            cases.append(_Case(kind, record, jobs, demands[key], reach))
+            reach = Reach(kind.granted(self.scheduler.granted(template), had))
+            cases.append(_Case(kind, record, template, demands[key], reach))
         for case in cases:
             case.rivals = [other.reach for other in cases if other is not case and other.demand is case.demand]
         return cases
@@ -227,7 +227,7 @@ class Autopilot:
         count = news.failed + news.idle
         total = count + news.helped
         text = f"{count} of the last {total} jobs took no token" if total > 1 else "the last job took no token"
-        output = self.scheduler.output_file(case.jobs, news.example, news.folder)
+        output = self.scheduler.output_file(case.template, news.example, news.folder)
         return f"{text}, see {output}" if output else f"{text}, see the output of job {news.example}"
 
     def _act(self, case: _Case, found: Finding, turns: Turns) -> tuple[str, bool, int]:
@@ -257,7 +257,7 @@ class Autopilot:
     def _submit(self, case: _Case, missing: int) -> tuple[str, bool, int]:
         record = case.record
         try:
-            groups, refusal = self.scheduler.submit_jobs(case.jobs, missing)
+            groups, refusal = self.scheduler.submit_jobs(case.template, missing)
         except SchedulerError as error:
             # Without room in the queue nothing is lost by another try, and jobs may end at any time.
             record.refuse(str(error), FIRST_WAIT if isinstance(error, LimitReached) else LONGEST_WAIT)

@@ -3,6 +3,6 @@ and `submit`."""
 
 from __future__ import annotations
 
-from .batch import Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Slurm, Submitted
+from .batch import Granted, Jobs, JobTemplate, LimitReached, Scheduler, SchedulerError, Slurm, Submitted
 
-__all__ = ["Granted", "JobKind", "Jobs", "LimitReached", "Scheduler", "SchedulerError", "Slurm", "Submitted"]
+__all__ = ["Granted", "JobTemplate", "Jobs", "LimitReached", "Scheduler", "SchedulerError", "Slurm", "Submitted"]

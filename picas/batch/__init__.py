@@ -1,11 +1,12 @@
-"""Batch systems: what each tells a job, and how jobs are submitted to it.
+"""Batch systems: what a job knows from each, and how jobs are submitted to it.
 
-Each system has its own file with a subclass of `base.BatchSystem`; `machine` stands for no batch system. `layers` lists
-the systems and combines their answers. `grants` puts the user's settings before them. To add a system, add a file, a
-line in `layers.SYSTEMS`, and a recorded environment in tests/batch/test_systems.py.
+Each system has its own file with a subclass of `base.BatchSystem`, and Slurm, of which most is known, some files more
+beside it; `machine` stands for no batch system. `layers` lists the systems and combines their answers. `grants` puts
+the user's settings before them. To add a system, add a file, a line in `layers.SYSTEMS`, and a recorded environment in
+tests/batch/test_systems.py.
 """
 
-from .base import BatchSystem, Granted, JobKind, Jobs, LimitReached, Scheduler, SchedulerError, Submitted
+from .base import BatchSystem, Granted, Jobs, JobTemplate, LimitReached, Scheduler, SchedulerError, Submitted
 from .grants import (
     MARGIN,
     WALLTIME_VARIABLE,
@@ -29,7 +30,7 @@ __all__ = [
     "GPUEnvironment",
     "Grace",
     "Granted",
-    "JobKind",
+    "JobTemplate",
     "Jobs",
     "LimitReached",
     "Scheduler",

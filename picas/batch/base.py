@@ -113,8 +113,8 @@ WHOLE = Share(0, 1)
 
 
 @dataclass(frozen=True)
-class JobKind:
-    """Jobs that are submitted alike."""
+class JobTemplate:
+    """What jobs that are submitted alike have in common."""
 
     name: str
     """The name of the jobs, by which they are found in the queue."""
@@ -177,34 +177,34 @@ class Scheduler:
         """
         return ""
 
-    def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
-        """Return this user's jobs of each kind, or why they are not known."""
-        return [self._jobs_of(kind) for kind in kinds]
+    def queue(self, templates: Sequence[JobTemplate]) -> list[Jobs | SchedulerError]:
+        """Return this user's jobs of each template, or why they are not known."""
+        return [self._jobs_of(template) for template in templates]
 
-    def submit_jobs(self, kind: JobKind, count: int) -> Submitted:
+    def submit_jobs(self, template: JobTemplate, count: int) -> Submitted:
         """Submit jobs, fewer if the batch system has limits.
 
         :raises SchedulerError: if the batch system accepts none
         """
-        id = self.submit(kind.name, count, kind.script, kind.arguments, kind.options)
+        id = self.submit(template.name, count, template.script, template.arguments, template.options)
         return Submitted(((id, count),))
 
-    def granted(self, kind: JobKind) -> Granted:
-        """Return what a job of a kind will have."""
+    def granted(self, template: JobTemplate) -> Granted:
+        """Return what a job will have."""
         return Granted()
 
-    def output_file(self, kind: JobKind, job: str, folder: str) -> str:
+    def output_file(self, template: JobTemplate, job: str, folder: str) -> str:
         """Return the path of the file with the output of a job, '' if it is unknown.
 
-        :param kind: the kind of the job
+        :param template: what the job was submitted with
         :param job: the id of the job
         :param folder: the working directory in which it was submitted
         """
         return ""
 
-    def _jobs_of(self, kind: JobKind) -> Jobs | SchedulerError:
+    def _jobs_of(self, template: JobTemplate) -> Jobs | SchedulerError:
         try:
-            return self.jobs(kind.name)
+            return self.jobs(template.name)
         except SchedulerError as error:
             return error
 

@@ -1,4 +1,8 @@
-"""Slurm. Its commands are squeue and sbatch."""
+"""Slurm: what the environment of a job says.
+
+`slurm_controller` asks for what only the controller knows of it; `slurm_jobs` lists and submits jobs, and
+`slurm_options` reads what the options of these say.
+"""
 
 from __future__ import annotations
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from .base import (
     Granted,
-    JobKind,
     Jobs,
+    JobTemplate,
     LimitReached,
     NoAnswer,
     Scheduler,
@@ -77,20 +77,20 @@ class SlurmQueue(Scheduler):
             raise SchedulerError(f"scontrol does not know the name of the cluster: {error_line(said) or 'no output'}")
         return f"{os.getuid()}.{named[1]}"
 
-    def queue(self, kinds: Sequence[JobKind]) -> list[Jobs | SchedulerError]:
-        """See `Scheduler.queue`: squeue runs once for all kinds, or once for each set of clusters they name."""
-        clusters = [clusters_of(kind) for kind in kinds]
+    def queue(self, templates: Sequence[JobTemplate]) -> list[Jobs | SchedulerError]:
+        """See `Scheduler.queue`: squeue runs once for all templates, or once for each set of clusters they name."""
+        clusters = [clusters_of(template) for template in templates]
         listed: dict[str, list[_Row] | SchedulerError] = {}
         failure: NoAnswer | None = None
         for each in dict.fromkeys(clusters):
-            names = {kind.name for kind, where in zip(kinds, clusters) if where == each}
+            names = {template.name for template, where in zip(templates, clusters) if where == each}
             try:
                 listed[each] = failure or _list_jobs(names, each)
             except NoAnswer as error:  # whoever asks again would wait as long
                 listed[each] = failure = error
             except SchedulerError as error:
                 listed[each] = error
-        return [_choose(listed[where], kind.name) for kind, where in zip(kinds, clusters)]
+        return [_choose(listed[where], template.name) for template, where in zip(templates, clusters)]
 
     def submit(self, name: str, count: int, script: str, arguments: Sequence[str], options: Sequence[str]) -> str:
         """See `Scheduler.submit`: the jobs are one job array."""
@@ -105,7 +105,7 @@ class SlurmQueue(Scheduler):
             raise SchedulerError(f"sbatch has printed no job id: {error_line(said) or 'nothing'}")
         return str(ids[-1])
 
-    def submit_jobs(self, kind: JobKind, count: int) -> Submitted:
+    def submit_jobs(self, template: JobTemplate, count: int) -> Submitted:
         """See `Scheduler.submit_jobs`: if Slurm refuses an array for its size, smaller ones are tried."""
         groups: list[tuple[str, int]] = []
         refusal = ""
@@ -113,7 +113,7 @@ class SlurmQueue(Scheduler):
         while left and size and len(groups) < MAX_ARRAYS and time.monotonic() < end:
             size = min(size, left)
             try:
-                id = self.submit(kind.name, size, kind.script, kind.arguments, kind.options)
+                id = self.submit(template.name, size, template.script, template.arguments, template.options)
             except SchedulerError as error:
                 refusal = str(error)
                 size = (size + 1) // 2 if size > 1 and LIMIT.search(refusal) else 0
@@ -124,20 +124,20 @@ class SlurmQueue(Scheduler):
             raise (LimitReached if LIMIT.search(refusal) else SchedulerError)(refusal)
         return Submitted(tuple(groups), refusal)
 
-    def granted(self, kind: JobKind) -> Granted:
+    def granted(self, template: JobTemplate) -> Granted:
         """See `Scheduler.granted`: what the options of sbatch, its environment and the script say."""
-        return granted_by(kind, os.environ)
+        return granted_by(template, os.environ)
 
-    def output_file(self, kind: JobKind, job: str, folder: str) -> str:
+    def output_file(self, template: JobTemplate, job: str, folder: str) -> str:
         """See `Scheduler.output_file`: scontrol knows it for some minutes; later it follows from the options."""
-        clusters = clusters_of(kind)
+        clusters = clusters_of(template)
         where = [f"--clusters={clusters}"] if clusters else []
         try:
             said = run_command(["scontrol", *where, "show", "job", job])
         except SchedulerError:
             said = ""
         named = re.search(r"^\s*StdOut=(\S.*)$", said, re.MULTILINE)
-        return named[1] if named else output_path(kind, job, folder, os.environ)
+        return named[1] if named else output_path(template, job, folder, os.environ)
 
 
 def _list_jobs(names: set[str], clusters: str = "") -> list[_Row]:

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ..tokens.resources import megabytes
-from .base import Granted, JobKind, whole_number
+from .base import Granted, JobTemplate, whole_number
 
 SHORT = {
     "c": "cpus-per-task",
@@ -62,22 +62,22 @@ MAX_SCRIPT = 100_000
 """How many characters of a script are read."""
 
 
-def clusters_of(kind: JobKind) -> str:
+def clusters_of(template: JobTemplate) -> str:
     """Return the clusters to which jobs are submitted, separated by commas; '' for the local one."""
-    return _options(kind, os.environ).get("clusters", "")
+    return _options(template, os.environ).get("clusters", "")
 
 
-def granted_by(kind: JobKind, environment: Mapping[str, str]) -> Granted:
+def granted_by(template: JobTemplate, environment: Mapping[str, str]) -> Granted:
     """Return what jobs have: what the pilot is told by its arguments or the environment, else what sbatch is told.
 
     Without an option, a job has no GPU, and a pilot no tag, unless the script sets them itself.
     """
-    options, script = _options(kind, environment), _read(kind.script)
+    options, script = _options(template, environment), _read(template.script)
     shared: set[str] = set()
     if _uses(script, r"\bsrun\b") and options.get("ntasks", options.get("ntasks-per-node", "1")) != "1":
         shared = {name for name in SHARED if options.pop(name, None) is not None}
     told = {name: environment[f"PICAS_{name.upper()}"] for name in PILOT_OPTIONS if environment.get(_variable(name))}
-    told.update(_parse(kind.arguments, PILOT_OPTIONS, {}))
+    told.update(_parse(template.arguments, PILOT_OPTIONS, {}))
     cores = whole_number(told["cores"]) if "cores" in told else _cores(options)
     gpus = whole_number(told["gpus"]) if "gpus" in told else _gpus(options)
     memory = megabytes(told["memory"]) if "memory" in told else _memory(options, cores, gpus)
@@ -91,15 +91,15 @@ def granted_by(kind: JobKind, environment: Mapping[str, str]) -> Granted:
     )
 
 
-def output_path(kind: JobKind, job: str, folder: str, environment: Mapping[str, str]) -> str:
+def output_path(template: JobTemplate, job: str, folder: str, environment: Mapping[str, str]) -> str:
     """Return the path of the output of a task of a job array; what can't be known in it is "*".
 
     :param job: the id of the task, "array_number"
     :param folder: the working directory in which it was submitted
     """
-    options = _options(kind, environment)
+    options = _options(template, environment)
     array, _, number = job.partition("_")
-    known = {"%": "%", "A": array, "a": number, "x": kind.name, "u": getpass.getuser()}
+    known = {"%": "%", "A": array, "a": number, "x": template.name, "u": getpass.getuser()}
     name = re.sub(r"%\d*([A-Za-z%])", lambda match: known.get(match[1], "*"), options.get("output", OUTPUT))
     return str(Path(folder, options.get("chdir", ""), name))
 
@@ -123,11 +123,11 @@ def parse_time_limit(text: str) -> float | None:
     return float(((int(days or 0) * 24 + first) * 60 + second) * 60 + third)
 
 
-def _options(kind: JobKind, environment: Mapping[str, str]) -> dict[str, str]:
+def _options(template: JobTemplate, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the options of sbatch by their long names."""
     by_environment = {VARIABLES[name]: environment[name] for name in VARIABLES if environment.get(name)}
-    lines = _parse(_script_options(_read(kind.script)), NAMES, SHORT)
-    return {**lines, **by_environment, **_parse(kind.options, NAMES, SHORT)}
+    lines = _parse(_script_options(_read(template.script)), NAMES, SHORT)
+    return {**lines, **by_environment, **_parse(template.options, NAMES, SHORT)}
 
 
 def _read(script: str) -> str:

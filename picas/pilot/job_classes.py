@@ -55,7 +55,7 @@ class JobClass:
 
     @property
     def recipe(self) -> str:
-        """What tells these jobs from those that were submitted before somebody changed the table or the script."""
+        """What distinguishes these jobs from those before somebody has changed the table or the script."""
         try:
             script = Path(self.script).read_bytes()
         except OSError:

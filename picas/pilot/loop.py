@@ -22,7 +22,6 @@ from typing import Any, Callable
 
 from couchdb.http import HTTPError
 
-from ..batch import GPUEnvironment
 from ..couch.outages import is_outage, wait_out
 from ..exceptions import PicasError, PilotStopped
 from ..iterators import EndlessViewIterator, ViewIterator, design_doc_of
@@ -36,6 +35,7 @@ from ..views import DESIGN_DOC
 from .attempt import Attempt
 from .context import Context
 from .fuse import Fuse
+from .gpus import GPUPool
 from .holders import Holders
 from .indexing import ViewIndex
 from .pace import Pace
@@ -77,9 +77,7 @@ class Loop:
         self._index = ViewIndex(design_doc_of(tokens) if isinstance(tokens, ViewIterator) else DESIGN_DOC)
         self._fuse = Fuse(context.conditions.max_failures)
         self._failure: BaseException | None = None  # raised once the running tokens have ended
-        self._gpus = list(range(context.pilot.has.gpus))  # the numbers of those assigned to no token
-        self._gpu_environment = GPUEnvironment(context.pilot.has.gpus, context.options.hides_gpus)
-        self._has_hidden_gpus = False
+        self._gpus = GPUPool(context.pilot.has.gpus, context.options.hides_gpus)
         self._extensions = 0  # those of the deadline that the iterator knows
         count = context.pilot.slots
         self.slots: Slots[Attempt] = MainSlot(self._work_on) if count == 1 else ThreadSlots(count, self._work_on)
@@ -133,7 +131,7 @@ class Loop:
                 self._attached += attempt.attached
             elif self._is_alone:
                 self._count_replaced([attempt])
-            self._gpus += attempt.gpus
+            self._gpus.take_back(attempt)
             self._large -= attempt.needs.cores > 1
             if attempt.began is not None:
                 self._pace.note(attempt.ended - attempt.began)
@@ -408,7 +406,7 @@ class Loop:
         has_room = room.fits(attempt.needs)
         attempt.waits = not has_room and self._may_wait(attempt)
         if (has_room or attempt.waits) and context.matcher.fits(token):
-            attempt.gpus = [self._gpus.pop(0) for _ in range(attempt.needs.gpus)]
+            self._gpus.assign(attempt)
             self._large += attempt.needs.cores > 1
             self._moved = time.monotonic()
             self.slots.start(attempt)
@@ -473,10 +471,7 @@ class Loop:
             attempt.values = context.values.enter_slot(attempt.token)
         else:
             context.actor.current_task = attempt.token
-        set_environment(self._gpu_environment.of(attempt.gpus))
-        if not (attempt.gpus or self._has_hidden_gpus) and self._gpu_environment.of_none:
-            self._has_hidden_gpus = True
-            log.warning("%s needs no GPU and sees none (PICAS_HIDE_GPUS=0 shows them)", attempt.id)
+        self._gpus.show(attempt)
         work = Work(context, attempt)
         with shielded():
             try:

@@ -14,7 +14,7 @@ from .context import Context
 
 log = get_logger(__name__)
 
-WORTH_TELLING = 60.0
+WORTH_A_LINE = 60.0
 """A change of the end by fewer seconds is not logged: squeue counts whole seconds, and answers late at times."""
 JITTER = (1.0, 1.25)
 """The pauses are prolonged by a factor in this range: the pilots of an array start together."""
@@ -43,7 +43,7 @@ class Term:
         """Move the deadline of the run to where it is now, and return the seconds until the next look."""
         pilot = self._context.pilot
         until, source = deadline(started=self._context.conditions.started)
-        if abs(until - pilot.deadline) > WORTH_TELLING:
+        if abs(until - pilot.deadline) > WORTH_A_LINE:
             left = max(0.0, until - time.monotonic())
             text = "it has none any more" if left == math.inf else f"{left:.0f} s are left for work ({source})"
             log.warning("The time limit of this job has changed: %s", text)

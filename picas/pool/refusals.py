@@ -66,7 +66,7 @@ def is_refusal(client: CouchDB, error: BaseException) -> bool:
 
 
 class Refusals:
-    """Tells refusals of a document from outages, while it is sent again and again.
+    """Distinguishes refusals of a document from outages, while it is sent again and again.
 
     If the server refuses the user, and lets them in when it is asked about that, the document is sent once more: the
     server may have begun to let the user in just between the two.

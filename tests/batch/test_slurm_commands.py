@@ -12,7 +12,7 @@ from picas.batch import base, slurm_controller
 from picas.batch.slurm import Slurm
 from picas.batch.slurm_controller import parse_time_left
 from picas.batch.slurm_options import granted_by
-from picas.schedulers import JobKind, Jobs, SchedulerError
+from picas.schedulers import Jobs, JobTemplate, SchedulerError
 
 JOB = {"SLURM_JOB_ID": "7", "PATH": "/no/such/folder"}
 
@@ -191,7 +191,7 @@ class TestSubmitting:
 class TestLimits:
     """Slurm refuses an array as a whole if only a part of it is within a limit."""
 
-    KIND = JobKind("picas-all", "job.sh")
+    TEMPLATE = JobTemplate("picas-all", "job.sh")
 
     @pytest.fixture
     def limit(self, command, tmp_path):
@@ -211,25 +211,25 @@ class TestLimits:
 
     def test_of_the_size_make_smaller_arrays(self, limit):
         limit(4, 100)
-        groups, refusal = Slurm().submit_jobs(self.KIND, 10)
+        groups, refusal = Slurm().submit_jobs(self.TEMPLATE, 10)
         assert groups == (("1", 3), ("2", 3), ("3", 3), ("4", 1))
         assert refusal.endswith("Invalid job array specification")
 
     def test_of_the_number_let_as_many_go_as_there_may_be(self, limit):
         limit(100, 6, "Batch job submission failed: Job violates accounting/QOS policy (job submit limit)")
-        groups, refusal = Slurm().submit_jobs(self.KIND, 10)
+        groups, refusal = Slurm().submit_jobs(self.TEMPLATE, 10)
         assert groups == (("1", 5), ("2", 1))
         assert refusal.endswith("(job submit limit)")
 
     def test_without_room_for_one_job_are_an_error(self, limit):
         limit(100, 0, "Slurm job queue full")
         with pytest.raises(SchedulerError, match="queue full"):
-            Slurm().submit_jobs(self.KIND, 10)
+            Slurm().submit_jobs(self.TEMPLATE, 10)
 
     def test_are_not_suspected_behind_other_errors(self, command, tmp_path):
         command("sbatch", f"echo x >> {tmp_path}/called; echo 'sbatch: error: invalid partition' >&2; exit 1")
         with pytest.raises(SchedulerError, match="invalid partition"):
-            Slurm().submit_jobs(self.KIND, 10)
+            Slurm().submit_jobs(self.TEMPLATE, 10)
         assert (tmp_path / "called").read_text() == "x\n"
 
     def test_do_not_keep_sbatch_waiting(self, command):
@@ -244,7 +244,7 @@ class TestLimits:
 
 
 class TestCounting:
-    KINDS = tuple(JobKind(f"picas-{name}", "job.sh") for name in "abc")
+    TEMPLATES = tuple(JobTemplate(f"picas-{name}", "job.sh") for name in "abc")
 
     def test_sorts_the_jobs_by_their_state(self, command):
         command(
@@ -273,8 +273,8 @@ class TestCounting:
 
     def test_asks_once_for_all_classes_of_a_cluster(self, command, tmp_path):
         command("squeue", f"echo \"$*\" >> {tmp_path}/asked; echo 'picas|7|RUNNING|None|picas-b'")
-        there = JobKind("picas-d", "job.sh", options=("-M", "far,away"))
-        found = Slurm().queue((*self.KINDS, there))
+        there = JobTemplate("picas-d", "job.sh", options=("-M", "far,away"))
+        found = Slurm().queue((*self.TEMPLATES, there))
         assert [len(jobs) for jobs in found] == [0, 1, 0, 0]
         near, far = (tmp_path / "asked").read_text().splitlines()
         assert "--name=picas-a,picas-b,picas-c " in near
@@ -291,8 +291,8 @@ class TestCounting:
     def test_waits_once_for_a_squeue_that_hangs(self, monkeypatch, command, tmp_path):
         monkeypatch.setattr(base, "COMMAND_TIMEOUT", 0.3)
         command("squeue", f"echo x >> {tmp_path}/asked; exec sleep 60")
-        there = JobKind("picas-d", "job.sh", options=("--clusters=far",))
-        found = Slurm().queue((*self.KINDS, there))
+        there = JobTemplate("picas-d", "job.sh", options=("--clusters=far",))
+        found = Slurm().queue((*self.TEMPLATES, there))
         assert {str(error) for error in found} == {"squeue did not answer within 0 s"}
         assert (tmp_path / "asked").read_text() == "x\n"
 
@@ -307,8 +307,8 @@ class TestWhatJobsHave:
     def granted(self, tmp_path):
         def granted(*options, script="", arguments=(), **environment):
             (tmp_path / "job.sh").write_text(f"#!/bin/sh\n{script}\n")
-            kind = JobKind("picas-a", str(tmp_path / "job.sh"), tuple(arguments), options)
-            found = granted_by(kind, environment)
+            template = JobTemplate("picas-a", str(tmp_path / "job.sh"), tuple(arguments), options)
+            found = granted_by(template, environment)
             return found.cores, found.memory, found.gpus, sorted(found.tags or ()), found.walltime
 
         return granted
@@ -335,7 +335,7 @@ class TestWhatJobsHave:
 
     def test_is_unknown_if_several_pilots_share_it(self, granted, tmp_path):
         granted(script="#SBATCH -n4 --mem=400 --gpus=1\nexec srun python3 local-example.py")
-        found = granted_by(JobKind("a", str(tmp_path / "job.sh")), {})
+        found = granted_by(JobTemplate("a", str(tmp_path / "job.sh")), {})
         assert (found.cores, found.memory, found.gpus) == (None, None, None)
 
     def test_is_what_the_pilot_is_told(self, granted):
@@ -345,7 +345,7 @@ class TestWhatJobsHave:
 
     def test_is_unknown_if_the_script_says_it_itself(self, granted, tmp_path):
         granted(script="export PICAS_TAGS=x\n./pilot.sh --cores 4")
-        found = granted_by(JobKind("a", str(tmp_path / "job.sh"), options=("-c8",)), {})
+        found = granted_by(JobTemplate("a", str(tmp_path / "job.sh"), options=("-c8",)), {})
         assert (found.tags, found.cores, found.gpus) == (None, None, 0)
 
 
@@ -360,4 +360,4 @@ class TestWhatJobsHave:
 )
 def test_the_output_of_a_job_follows_from_the_options(monkeypatch, tmp_path, options, path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert Slurm().output_file(JobKind("picas-a", "job.sh", options=options), "7_2", "/here") == path
+    assert Slurm().output_file(JobTemplate("picas-a", "job.sh", options=options), "7_2", "/here") == path

@@ -225,7 +225,7 @@ class TestHolders:
 
 
 class TestManyTokens:
-    def test_progress_is_told_while_a_view_is_handled(self, client, push):
+    def test_progress_is_reported_while_a_view_is_handled(self, client, push):
         handled = []
         for token in push(10):
             client.save(token.lock())
