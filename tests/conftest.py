@@ -35,7 +35,7 @@ settings.load_profile("picas")
 
 HERE = Path(__file__).resolve().parent
 
-pytest_plugins = ("support.jobs", "support.certificates", "support.people")
+pytest_plugins = ("support.jobs", "support.certificates", "support.people", "support.browser")
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest selects by markers

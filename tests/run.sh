@@ -1,7 +1,8 @@
 #!/bin/bash
-# Runs the tests: run.sh [--install] [unit|pool|pilot|processes|batch|cli|pages ...] [arguments of pytest]
+# Runs the tests: run.sh [--install] [unit|pool|pilot|processes|batch|cli|browser|pages ...] [arguments of pytest]
 #
-#   tests/run.sh --install   install what the machine lacks (as root on Debian: python3-venv, Slurm, DIRAC), run everything
+#   tests/run.sh --install   install what the machine lacks (as root on Debian: python3-venv, Slurm, DIRAC, Chromium), run
+#                          everything
 #   tests/run.sh             run everything; tests whose programs are missing are skipped, and the summary says why
 #   tests/run.sh unit        run the fast tier, which needs no server, no Node.js and less than a minute
 #
@@ -9,7 +10,7 @@
 # Environment variables:
 #   PYTHON               the Python to test with (default: python3)
 #   PICAS_TEST_URL       a CouchDB to test against instead of the embedded server: http://admin:password@127.0.0.1:5984
-#   PICAS_TEST_REQUIRE   the parts that must not be skipped: "slurm dirac", or one of them
+#   PICAS_TEST_REQUIRE   the parts that must not be skipped: "slurm dirac browser", or some of them
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -18,7 +19,7 @@ folders=
 while [ $# -gt 0 ]; do
     case $1 in
         --install) install=yes ;;
-        unit | pool | pilot | processes | batch | cli | pages) folders="$folders tests/$1" ;;
+        unit | pool | pilot | processes | batch | cli | browser | pages) folders="$folders tests/$1" ;;
         *) break ;;
     esac
     shift
@@ -39,10 +40,10 @@ apt_install() {
 }
 
 if [ "$install" ] && ! can_install; then
-    echo "run.sh: only root on Debian can install Slurm and DIRAC; without them their tests are skipped" >&2
+    echo "run.sh: only root on Debian can install Slurm, DIRAC and Chromium; without them their tests are skipped" >&2
 fi
 
-extras=cli,embedded,legacy,test
+extras=cli,embedded,legacy,notify,report,test,web
 [ "$folders" != " tests/unit" ] || extras=cli,legacy,test
 venv=$PWD/.venv/test-$version
 installed=$venv/installed-$extras
@@ -58,6 +59,9 @@ fi
 if can_install; then
     if ! PATH=$PATH:/usr/sbin command -v slurmctld >/dev/null; then
         apt_install slurm-wlm || echo "run.sh: Slurm could not be installed" >&2
+    fi
+    if ! command -v chromium >/dev/null; then
+        apt_install --no-install-recommends chromium || echo "run.sh: Chromium could not be installed" >&2
     fi
     "$venv/bin/python" tests/support/dirac_site.py install || echo "run.sh: DIRAC could not be installed" >&2
 fi
