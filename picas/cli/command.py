@@ -31,6 +31,7 @@ from . import (
     starting,
     status,
     token_logs,
+    top,
     views,
     wait,
 )
@@ -43,6 +44,7 @@ GROUPS = (
     pushing,
     running,
     status,
+    top,
     wait,
     listing,
     errors,
