@@ -27,7 +27,7 @@ class Shelf:
     pilot: str | None = None
     """Only the tokens that the pilot with this id holds."""
     begin: str = ""
-    """Only tokens whose ids begin with this."""
+    """Only tokens whose ids begin with this, in upper or lower case: CouchDB sorts these side by side."""
 
     @classmethod
     def of_group(cls, group: str) -> Shelf:
@@ -69,11 +69,11 @@ def read_page(client: CouchDB, shelf: Shelf, number: int = 0, size: int = PAGE) 
     """
     result, tokens = Reader().rows(client, limit=size + 1, skip=number * size, **_parameters(shelf))
     ids = [row.id for row in result.rows]
-    on_page = set(ids[:size])
+    on_page, begin = set(ids[:size]), shelf.begin.casefold()
     kept = [
         token
         for token in tokens
-        if token.id in on_page and token.id.startswith(shelf.begin) and is_in_state(token, shelf.state)
+        if token.id in on_page and token.id.casefold().startswith(begin) and is_in_state(token, shelf.state)
     ]
     return TokenPage(shelf, number, tuple(kept), len(ids) <= size)
 

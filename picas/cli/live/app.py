@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import traceback
 from collections.abc import Mapping
 from typing import ClassVar
 
+from rich.text import Text
 from textual.app import App
 from textual.binding import Binding, BindingType
+from textual.screen import Screen
 
 from ...clients import CouchDB
+from ...util import visible
 from .background import Done, call_soon
 from .dialogs import Help
 from .main_screen import MainScreen
@@ -69,12 +73,19 @@ class TopApp(App[int]):
         """Show the pool, and begin to read it."""
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread, as in some tests
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, 128 + signal.SIGTERM)
-        self.push_screen(self.main)
         self.poller.start()
+
+    def get_default_screen(self) -> Screen[None]:
+        """Return the screen that stays below all others."""
+        return self.main
 
     def on_unmount(self) -> None:
         """Read nothing more."""
         self.poller.stop()
+
+    def _fatal_error(self) -> None:
+        """Show a fault of the program as Python does: textual would show the values of variables with it."""
+        self.panic(Text(visible(traceback.format_exc())))
 
     def _pass_on(self, event: Event) -> None:
         call_soon(self, lambda: self.main.take(event))
@@ -100,4 +111,6 @@ def run(client: CouchDB, counts: Mapping[str, int], name: str) -> int:
     :param counts: the number of tokens in each state
     :param name: what the pool is called
     """
-    return TopApp(client, counts, name).run(mouse=False) or 0
+    app = TopApp(client, counts, name)
+    code = app.run(mouse=False)
+    return code or app.return_code or 0

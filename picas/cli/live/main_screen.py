@@ -11,6 +11,7 @@ from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Container, Vertical
 from textual.events import Resize
+from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
@@ -26,7 +27,7 @@ from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens
 from .reader import Event, Poller, PoolReader, Problem
 from .steering import Proposal
 from .token_screens import LogScreen, TokenScreen
-from .widgets import Notice, RowList, TextLines
+from .widgets import Notice, TextLines
 
 WIDE = (120, 30)
 """The columns and lines from which all lists are shown at once."""
@@ -40,6 +41,7 @@ MOST_MINUTES = 240
 """For how many minutes back the history is shown at most."""
 MORE_KEYS = "/ filter  p pause  ? help  q quit"
 LEAST_KEYS = "? help"
+_ABOVE = ("head", "counts", "bar", "rate", "history", "fleet", "tabs")
 
 
 class MainScreen(Screen[None], inherit_bindings=False):
@@ -50,7 +52,15 @@ class MainScreen(Screen[None], inherit_bindings=False):
     :param name: what the pool is called
     """
 
+    AUTO_FOCUS: ClassVar[str] = ""  # the keys belong to the screen
     BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("up,k", "move(-1)"),
+        Binding("down,j", "move(1)"),
+        Binding("pageup", "page(-1)"),
+        Binding("pagedown,space", "page(1)"),
+        Binding("home,g", "move(-1000000)"),
+        Binding("end,G", "move(1000000)"),
+        Binding("enter", "open"),
         Binding("tab", "next_panel(1)"),
         Binding("shift+tab", "next_panel(-1)"),
         Binding("slash", "filter"),
@@ -80,23 +90,26 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._is_warned = False  # that it would be left in the middle
         self._panels: list[Panel] = [kind(poller.snapshot) for kind in (Failures, Pilots, Ends, Tokens)]
         self._active: Panel = self._panels[0]
+        self._titles = {panel: TextLines(classes="title") for panel in self._panels}
+        # What the poller finds may come before these are on the screen.
+        self._lines = {name: TextLines(id=name) for name in (*_ABOVE, "keys")}
+        self._notice_line = Notice()
 
     def compose(self) -> ComposeResult:
         """Yield the widgets."""
-        for name in ("head", "counts", "bar", "rate", "history", "fleet", "tabs"):
-            yield TextLines(id=name)
+        self._adapt(self.app.size)
+        for name in _ABOVE:
+            yield self._lines[name]
         with Container(id="panels"):
             for panel in self._panels:
                 with Vertical(classes="place"):
-                    title = TextLines(id=f"title-{panel.id}")
-                    title.add_class("title")
-                    yield title
+                    yield self._titles[panel]
                     yield panel
-        yield Notice(id="notice")
+        yield self._notice_line
         entry = Input(id="filter")
         entry.cursor_blink = False
         yield entry
-        yield TextLines(id="keys")
+        yield self._lines["keys"]
 
     # --- what is shown
 
@@ -107,12 +120,18 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def on_resize(self, event: Resize) -> None:
         """Choose what there is room for."""
-        self.set_class(event.size.width >= WIDE[0] and event.size.height >= WIDE[1], "wide")
+        self._adapt(event.size)
         minutes = min(MOST_MINUTES, event.size.width)
         if minutes > self._reader.minutes:
             self._reader.minutes = minutes
             self._poller.wake()
+        self._reveal()
+        self._want_page()
         self.call_after_refresh(self.update)
+
+    def _adapt(self, size: Size) -> None:
+        """Show all lists at once if there is room."""
+        self.set_class(size.width >= WIDE[0] and size.height >= WIDE[1], "wide")
 
     def take(self, event: Event) -> None:
         """Take what the poller has found."""
@@ -141,7 +160,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         if isinstance(screen, TokenScreen):
             screen.notify_line(self._notice)
         if self.is_attached:
-            self.query_one(Notice).show_line(self._notice)
+            self._notice_line.show_line(self._notice)
 
     def _tick(self) -> None:
         if self._notice and not self._changing and time.monotonic() > self._notice_ends:
@@ -157,39 +176,39 @@ class MainScreen(Screen[None], inherit_bindings=False):
             Text.assemble((charts.MARKS[state][0], charts.MARKS[state][1]), f" {state} {overview.counts[state]}")
             for state in STATES
         )
-        self._line("counts").show(counts)
-        self._line("bar").show(charts.bar(overview.counts, self.size.width))
-        self._line("rate").show(Text(next(status.describe_rate(overview), "")))
-        self._line("fleet").show(Text(next(status.describe_fleet(overview), "")))
+        self._lines["counts"].show(counts)
+        self._lines["bar"].show(charts.bar(overview.counts, self.size.width))
+        self._lines["rate"].show(Text(next(status.describe_rate(overview), "")))
+        self._lines["fleet"].show(Text(next(status.describe_fleet(overview), "")))
         self._show_history()
         self._show_titles()
-
-    def _line(self, name: str) -> TextLines:
-        return self.query_one(f"#{name}", TextLines)
 
     def _show_head(self) -> None:
         since = time.time() - self._answered
         if self._problem is not None or since > SILENCE:
             at = output.local_time(self._answered)
             line = f"server away since {at} ({duration_text(since)}): {self._problem or 'no answer'}"
-            self._line("head").show(Text(visible(line), "bold red"))
+            self._lines["head"].show(Text(visible(line), "bold red"))
             return
         pause = next(status.describe_pause(self._poller.snapshot.overview), None)
         if pause is None:
-            self._line("head").show(Text(self._pool, "bold"))
+            self._lines["head"].show(Text(self._pool, "bold"))
             return
         state = Text(visible(pause), "bold yellow")
         has_room = cell_len(self._pool) + 2 + cell_len(state.plain) <= self.size.width
-        self._line("head").show(Text.assemble((self._pool, "bold"), "  ", state) if has_room else state)
+        self._lines["head"].show(Text.assemble((self._pool, "bold"), "  ", state) if has_room else state)
 
     def _show_history(self) -> None:
         details = self._poller.snapshot.details
-        if details is None or details.history is None:
-            self._line("history").show()
+        if details is None or not details.history:
+            self._lines["history"].show()
             return
-        values = [bin.total.tokens for bin in details.history]
+        values = [bin.total.tokens for bin in details.history[:-1]]  # the minute that is going on would mislead
         most = max(values, default=0)
-        height = max(1, self._line("history").size.height)
+        if not most:
+            self._lines["history"].show()
+            return
+        height = max(1, self._lines["history"].size.height)
         label = f" max {most}/min"
         width = max(1, self.size.width - cell_len(label))
         values = values[-width:]
@@ -198,32 +217,39 @@ class MainScreen(Screen[None], inherit_bindings=False):
         lines[0].append(label, "dim")
         if height > 1:
             lines[-1].append(f" {len(values)} min", "dim")
-        self._line("history").show(*lines)
+        self._lines["history"].show(*lines)
 
     def _show_titles(self) -> None:
         tabs = Text()
         for panel in self._panels:
             style = "bold reverse" if panel is self._active else ""
             title = Text(f" {panel.title()} ", style)
-            self._line(f"title-{panel.id}").show(title)
+            self._titles[panel].show(title)
             tabs.append_text(title)
             tabs.append(" ")
-        self._line("tabs").show(tabs)
+        self._lines["tabs"].show(tabs)
         keys = f"{self._active.KEYS}  {MORE_KEYS}"
         if cell_len(keys) > self.size.width:
             keys = f"{self._active.KEYS}  {LEAST_KEYS}"
-        self._line("keys").show(Text(keys, "dim"))
+        self._lines["keys"].show(Text(keys, "dim"))
 
     # --- the lists
 
     def _activate(self, panel: Panel) -> None:
+        self._active.activate(False)
         self._active = panel
-        for each in self._panels:
-            if each.parent is not None:
-                each.parent.set_class(each is panel, "active")
-        panel.focus()
+        panel.activate(True)
+        self._reveal()
         self._want_page()
         self.call_after_refresh(self.update)
+
+    def _reveal(self) -> None:
+        """Make sure that the active list can be seen."""
+        if self.has_class("wide"):
+            return  # all can, and each change of classes lets the whole screen be drawn again
+        for panel in self._panels:
+            if panel.parent is not None:
+                panel.parent.set_class(panel is self._active, "active")
 
     def _want_page(self) -> None:
         """Let the poller read tokens while they are shown."""
@@ -240,9 +266,17 @@ class MainScreen(Screen[None], inherit_bindings=False):
         place = (self._panels.index(self._active) + step) % len(self._panels)
         self._activate(self._panels[place])
 
-    def on_row_list_opened(self, message: RowList.Opened) -> None:
+    def action_move(self, steps: int) -> None:
+        """Move the cursor."""
+        self._active.move(steps)
+
+    def action_page(self, steps: int) -> None:
+        """Move the cursor by what fits on the screen."""
+        self._active.page_move(steps)
+
+    def action_open(self) -> None:
         """Open what the cursor is at."""
-        current = message.rows.current
+        current = self._active.current
         if isinstance(current, Group):
             self._open(Shelf.of_group(current.group))
         elif isinstance(current, Pilot):
@@ -272,7 +306,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         entry = self.query_one(Input)
         entry.placeholder = "ids that begin with" if self._active is self._tokens else "rows with"
         entry.value = self._active.sought
-        self._line("notice").display = False
+        self._notice_line.display = False
         entry.display = True
         entry.focus()
 
@@ -294,7 +328,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
 
     def _leave_filter(self) -> None:
         self.query_one(Input).display = False
-        self._line("notice").display = True
+        self.set_focus(None)
+        self._notice_line.display = True
         self._activate(self._active)
 
     # --- changes

@@ -15,7 +15,6 @@ from rich.text import Text
 from textual.binding import Binding, BindingType
 from textual.events import Resize
 from textual.geometry import Region
-from textual.message import Message
 from textual.strip import Strip
 from textual.widget import Widget
 
@@ -28,16 +27,13 @@ MAX_LINES = 5_000
 """The most lines that a text pane keeps."""
 MAX_LINE = 10_000
 """The most characters of a line in a text pane."""
-_WHEEL = 3  # lines
-
-Move = tuple[str, str]
 
 
 class Lines(Widget):
     """A widget that draws lines of its own."""
 
-    def __init__(self, *, id: str | None = None) -> None:
-        super().__init__(id=id)
+    def __init__(self, *, id: str | None = None, classes: str | None = None) -> None:
+        super().__init__(id=id, classes=classes)
         self._drawn: list[Text] = []
 
     def render_line(self, y: int) -> Strip:
@@ -93,30 +89,11 @@ class Row:
     """A style of the package rich, for all of it."""
 
 
-class RowList(Lines, can_focus=True):
-    """A table with a cursor."""
+class RowList(Lines):
+    """A table with a cursor, which is shown while the list is the active one.
 
-    BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)"),
-        Binding("down,j", "move(1)"),
-        Binding("pageup", "page(-1)"),
-        Binding("pagedown", "page(1)"),
-        Binding("home,g", "move(-1000000)"),
-        Binding("end,G", "move(1000000)"),
-        Binding("enter", "open"),
-    ]
-
-    class Opened(Message):
-        """Enter was pressed at a row."""
-
-        def __init__(self, rows: RowList) -> None:
-            super().__init__()
-            self.rows = rows
-
-        @property
-        def control(self) -> RowList:
-            """The list."""
-            return self.rows
+    It never has the focus: textual draws much of the screen again when that moves.
+    """
 
     def __init__(self, *, id: str | None = None) -> None:
         super().__init__(id=id)
@@ -125,6 +102,7 @@ class RowList(Lines, can_focus=True):
         self._right: Collection[str] = ()
         self._whole: Collection[str] = ()
         self._otherwise = ""
+        self._is_active = False
         self._at, self._first = 0, 0  # the rows with the cursor, and at the top
         self._laid_out: tuple[Any, list[str]] = (None, [])
 
@@ -132,11 +110,6 @@ class RowList(Lines, can_focus=True):
     def current(self) -> Any:
         """The key of the row with the cursor, None if there is no row."""
         return self._rows[self._at].key if self._rows else None
-
-    @property
-    def place(self) -> str:
-        """Where the cursor is: "3/25", "" if there are no rows."""
-        return f"{self._at + 1}/{len(self._rows)}" if self._rows else ""
 
     def show(
         self,
@@ -165,27 +138,22 @@ class RowList(Lines, can_focus=True):
         """Move the cursor to the first row."""
         self._at = self._first = 0
 
-    def action_move(self, steps: int) -> None:
+    def activate(self, is_active: bool) -> None:
+        """Show or hide the cursor."""
+        self._is_active = is_active
+        self._redraw()
+
+    def move(self, steps: int) -> None:
         """Move the cursor."""
         self._at = max(0, min(self._at + steps, len(self._rows) - 1))
         self._redraw()
 
-    def action_page(self, steps: int) -> None:
+    def page_move(self, steps: int) -> None:
         """Move the cursor by what fits on the screen."""
-        self.action_move(steps * max(1, self.size.height - 2))
-
-    def action_open(self) -> None:
-        """Open what the row with the cursor stands for."""
-        if self._rows:
-            self.post_message(self.Opened(self))
+        self.move(steps * max(1, self.size.height - 2))
 
     def on_resize(self, event: Resize) -> None:
         """Lay the table out anew."""
-        self._redraw()
-
-    def watch_has_focus(self, has_focus: bool) -> None:
-        """Show or hide the cursor."""
-        super().watch_has_focus(has_focus)
         self._redraw()
 
     def _redraw(self) -> None:
@@ -198,8 +166,11 @@ class RowList(Lines, can_focus=True):
         headings, *lines = self._lines()
         shown = list(zip(self._rows, lines))[self._first : self._first + room]
         drawn = [Text(headings, "bold")]
-        for place, (row, line) in enumerate(shown, self._first):
-            is_at_cursor = place == self._at and self.has_focus
+        if len(self._rows) > len(shown):
+            place = f"{self._first + 1}-{self._first + len(shown)} of {len(self._rows)}"
+            drawn[0].append(place.rjust(self.size.width - cell_len(headings)), "not bold dim")
+        for number, (row, line) in enumerate(shown, self._first):
+            is_at_cursor = number == self._at and self._is_active
             text = f"{line}{' ' * (self.size.width - cell_len(line))}" if is_at_cursor else line
             drawn.append(Text(text, f"{row.style} {'reverse' if is_at_cursor else ''}".strip()))
         self.draw(drawn)
