@@ -229,6 +229,23 @@ class TestWhatIsShown:
 
         show(pool, steps)
 
+    def test_the_cursor_the_headings_and_failures_stand_out(self, pool: CouchDB) -> None:
+        def styles(live: Live, text: str) -> list[Any]:
+            strips = live.app.screen._compositor.render_strips()
+            return [segment.style for strip in strips for segment in strip if text in segment.text and segment.style]
+
+        async def steps(live: Live) -> None:
+            await live.wait_for("out of memory")
+            assert [style.reverse for style in styles(live, "Failures 2")] == [True]
+            assert [style.reverse for style in styles(live, "out of memory")] == [True]
+            assert not any(style.reverse for style in styles(live, "no file"))
+            await live.press("tab", "tab")
+            await live.wait_for("token_33")
+            assert [style.bold for style in styles(live, "outcome")] == [True]
+            assert "red" in {style.color.name for style in styles(live, "failed") if style.color}
+
+        show(pool, steps)
+
 
 class TestLists:
     def test_the_tokens_of_a_group_and_of_a_pilot(self, pool: CouchDB) -> None:

@@ -14,7 +14,7 @@ from textual.widgets import Input
 from .widgets import TextLines, TextPane
 
 HELP = """\
-Tab          the next list (Shift+Tab: the last one)
+Tab          the next list; Shift+Tab: back
 ↑ ↓          move; PgUp, PgDn, Home and End too
 /            only rows with a text; of tokens, only
              ids that begin with it. Esc: all again

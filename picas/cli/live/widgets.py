@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from rich.cells import cell_len, chop_cells
+from rich.segment import Segment
 from rich.style import Style
 from rich.text import Text
 from textual.binding import Binding, BindingType
@@ -39,7 +40,9 @@ class Lines(Widget):
     def render_line(self, y: int) -> Strip:
         """Return a line as it is drawn."""
         text = self._drawn[y] if y < len(self._drawn) else Text()
-        segments = [segment for segment in text.render(self.app.console) if segment.text]
+        console = self.app.console
+        style = console.get_style(text.style)  # which a text without spans leaves out
+        segments = [segment for segment in Segment.apply_style(text.render(console), style) if segment.text]
         return Strip(segments).adjust_cell_length(self.size.width, Style.null())
 
     def draw(self, lines: Sequence[Text]) -> None:
