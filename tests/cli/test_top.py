@@ -132,7 +132,7 @@ class TestWhatIsShown:
     @pytest.mark.parametrize("size", SIZES)
     def test_counts_charts_and_lists(self, pool: CouchDB, size: tuple[int, int]) -> None:
         async def steps(live: Live) -> None:
-            text = await live.wait_for("out of memory")
+            text = await live.wait_for("rate 2.")
             assert "mypool" in text
             assert "░ todo 5  ▒ locked 1  █ done 30  ▚ error 4" in text
             assert re.search("█+▒+▚+░+\n", text)
@@ -181,6 +181,16 @@ class TestWhatIsShown:
             await live.press("enter", "l", "r", "c", "d", "n", "b", "up", "down", "end")
 
         show(client, steps)
+
+    @pytest.mark.parametrize("size", [(1, 1), (12, 4), (59, 8)])
+    def test_a_terminal_that_is_too_small_breaks_nothing(self, pool: CouchDB, size: tuple[int, int]) -> None:
+        async def steps(live: Live) -> None:
+            await live.wait_until(lambda: live.app.poller.snapshot.details)
+            await live.press(
+                "tab", "down", "end", "question_mark", "escape", "s", "slash", "x", "enter", "enter", "l", "q"
+            )
+
+        show(pool, steps, size)
 
     def test_without_the_views_of_report_the_rest_is_shown(self, client: CouchDB, pilot_document: Any) -> None:
         pilot_document()
@@ -421,7 +431,7 @@ class TestChanges:
     def test_retry_of_a_group_asks_and_says_what_came_of_it(self, pool: CouchDB) -> None:
         async def steps(live: Live) -> None:
             await live.wait_for("out of memory")
-            await live.press("r")
+            await live.press("r", "r", "r")  # asks once
             await live.wait_for("Retry 3 tokens of group r3f9a?")
             await live.press("n")
             await live.wait_for("nothing was changed")
@@ -623,10 +633,12 @@ class TestTheServer:
             pool_reader = reader.PoolReader(through(proxy))
             poller = reader.Poller(pool_reader, pool_reader.counts(), lambda event: None)
             poller.show(reader.Shelf())
-            poller._look_at_details()
+            poller._look_at_details()  # once the examples of the groups are known
             proxy.forget()
             poller._look_at_counts()
             assert len(proxy.requests) == 1
+            poller._look_at_page()
+            assert len(proxy.requests) == 2
             poller._look_at_details()
             requests = len(proxy.requests) - 1
             assert requests == 6

@@ -86,6 +86,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._answered = time.time()  # when the server has answered last
         self._problem: str | None = None  # since then
         self._notice, self._notice_ends = Text(), 0.0
+        self._is_asking = False
         self._changing = ""  # what is being changed
         self._is_warned = False  # that it would be left in the middle
         self._panels: list[Panel] = [kind(poller.snapshot) for kind in (Failures, Pilots, Ends, Tokens)]
@@ -342,6 +343,9 @@ class MainScreen(Screen[None], inherit_bindings=False):
         if self._changing:
             self.tell(f"one after the other: {self._changing}")
             return
+        if self._is_asking:
+            return
+        self._is_asking = True
         self.tell("one moment…", "dim")
         in_thread(self.app, propose, self._ask, self._fail)
 
@@ -349,6 +353,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self.tell("")
 
         def answered(message: str | None) -> None:
+            self._is_asking = False
             if message is None:
                 self.tell("nothing was changed")
                 return
@@ -376,7 +381,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
             self.app.screen.refresh_facts()
 
     def _fail(self, error: BaseException) -> None:
-        self._changing, self._is_warned = "", False
+        self._is_asking, self._changing, self._is_warned = False, "", False
         self.tell(steering.describe_failure(error), "red")
 
     def _current(self, *kinds: type, otherwise: str) -> Any:

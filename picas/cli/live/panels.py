@@ -11,6 +11,7 @@ from textual.events import Resize
 
 from ... import console
 from ...pool.browsing import Shelf, TokenPage
+from ...pool.failures import MAX_GROUPS
 from ...pool.fields import Field
 from ...util import is_number, one_line
 from .. import listing, pilots, status
@@ -147,6 +148,10 @@ class Failures(Panel):
     def otherwise(self) -> str:
         """Return what is shown if there are no rows."""
         return super().otherwise() if self.number() is None else "no token is in error"
+
+    def title(self) -> str:
+        """Return what stands above the list."""
+        return super().title() + (f", the largest {MAX_GROUPS}" if (self.number() or 0) > MAX_GROUPS else "")
 
 
 class Pilots(Panel):

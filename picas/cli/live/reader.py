@@ -135,7 +135,7 @@ class PoolReader:
 
 
 class Poller:
-    """Reads a pool in two threads, so that what takes long holds nothing else up, and passes on what it has found.
+    """Reads a pool in three threads, so that what takes long holds nothing else up, and passes on what it has found.
 
     The threads end with the process, since a request may take as long as the server lets it.
 
@@ -149,10 +149,9 @@ class Poller:
         self._notify = notify
         self._lock = threading.Lock()
         self._snapshot = Snapshot(counts)
-        self._shelf: Shelf | None = None
-        self._number = 0
+        self._wanted: tuple[Shelf | None, int] = None, 0
         self._is_stopped = False
-        self._wake_counts, self._wake_details = threading.Event(), threading.Event()
+        self._wake_counts, self._wake_details, self._wake_page = (threading.Event() for _ in range(3))
         self._has_report = False
         self._is_away = False
 
@@ -166,6 +165,7 @@ class Poller:
         for look, wake, interval in (
             (self._look_at_counts, self._wake_counts, INTERVAL),
             (self._look_at_details, self._wake_details, DETAILS_INTERVAL),
+            (self._look_at_page, self._wake_page, DETAILS_INTERVAL),
         ):
             threading.Thread(target=self._run, args=(look, wake, interval), name="picas-top", daemon=True).start()
 
@@ -176,14 +176,14 @@ class Poller:
 
     def wake(self) -> None:
         """Read everything now."""
-        self._wake_counts.set()
-        self._wake_details.set()
+        for wake in (self._wake_counts, self._wake_details, self._wake_page):
+            wake.set()
 
     def show(self, shelf: Shelf | None, number: int = 0) -> None:
         """Read a page of tokens, too, from now on; None for none."""
-        if (shelf, number) != (self._shelf, self._number):
-            self._shelf, self._number = shelf, number
-            self._wake_details.set()
+        if (shelf, number) != self._wanted:
+            self._wanted = shelf, number
+            self._wake_page.set()
 
     def _run(self, look: Callable[[], None], wake: threading.Event, interval: float) -> None:
         while not self._is_stopped:
@@ -201,21 +201,22 @@ class Poller:
         self._update(counts=counts)
         if self._is_away:  # it is back
             self._is_away = False
-            self._wake_details.set()
+            self.wake()
 
     def _look_at_details(self) -> None:
-        # What the person looks at comes first: the rest takes a while in a large pool.
-        shelf, number = self._shelf, self._number
+        if not self._has_report:
+            self._update(details=self._reader.pilots())
+            self._wait_for_report()
+        self._update(details=self._reader.details())
+
+    def _look_at_page(self) -> None:
+        shelf, number = self._wanted
         if shelf is not None:
             try:
                 page = read_page(self._reader.client, shelf, number)
             except ResourceNotFound:  # the tokens of a group, without the views of Report
                 page = TokenPage(shelf, number)
             self._update(page=page)
-        if not self._has_report:
-            self._update(details=self._reader.pilots())
-            self._wait_for_report()
-        self._update(details=self._reader.details())
 
     def _wait_for_report(self) -> None:
         """Wait until the server has indexed what only people read, since nobody may have asked for it lately."""
