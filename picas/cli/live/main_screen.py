@@ -190,7 +190,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         details = self._poller.snapshot.details
         if details is None or details.history is None:
             return ""
-        return "no rate yet: no token has ended" if details.fleet.running else "no rate: no pilot is running"
+        return "no rate: no token has ended lately" if details.fleet.running else "no rate: no pilot is running"
 
     def _show_head(self) -> None:
         since = time.time() - self._answered
