@@ -84,14 +84,14 @@ class Live:
 
 def show(client: CouchDB, steps: Callable[[Live], Awaitable[None]], size: tuple[int, int] = SIZES[0]) -> TopApp:
     """Show a pool, do the steps, and return the application, which has ended."""
-    app = TopApp(client, count_states(client), "mypool")
 
-    async def run() -> None:
+    async def run() -> TopApp:
+        app = TopApp(client, count_states(client), "mypool")  # here, since Python 3.9 ties it to the running loop
         async with app.run_test(size=size) as pilot:
             await steps(Live(app, pilot))
+        return app
 
-    asyncio.run(run())
-    return app
+    return asyncio.run(run())
 
 
 @pytest.fixture
