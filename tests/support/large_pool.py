@@ -287,15 +287,19 @@ class LargePool:
         if self._pause[0] <= when < self._pause[1]:
             self._plan(self._pause[1] + self._random.uniform(1, 60), "look", pilot)
             return
-        order = [GPU if pilot.site.gpus else MANY_CORES, PLAIN]
-        if self._random.random() < 0.75:
-            order.reverse()
-        for kind in order:
-            slots = KINDS[kind].slots
-            while self._queues[kind] and pilot.free >= slots and (kind != GPU or pilot.gpus):
-                self._begin_attempt(self._queues[kind].popleft(), pilot, when)
+        while pilot.free:
+            kinds = [kind for kind in range(len(KINDS)) if self._fits(kind, pilot)]
+            if not kinds:
+                break
+            sizes = [len(self._queues[kind]) for kind in kinds]  # pilots take tokens at random
+            (kind,) = self._random.choices(kinds, sizes)
+            self._begin_attempt(self._queues[kind].popleft(), pilot, when)
         if not pilot.at_work:
             self._plan(when + 60, "look", pilot)
+
+    def _fits(self, kind: int, pilot: Pilot) -> bool:
+        has = pilot.gpus if kind == GPU else pilot.free if not pilot.site.gpus or kind == PLAIN else 0
+        return bool(self._queues[kind]) and has > 0 and pilot.free >= KINDS[kind].slots
 
     def _begin_attempt(self, token: Token, pilot: Pilot, when: float) -> None:
         draw, kind = self._random, KINDS[token.kind]
