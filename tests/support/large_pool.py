@@ -141,6 +141,8 @@ class Pilot:
     at_work: dict[int, Attempt] = field(default_factory=dict)
     gpus: int = 0
     """Those that are free, as `free` for slots."""
+    next_kind: int | None = None
+    """The kind of the token that waits until it fits."""
     is_over: bool = False
     is_found: bool = False
     """Whether other pilots have found it dead."""
@@ -288,18 +290,21 @@ class LargePool:
             self._plan(self._pause[1] + self._random.uniform(1, 60), "look", pilot)
             return
         while pilot.free:
-            kinds = [kind for kind in range(len(KINDS)) if self._fits(kind, pilot)]
-            if not kinds:
-                break
-            sizes = [len(self._queues[kind]) for kind in kinds]  # pilots take tokens at random
-            (kind,) = self._random.choices(kinds, sizes)
-            self._begin_attempt(self._queues[kind].popleft(), pilot, when)
+            if pilot.next_kind is None or not self._queues[pilot.next_kind]:
+                kinds = [kind for kind in range(len(KINDS)) if self._queues[kind] and self._suits(kind, pilot)]
+                if not kinds:
+                    break
+                sizes = [len(self._queues[kind]) for kind in kinds]  # pilots take tokens at random
+                (pilot.next_kind,) = self._random.choices(kinds, sizes)
+            if pilot.free < KINDS[pilot.next_kind].slots or (pilot.next_kind == GPU and not pilot.gpus):
+                break  # until it fits
+            self._begin_attempt(self._queues[pilot.next_kind].popleft(), pilot, when)
+            pilot.next_kind = None
         if not pilot.at_work:
             self._plan(when + 60, "look", pilot)
 
-    def _fits(self, kind: int, pilot: Pilot) -> bool:
-        has = pilot.gpus if kind == GPU else pilot.free if not pilot.site.gpus or kind == PLAIN else 0
-        return bool(self._queues[kind]) and has > 0 and pilot.free >= KINDS[kind].slots
+    def _suits(self, kind: int, pilot: Pilot) -> bool:
+        return kind == PLAIN or (kind == GPU) == bool(pilot.site.gpus)
 
     def _begin_attempt(self, token: Token, pilot: Pilot, when: float) -> None:
         draw, kind = self._random, KINDS[token.kind]

@@ -37,11 +37,11 @@ DOTS = 160
 """Dots per inch of a PNG."""
 MAX_LABEL = 26
 """The most characters of a label that is drawn."""
+LONG_LABEL = 48
+"""The same where there is room."""
 LEVELS = 10
 """Shares are drawn in so many steps of darkness."""
 _DAY = 86_400
-_ROW = 0.16
-"""Inches of a bar's row beyond which a picture becomes higher."""
 _RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
@@ -82,14 +82,18 @@ def save_png(chart: Chart, path: Path) -> None:
         figure.savefig(path, format="png", dpi=DOTS, facecolor=LIGHT["page"])
 
 
-def plain(text: str) -> str:
-    """Return a text as matplotlib draws it as it is: on one line, not too long, and never as a formula."""
+def plain(text: str, most: int = MAX_LABEL) -> str:
+    """Return a text as matplotlib draws it as it is: on one line, not too long, and never as a formula.
+
+    :param most: how many characters it may have
+    """
     line = one_line(text)
-    return (line if len(line) <= MAX_LABEL else f"{line[: MAX_LABEL - 1]}…").replace("$", r"\$")
+    return (line if len(line) <= most else f"{line[: most - 1]}…").replace("$", r"\$")
 
 
 def legend_of(chart: Chart) -> list[tuple[str, str]]:
     """Return the entries of a chart's legend: role and text."""
+    entries: list[tuple[str, str]]
     if chart.kind == LANES:
         states = {span.role for span in chart.spans}
         entries = [
@@ -98,7 +102,10 @@ def legend_of(chart: Chart) -> list[tuple[str, str]]:
         marks = {mark.role for mark in chart.marks}
         return entries + [(role, text) for role, text in (("retry", "retry"), ("death", "death")) if role in marks]
     if chart.kind == HEAT:
-        return [("share", "share of slots at work"), *([("death", "death of a pilot")] if chart.marks else [])]
+        marks = {mark.role for mark in chart.marks}
+        entries = [("share", "share of slots at work:")]
+        entries += [("retried", "retries")] if "retry" in marks else []
+        return entries + ([("death", "death of a pilot")] if "death" in marks else [])
     return [(series.role, series.name) for series in chart.series] if len(chart.series) > 1 else []
 
 
@@ -123,9 +130,9 @@ def _settings(name: str) -> Iterator[None]:
 
 def _figure(chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> Any:
     width, height = NARROW if is_narrow else WIDE
-    if chart.kind in (LANES, HEAT) or _is_lying(chart):
+    if chart.kind in (LANES, HEAT, BARS):
         rows = len(chart.rows) if chart.kind in (LANES, HEAT) else len(chart.x)
-        each = 0.035 if chart.kind == LANES and len(chart.rows) > 40 else 0.1 if chart.kind != BARS else 0.3
+        each = 0.25 if chart.kind == BARS else 0.035 if len(chart.rows) > 40 else 0.12
         height = min(max(1.0 + rows * each, 1.7), 7.5)
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
@@ -134,7 +141,7 @@ def _figure(chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> Any:
     for spine in axes.spines.values():
         spine.set_color(colours["line"])
     draw = {STACKED: _draw_stacked, BARS: _draw_bars, LANES: _draw_lanes, HEAT: _draw_heat}.get(chart.kind, _draw_lines)
-    draw(axes, chart, colours)
+    draw(axes, chart, colours, is_narrow)
     if chart.is_time:
         _set_time_axis(axes, chart, colours, is_narrow)
     return figure
@@ -156,9 +163,13 @@ _DATES = ["", "%Y", "%b", "%a %-d %b", "%H:%M", "%H:%M"]
 """How ConciseDateFormatter writes the first tick of a year, a month, a day, and so on."""
 
 
-def _set_values_axis(axes: Any, chart: Chart, colours: Mapping[str, str], axis: str = "y") -> None:
+def _set_values_axis(
+    axes: Any, chart: Chart, colours: Mapping[str, str], axis: str = "y", *, is_narrow: bool = False
+) -> None:
     one = getattr(axes, f"{axis}axis")
-    one.set_major_locator(MaxNLocator(5, integer=chart.y_title.startswith(("token", "attempt", "failed"))))
+    one.set_major_locator(
+        MaxNLocator(4 if is_narrow else 5, integer=chart.y_title.startswith(("token", "attempt", "failed")))
+    )
     one.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     axes.grid(axis=axis, color=colours["line"], linewidth=0.7)
     getattr(axes, f"set_{axis}label")(plain_title(chart.y_title), color=colours["soft"])
@@ -183,16 +194,16 @@ def _edges(chart: Chart) -> list[float]:
     return [x / _DAY for x in chart.x] + [(chart.x[-1] + chart.width) / _DAY]
 
 
-def _draw_stacked(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
+def _draw_stacked(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
     below = [0.0] * len(chart.x)
     for series in chart.series:
         top = [low + value for low, value in zip(below, _values(series))]
         axes.stairs(top, _edges(chart), baseline=below, fill=True, color=colours[series.role], linewidth=0)
         below = top
-    _set_values_axis(axes, chart, colours)
+    _set_values_axis(axes, chart, colours, is_narrow=is_narrow)
 
 
-def _draw_lines(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
+def _draw_lines(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
     for series in chart.series:
         is_filled = series.role == "work"
         axes.stairs(
@@ -204,49 +215,34 @@ def _draw_lines(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
             alpha=0.75 if is_filled else None,
             linewidth=0 if is_filled else 1.4,
         )
-    _set_values_axis(axes, chart, colours)
+    _set_values_axis(axes, chart, colours, is_narrow=is_narrow)
 
 
-def _is_lying(chart: Chart) -> bool:
-    """Return whether the bars of a chart lie: their labels are long."""
-    return chart.kind == BARS and chart.name != "durations"
-
-
-def _draw_bars(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
-    labels = [plain(str(label)) for label in chart.x]
-    places = range(len(labels))
-    if chart.name == "memory":
-        _draw_ranges(axes, chart, colours)
-    elif _is_lying(chart):
-        left = [0.0] * len(labels)
+def _draw_bars(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
+    places = range(len(chart.x))
+    if chart.is_stacked or len(chart.series) == 1:
+        left = [0.0] * len(chart.x)
         for series in chart.series:
-            roles = chart.x if series.role == "cost" else [series.role] * len(labels)
-            axes.barh(
-                places,
-                _values(series),
-                left=left,
-                height=0.66,
-                color=[_colour(role, series, chart, colours) for role in roles],
-            )
+            roles = chart.x if series.role == "cost" else [series.role] * len(chart.x)
+            shown = [_colour(role, series, chart, colours) for role in roles]
+            axes.barh(places, _values(series), left=left, height=0.7, color=shown)
             left = [low + value for low, value in zip(left, _values(series))]
         room = max(left, default=0.0) or 1.0
         for place, value in zip(places, left):
             axes.text(value + room * 0.01, place, _tick_value(value), va="center", color=colours["text"], fontsize=8.5)
-        axes.set_xlim(right=room * 1.12)
+        axes.set_xlim(right=room * (1.16 if is_narrow else 1.1))
     else:
-        below = [0.0] * len(labels)
-        for series in chart.series:
-            axes.bar(places, _values(series), bottom=below, width=0.8, color=colours[series.role])
-            below = [low + value for low, value in zip(below, _values(series))]
-    if _is_lying(chart):
-        axes.set_yticks(places, labels)
-        axes.invert_yaxis()
-        axes.set_ylabel(plain_title(chart.x_title), color=colours["soft"])
-        _set_values_axis(axes, chart, colours, "x")
-    else:
-        axes.set_xticks(places, labels, rotation=90 if len(labels) > 4 else 0)
-        axes.set_xlabel(plain_title(chart.x_title), color=colours["soft"])
-        _set_values_axis(axes, chart, colours)
+        _draw_ranges(axes, chart, colours)
+    labels = list(chart.x)
+    if chart.rows and not is_narrow:
+        labels = [
+            f"{reason}  {label}" if len(reason) < LONG_LABEL - 8 else f"{reason[: LONG_LABEL - 9]}…  {label}"
+            for label, reason in zip(chart.x, map(one_line, chart.rows))
+        ]
+    axes.set_yticks(places, [plain(str(label), LONG_LABEL) for label in labels])
+    axes.set_ylim(len(chart.x) - 0.4, -0.6)
+    axes.set_ylabel(plain_title(chart.x_title), color=colours["soft"])
+    _set_values_axis(axes, chart, colours, "x", is_narrow=is_narrow)
 
 
 def _colour(role: str, series: Series, chart: Chart, colours: Mapping[str, str]) -> str:
@@ -279,7 +275,7 @@ def _boxes(axes: Any, boxes: Sequence[tuple[float, float, float, float]], colour
     axes.add_patch(PathPatch(Shape(points, codes), facecolor=colour, alpha=alpha, linewidth=0))
 
 
-def _draw_lanes(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
+def _draw_lanes(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
     boxes: dict[tuple[str, int], list[tuple[float, float, float, float]]] = {}
     shortest = chart.width * len(chart.x) / 400  # even the shortest life can be seen
     for span in chart.spans:
@@ -300,10 +296,10 @@ def _draw_lanes(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
             markeredgewidth=0.8,
         )
     _draw_deaths(axes, chart, colours)
-    _set_rows(axes, chart, colours)
+    _set_rows(axes, chart, colours, is_narrow)
 
 
-def _draw_heat(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
+def _draw_heat(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
     boxes: dict[int, list[tuple[float, float, float, float]]] = {}
     for row, series in enumerate(chart.series):
         for x, value in zip(chart.x, series.values):
@@ -313,7 +309,16 @@ def _draw_heat(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
     for level, some in sorted(boxes.items()):
         _boxes(axes, some, colours["work"], shade(level))
     _draw_deaths(axes, chart, colours)
-    _set_rows(axes, chart, colours)
+    _set_rows(axes, chart, colours, is_narrow)
+    retries = [mark for mark in chart.marks if mark.role == "retry"]
+    if retries:  # bars above the rows
+        height = max(3.0, len(chart.rows) / 9)
+        most = max(mark.count for mark in retries)
+        bars = [
+            (mark.x / _DAY, (mark.x + chart.width) / _DAY, -1 - height * mark.count / most, -1.0) for mark in retries
+        ]
+        _boxes(axes, bars, colours["retried"], 1.0)
+        axes.set_ylim(top=-1.4 - height)
 
 
 def shade(level: int) -> float:
@@ -329,7 +334,7 @@ def _draw_deaths(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
         axes.plot(xs, rows, "x", color=colours["dead"], markersize=6, markeredgewidth=1.8)
 
 
-def _set_rows(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
+def _set_rows(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: bool) -> None:
     """Label the rows, as far as there is room for them."""
     number = len(chart.rows)
     axes.set_ylim(max(number, 1) - 0.4, -0.6)
@@ -338,7 +343,7 @@ def _set_rows(axes: Any, chart: Chart, colours: Mapping[str, str]) -> None:
     else:
         step = 1 if number <= 24 else 5
         places = range(0, number, step)
-        axes.set_yticks(places, [plain(chart.rows[place]) for place in places])
+        axes.set_yticks(places, [plain(chart.rows[place], 12 if is_narrow else MAX_LABEL) for place in places])
     axes.tick_params(axis="y", length=0)
     axes.set_ylabel(plain_title(chart.y_title), color=colours["soft"])
     axes.grid(axis="x", color=colours["line"], linewidth=0.7)
@@ -360,7 +365,9 @@ def _add_legend(figure: Any, chart: Chart) -> None:
                 for level in (0, 5, 10)
             ]
         else:
-            handles.append(Patch(color=swatch_colour(chart, role), alpha=opacity_of(role), label=plain(text)))
+            handles.append(
+                Patch(color=swatch_colour(chart, role), alpha=opacity_of(role), label=plain(text, LONG_LABEL))
+            )
     if handles:
         figure.legend(
             handles=handles, loc="outside upper right", ncols=min(5, len(handles)), frameon=False, fontsize=8.5

@@ -27,7 +27,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-a
 """What the page may load and do: nothing, but for its own style."""
 SLOWEST = 10
 """How many of the slowest attempts are listed on the page."""
-MOST_GROUPS = 20
+MOST_GROUPS = 8
 """How many groups of failures are shown with their examples."""
 MOST_VERSIONS = 10
 """How many versions are listed."""
@@ -139,14 +139,16 @@ def _section(chart: Chart, further: str = "") -> str:
     """Return a section with a chart, its numbers, and what belongs to it."""
     note = f'<p class="note">{_line(chart.note)}</p>' if chart.note else ""
     picture = "" if chart.is_empty else _figure(chart)
-    return f"<section><h2>{_line(chart.title)}</h2><p>{_line(chart.text)}</p>{picture}{note}{further}</section>\n"
+    has_numbers = picture and chart.kind not in (LANES, HEAT) and chart.name != "memory"
+    return (
+        f'<section><div class="chart"><h2>{_line(chart.title)}</h2><p>{_line(chart.text)}</p>{picture}{note}</div>'
+        f"{_numbers(chart) if has_numbers else ''}{further}</section>\n"
+    )
 
 
 def _figure(chart: Chart) -> str:
-    legend = _legend(chart)
     wide, narrow = as_svg(chart), as_svg(chart, is_narrow=True)
-    numbers = "" if chart.kind in (LANES, HEAT) or chart.name == "memory" else _numbers(chart)
-    return f'<figure>{legend}<div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>{numbers}'
+    return f'<figure>{_legend(chart)}<div class="wide">{wide}</div><div class="narrow">{narrow}</div></figure>'
 
 
 def _numbers(chart: Chart) -> str:
@@ -157,16 +159,22 @@ def _numbers(chart: Chart) -> str:
 
 
 def _legend(chart: Chart) -> str:
-    entries = "".join(f"<li>{_swatch(chart, role)}{_line(text)}</li>" for role, text in legend_of(chart))
+    entries = "".join(f"<li>{_entry(chart, role, text)}</li>" for role, text in legend_of(chart))
     return f'<ul class="legend">{entries}</ul>' if entries else ""
 
 
+def _entry(chart: Chart, role: str, text: str) -> str:
+    """Return an entry of a legend."""
+    name = f"<span>{_line(text)}</span>"
+    if role != "share":
+        return _swatch(chart, role) + name
+    steps = "".join(
+        f'<i style="background:var(--work);opacity:{shade(level):.2f}"></i>' for level in range(0, LEVELS + 1, 2)
+    )
+    return f'{name}<span>0 %</span><span class="swatch steps" aria-hidden="true">{steps}</span><span>100 %</span>'
+
+
 def _swatch(chart: Chart, role: str) -> str:
-    if role == "share":
-        steps = "".join(
-            f'<i style="background:var(--work);opacity:{shade(level):.2f}"></i>' for level in range(0, LEVELS + 1, 2)
-        )
-        return f'0 %<span class="swatch steps" aria-hidden="true">{steps}</span>100 %'
     if role in ("death", "retry"):
         mark, colour = ("✕", "dead") if role == "death" else ("|", "text")
         return f'<span class="swatch mark" style="color:var(--{colour})" aria-hidden="true">{mark}</span>'
@@ -206,7 +214,7 @@ def _class(kind: str, length: int = 0) -> str:
         return ' class="number"'
     if kind == TIME:
         return ' class="time"'
-    return ' class="long"' if length > _LONG else ""
+    return ' class="long"' if length > _LONG else ' class="short"' if length else ""
 
 
 def _folded(table: Table, title: str, csv: str | None) -> str:
@@ -231,25 +239,25 @@ def _more(table: Table, shown: int, csv: str | None) -> str:
 def _failures(survey: Survey, chart: Chart, table: Table, csv: str | None) -> str:
     groups = sorted(survey.groups.values(), key=lambda each: (-each.attempts, each.group))
     cards = "".join(map(_card, groups[:MOST_GROUPS]))
-    return _section(chart, cards + _folded(table, "All groups as a table", csv))
+    examples = f'<div class="examples">{cards}</div>' if cards else ""
+    return _section(chart, examples + _folded(table, "All groups as a table", csv))
 
 
 def _card(group: GroupTally) -> str:
     """Return a group of failures with an example."""
     parts = [nouns(group.attempts, "failed attempt"), f"{nouns(group.in_error, 'token')} in error now"]
-    if group.first is not None and group.last is not None:
-        parts.append(f"from {time_text(group.first)} to {time_text(group.last)}")
+    if group.last is not None:
+        parts.append(f"the last at {time_text(group.last)}")
     lines = [f"<p>{_line(', '.join(parts))}.</p>"]
     if group.group:
-        lines.append(f"<p>Group {_line(group.group)}: <code>picas ls error --reason {_quoted(group.group)}</code></p>")
-    token = group.logged if group.tail else group.token
+        lines.append(f"<p>Its tokens: <code>picas ls error --reason {_quoted(group.group)}</code></p>")
     if group.tail:
+        name = f"The end of {group.tail_name}"
         lines.append(
-            f'<p>The end of {_line(group.tail_name)}:</p><pre tabindex="0" role="region" '
-            f'aria-label="The end of {_line(group.tail_name)}">{_text(group.tail)}</pre>'
+            f'<p>{_line(name)}:</p><pre tabindex="0" role="region" aria-label="{_line(name)}">{_text(group.tail)}</pre>'
         )
     else:
-        lines.append(f"<p>For example <code>picas show {_quoted(token)}</code></p>")
+        lines.append(f"<p>For example: <code>picas show {_quoted(group.token)}</code></p>")
     return f"<article><h3>{_line(group.reason or 'no reason known')}</h3>{''.join(lines)}</article>"
 
 

@@ -15,7 +15,7 @@ h1{font-size:28px;line-height:1.2;margin:0 0 4px}
 h2{font-size:20px;line-height:1.3;margin:0 0 4px}
 h3{font-size:16px;line-height:1.4;margin:0 0 4px}
 p{margin:0 0 8px;max-width:75ch}
-.soft,figcaption .note,footer{color:var(--soft)}
+footer{color:var(--soft)}
 .note{font-size:14px;color:var(--soft)}
 section{margin:40px 0 0}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:12px 0 0;font-size:15px}
@@ -40,6 +40,7 @@ ul.legend li{display:flex;align-items:center;gap:6px}
 .swatch.steps{display:flex;width:80px;border:1px solid var(--line)}
 .swatch.steps i{flex:1}
 details{margin:8px 0 0}
+details+p,details+.scroll{margin-top:12px}
 summary{cursor:pointer;color:var(--link);font-size:15px}
 .scroll{overflow-x:auto;margin:8px 0 0;max-height:480px;overflow-y:auto}
 .scroll.whole{max-height:none}
@@ -51,10 +52,12 @@ thead th{font-weight:600;color:var(--soft)}
 tbody th{font-weight:400}
 .number{text-align:right;white-space:nowrap}
 .time{white-space:nowrap}
+.short{white-space:nowrap}
 .long{min-width:16em;overflow-wrap:anywhere}
+.examples{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:12px;margin:16px 0 0}
 article{border-left:4px solid var(--failed);background:var(--panel);border-radius:0 8px 8px 0;padding:12px 16px;
-margin:12px 0 0;min-width:0}
-article p{font-size:14px}
+min-width:0}
+article p{font-size:14px;margin:0 0 2px}
 article h3{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;font-size:15px;
 font-weight:600}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;font-size:13px}
@@ -73,6 +76,7 @@ h1{font-size:23px}
 .cards b{font-size:21px}
 dl.facts{grid-template-columns:1fr;gap:0}
 dl.facts dd{margin:0 0 6px}
+pre{white-space:pre-wrap}
 }
 @media print{
 @page{margin:14mm}
@@ -81,7 +85,9 @@ header,main,footer{max-width:none;padding:0}
 header{padding-top:0}
 section{margin-top:22pt}
 h2,h3{break-after:avoid}
-figure,article,.cards li,tr{break-inside:avoid}
+.chart,article,.cards li,tr{break-inside:avoid}
+.examples{grid-template-columns:1fr 1fr;gap:0 8pt}
+article{margin-bottom:8pt}
 details:not([open]){display:none}
 .scroll,pre{overflow:visible;max-height:none}
 pre{white-space:pre-wrap}
