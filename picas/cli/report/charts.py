@@ -141,8 +141,7 @@ def _states(survey: Survey, window: Window) -> Chart:
     }
     in_a_state = survey.tokens - survey.states["no state"]
     levels["todo"] = [in_a_state - sum(values) for values in zip(*levels.values())]
-    counts = survey.states
-    parts = [f"{count_text(counts[state])} {state}" for state in ("done", "error", "locked", "todo")]
+    done, error, locked, todo = (count_text(survey.states[state]) for state in ("done", "error", "locked", "todo"))
     note = (
         "No token says when it was pushed: those that were pushed later count as todo from the beginning. "
         "A token that was put back counts as todo, also if it was in error until somebody retried it."
@@ -156,7 +155,7 @@ def _states(survey: Survey, window: Window) -> Chart:
         "time",
         "tokens",
         _times(window),
-        f"Of {nouns(survey.tokens, 'token')}, {', '.join(parts)} at the end.",
+        f"Of {nouns(survey.tokens, 'token')}, {done} are done, {error} in error, {locked} locked, and {todo} todo now.",
         note,
         tuple(
             Series(state, tuple(max(0.0, round(value)) for value in values), state) for state, values in levels.items()
@@ -177,7 +176,7 @@ def _slots(survey: Survey, window: Window) -> Chart:
         f"At most {amount_text(at_work[peak])} slots were at work, on average over the {width_text(window.width)} from "
         f"{time_text(times[peak])} on."
     )
-    if sum(slots):
+    if sum(slots) and not survey.gaps.unknown_pilots:
         share = percent_text(min(1.0, sum(at_work) / sum(slots)))
         text = f"The slots of the pilots were at work for {share} of their time. {text}"
     unknown = survey.gaps.unknown_pilots
@@ -237,6 +236,8 @@ def _not_over_time(survey: Survey) -> str:
         parts.append(f"{_of(gaps.untimed, 'attempt')} left out here: they do not say when they were.")
     if gaps.outliers:
         parts.append(f"{_of(gaps.outliers, 'attempt')} left out here: they began long before all others.")
+    if gaps.old:
+        parts.append(f"{_of(gaps.old, 'token')} left out here: older releases have noted no attempts.")
     return "".join(f" {part}" for part in parts)
 
 

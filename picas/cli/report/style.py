@@ -21,7 +21,7 @@ section{margin:40px 0 0}
 dl.facts{display:grid;grid-template-columns:max-content 1fr;gap:2px 16px;margin:12px 0 0;font-size:15px}
 dl.facts dt{color:var(--soft)}
 dl.facts dd{margin:0}
-.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(165px,1fr));gap:12px;margin:24px 0 0;padding:0;
+.cards{display:grid;grid-template-columns:repeat(auto-fit,minmax(205px,1fr));gap:12px;margin:24px 0 0;padding:0;
 list-style:none}
 .cards li{background:var(--panel);border-radius:8px;padding:12px 16px}
 .cards b{display:block;font-size:26px;line-height:1.2;font-weight:650;font-variant-numeric:tabular-nums}
@@ -62,7 +62,7 @@ article h3{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mo
 font-weight:600}
 code,pre{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,"Liberation Mono",monospace;font-size:13px}
 pre{margin:8px 0 0;padding:10px 12px;background:var(--page);border:1px solid var(--line);border-radius:4px;
-overflow-x:auto;max-height:360px;overflow-y:auto}
+max-height:360px;overflow-y:auto;white-space:pre-wrap}
 :focus-visible{outline:3px solid var(--link);outline-offset:2px}
 footer{margin:48px auto 0;padding-bottom:40px;font-size:14px}
 @media screen and (max-width:640px){
@@ -76,7 +76,6 @@ h1{font-size:23px}
 .cards b{font-size:21px}
 dl.facts{grid-template-columns:1fr;gap:0}
 dl.facts dd{margin:0 0 6px}
-pre{white-space:pre-wrap}
 }
 @media print{
 @page{margin:14mm}
@@ -90,7 +89,6 @@ h2,h3{break-after:avoid}
 article{margin-bottom:8pt}
 details:not([open]){display:none}
 .scroll,pre{overflow:visible;max-height:none}
-pre{white-space:pre-wrap}
 table{font-size:8.5pt}
 *{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 }
