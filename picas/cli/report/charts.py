@@ -295,6 +295,8 @@ def _heat(grid: Grid, text: str, note: str) -> Chart:
         rows.append(label)
         values = tuple(None if share is None else round(share, 3) for share in grid.shares(row))
         series.append(Series(label, values, "share"))
+    retries = _retries_together(grid)
+    most = max((mark.count for mark in retries), default=0)
     return Chart(
         "pilots",
         "Pilots",
@@ -305,11 +307,11 @@ def _heat(grid: Grid, text: str, note: str) -> Chart:
         text,
         note
         + f" Each row has up to {number} pilots, each column {width_text(grid.width)}. Shown is the share of their "
-        "slots that was at work. Above, the retries in each column.",
+        f"slots that was at work. Above, the retries in each column, at most {count_text(most)}.",
         tuple(series),
         width=grid.width,
         rows=tuple(rows),
-        marks=(*_retries_together(grid), *_deaths(grid)),
+        marks=(*retries, *_deaths(grid)),
     )
 
 
