@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("cryptography", "pkg_resources", "requests", "shtab", "textual", "yaml")
+HEAVY = ("cryptography", "matplotlib", "pkg_resources", "requests", "shtab", "textual", "yaml")
 
 
 def test_the_command_starts_without_heavy_packages() -> None:
