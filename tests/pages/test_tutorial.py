@@ -46,7 +46,7 @@ def run(folder: Path, variables: dict[str, str]) -> Any:
     def run(*arguments: str, **changes: str) -> tuple[int, str, str]:
         done = subprocess.run(
             [sys.executable, *arguments], cwd=folder, env={**variables, **changes}, capture_output=True, text=True,
-            timeout=PATIENCE, check=False,
+            timeout=2 * PATIENCE, check=False,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr
 
@@ -178,7 +178,9 @@ class TestNotebook:
         notebook = nbformat.read(folder / NOTEBOOK.name, as_version=4)
         noted = dict(variables)
         noted.update(TUTORIAL_TOKENS="6", IPYTHONDIR=str(tmp_path / "ipython"), MPLCONFIGDIR=str(tmp_path / "mpl"))
-        executor = NotebookClient(notebook, km=manager, timeout=PATIENCE, resources={"metadata": {"path": str(folder)}})
+        executor = NotebookClient(
+            notebook, km=manager, timeout=4 * PATIENCE, resources={"metadata": {"path": str(folder)}}
+        )
         pids: list[int] = []
         executor.on_cell_start = lambda **_: pids.append(manager.provisioner.pid)
         try:
