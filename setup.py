@@ -29,6 +29,8 @@ setup(
         "web": ["starlette>=0.37", "uvicorn>=0.23", "prometheus-client>=0.17"],
         # Notes to people when a pool is done: by mail, chat, telephone.
         "notify": ["apprise>=1.4"],
+        # What the tutorial in examples/tutorial computes and draws, and its notebook.
+        "tutorial": ["jupyterlab>=4", "matplotlib>=3.7", "numpy"],
         # What picas 1.1 kept in its configuration: an encrypted password in a file of YAML.
         "legacy": ["cryptography>=41", "PyYAML>=6"],
         # Linters and type checkers are held to one series: a new release must not turn a green project red.

@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from support.places import EXAMPLES, require
+from support.places import EXAMPLES, command, require
 from support.slurm_cluster import Slurm, missing
 from support.tokens import make_token
 from support.workers import is_alive, wait_for
@@ -512,6 +512,34 @@ class TestAutopilot:
         wait_for(lambda: any(row.id.startswith("picas_pilot_") for row in client.db.view("_all_docs")))
         said = autopilot().stdout
         assert "a: 1 tokens wait, 0 jobs are queued and 1 run, with 1 free slots: that is enough\n" in said
+
+
+class TestTutorial:
+    """The pilots of the tutorial's fractals."""
+
+    @pytest.fixture
+    def folder(self, examples, client):
+        inputs = [f"python fractal.py julia --c=-0.8+0.{number}j --iterations=100" for number in range(1, 5)]
+        tokens = [make_token(number, input=text) for number, text in enumerate(inputs)]
+        assert all(client.save_documents(tokens))
+        return examples / "tutorial"
+
+    @staticmethod
+    def images(client):
+        return sum("fractal.png" in client.get(f"token_{number}")["_attachments"] for number in range(4))
+
+    def test_submitted_by_hand(self, slurm, submit, client, folder):
+        job = submit(folder=folder, script="slurm-fractals.sh", FRACTAL_SIZE="12x8")
+        assert slurm.wait_for_end(job) == {f"{job}_1": "COMPLETED", f"{job}_2": "COMPLETED"}, output(folder)
+        assert (count_states(client)["done"], self.images(client)) == (4, 4)
+        assert "token_0 done " in output(folder)
+
+    def test_submitted_by_the_autopilot(self, slurm, client, folder, settings):
+        run = {"cwd": folder, "env": {**settings, "FRACTAL_SIZE": "12x8"}, "capture_output": True, "text": True}
+        said = subprocess.run(command("autopilot", "fractals.ini"), timeout=60, check=True, **run).stdout
+        job = re.search(r"fractals: .*submitted 1 pilot as job (\d+)$", said.strip())[1]
+        assert set(slurm.wait_for_end(job).values()) == {"COMPLETED"}, output(folder)
+        assert (count_states(client)["done"], self.images(client)) == (4, 4)
 
 
 class TestDeadNodes:

@@ -31,15 +31,27 @@ PAGES = {
     for path in (
         ROOT / "README.md",
         *sorted(EXAMPLES.glob("*.md")),
+        EXAMPLES / "tutorial" / "README.md",
         *sorted((ROOT / ".github").glob("*.md")),
         ROOT / "tests" / "benchmarks" / "README.md",
     )
 }
+TUTORIAL = "examples/tutorial/README.md"
 TROUBLESHOOTING = PAGES["examples/troubleshooting.md"]
 
 BENCHMARK = "python tests/benchmarks/{}.py --url http://admin:secret@127.0.0.1:5984"
 RUN_ELSEWHERE = {
     "examples/quickstart.sh": ("tests/pages/test_quickstart.py", '"quickstart.sh"), *arguments]'),
+    "examples/quickstart.sh --keep": ("tests/pages/test_quickstart.py", 'quickstart(clone, env, "--keep")'),
+    ". .venv/quickstart/bin/activate": ("tests/pages/test_tutorial.py", "def test_what_the_page_installs_exists"),
+    'pip install -e ".[cli,embedded,report,tutorial,web]"': (
+        "tests/pages/test_tutorial.py",
+        "def test_what_the_page_installs_exists",
+    ),
+    "cd examples/tutorial": ("tests/pages/test_pages.py", '"within": PAGES[page].parent'),
+    "jupyter lab tutorial.ipynb": ("tests/pages/test_tutorial.py", "NotebookClient("),
+    "sbatch slurm-fractals.sh": ("tests/batch/test_slurm.py", 'script="slurm-fractals.sh"'),
+    "picas autopilot fractals.ini": ("tests/batch/test_slurm.py", '"autopilot", "fractals.ini"'),
     "tests/run.sh --install": (".ci/run", "exec tests/run.sh --install"),
     "tests/run.sh unit": (".github/workflows/tests.yml", "run: tests/run.sh unit"),
     "grid-sandbox/build.sh": ("tests/batch/test_dirac.py", '["grid-sandbox/build.sh"]'),
@@ -137,11 +149,12 @@ def shell(environment, tmp_path):
     for name, line in programs.items():
         (binaries / name).write_text(f"#!/bin/sh\n{line}\n")
         (binaries / name).chmod(0o755)
-    env = {**environment, "PATH": f"{binaries}{os.pathsep}{environment['PATH']}"}
+    path = f"{binaries}{os.pathsep}{environment['PATH']}"
+    env = {**environment, "PATH": path, "FRACTAL_SIZE": "12x8"}  # a fractal of the tutorial takes seconds otherwise
 
-    def run(command: str) -> str:
+    def run(command: str, within: Path = EXAMPLES) -> str:
         result = subprocess.run(
-            ["bash", "-c", command], cwd=folder, env=env, stdin=subprocess.DEVNULL,
+            ["bash", "-c", command], cwd=folder / within.relative_to(EXAMPLES), env=env, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60, check=False,
         )  # fmt: skip
         return result.stdout
@@ -158,19 +171,28 @@ class TestCommands:
             ("examples/command.md", 25),
             ("examples/tokens.md", 6),
             ("examples/slurm.md", 2),
+            (TUTORIAL, 35),
         ],
     )
     def test_print_what_the_page_shows(self, shell, client, page, least):
-        if page in ("examples/README.md", "examples/command.md"):
+        if page in ("examples/README.md", "examples/command.md", TUTORIAL):
             client.delete(client.get("_design/Monitor"))  # the page creates the views itself
         steps = dialogue(page)
         assert len(steps) >= least
+        folder = {"within": PAGES[page].parent} if page == TUTORIAL else {}
         for command, expected in steps:
-            output = shell(command)
+            output = shell(command, **folder)
             assert matches(expected, output), f"$ {command}\n{output}\ninstead of\n{expected}"
 
     def test_every_page_with_a_dialogue_is_tested(self):
-        tested = {"README.md", "examples/README.md", "examples/command.md", "examples/tokens.md", "examples/slurm.md"}
+        tested = {
+            "README.md",
+            "examples/README.md",
+            "examples/command.md",
+            "examples/tokens.md",
+            "examples/slurm.md",
+            TUTORIAL,
+        }
         assert {page for page in PAGES if blocks(page, "console")} == tested
 
     @pytest.mark.parametrize("page", PAGES)
@@ -190,7 +212,9 @@ class TestCommands:
     def test_in_the_text_have_options_that_exist(self, page):
         """Commands like `python pushTokens.py --resume FILE` name a script and options that it has."""
         for script, arguments in re.findall(r"`python (\S+\.py)([^`]*)`", text_of(page)):
-            (path,) = [folder / script for folder in (EXAMPLES, ROOT) if (folder / script).is_file()]
+            (path,) = [
+                folder / script for folder in {PAGES[page].parent, EXAMPLES, ROOT} if (folder / script).is_file()
+            ]
             options = re.findall(r"(?<= )--[a-z-]+", arguments)
             if options:
                 result = subprocess.run(
