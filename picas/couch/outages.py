@@ -52,6 +52,7 @@ def wait_out(
     max_outage: float,
     is_stopped: Callable[[], bool],
     may_pass: Callable[[BaseException], bool] = is_outage,
+    longest_pause: float = LONGEST_PAUSE,
 ) -> T:
     """Return what an action returns, repeating the action while the database is away.
 
@@ -59,6 +60,7 @@ def wait_out(
     :param max_outage: the longest outage to wait for, in seconds
     :param is_stopped: ends the waiting when it returns true
     :param may_pass: returns whether an error is an outage
+    :param longest_pause: the longest pause between two tries, in seconds
     :raises Exception: the action's last error, if the outage lasts too long; at once, if the error is not an outage
     """
     began: float | None = None
@@ -76,7 +78,7 @@ def wait_out(
                 raise
             log.warning("The database is away (%s): trying again for another %.0f s", explain(error), left)
             wait_until(is_stopped, min(pause * random.uniform(0.75, 1.25), left))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, longest_pause)
         else:
             if began is not None:
                 log.warning("The database is back after %.0f s", time.monotonic() - began)

@@ -836,11 +836,10 @@ class TestWatch:
         (tmp_path / "go").touch()
         assert "".join(text) == rest
 
-    def test_a_token_that_is_not_at_work_is_not_followed(self, client, push):
+    def test_a_token_that_is_not_at_work_is_not_watched(self, client, push):
         push(1)
         assert watch(client, "token_0") is None
         assert watch(client, "absent") is None
-        assert list(follow(client, "token_0")) == []
         client.save(Task(client.get("token_0")).lock(f"{PREFIX}gone"))
         assert watch(client, "token_0") is None
 
