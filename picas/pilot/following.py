@@ -7,12 +7,14 @@ looks keep step with the pilot's heartbeats: it saves its document every two sec
 from __future__ import annotations
 
 import codecs
+import contextlib
 import math
 import mmap
 import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO, Callable, TypeVar
 
 from couchdb.http import HTTPError, ResourceNotFound
@@ -23,7 +25,7 @@ from ..couch.outages import wait_out
 from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError
 from ..pool.facts import attempts_of
-from ..pool.program_logs import BLOCK, NoLog, find_log, open_log
+from ..pool.program_logs import BLOCK, Log, NoLog, find_log, open_log
 from ..tokens.retries import not_before
 from ..tokens.states import is_in_state, state_of
 from ..util import duration_text, list_in, one_line
@@ -142,6 +144,7 @@ class _Follower:
         self._name = one_line(token_id)
         self._followed: object = None  # the id of the claim that was followed last
         self._waits: object = None  # what people were told of a free token
+        self._is_known = False
 
     def run(self) -> Iterator[Printed]:
         """Yield what is printed."""
@@ -202,7 +205,8 @@ class _Follower:
             pilot.complain_if_late()
             if token_rev != current.rev:
                 current = self._read()
-        yield from self._rest(current, streams)
+        if _last_claim(current) == self._followed:
+            yield from self._rest(current, streams)
         if state_of(current) in ("todo", "locked"):
             how = _reason_of(current) if _last_claim(current) == self._followed else ""
             self._tell(f"the attempt at {self._name} has ended{how}")
@@ -235,22 +239,31 @@ class _Follower:
         return [_Stream(is_err) for is_err in self._kinds]
 
     def _rest(self, token: Document, streams: list[_Stream]) -> Iterator[Printed]:
-        """Yield the ends of the logs of the attempt that was followed last; nothing if it has left none."""
+        """Yield the ends of the logs of the last attempt; nothing if it has left none."""
         for stream in streams:
-            try:
+            with contextlib.suppress(NoLog, NoSuchDocument, ResourceNotFound), contextlib.ExitStack() as stack:
                 log = find_log(token, is_err=stream.is_err)
-                is_of_last = log.attempt == (attempts_of(token) or (None,))[-1]
-                if is_of_last and (self._followed is None or _last_claim(token) in (None, self._followed)):
-                    with open_log(self._client, log) as file:
-                        yield from stream.add_rest(file)
-            except (NoLog, NoSuchDocument, ResourceNotFound):
-                pass
+                if log.attempt == (attempts_of(token) or (None,))[-1]:
+                    yield from stream.add_rest(self._ask(partial(self._open, log, stack)))
             yield from stream.end()
 
     # --- requests, and the pauses between them
 
+    def _open(self, log: Log, stack: contextlib.ExitStack) -> BinaryIO:
+        return stack.enter_context(open_log(self._client, log))
+
     def _read(self) -> Document:
-        return self._ask(lambda: self._client.get(self._id))
+        """Return the token.
+
+        :raises NoSuchDocument: if there is none; the text says whether it was there before
+        """
+        try:
+            token = self._ask(lambda: self._client.get(self._id))
+        except NoSuchDocument:
+            how = "was deleted" if self._is_known else "is not the id of a token"
+            raise NoSuchDocument(f"{self._name} {how}") from None
+        self._is_known = True
+        return token
 
     def _read_pilot(self, id: str) -> Mapping[str, Any]:
         """Return a pilot's document, {} if it has left the pool."""
@@ -465,7 +478,7 @@ def _last_claim(token: Mapping[str, Any]) -> object:
 
 
 def _reason_of(token: Mapping[str, Any]) -> str:
-    """Return how the last attempt at a token has ended, with a colon before it; "" if the token does not say."""
+    """Return why the last attempt at a token has ended, with a colon before it; "" if the token does not say."""
     last = attempts_of(token)[-1:]
-    known = [one_line(detail) for attempt in last for detail in (attempt.outcome, attempt.reason) if detail]
-    return "".join(f": {detail}" for detail in known)
+    known = last[0].reason or last[0].outcome if last else None
+    return f": {one_line(known)}" if known else ""

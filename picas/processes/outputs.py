@@ -295,14 +295,15 @@ class CappedFile:
         :param count: how many of the last bytes to return
         """
         size, ring = self.size, self._tail
-        try:
-            if ring is not None and not self._is_complete:
+        if ring is not None:
+            with contextlib.suppress(OSError, ValueError):  # it was closed: the file has its content now
                 return ring.last(count)
+        try:
             file = self._file.fileno()
             end = os.fstat(file).st_size
             start = max(0, end - count)
             # Another thread may have counted bytes that it has yet to write, or has written others since then.
-            return (size if self._is_complete and self.is_cut else end), os.pread(file, end - start, start)
+            return (end if ring is None else size), os.pread(file, end - start, start)
         except (OSError, ValueError):  # it has just been closed
             return size, b""
 

@@ -786,6 +786,17 @@ def test_pilots_of_a_large_pool_save_less_often(client, heart):
     assert client.get(pilot)["heartbeat"] == 200
 
 
+def test_a_pilot_whose_output_is_watched_tries_again_soon_after_an_outage(client, heart, monkeypatch):
+    heartbeat, _, _ = heart()
+    heartbeat._interval = 60.0
+    monkeypatch.setattr(heartbeat, "_beat", lambda: False)
+    heartbeat._next_beat = 0.0
+    assert 5 < heartbeat.step() <= 10
+    monkeypatch.setattr(Recording, "longest_pause", 2.0)
+    heartbeat._next_beat = 0.0
+    assert heartbeat.step() <= 2
+
+
 class TestWatch:
     @pytest.mark.timing
     @pytest.mark.parametrize("slots", [1, 2])
