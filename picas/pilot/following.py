@@ -377,8 +377,8 @@ class _PilotsDocument:
             self._seen += now - self._looked
         self._looked, since = now, now - self._seen
         if not self._has_complained and since > (0 if self._is_shown else self._within) + LATE:
-            silence = f"no sign of life for {duration_text(since)}"
-            self._tell(f"{one_line(self.id)}, which has {self._name}, has shown {silence}: waiting")
+            pilot, ago = one_line(self.id), duration_text(since)
+            self._tell(f"{pilot}, which has {self._name}, has shown no sign of life for {ago}: waiting")
             self._has_complained = True
 
 

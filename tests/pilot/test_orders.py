@@ -814,6 +814,7 @@ class TestWatch:
         wait_for(lambda: count_states(client)["locked"])
         text = follow(client, "token_0", sleep=lambda seconds: time.sleep(0.05))
         assert next(text) == "one\n"
+        wait_for(lambda: watched(client, "token_0").stderr.size)
         shown = watched(client, "token_0")
         assert (shown.stdout.tail, shown.stderr.tail, shown.stderr.size) == (b"one\n", b"oops\n", 5)
         (tmp_path / "go").touch()
