@@ -374,7 +374,7 @@ class _PilotsDocument:
         """Tell people, once, if the pilot has no heartbeat."""
         now = time.monotonic()
         if now - self._looked > LONGEST_PAUSE:  # the database was away: the pilot could not be seen
-            self._seen += now - self._looked
+            self._seen = min(now, self._seen + now - self._looked)
         self._looked, since = now, now - self._seen
         if not self._has_complained and since > (0 if self._is_shown else self._within) + LATE:
             pilot, ago = one_line(self.id), duration_text(since)

@@ -18,11 +18,11 @@ from picas.exceptions import NoSuchDocument, Unreachable
 from picas.executers import run_command
 from picas.pilot import duties
 from picas.pilot.fleet import running_pilots
-from picas.pilot.following import _Stream
+from picas.pilot.following import _PilotsDocument, _Stream
 from picas.pilot.identity import DEAD, PREFIX
 from picas.pilot.mailbox import NotRunning
 from picas.pilot.orders import cancel_tokens, drain_pilots, follow, follow_outputs, watch, watched
-from picas.pilot.watching import MAX_SHOWN, TAIL, Output, Watched, tail_length
+from picas.pilot.watching import MAX_SHOWN, TAIL, WATCH_PAUSE, Output, Watched, tail_length
 from picas.views import count_states
 
 HEARTBEAT = 0.2
@@ -287,6 +287,22 @@ class TestItIsEnded:
 
 
 class TestOutages:
+    def test_are_no_silence_of_the_pilot_and_delay_no_look_after_them(self, monkeypatch):
+        now, told = 1000.0, []
+        monkeypatch.setattr("picas.pilot.following.time.monotonic", lambda: now)
+        pilot = _PilotsDocument("token_0", {"id": "c", "pilot": "p"}, told.append)
+        pilot.note_order(1, 60.0)
+        shown = {"token_0": {"claim": "c", "stdout": {"size": 0, "tail": ""}}}
+        for beat in (2, 3):
+            now += 100
+            pilot.take({"beat": beat, "watched": shown}, "token_0")
+            pilot.complain_if_late()
+            assert pilot.pause() <= WATCH_PAUSE
+        now += 100
+        pilot.complain_if_late()
+        assert pilot.pause() <= WATCH_PAUSE
+        assert told == ["token_0 is running: its output comes within 1 min"]
+
     @pytest.mark.timing
     def test_are_outlived(self, client, push, pilot, far, gate, tmp_path):
         push(1, input=f"echo one; {UNTIL_GO}; echo two")
