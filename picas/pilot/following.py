@@ -6,14 +6,10 @@ looks keep step with the pilot's heartbeats: it saves its document every two sec
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import math
-import mmap
-import os
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, Callable, TypeVar
 
@@ -25,12 +21,13 @@ from ..couch.outages import wait_out
 from ..documents import Document
 from ..exceptions import NoSuchDocument, PicasError
 from ..pool.facts import attempts_of
-from ..pool.program_logs import BLOCK, Log, NoLog, find_log, open_log
+from ..pool.program_logs import Log, NoLog, find_log, open_log
 from ..tokens.retries import not_before
 from ..tokens.states import is_in_state, state_of
 from ..util import duration_text, list_in, one_line
 from .mailbox import HasLeft, NotRunning
-from .watching import TAIL, WATCH_PAUSE, WATCH_TIME, Output, Watched, order_watch, watched_in
+from .printed import Printed, Stream
+from .watching import WATCH_PAUSE, WATCH_TIME, Watched, order_watch, watched_in
 
 LOOK = 0.25
 """Seconds between two looks when the next heartbeat is due."""
@@ -50,16 +47,6 @@ LONGEST_PAUSE = 5.0
 """The longest pause between two tries while the database is away, in seconds."""
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Printed:
-    """A piece of what a program has printed."""
-
-    text: str
-    """Never empty; it may begin and end anywhere in a line."""
-    is_err: bool
-    """Whether it went to the standard error."""
 
 
 def _nothing(line: str) -> None:
@@ -235,10 +222,10 @@ class _Follower:
         """Return whether the attempt that is followed goes on."""
         return is_in_state(token, "locked") and modifiers.claim_of(token).get("id") == self._followed
 
-    def _streams(self) -> list[_Stream]:
-        return [_Stream(is_err) for is_err in self._kinds]
+    def _streams(self) -> list[Stream]:
+        return [Stream(is_err) for is_err in self._kinds]
 
-    def _rest(self, token: Document, streams: list[_Stream]) -> Iterator[Printed]:
+    def _rest(self, token: Document, streams: list[Stream]) -> Iterator[Printed]:
         """Yield the ends of the logs of the last attempt; nothing if it has left none."""
         for stream in streams:
             with contextlib.suppress(NoLog, NoSuchDocument, ResourceNotFound), contextlib.ExitStack() as stack:
@@ -380,95 +367,6 @@ class _PilotsDocument:
             pilot, ago = one_line(self.id), duration_text(since)
             self._tell(f"{pilot}, which has {self._name}, has shown no sign of life for {ago}: waiting")
             self._has_complained = True
-
-
-class _Stream:
-    """What was seen of an output of an attempt.
-
-    :param is_err: whether it is the standard error
-    """
-
-    def __init__(self, is_err: bool) -> None:
-        self.is_err = is_err
-        self._seen = Output(0, b"")
-        self._program: int | None = None
-        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        self._is_in_line = False
-
-    def add(self, shown: Watched) -> Iterator[Printed]:
-        """Yield what is new in what the pilot shows."""
-        output = shown.stderr if self.is_err else shown.stdout
-        if output is None:
-            return
-        is_next = output.size < self._seen.size if shown.program is None else shown.program != self._program
-        new = output.size - (0 if is_next else self._seen.size)
-        if new < 0:
-            return  # the pilot is just rewriting a file that has become too large
-        self._seen, self._program = output, shown.program
-        if new <= len(output.tail):
-            yield from self._print(output.tail[len(output.tail) - new :])
-            return
-        data = _from_line(output.tail)
-        yield from self._skip(f"[... {new - len(data)} bytes ...]\n")
-        yield from self._print(data)
-
-    def add_rest(self, file: BinaryIO) -> Iterator[Printed]:
-        """Yield what is new in the log that the attempt has left."""
-        position = _position_after(self._seen, file)
-        if position is None:
-            yield from self._skip("[...]\n")
-            position = max(0, file.seek(0, os.SEEK_END) - TAIL)
-            file.seek(position)
-            if position:
-                yield from self._print(_from_line(file.read(TAIL)))
-                return
-        file.seek(position)
-        for block in iter(lambda: file.read(BLOCK), b""):
-            yield from self._print(block)
-
-    def end(self) -> Iterator[Printed]:
-        """Yield what stands for an incomplete character at the end."""
-        yield from self._text(self._decoder.decode(b"", True))
-
-    def _print(self, data: bytes) -> Iterator[Printed]:
-        yield from self._text(self._decoder.decode(data))
-
-    def _skip(self, line: str) -> Iterator[Printed]:
-        """Yield a line that stands for what is missing."""
-        self._decoder.reset()
-        yield from self._text("\n" + line if self._is_in_line else line)
-
-    def _text(self, text: str) -> Iterator[Printed]:
-        if text:
-            self._is_in_line = not text.endswith("\n")
-            yield Printed(text, self.is_err)
-
-
-def _from_line(data: bytes) -> bytes:
-    """Return the bytes from the first begin of a line on, or from that of a character if they are one line."""
-    end = data.find(b"\n")
-    if 0 <= end < len(data) - 1:
-        return data[end + 1 :]
-    start = 0
-    while start < min(3, len(data)) and data[start] & 0xC0 == 0x80:  # the later bytes of a character in UTF-8
-        start += 1
-    return data[start:]
-
-
-def _position_after(seen: Output, file: BinaryIO) -> int | None:
-    """Return where a log goes on after an output that was seen; None if the log does not have the end of that.
-
-    A log may be shorter than the output, if that was very large, or begin with those of other programs.
-    """
-    start = seen.size - len(seen.tail)
-    file.seek(start)
-    if file.read(len(seen.tail)) == seen.tail:
-        return seen.size
-    if file.seek(0, os.SEEK_END) == 0:
-        return 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = content.rfind(seen.tail)
-    return None if found < 0 else found + len(seen.tail)
 
 
 def _last_claim(token: Mapping[str, Any]) -> object:

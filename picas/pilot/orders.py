@@ -19,7 +19,7 @@ from ..exceptions import NoSuchDocument, UsageError
 from ..jobid import job_id_of
 from ..util import duration_text, one_line
 from .cancelling import Cancellation, cancel_tokens, wait_until_cancelled
-from .following import Printed, follow, follow_outputs
+from .following import follow, follow_outputs
 from .identity import PREFIX
 from .mailbox import (
     DRAIN,
@@ -35,6 +35,7 @@ from .mailbox import (
     pilots,
     wait_until_obeyed,
 )
+from .printed import Printed
 from .watching import Output, Watched, watch, watched
 
 __all__ = [

@@ -18,10 +18,11 @@ from picas.exceptions import NoSuchDocument, Unreachable
 from picas.executers import run_command
 from picas.pilot import duties
 from picas.pilot.fleet import running_pilots
-from picas.pilot.following import _PilotsDocument, _Stream
+from picas.pilot.following import _PilotsDocument
 from picas.pilot.identity import DEAD, PREFIX
 from picas.pilot.mailbox import NotRunning
 from picas.pilot.orders import cancel_tokens, drain_pilots, follow, follow_outputs, watch, watched
+from picas.pilot.printed import Stream
 from picas.pilot.watching import MAX_SHOWN, TAIL, WATCH_PAUSE, Output, Watched, tail_length
 from picas.views import count_states
 
@@ -454,7 +455,7 @@ class TestWhatIsMissing:
     @pytest.fixture
     def add(self):
         """Return a function that shows a stream how long its output is, and its end, and returns the new text."""
-        stream = _Stream(is_err=False)
+        stream = Stream(is_err=False)
 
         def add(size, tail, program=1):
             return "".join(printed.text for printed in stream.add(Watched(Output(size, tail), None, program)))
