@@ -45,7 +45,7 @@ NAMES = {
 """For each setting, its name in config.ini and its name in the environment and in picasconfig.py."""
 
 REQUIRED = ("host_url", "database", "username", "password")
-SECRET = ("PICAS_PASSWORD", "PICAS_PASSWORD_FILE")
+SECRET = ("PICAS_PASSWORD", "PICAS_PASSWORD_FILE", "PICAS_NOTIFY")
 """The variables of the environment that a program gets only if it needs the pool."""
 
 

@@ -6,6 +6,7 @@ import argparse
 import getpass
 import json
 import math
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from .. import config, console
 from ..clients import CouchDB
 from ..exceptions import UsageError
 from ..util import parse_duration, visible
+
+_ADDRESS = re.compile(r"://\S+")
 
 
 def settings_here() -> config.Settings:
@@ -46,7 +49,8 @@ def refuse_with(parser: argparse.ArgumentParser) -> Callable[[Sequence[str]], No
     """Return a function that ends the process with an error about arguments that a parser does not have."""
 
     def refuse(unknown: Sequence[str]) -> NoReturn:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        # An address may hold a password: that of `--notify`, for example.
+        parser.error(f"unrecognized arguments: {_ADDRESS.sub('://…', ' '.join(unknown))}")
 
     return refuse
 

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from .. import config
 from ..clients import CouchDB
+from ..couch.outages import MAX_OUTAGE
 from ..documents import Document
 from ..exceptions import UsageError
 from ..pilot.orders import follow
 from ..pool.facts import attachments_of, find_token
 from ..pool.program_logs import BLOCK, find_log, open_log
-from ..tokens.states import is_in_state
+from ..tokens.states import state_of
 from ..util import visible
 from . import output
 from .arguments import add_json, add_verb, connect, positive
@@ -37,7 +39,9 @@ def add_verbs(verbs: Any) -> None:
     logs.add_argument("--err", action="store_true", help="standard error instead of standard output")
     way = logs.add_mutually_exclusive_group()
     way.add_argument("--attempt", type=positive(int), metavar="N", help="only the log of attempt N, if it is kept")
-    way.add_argument("--follow", action="store_true", help="while the token is locked, print new output as it comes")
+    way.add_argument(
+        "--follow", action="store_true", help="print new output as it comes, until the token is done, or in error"
+    )
     add_json(way, "the list of the token's attachments, an object of JSON for each,")
 
 
@@ -49,7 +53,7 @@ def _logs(options: argparse.Namespace) -> None:
             raise UsageError("--json lists all attachments of the token: leave out --err")
         _list(token)
         return
-    if options.follow and is_in_state(token, "locked"):
+    if options.follow and state_of(token) in ("todo", "locked"):
         _follow(client, token.id, options.err)
         return
     log = find_log(token, is_err=options.err, attempt=options.attempt)
@@ -66,15 +70,16 @@ def _list(token: Document) -> None:
 
 
 def _follow(client: CouchDB, token_id: str, is_err: bool) -> None:
-    """Print what a program prints, until the token is no longer at work.
+    """Print what a program prints, until the token is done, or in error.
 
     :raises NoLog: if it has printed nothing, and has left no log either
     """
+    patience = config.duration(None, "PICAS_MAX_OUTAGE", MAX_OUTAGE)
     has_printed = False
 
     def printed() -> Iterator[bytes]:
         nonlocal has_printed
-        for text in follow(client, token_id, is_err=is_err):
+        for text in follow(client, token_id, is_err=is_err, tell=output.tell, max_outage=patience):
             has_printed = True
             yield text.encode("utf-8", "backslashreplace")
 

@@ -15,12 +15,12 @@ from couchdb.http import HTTPError, ResourceNotFound
 from .. import config, console
 from ..clients import CouchDB
 from ..couch.outages import MAX_OUTAGE, is_outage, is_outage_at_start, wait_out
-from ..couch.webhooks import check_webhook, post_to_webhook
 from ..exceptions import PicasError
 from ..pool.completion import tokens_left, wait_until_ended
 from ..pool.indexing import wait_for_index
 from ..util import After, duration_text
 from ..views import DESIGN_DOC, OVERVIEW
+from .announcing import Announcer, add_arguments
 from .arguments import add_verb, duration, settings_here
 from .output import tell
 from .progress import IndexNotice
@@ -49,33 +49,23 @@ def add_verbs(verbs: Any) -> None:
         help="when all have ended, run this shell command, with PICAS_DONE and PICAS_ERROR in its environment: the "
         f"counts. If it fails, the exit code is {console.EXIT_FAILURE}",
     )
-    parser.add_argument(
-        "--webhook",
-        type=_webhook,
-        metavar="URL",
-        help="send what came of them, or that the time is up, to this address as JSON with a text, as Slack and "
-        "Mattermost take it. If that fails, a line says so, and the exit code stays",
-    )
+    add_arguments(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing to standard output")
-
-
-def _webhook(text: str) -> str:
-    try:
-        return check_webhook(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _wait(options: argparse.Namespace) -> int:
     settings, began = settings_here(), time.monotonic()
     timeout = math.inf if options.timeout is None else options.timeout
     patience = min(config.duration(None, "PICAS_MAX_OUTAGE", MAX_OUTAGE), timeout)
+    announcer = Announcer(options, settings.database)
     client: CouchDB | None = None
     try:
         client = console.connect(settings, max_outage=patience)
         left = max(0.0, timeout - (time.monotonic() - began))
         if not _is_indexed(client, patience, After(left)):
-            tell("picas: the time is up, and the server is still indexing the views")
+            text = "the time is up, and the server is still indexing the views"
+            tell(f"picas: {text}")
+            announcer.announce(text)
             return console.EXIT_TIMEOUT
         left = max(0.0, timeout - (time.monotonic() - began))
         counts = wait_until_ended(client, timeout=left, max_outage=patience)
@@ -83,15 +73,19 @@ def _wait(options: argparse.Namespace) -> int:
         raise console.no_such_view(OVERVIEW, DESIGN_DOC, client) from None
     except (PicasError, HTTPError) as error:
         is_away = is_outage_at_start(error) if client is None else is_outage(error)
-        if not is_away or time.monotonic() - began < timeout:
-            raise
-        tell(f"picas: {console.describe(error)}")
-        return console.EXIT_TIMEOUT
+        is_late = is_away and time.monotonic() - began >= timeout
+        why = "the time is up" if is_late else "picas wait has given up"
+        if is_late:
+            tell(f"picas: {console.describe(error)}")
+        if is_late or client is not None:  # else a person at the terminal reads the error at once
+            announcer.announce(f"{why}: {console.describe(error)}")
+        if is_late:
+            return console.EXIT_TIMEOUT
+        raise
     text = _describe(counts, time.monotonic() - began)
     if not options.quiet:
         print(text, flush=True)
-    if options.webhook:
-        _send(options.webhook, settings.database, text, counts)
+    announcer.announce(text, counts, client)
     if tokens_left(counts):
         return console.EXIT_TIMEOUT
     if options.then and not _succeeds(options.then, counts):
@@ -109,13 +103,6 @@ def _describe(counts: Mapping[str, int], seconds: float) -> str:
     """Return the result for people: "done 198, error 2 after 12 min"."""
     states = counts if tokens_left(dict(counts)) else ("done", "error")
     return f"{', '.join(f'{state} {counts[state]}' for state in states)} after {duration_text(seconds)}"
-
-
-def _send(url: str, database: str, text: str, counts: Mapping[str, int]) -> None:
-    try:
-        post_to_webhook(url, {"text": f"{database}: {text}", "database": database, **counts})
-    except PicasError as error:
-        tell(f"picas: the message was not sent: {error}")
 
 
 def _succeeds(command: str, counts: Mapping[str, int]) -> bool:

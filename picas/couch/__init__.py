@@ -1,7 +1,8 @@
 """How bytes reach the server: connections, HTTP, writes of known outcome, attachments, feeds, clusters, users, outages.
 
 Only the client sends requests with these modules. The floors above use what is exported here: whether an error may
-pass, waiting for that, explaining errors to people, and merging documents.
+pass, waiting for that, explaining errors to people, and merging documents. `webhooks` and `notes` are for messages to
+people.
 """
 
 from __future__ import annotations

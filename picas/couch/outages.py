@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import time
 from typing import Callable, TypeVar
@@ -25,6 +27,8 @@ FIRST_PAUSE = 1.0
 """Seconds to wait after the first failure. The pauses double."""
 LONGEST_PAUSE = 60.0
 """The longest pause between two tries, in seconds."""
+SILENCE = 30.0
+"""Seconds between two lines about an outage at least, once the pauses have become as long as they may be."""
 
 
 def is_outage(error: BaseException) -> bool:
@@ -52,6 +56,7 @@ def wait_out(
     max_outage: float,
     is_stopped: Callable[[], bool],
     may_pass: Callable[[BaseException], bool] = is_outage,
+    longest_pause: float | None = None,
 ) -> T:
     """Return what an action returns, repeating the action while the database is away.
 
@@ -59,10 +64,12 @@ def wait_out(
     :param max_outage: the longest outage to wait for, in seconds
     :param is_stopped: ends the waiting when it returns true
     :param may_pass: returns whether an error is an outage
+    :param longest_pause: the longest pause between two tries, in seconds; by default `LONGEST_PAUSE`
     :raises Exception: the action's last error, if the outage lasts too long; at once, if the error is not an outage
     """
     began: float | None = None
-    pause = FIRST_PAUSE
+    pause, told = FIRST_PAUSE, -math.inf  # when a line has said that it is away
+    longest = LONGEST_PAUSE if longest_pause is None else longest_pause
     while True:
         try:
             result = action()
@@ -74,9 +81,12 @@ def wait_out(
             left = began + max_outage - now
             if left <= 0 or is_stopped():
                 raise
-            log.warning("The database is away (%s): trying again for another %.0f s", explain(error), left)
+            is_told = pause >= longest and now - told < SILENCE
+            told = told if is_told else now
+            level = logging.DEBUG if is_told else logging.WARNING
+            log.log(level, "The database is away (%s): trying again for another %.0f s", explain(error), left)
             wait_until(is_stopped, min(pause * random.uniform(0.75, 1.25), left))
-            pause = min(pause * 2, LONGEST_PAUSE)
+            pause = min(pause * 2, longest)
         else:
             if began is not None:
                 log.warning("The database is back after %.0f s", time.monotonic() - began)

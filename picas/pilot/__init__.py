@@ -4,7 +4,8 @@
 `breakoff` ends them early. `fuse` ends a run whose tokens all fail. `heartbeat` and `leases` find pilots that died,
 `holders` those that keep a run waiting; `fleet` lists them for people, `kinds` adds which tokens they can't take, and
 `overview` what else there is to know of a pool; `presence` says of some whether they live. `orders` are what people
-tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`). `takeback` serves people who
+tell pilots to do; pilots find them in their own documents (`mailbox`) and obey (`duties`). One lets a pilot show the
+output of a program (`watching`), for people who look at it (`following`, `printed`). `takeback` serves people who
 take tokens back from pilots. `term` keeps up with the end of the job. `commands` lets programs do the work of tokens.
 
 The autopilot starts pilots for the `demand` of the pool: `job_classes` is its table, `job_records` what it remembers of

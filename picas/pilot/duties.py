@@ -15,7 +15,7 @@ from ..exceptions import NoSuchDocument, PicasError, TokenCancelled, TokenLost
 from ..iterators import ViewIterator
 from ..picaslogger import get_logger
 from ..pool import Stage
-from ..processes import output_tails
+from ..processes import OutputTails, output_tails
 from ..tokens.states import is_in_state
 from ..util import one_line
 from .attempt import Attempt, describe_loss
@@ -25,27 +25,46 @@ from .heartbeat import Duties
 from .loop import Loop
 from .mailbox import CANCEL, DRAIN, PAUSE, WATCH, Orders, entries_in
 from .orders import as_pause
-from .watching import MAX_WATCHED, TAIL, WATCH_PAUSE, WATCH_TIME, WATCHED, Output, describe_output
+from .watching import MAX_WATCHED, WATCH_PAUSE, WATCH_TIME, WATCHED, Output, describe_output, tail_length
 from .work import Work
 
 log = get_logger(__name__)
 
 
 class _Shown:
-    """A token whose output is shown for a while.
+    """A token whose output is shown for a while."""
 
-    :param claim: the id of the claim
-    """
+    def __init__(self) -> None:
+        self.until = 0.0
+        self._attempt: Attempt | None = None
+        self._tails = OutputTails(0, None, None)
 
-    def __init__(self, claim: object) -> None:
-        self.claim = claim
-        self.until = time.monotonic() + WATCH_TIME
-        self.outputs: tuple[Output | None, Output | None] = (None, None)
+    def look(self, attempt: Attempt, thread: int, count: int) -> dict[str, Any]:
+        """Return what goes into the pilot's document.
 
-    def describe(self) -> dict[str, Any]:
-        """Return what goes into the pilot's document."""
-        stdout, stderr = map(describe_output, self.outputs)
-        return {"claim": self.claim, "stdout": stdout, "stderr": stderr}
+        :param attempt: the attempt at the token
+        :param thread: the identifier of the thread in which that is made
+        :param count: how many bytes to show of each output
+        """
+        if attempt is not self._attempt:
+            self._attempt, self._tails = attempt, OutputTails(0, None, None)
+        # Tokens wait before and after their work, while the program of another one may run in the thread.
+        if _is_at_work(attempt):
+            tails = output_tails(thread, count)
+            if tails is not None and _is_at_work(attempt):  # else no program runs now: what the last has printed stays
+                self._tails = tails
+        stdout, stderr = map(_described, (self._tails.stdout, self._tails.stderr))
+        claim = modifiers.claim_of(attempt.claimed).get("id")
+        return {"claim": claim, "program": self._tails.number, "stdout": stdout, "stderr": stderr}
+
+
+def _described(tail: tuple[int, bytes] | None) -> dict[str, Any] | None:
+    return None if tail is None else describe_output(Output(*tail))
+
+
+def _is_at_work(attempt: Attempt) -> bool:
+    """Return whether the user's code works on a token."""
+    return attempt.began is not None and attempt.worked is None
 
 
 class RunDuties(Duties):
@@ -101,9 +120,10 @@ class RunDuties(Duties):
         """
         self._heed_pause(orders)
         self._heed_drain(orders)
-        for id, order in entries_in(orders, WATCH).items():
-            self._shown.pop(id, None)  # the latest is the last
-            self._shown[id] = _Shown(order.get("claim") if isinstance(order, dict) else None)
+        for id in entries_in(orders, WATCH):
+            shown = self._shown.pop(id) if id in self._shown else _Shown()
+            shown.until = time.monotonic() + WATCH_TIME
+            self._shown[id] = shown  # the latest is the last
         for id in list(self._shown)[:-MAX_WATCHED]:
             del self._shown[id]
         standing = {kind: orders[kind] for kind in (PAUSE, DRAIN) if kind in orders}
@@ -174,16 +194,15 @@ class RunDuties(Duties):
 
     def _look_at_outputs(self, held: list[Attempt]) -> dict[str, Any]:
         """Return what goes into the document of the tokens that people watch, and forget those that are over."""
-        now, found = time.monotonic(), {attempt.id: attempt for attempt in held} if self._shown else {}
-        for id, shown in list(self._shown.items()):
-            attempt = found.get(id)
-            if attempt is None or now >= shown.until:
-                del self._shown[id]
-                continue
-            tails = output_tails(attempt.thread or self._context.thread, TAIL)
-            if tails is not None:  # otherwise no program runs now; what the last has printed is shown
-                shown.outputs = tuple(None if tail is None else Output(*tail) for tail in tails)  # type: ignore[assignment]
-        return {id: shown.describe() for id, shown in self._shown.items()}
+        if not self._shown:
+            return {}
+        now, found = time.monotonic(), {attempt.id: attempt for attempt in held}
+        self._shown = {id: shown for id, shown in self._shown.items() if id in found and now < shown.until}
+        count = tail_length(len(self._shown))
+        return {
+            id: shown.look(found[id], found[id].thread or self._context.thread, count)
+            for id, shown in self._shown.items()
+        }
 
 
 def _is_at_stake(attempt: Attempt) -> bool:

@@ -169,7 +169,9 @@ class Heartbeat:
         again."""
         now = time.monotonic()
         if now >= self._next_beat:
-            self._next_beat = now + (self._pause() if self._beat() else min(RETRY, self._interval))
+            is_saved = self._beat()
+            pause = self._pause() if is_saved else min(RETRY, self._interval, self._duties.longest_pause)
+            self._next_beat = now + pause
         if now >= self._next_look and not self._is_troubled:
             self._next_look = now + self._watch.look() * random.uniform(0.75, 1.25)
         return max(min(self._next_beat, self._next_look) - time.monotonic(), 0.0)

@@ -47,6 +47,10 @@ class NotRunning(PicasError):
     """A pilot can't be given orders: it has ended, is marked as dead, or runs an older release."""
 
 
+class HasLeft(NotRunning):
+    """A pilot has ended, and its document is gone."""
+
+
 @dataclass(frozen=True)
 class Given:
     """An order that is in a pilot's document."""
@@ -114,7 +118,7 @@ def give(client: CouchDB, pilot: str, change: Callable[[Orders], Orders], *, eve
     def edit(content: dict[str, Any]) -> dict[str, Any]:
         nonlocal given
         if content.get("type") != TYPE:
-            raise NotRunning(f"{pilot} has left the pool")
+            raise HasLeft(f"{pilot} has left the pool")
         if not is_running(content) and not even_dead:
             raise NotRunning(f"{pilot} is marked as dead")
         if not knows_orders(content):

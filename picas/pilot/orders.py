@@ -19,6 +19,7 @@ from ..exceptions import NoSuchDocument, UsageError
 from ..jobid import job_id_of
 from ..util import duration_text, one_line
 from .cancelling import Cancellation, cancel_tokens, wait_until_cancelled
+from .following import follow, follow_outputs
 from .identity import PREFIX
 from .mailbox import (
     DRAIN,
@@ -34,7 +35,8 @@ from .mailbox import (
     pilots,
     wait_until_obeyed,
 )
-from .watching import Output, Watched, follow, watch, watched
+from .printed import Printed
+from .watching import Output, Watched, watch, watched
 
 __all__ = [
     "POOL_ID",
@@ -43,11 +45,13 @@ __all__ = [
     "Issued",
     "Output",
     "Pause",
+    "Printed",
     "Watched",
     "cancel_tokens",
     "drain_pilots",
     "find_pause",
     "follow",
+    "follow_outputs",
     "pause_pool",
     "resume_pool",
     "wait_until_cancelled",

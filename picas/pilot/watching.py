@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import base64
-import codecs
-import mmap
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Callable
-
-from couchdb.http import ResourceNotFound
+from typing import Any
 
 from .. import modifiers
 from ..clients import CouchDB
-from ..documents import Document
 from ..exceptions import NoSuchDocument
-from ..pool.program_logs import BLOCK, Log, log_name, open_log
 from ..tokens.states import is_in_state
-from ..util import is_number, list_in
+from ..util import is_number
 from .mailbox import WATCH, Given, NotRunning, Orders, entries_in, give
 
 WATCHED = "watched"
@@ -30,8 +23,18 @@ WATCH_PAUSE = 2.0
 """Seconds between two saves of a pilot's document while it does that."""
 TAIL = 4096
 """Bytes that are kept of each output, from its end."""
-MAX_WATCHED = 8
-"""The most tokens that a pilot shows at a time; the oldest are dropped first."""
+MAX_SHOWN = 8 * TAIL
+"""Bytes that a pilot shows of one output of all tokens together: with more than eight, there is less of each."""
+MAX_WATCHED = 64
+"""The most tokens that a pilot shows at a time; those whose orders are the oldest are dropped first."""
+
+
+def tail_length(count: int) -> int:
+    """Return how many bytes of each output a pilot shows.
+
+    :param count: how many tokens people watch
+    """
+    return min(TAIL, MAX_SHOWN // max(1, count))
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class Watched:
 
     stdout: Output | None = None
     stderr: Output | None = None
+    program: int | None = None
+    """A number that differs for each program of the attempt, None if a pilot of an older release does not say."""
 
 
 def watch(client: CouchDB, token_id: str) -> Given | None:
@@ -58,68 +63,37 @@ def watch(client: CouchDB, token_id: str) -> Given | None:
     :returns: the order; None if no pilot works on the token
     :raises couchdb.http.HTTPError: if the database refuses that
     """
-    claim = _claim(client, token_id)
-    if not claim:
+    claim = claim_now(client, token_id)
+    try:
+        return order_watch(client, token_id, claim) if claim else None
+    except NotRunning:
         return None
+
+
+def order_watch(client: CouchDB, token_id: str, claim: Mapping[str, Any]) -> Given:
+    """Write the order of `watch` for a claim that is known.
+
+    :raises NotRunning: if its pilot can't be given orders
+    :raises couchdb.http.HTTPError: if the database refuses that
+    """
 
     def change(orders: Orders) -> Orders:
         # With the time, so that each order is a change that the pilot meets.
         entry = {"claim": claim.get("id"), "time": time.time()}
         return {**orders, WATCH: {**entries_in(orders, WATCH), token_id: entry}}
 
-    try:
-        return give(client, str(claim.get("pilot")), change)
-    except NotRunning:
-        return None
+    return give(client, str(claim.get("pilot")), change)
 
 
 def watched(client: CouchDB, token_id: str) -> Watched | None:
     """Return what the pilot of a token shows of its output, None if it shows nothing (yet)."""
-    return _watched(client, token_id, _claim(client, token_id))
-
-
-def follow(
-    client: CouchDB, token_id: str, *, is_err: bool = False, sleep: Callable[[float], object] = time.sleep
-) -> Iterator[str]:
-    """Yield what the program of a token prints from now on, until the token is no longer at work.
-
-    The first text is the end of what was printed before. Where more is printed at once than the pilot shows, a line
-    says how much is missing. The end of the output comes from the log in the token, if it has one with the usual name.
-    The texts come with the pilot's heartbeats, every two seconds once it has read the order.
-
-    :param token_id: the id of the token
-    :param is_err: whether to follow the standard error rather than the standard output
-    :param sleep: called with the seconds until the next look
-    """
-    claim = _claim(client, token_id)
-    decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
-    last, ends_at = Output(0, b""), 0.0
-    current = claim
-    while current and current.get("id") == claim.get("id"):
-        if time.monotonic() >= ends_at - WATCH_TIME / 4:
-            if watch(client, token_id) is None:
-                break
-            ends_at = time.monotonic() + WATCH_TIME
-        sleep(WATCH_PAUSE / 2)
-        found = _watched(client, token_id, current)
-        output = found and (found.stderr if is_err else found.stdout)
-        if output:
-            seen = 0 if output.size < last.size else last.size  # the next program of the token has begun
-            yield from filter(None, [decode(_news(output, seen))])
-            last = output
-        current = _claim(client, token_id)
-    for block in _rest(client, token_id, claim, is_err, last) if claim else ():
-        yield from filter(None, [decode(block)])
-    yield from filter(None, [decode(b"", True)])
-
-
-def _news(output: Output, seen: int) -> bytes:
-    """Return what is new in an output, of which so many bytes were seen before."""
-    new = output.size - seen
-    if new <= len(output.tail):
-        return output.tail[len(output.tail) - new :]
-    missing = new - len(output.tail)
-    return (f"[... {missing} bytes ...]\n".encode() if seen else b"") + output.tail
+    claim = claim_now(client, token_id)
+    if not claim.get("pilot"):
+        return None
+    try:
+        return watched_in(client.get(str(claim["pilot"])), token_id, claim.get("id"))
+    except NoSuchDocument:
+        return None
 
 
 def describe_output(output: Output | None) -> dict[str, Any] | None:
@@ -136,7 +110,7 @@ def _read_output(entry: Any) -> Output | None:
         return None
 
 
-def _claim(client: CouchDB, token_id: str) -> dict[str, Any]:
+def claim_now(client: CouchDB, token_id: str) -> dict[str, Any]:
     """Return the claim of a token that is at work, an empty dict if it is not."""
     try:
         token = client.get(token_id)
@@ -145,52 +119,18 @@ def _claim(client: CouchDB, token_id: str) -> dict[str, Any]:
     return modifiers.claim_of(token) if is_in_state(token, "locked") else {}
 
 
-def _watched(client: CouchDB, token_id: str, claim: Mapping[str, Any]) -> Watched | None:
-    if not claim.get("pilot"):
-        return None
-    try:
-        shown = client.get(str(claim["pilot"])).get(WATCHED)
-    except NoSuchDocument:
-        return None
+def watched_in(document: Mapping[str, Any], token_id: str, claim_id: object) -> Watched | None:
+    """Return what a pilot's document shows of the output of a token, None if it shows nothing.
+
+    :param claim_id: the id of the claim that is meant
+    """
+    shown = document.get(WATCHED)
     entry = shown.get(token_id) if isinstance(shown, dict) else None
-    if not isinstance(entry, dict) or entry.get("claim") != claim.get("id"):
+    if not isinstance(entry, dict) or entry.get("claim") != claim_id:
         return None
-    return Watched(_read_output(entry.get("stdout")), _read_output(entry.get("stderr")))
-
-
-def _rest(client: CouchDB, token_id: str, claim: Mapping[str, Any], is_err: bool, seen: Output) -> Iterator[bytes]:
-    """Yield the end of the log in a token that has ended, in blocks; nothing if the attempt has left no log.
-
-    :param claim: that of the attempt
-    :param seen: what was seen of the output
-    """
-    try:
-        token: Document = client.get(token_id)
-        last = list_in(token, "attempts")[-1:]
-        if not last or not isinstance(last[0], dict) or last[0].get("claim") != claim.get("id"):
-            return
-        with open_log(client, Log(token_id, log_name(token_id, is_err=is_err), None, True)) as file:
-            position = _position_after(seen, file)
-            if position is None:
-                yield b"[...]\n"
-                position = max(0, file.seek(0, os.SEEK_END) - TAIL)
-            file.seek(position)
-            yield from iter(lambda: file.read(BLOCK), b"")
-    except (NoSuchDocument, ResourceNotFound):
-        return
-
-
-def _position_after(seen: Output, file: BinaryIO) -> int | None:
-    """Return where a log goes on after an output that was seen; None if the log does not have the end of that.
-
-    A log may be shorter than the output, if that was very large, or begin with those of other programs.
-    """
-    start = seen.size - len(seen.tail)
-    file.seek(start)
-    if file.read(len(seen.tail)) == seen.tail:
-        return seen.size
-    if file.seek(0, os.SEEK_END) == 0:
-        return 0
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        found = content.rfind(seen.tail)
-    return None if found < 0 else found + len(seen.tail)
+    program = entry.get("program")
+    return Watched(
+        _read_output(entry.get("stdout")),
+        _read_output(entry.get("stderr")),
+        int(program) if is_number(program) else None,
+    )

@@ -11,7 +11,7 @@ from .descendants import age_of
 from .faults import describe_system_error, fault_of, own_work, reach, start_thread
 from .forks import forks, workers_in_use
 from .interrupts import RETRY, SETTLE, TimeLimit, exposed, interrupt, is_shielded, shielded
-from .outputs import MAX_OUTPUT, Outputs, check_inherited, output_tails, read_pipes
+from .outputs import MAX_OUTPUT, Outputs, OutputTails, check_inherited, output_tails, read_pipes
 from .supervisor import KILL_WAIT
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "SETTLE",
     "Account",
     "Child",
+    "OutputTails",
     "Outputs",
     "TimeLimit",
     "age_of",

@@ -11,6 +11,7 @@ import array
 import contextlib
 import errno
 import fcntl
+import itertools
 import os
 import select
 import stat
@@ -18,6 +19,7 @@ import tempfile
 import termios
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -37,6 +39,20 @@ PATIENCE = 60.0
 _CHUNK = 1 << 16  # bytes to read at once: the capacity of a pipe
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _in_use: dict[int, Outputs] = {}  # by the identifier of the thread that has opened them
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class OutputTails:
+    """The ends of the outputs of a command: how many bytes were written so far, and the last of them.
+
+    None stands for an output that does not go to a file.
+    """
+
+    number: int
+    """Differs for each command of this process."""
+    stdout: tuple[int, bytes] | None
+    stderr: tuple[int, bytes] | None
 
 
 class Outputs:
@@ -55,6 +71,7 @@ class Outputs:
         """The file descriptor for the command's standard output, None for that of this process."""
         self.stderr: int | None = None
         """The same for its standard error."""
+        self._number = next(_numbers)
         self._paths = (stdout, stderr)
         self._limit = limit
         self._files: dict[int, CappedFile] = {}  # by the read end of the pipe that is copied to the file
@@ -124,8 +141,8 @@ class Outputs:
             if exit_code != 0 and _is_full(file.path):
                 raise OSError(errno.ENOSPC, f"disk full: no space beside {file.path}, exit code {exit_code}")
 
-    def tails(self, count: int) -> tuple[tuple[int, bytes] | None, tuple[int, bytes] | None]:
-        """Return how many bytes were written to each file so far, and the last of them; None where there is no file.
+    def tails(self, count: int) -> OutputTails:
+        """Return how many bytes were written to each file so far, and the last of them.
 
         Any thread may call this at any time.
 
@@ -136,7 +153,8 @@ class Outputs:
         stdout, stderr = (None if path is None else files.get(Path(path)) for path in (out, err))
         if stderr is None and _is_same_file(out, err):
             stderr = stdout
-        return (None if stdout is None else stdout.tail(count)), (None if stderr is None else stderr.tail(count))
+        ends = (None if file is None else file.tail(count) for file in (stdout, stderr))
+        return OutputTails(self._number, *ends)
 
     def _open(self, path: str | Path | None) -> int | None:
         if path is None:
@@ -204,7 +222,7 @@ class Outputs:
         return ", ".join(str(file.path) for file in self._files.values())
 
 
-def output_tails(thread: int, count: int) -> tuple[tuple[int, bytes] | None, tuple[int, bytes] | None] | None:
+def output_tails(thread: int, count: int) -> OutputTails | None:
     """Return `Outputs.tails` of the command that a thread runs now, None if it runs none.
 
     :param thread: the identifier of the thread
@@ -277,12 +295,15 @@ class CappedFile:
         :param count: how many of the last bytes to return
         """
         size, ring = self.size, self._tail
+        if ring is not None:
+            with contextlib.suppress(OSError, ValueError):  # it was closed: the file has its content now
+                return ring.last(count)
         try:
-            if ring is not None and not self._is_complete:
-                return size, ring.last(count)
             file = self._file.fileno()
             end = os.fstat(file).st_size
-            return size, os.pread(file, count, max(0, end - count))
+            start = max(0, end - count)
+            # Another thread may have counted bytes that it has yet to write, or has written others since then.
+            return (end if ring is None else size), os.pread(file, end - start, start)
         except (OSError, ValueError):  # it has just been closed
             return size, b""
 
@@ -313,7 +334,7 @@ class CappedFile:
         :param at: how many bytes were written before
         """
         if self._tail is None:
-            self._tail = _RingBuffer(self._half, self.path.resolve().parent)
+            self._tail = _RingBuffer(self._half, self._half, self.path.resolve().parent)
             head = max(0, self._half - at)
             _write(self._file.fileno(), data[:head])
             data = data[head:]
@@ -329,34 +350,43 @@ class CappedFile:
 
 
 class _RingBuffer:
-    """The last bytes that were written, kept on disk in an unnamed file."""
+    """The last bytes that were written, kept on disk in an unnamed file.
 
-    def __init__(self, size: int, folder: Path) -> None:
+    :param size: how many bytes
+    :param before: how many bytes were written elsewhere before
+    :param folder: where the file is
+    """
+
+    def __init__(self, size: int, before: int, folder: Path) -> None:
         self._size = size
+        self._before = before
         self._written = 0
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
 
     def write(self, data: memoryview) -> None:
-        data = data[max(0, len(data) - self._size) :]
+        skipped = max(0, len(data) - self._size)
+        self._written += skipped
+        data = data[skipped:]
         while data:
             at = self._written % self._size
             count = os.pwrite(self._file.fileno(), data[: self._size - at], at)
             self._written += count
             data = data[count:]
 
-    def last(self, count: int) -> bytes:
-        """Return the last bytes, or fewer if others are written just now."""
+    def last(self, count: int) -> tuple[int, bytes]:
+        """Return how many bytes were written, here and before, and the last of them."""
         written = self._written
         count = min(count, self._size, written)
         if count == 0:
-            return b""
+            return self._before + written, b""
         at = (written - count) % self._size
         first = min(count, self._size - at)
-        return os.pread(self._file.fileno(), first, at) + os.pread(self._file.fileno(), count - first, 0)
+        data = os.pread(self._file.fileno(), first, at) + os.pread(self._file.fileno(), count - first, 0)
+        return self._before + written, data
 
     def content(self) -> Iterator[bytes]:
         """Yield the bytes, oldest first."""
-        oldest = self._written % self._size if self._written > self._size else 0
+        oldest = self._written % self._size if self._written > self._size > 0 else 0
         yield from self._read(oldest, min(self._written, self._size))
         yield from self._read(0, oldest)
 

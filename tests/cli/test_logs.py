@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from support.places import command
@@ -125,10 +127,35 @@ class TestFollow:
         save()
         assert logs(environment, "token_7", "--follow") == BYTES
 
-    def test_of_a_token_whose_pilot_shows_nothing_it_is_said_that_there_is_no_log(self, run_picas, client):
+    def test_of_a_token_whose_pilot_has_left_it_is_said_what_to_do(self, run_picas, client):
         client.save(modifiers.lock(make_token(0), "picas_pilot_gone"))
         result = run_picas("logs", "token_0", "--follow")
         assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+        assert "has left the pool: picas retry token_0 puts it back" in result.stderr
+
+    def test_of_a_token_without_a_log_says_so_at_its_end(self, run_picas, client):
+        client.save(make_token(0))
+        timer = threading.Timer(1, lambda: client.edit("token_0", lambda content: {**content, "lock": 1, "done": 1}))
+        timer.start()
+        result = run_picas("logs", "token_0", "--follow")
+        timer.join()
+        assert (result.returncode, result.stdout) == (1, "")
+        assert result.stderr.splitlines()[-1] == "picas: token_0 has no log logs_token_0.out: it has no attachments"
+
+    def test_waits_for_a_free_token_until_ctrl_c(self, client, push, at_terminal):
+        push(1)
+        with at_terminal("logs", "token_0", "--follow") as terminal:
+            terminal.wait_for("token_0 waits for a pilot (picas why token_0 says more)")
+            terminal.process.send_signal(signal.SIGINT)
+            assert terminal.end() == 130
+
+    def test_of_a_token_that_is_deleted(self, client, push, at_terminal):
+        push(1)
+        with at_terminal("logs", "token_0", "--follow") as terminal:
+            terminal.wait_for("token_0 waits for a pilot")
+            client.delete(client.get("token_0"))
+            assert terminal.end() == 1
+        assert terminal.text.splitlines()[-1] == "picas: token_0 was deleted"
 
 
 class TestOfAnAttempt:

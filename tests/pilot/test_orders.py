@@ -786,6 +786,17 @@ def test_pilots_of_a_large_pool_save_less_often(client, heart):
     assert client.get(pilot)["heartbeat"] == 200
 
 
+def test_a_pilot_whose_output_is_watched_tries_again_soon_after_an_outage(client, heart, monkeypatch):
+    heartbeat, _, _ = heart()
+    heartbeat._interval = 60.0
+    monkeypatch.setattr(heartbeat, "_beat", lambda: False)
+    heartbeat._next_beat = 0.0
+    assert 5 < heartbeat.step() <= 10
+    monkeypatch.setattr(Recording, "longest_pause", 2.0)
+    heartbeat._next_beat = 0.0
+    assert heartbeat.step() <= 2
+
+
 class TestWatch:
     @pytest.mark.timing
     @pytest.mark.parametrize("slots", [1, 2])
@@ -803,6 +814,7 @@ class TestWatch:
         wait_for(lambda: count_states(client)["locked"])
         text = follow(client, "token_0", sleep=lambda seconds: time.sleep(0.05))
         assert next(text) == "one\n"
+        wait_for(lambda: watched(client, "token_0").stderr.size)
         shown = watched(client, "token_0")
         assert (shown.stdout.tail, shown.stderr.tail, shown.stderr.size) == (b"one\n", b"oops\n", 5)
         (tmp_path / "go").touch()
@@ -836,11 +848,10 @@ class TestWatch:
         (tmp_path / "go").touch()
         assert "".join(text) == rest
 
-    def test_a_token_that_is_not_at_work_is_not_followed(self, client, push):
+    def test_a_token_that_is_not_at_work_is_not_watched(self, client, push):
         push(1)
         assert watch(client, "token_0") is None
         assert watch(client, "absent") is None
-        assert list(follow(client, "token_0")) == []
         client.save(Task(client.get("token_0")).lock(f"{PREFIX}gone"))
         assert watch(client, "token_0") is None
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from picas.processes import outputs
 from picas.processes.outputs import CappedFile
 from picas.util import read_capped
 
@@ -52,3 +53,24 @@ class TestCappedFile:
             assert len(tail) == min(5, size if size <= limit else limit // 2)
         file.close()
         assert file.tail(5) == (len(content), b"")
+
+    @pytest.mark.parametrize("limit", [8, 1000])
+    def test_its_tail_fits_its_size_also_in_the_middle_of_a_write(self, tmp_path, limit, monkeypatch):
+        """Another thread may read it at any time."""
+        file = CappedFile(tmp_path / "log", limit)
+        content, tails = b"", []
+
+        def write(descriptor, data):
+            tails.append(file.tail(3))
+            write_really(descriptor, data)
+            tails.append(file.tail(3))
+
+        write_really = outputs._write
+        monkeypatch.setattr(outputs, "_write", write)
+        for number in range(6):
+            content += bytes([number] * (number + 1))
+            file.write(content[-number - 1 :])
+        file.close()
+        assert len(tails) > 4
+        for size, tail in tails:
+            assert content[:size].endswith(tail)

@@ -95,6 +95,12 @@ def test_pauses_grow_up_to_a_limit(monkeypatch):
     assert len(set(pauses)) == 12  # pilots do not retry at the same moments
 
 
+def test_short_pauses_are_not_a_line_each(monkeypatch, caplog):
+    monkeypatch.setattr(outages, "wait_until", lambda condition, seconds: None)
+    wait_out(Flaky(*[Unreachable("away")] * 50), 100, not_stopped, longest_pause=0.1)
+    assert caplog.text.count("is away") == 3  # at 0.02, 0.04 and 0.08 s; the others come within the next 30 s
+
+
 @pytest.mark.timing
 def test_a_stop_ends_the_waiting(monkeypatch):
     monkeypatch.setattr(outages, "FIRST_PAUSE", 60.0)
