@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..clients import CouchDB
-from ..views import ENDED, REPORT
+from .history import MINUTE, Bin, ends_by_minute
 
 WINDOW = 15
 """Minutes over which the rate is taken at most."""
@@ -46,13 +47,21 @@ def find_rate(client: CouchDB, now: float, since: float | None = None) -> Rate |
     :param since: when the oldest of the pilots has started. If nothing has ended before that, the time counts from it.
     :raises couchdb.ResourceNotFound: if there is no design document Report
     """
-    minute = int(now // 60)
-    first = minute - WINDOW
-    rows = client.view(ENDED, design_doc=REPORT, startkey=[first], endkey=[minute, {}], group_level=1).rows
-    begin = 60.0 * first
-    if since is not None and begin < since < now and all(row.key[0] >= since // 60 for row in rows):
+    return rate_of(ends_by_minute(client, now - MINUTE * WINDOW, now), now, since)
+
+
+def rate_of(history: Sequence[Bin], now: float, since: float | None = None) -> Rate | None:
+    """Return what `find_rate` does from what is known already.
+
+    :param history: the attempts that have ended, in bins of one minute, with those of the last `WINDOW` minutes
+    :param now: the time at which the history was read, in seconds since the epoch
+    :param since: see `find_rate`
+    """
+    begin = float(MINUTE * (now // MINUTE - WINDOW))
+    bins = [bin for bin in history if begin <= bin.start <= now and bin.by_outcome]
+    if since is not None and begin < since < now and all(bin.start // MINUTE >= since // MINUTE for bin in bins):
         begin = since
-    ended, seconds = sum(row.value[3] for row in rows), now - begin
+    ended, seconds = sum(bin.total.tokens for bin in bins), now - begin
     return Rate(ended, seconds) if ended and seconds >= LEAST_WINDOW else None
 
 
