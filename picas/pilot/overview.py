@@ -26,7 +26,7 @@ from ..views import (
     tokens_in_conflict,
     unseen,
 )
-from .fleet import FleetCount, count_fleet, list_pilots
+from .fleet import FleetCount, PilotSummary, count_fleet, list_pilots
 from .kinds import NO_NEEDS, NeedsSurvey, survey_needs
 from .orders import Pause, find_pause
 
@@ -53,6 +53,8 @@ class Overview:
     """The number of tokens in each state."""
     pause: Pause | None = None
     fleet: FleetCount | None = None
+    pilots: tuple[PilotSummary, ...] = ()
+    """The pilots that run, and those that were found dead."""
     rate: Rate | None = None
     """How many tokens have ended lately; None if no pilot runs, or if that is unknown."""
     failures: Failures | None = None
@@ -129,8 +131,9 @@ class OverviewReader:
 
     def _with_pool(self, overview: Overview) -> Overview:
         now = time.time()
-        fleet = count_fleet(list_pilots(self._client), now)
-        overview = replace(overview, pause=find_pause(self._client), fleet=fleet)
+        pilots = list_pilots(self._client)
+        fleet = count_fleet(pilots, now)
+        overview = replace(overview, pause=find_pause(self._client), fleet=fleet, pilots=tuple(pilots))
         try:
             self._wait_for_index(REPORT)
             return replace(
