@@ -15,10 +15,12 @@ from starlette.responses import JSONResponse, Response
 from ... import console
 from ...clients import CouchDB
 from ...couch.outages import is_outage
+from ...documents import Document
 from ...exceptions import NoSuchDocument, PicasError, UsageError
 from ...pilot.obstacles import why_not
 from ...pool.browsing import MAX_SCANNED, parse_place, read_page
 from ...pool.facts import describe_token, find_token
+from ...pool.fields import text_of
 from ...pool.filters import make_filter
 from ...pool.program_logs import NoLog
 from ...tokens.states import STATES
@@ -34,6 +36,8 @@ LIMIT = 50
 """How many it has unless another number is asked for."""
 SECONDS = 1.5
 """Seconds for which all pages share what was read of a token, or a page of a list."""
+MAX_INPUT = 300
+"""Characters of a token's input in a list that is to be brief."""
 WHY_SECONDS = 10.0
 """Seconds for which they share why a token does not run, which takes some requests."""
 
@@ -97,6 +101,7 @@ class Api:
             _duration(query.get("since")),
             _duration(query.get("older_than")),
         )
+        shown = _brief if query.get("brief", "") not in ("", "0") else _whole
         page = read_page(
             self._client,
             states or (["error"] if filter.group else list(STATES)),
@@ -106,12 +111,22 @@ class Api:
             limit=_limit(query.get("limit")),
         )
         return {
-            **_list([shapes.as_schema("ls", listing.to_json(token)) for token in page.tokens]),
+            **_list([shapes.as_schema("ls", listing.to_json(token)) for token in map(shown, page.tokens)]),
             "next": None if page.next is None else str(page.next),
             "scanned": page.scanned,
             "is_partial": len(page.tokens) < _limit(query.get("limit")) and page.next is not None,
             "max_scanned": MAX_SCANNED,
         }
+
+
+def _whole(token: Document) -> Document:
+    return token
+
+
+def _brief(token: Document) -> Document:
+    """Return a token for a list: of a long input, only the beginning."""
+    text = text_of(token.get("input"))
+    return token if len(text) <= MAX_INPUT else Document({**token.value, "input": f"{text[:MAX_INPUT]}…"})
 
 
 def respond(content: Mapping[str, Any], status: int = 200) -> Response:

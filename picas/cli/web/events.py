@@ -40,7 +40,7 @@ class Painter:
             if snapshot.details_time != self._details_time:
                 made["details"] = event("details", shapes.details_json(snapshot))
             self._details_time = snapshot.details_time
-            self._events = {**self._events, **made}
+            self._events.update((name, made[name]) for name in made if made[name] != self._events.get(name))
             self._number = snapshot.number
         return self._events
 
