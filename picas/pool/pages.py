@@ -1,4 +1,4 @@
-"""Reading all tokens of a view, page by page, so that memory stays bounded."""
+"""Reading all tokens of a view, or all documents, page by page, so that memory stays bounded."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from ..clients import CouchDB
 from ..documents import Document
+from ..util import in_background
 from ..views import DESIGN_DOC
 from .reading import Reader
 
@@ -48,3 +49,34 @@ def pages(
         seen = seen | at_last if seen and params["startkey"] == last.key else at_last
         params.update(startkey=last.key, startkey_docid=last.id, update=False, stable=True)
         size = min(2 * size, PAGE)
+
+
+def all_documents(client: CouchDB) -> Iterator[list[Document]]:
+    """Yield all documents of a pool page by page, in the order of their ids, without a view; a page is read ahead.
+
+    Those that are nested too deeply to be read are left out.
+    """
+    reader = Reader()
+    last: str | None = None
+    ahead = in_background(lambda: _page_of_all(client, reader, None))
+    while True:
+        ids, documents = ahead.result()
+        is_end = len(ids) < PAGE
+        if not is_end:
+            start = ids[-1]
+            ahead = in_background(lambda start=start: _page_of_all(client, reader, start))  # type: ignore[misc]
+        yield [document for document in documents if document.id != last]
+        if is_end:
+            return
+        last = ids[-1]
+
+
+def _page_of_all(client: CouchDB, reader: Reader, start: str | None) -> tuple[list[str], list[Document]]:
+    """Return the ids of a page that begins with one of them, and the documents that can be read."""
+    params: dict[str, Any] = {"limit": PAGE, **({} if start is None else {"startkey": start})}
+    try:
+        rows = client.all_docs(include_docs=True, **params)
+    except RecursionError:
+        ids = [row.id for row in client.all_docs(**params)]
+        return ids, reader.documents(client, ids)
+    return [row.id for row in rows], [Document(dict(row.doc)) for row in rows if row.get("doc") is not None]

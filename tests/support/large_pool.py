@@ -287,7 +287,9 @@ class LargePool:
         if self._pause[0] <= when < self._pause[1]:
             self._plan(self._pause[1] + self._random.uniform(1, 60), "look", pilot)
             return
-        order = (GPU, PLAIN) if pilot.site.gpus else (MANY_CORES, PLAIN)
+        order = [GPU if pilot.site.gpus else MANY_CORES, PLAIN]
+        if self._random.random() < 0.75:
+            order.reverse()
         for kind in order:
             slots = KINDS[kind].slots
             while self._queues[kind] and pilot.free >= slots and (kind != GPU or pilot.gpus):
