@@ -50,7 +50,7 @@ class Application:
         self.followers = Followers(client, hub.wake)
         """The logs that are read while they are written."""
         shared = SharedAnswers()
-        files, charts = LogFiles(client, shared), Charts(client, shared)
+        files, charts = LogFiles(client, shared), Charts(client)
         answers: dict[str, Callable[[Request], Mapping[str, Any]]] = Api(client, poller, shared).answers()
         routes = [
             Route("/", self._index, methods=["GET"]),

@@ -4,7 +4,8 @@ import { make, say, table } from "./dom.js";
 import { clock, count, day } from "./format.js";
 
 const HEIGHT = 190;
-const themes = window.matchMedia("(prefers-color-scheme: dark)");
+/** Says when the page changes between light and dark. */
+export const themes = window.matchMedia("(prefers-color-scheme: dark)");
 
 /** Return the value of a colour of the page. */
 export function colour(name) {
@@ -30,16 +31,21 @@ function axes(isTime, unit, largest) {
   ];
 }
 
+/** Return a time for an axis: with the day if the axis is longer than a day. */
+export function timeText(time, length) {
+  const date = new Date(time * 1000);
+  return length > 86400 ? `${day(date).slice(5)} ${clock(date, false)}` : clock(date, false);
+}
+
 function labels(splits) {
-  const dates = splits.map((split) => new Date(split * 1000));
-  const isLong = splits.length > 1 && splits[splits.length - 1] - splits[0] > 86400;
-  return dates.map((date) => (isLong ? `${day(date).slice(5)} ${clock(date, false)}` : clock(date, false)));
+  const length = splits.length > 1 ? splits[splits.length - 1] - splits[0] : 0;
+  return splits.map((split) => timeText(split, length));
 }
 
 /**
  * A chart over time that can be given new numbers.
  *
- * @param {{title: string, series: {label: string, colour: string}[], kind: "bars" | "steps" | "areas" | "lines",
+ * @param {{title: string, series: {label: string, colour: string}[], kind: "bars" | "steps" | "areas",
  *   unit?: string, isStacked?: boolean, describe?: (times: number[], values: number[][]) => string}} options
  */
 export class TimeChart {
@@ -69,7 +75,11 @@ export class TimeChart {
   }
 
   /** Show numbers: times in seconds since the epoch, and the values of each series. */
-  show(times, values) {
+  show(starts, series) {
+    const { width } = this.options;
+    // The last step has an end too.
+    const times = width && starts.length ? [...starts, starts[starts.length - 1] + width] : starts;
+    const values = width && starts.length ? series.map((each) => [...each, each[each.length - 1]]) : series;
     const text = JSON.stringify([times, values]);
     if (text === this.text) return;
     this.text = text;
@@ -96,7 +106,7 @@ export class TimeChart {
     const data = this.stacked();
     const { series, kind, isStacked, unit } = this.options;
     const ordered = isStacked ? [...series].reverse() : series;
-    const paths = { bars: uPlot.paths.bars({ size: [0.8, 40], align: 1 }), steps: uPlot.paths.stepped({ align: 1 }) }[kind];
+    const paths = kind === "bars" ? uPlot.paths.bars({ size: [0.8, 40], align: 1 }) : uPlot.paths.stepped({ align: 1 });
     const largest = Math.max(...data.slice(1).flat().filter((value) => value !== null), 0);
     this.plot = new uPlot(
       {
@@ -113,8 +123,8 @@ export class TimeChart {
             paths,
             points: { show: false },
             stroke: colour(name),
-            width: kind === "bars" ? 0 : 1.5,
-            fill: kind === "bars" || kind === "areas" ? colour(name) : undefined,
+            width: kind === "steps" ? 1.5 : 0,
+            fill: kind === "steps" ? undefined : colour(name),
           })),
         ],
         hooks: { setCursor: [(plot) => this.read(plot.cursor.idx)] },
@@ -131,7 +141,7 @@ export class TimeChart {
     }
     const [times, values] = this.data;
     const parts = this.options.series.map(({ label }, number) => `${label} ${count(values[number][place]) ?? "unknown"}`);
-    say(this.readout, `${clock(new Date(times[place] * 1000), false)}  ${parts.join(", ")}`);
+    say(this.readout, `${timeText(times[place], times[times.length - 1] - times[0])}  ${parts.join(", ")}`);
   }
 
   resize() {

@@ -127,6 +127,7 @@ export class TokenView {
     const columns = [
       { title: "#", kind: "number", of: (each) => String(each.number) },
       { title: "outcome", of: (each) => outcomeMark(each.outcome) },
+      { title: "reason", kind: "long", of: (each) => (each.reason ? visible(each.reason) : "") },
       { title: "start", of: (each) => when(each.start) },
       { title: "seconds", kind: "number", of: (each) => seconds(each.seconds) },
       { title: "cpu s", kind: "number", less: true, of: (each) => seconds(each.cpu_seconds) },
@@ -135,7 +136,6 @@ export class TokenView {
       { title: "host", less: true, of: (each) => each.host && visible(each.host) },
       { title: "job", less: true, of: (each) => each.job_id && visible(each.job_id) },
       { title: "exit", kind: "number", of: (each) => (each.exit_code === null ? null : visible(each.exit_code)) },
-      { title: "reason", kind: "long", of: (each) => (each.reason ? visible(each.reason) : "") },
     ];
     const used = columns.filter((column) => ["#", "outcome", "reason"].includes(column.title) || token.attempts.some((each) => column.of(each)));
     fill(this.attempts, panel("Attempts", table("Attempts, the last one first", used, [...token.attempts].reverse())));

@@ -22,7 +22,7 @@ function columnsFor(state) {
     since: { title: "since", of: (token) => when(token.since) },
     host: { title: "host", less: true, of: (token) => token.host && visible(token.host) },
     pilot: { title: "pilot", less: true, of: (token) => token.pilot && visible(token.pilot.replace(/^picas_pilot_/, "")) },
-    attempts: { title: "attempts", kind: "number", of: (token) => count(token.attempts) },
+    attempts: { title: "attempts", kind: "number", less: true, of: (token) => count(token.attempts) },
     seconds: { title: "seconds", kind: "number", of: (token) => seconds(token.seconds) },
     group: { title: "group", kind: "id", less: true, of: (token) => token.group && make("a", { href: `#/tokens?state=error&reason=${token.group}` }, token.group) },
     reason: { title: "reason", kind: "long", of: (token) => (token.reason ? visible(token.reason) : "") },
