@@ -30,7 +30,7 @@ class Painter:
 
     def __init__(self) -> None:
         self._number = -1
-        self._details_time = -1.0
+        self._details_time = 0.0
         self._events: dict[str, bytes] = {}
 
     def events(self, snapshot: Snapshot) -> Mapping[str, bytes]:

@@ -17,13 +17,15 @@ from couchdb.http import HTTPError, ResourceNotFound
 
 from ... import console
 from ...clients import CouchDB
+from ...couch.outages import is_outage
 from ...exceptions import PicasError
 from ...picaslogger import get_logger
 from ...pilot.overview import Overview, OverviewReader
 from ...pool.failures import Example, Failures, find_failures
 from ...pool.history import MINUTE, Bin, End, ends_by_minute, newest_ends
-from ...pool.indexing import Indexing
+from ...pool.indexing import Indexing, wait_for_index
 from ...util import one_line
+from ...views import DESIGN_DOC, count_states
 from .tally import EndsTally
 
 log = get_logger(__name__)
@@ -58,25 +60,25 @@ class Snapshot:
     time: float = 0.0
     """When the counts were read, in seconds since the epoch."""
     details_time: float = 0.0
-    """When the rest was read, in seconds since the epoch."""
+    """When the rest was read, in seconds since the epoch; 0 if it was not yet."""
     ended: dict[str, int] | None = None
     """How many attempts have ended since the page was started, by outcome."""
     away_since: float | None = None
     """Since when the server does not answer, in seconds since the epoch; None if it does."""
     problem: str | None = None
-    """Why not, on one line."""
+    """Why not, or why only the counts could be read, on one line."""
     indexing: str | None = None
-    """How far the server is with its views, while nothing can be read because of that."""
+    """How far the server is with its views, while something can't be read because of that."""
     number: int = 0
     """Counts the snapshots."""
 
 
 class Poller:
-    """Looks at the pool for all who want to know.
+    """Looks at the pool for all who want to know: a thread for the counts, and one for the rest, which takes longer.
 
     :param client: the pool
-    :param notify: called in the poller's thread after each look that has brought something new
-    :param at_start: called while the server indexes its views before the first look
+    :param notify: called in one of these threads after each look
+    :param at_start: called while the server indexes the views of the states, before the first look
     :raises couchdb.ResourceNotFound: if the pool has no views
     """
 
@@ -89,14 +91,14 @@ class Poller:
         self._is_stopped = False
         self._examples: dict[str, Example] = {}
         self._tally = EndsTally(time.time())
-        self._at_start: Callable[[Indexing], Any] | None = at_start
         self._reader = OverviewReader(client, notify=self._note_indexing)
-        self._snapshot = self._with_details(Snapshot(self._reader.read(), time=time.time()))
-        self._at_start = None
+        wait_for_index(client, DESIGN_DOC, at_start)
+        self._snapshot = Snapshot(Overview(count_states(client)), time=time.time())
 
     def start(self) -> None:
         """Start to look."""
-        threading.Thread(target=self._run, name="picas-web-poller", daemon=True).start()
+        for look, interval in ((self._count, INTERVAL), (self._read_rest, DETAILS_INTERVAL)):
+            threading.Thread(target=self._repeat, args=(look, interval), name="picas-web-poller", daemon=True).start()
 
     def stop(self) -> None:
         """Look no more."""
@@ -125,93 +127,97 @@ class Poller:
         give_up = time.monotonic() + PATIENCE
         with self._changed:
             self._asked = time.monotonic()
-            if not self._is_fresh():
-                before = self._snapshot.number
-                self._changed.notify_all()
-                while self._snapshot.number == before and not self._is_stopped:
-                    left = give_up - time.monotonic()
-                    if left <= 0:
-                        break
-                    self._changed.wait(left)
+            before = self._snapshot.number
+            self._changed.notify_all()
+            while not (self._is_fresh() or self._is_stopped):
+                left = give_up - time.monotonic()
+                if left <= 0 or (self._snapshot.away_since is not None and self._snapshot.number > before):
+                    break
+                self._asked = time.monotonic()
+                self._changed.wait(min(left, LINGER / 2))
             return self._snapshot
 
     def _is_fresh(self) -> bool:
         now = time.time()
         counts, details = self._snapshot.time, self._snapshot.details_time
-        return abs(now - counts) < 2 * INTERVAL and abs(now - details) < 2 * DETAILS_INTERVAL
+        return abs(now - counts) < 1.5 * INTERVAL and abs(now - details) < 2 * DETAILS_INTERVAL
 
-    def _is_wanted(self) -> bool:
-        return self._viewers > 0 or time.monotonic() - self._asked < LINGER
-
-    def _run(self) -> None:
-        details = time.monotonic()
+    def _repeat(self, look: Callable[[], None], interval: float) -> None:
+        """Look again and again as long as somebody wants to know; sooner if it has failed."""
         next_look = 0.0
-        while True:
-            with self._changed:
-                while not self._is_stopped:
-                    if not self._is_wanted():
-                        self._changed.wait()
-                    elif time.monotonic() < next_look:
-                        self._changed.wait(next_look - time.monotonic())
-                    else:
-                        break
-                if self._is_stopped:
-                    return
-            next_look = time.monotonic() + INTERVAL
-            is_due = time.monotonic() - details >= DETAILS_INTERVAL or self._snapshot.away_since is not None
-            if self._look(with_details=is_due) and is_due:
-                details = time.monotonic()
+        while self._wait_until(next_look):
+            next_look = time.monotonic() + interval
+            try:
+                look()
+            except (PicasError, HTTPError, OSError) as error:
+                self._fail(console.describe(error), is_outage(error))
+                next_look = time.monotonic() + INTERVAL
+            except Exception as error:  # the pages must not stand still without a word
+                log.exception("The pool could not be read")
+                self._fail(one_line(f"{type(error).__name__}: {error}"), False)
 
-    def _look(self, with_details: bool) -> bool:
-        """Look once, and return whether the server has answered."""
-        before = self._snapshot
-        try:
-            if with_details:
-                after = self._with_details(replace(before, overview=self._reader.read(), time=time.time()))
-            else:
-                after = replace(before, overview=self._reader.refresh(before.overview), time=time.time())
-            after = replace(after, away_since=None, problem=None, indexing=None)
-        except (PicasError, HTTPError, OSError) as error:
-            self._fail(console.describe(error))
-            return False
-        except Exception as error:  # the pages must not stand still without a word
-            log.exception("The pool could not be read")
-            self._fail(one_line(f"{type(error).__name__}: {error}"))
-            return False
-        self._set(after)
-        return True
+    def _wait_until(self, when: float) -> bool:
+        """Wait until it is time for a look that somebody wants, and return True; return False at the end.
 
-    def _with_details(self, snapshot: Snapshot) -> Snapshot:
-        """Return a snapshot with what only the design document Report knows, if there is one."""
-        now = time.time()
-        snapshot = replace(snapshot, details_time=now)
-        with contextlib.suppress(ResourceNotFound):
+        :param when: by the monotonic clock
+        """
+        with self._changed:
+            while not self._is_stopped:
+                if not self._viewers and time.monotonic() - self._asked > LINGER:
+                    self._changed.wait()
+                elif time.monotonic() < when:
+                    self._changed.wait(when - time.monotonic())
+                else:
+                    return True
+            return False
+
+    def _count(self) -> None:
+        counts = count_states(self._client)
+        self._change(
+            lambda known: replace(
+                known, overview=replace(known.overview, counts=counts), time=time.time(), away_since=None
+            )
+        )
+
+    def _read_rest(self) -> None:
+        overview, now = self._reader.read(), time.time()
+        known: dict[str, Any] = {"failures": None, "history": None, "newest": None, "ended": None}
+        with contextlib.suppress(ResourceNotFound):  # without Report, all else is shown
             first = max(now - MINUTE * MAX_HISTORY, min(now - MINUTE * (HISTORY - 1), self._tally.known_until))
             bins = ends_by_minute(self._client, first, now)
             self._tally.add(bins)
-            return replace(
-                snapshot,
-                failures=find_failures(self._client, examples=self._examples),
-                history=tuple(bins[-HISTORY:]),
-                newest=tuple(newest_ends(self._client, NEWEST)),
-                ended=self._tally.totals(),
+            known = {
+                "failures": find_failures(self._client, examples=self._examples),
+                "history": tuple(bins[-HISTORY:]),
+                "newest": tuple(newest_ends(self._client, NEWEST)),
+                "ended": self._tally.totals(),
+            }
+        self._change(
+            lambda before: replace(
+                before,
+                overview=replace(overview, counts=before.overview.counts),
+                details_time=now,
+                problem=None,
+                indexing=None,
+                **known,
             )
-        return replace(snapshot, failures=None, history=None, newest=None, ended=None)
+        )
 
-    def _fail(self, problem: str) -> None:
-        since = self._snapshot.away_since
-        away_since = time.time() if since is None else since
-        self._set(replace(self._snapshot, away_since=away_since, problem=problem, indexing=None))
+    def _fail(self, problem: str, is_away: bool) -> None:
+        now = time.time()
+
+        def change(known: Snapshot) -> Snapshot:
+            since = known.away_since
+            return replace(known, problem=problem, indexing=None, away_since=(since or now) if is_away else since)
+
+        self._change(change)
 
     def _note_indexing(self, indexing: Indexing) -> None:
-        if self._at_start is not None:
-            self._at_start(indexing)
-            return
-        self._set(replace(self._snapshot, indexing=str(indexing) if indexing.left else None))
+        self._change(lambda known: replace(known, indexing=str(indexing) if indexing.left else None))
 
-    def _set(self, snapshot: Snapshot) -> None:
+    def _change(self, change: Callable[[Snapshot], Snapshot]) -> None:
         with self._changed:
-            self._snapshot = replace(snapshot, number=self._snapshot.number + 1)
+            self._snapshot = replace(change(self._snapshot), number=self._snapshot.number + 1)
             self._changed.notify_all()
         self._notify()
 

@@ -13,7 +13,7 @@ from .. import pilots, status
 from ..output import json_time
 from .poller import Snapshot
 
-MAX_GROUPS = 20
+MAX_GROUPS = 8
 """How many groups of failures are sent to each page again and again."""
 MAX_PILOTS = 8
 """How many pilots are sent to each page again and again."""

@@ -11,11 +11,12 @@ const AGAIN = 1000; // milliseconds between two questions how far the charts are
 /** The colours of what series stand for. */
 const COLOURS = {
   done: "done", failed: "error", error: "error", stopped: "locked", locked: "locked", lost: "violet", todo: "todo", other: "muted",
-  work: "blue", slots: "muted", cost: "blue", median: "blue", most: "violet", largest: "error", asked: "muted", share: "blue",
+  work: "blue", slots: "text", cost: "blue", median: "blue", most: "violet", largest: "locked", asked: "muted", share: "blue",
 };
 
 function drawing(chart) {
-  const series = chart.series.map(({ name, role }) => ({ label: name, colour: COLOURS[role] ?? "blue" }));
+  const series = chart.series.map(({ name, role }) => ({ label: name, colour: COLOURS[role] ?? "blue", isFilled: role === "work" }));
+  if (new Set(series.map((each) => each.colour)).size < series.length && series.length === 2) series[1].colour = "locked";
   if (chart.kind === "lanes") return new Lanes(chart);
   if (chart.kind === "heat") return new HeatMap(chart);
   if (!chart.is_time) return new BarChart(chart, series);

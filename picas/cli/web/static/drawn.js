@@ -1,10 +1,10 @@
 // Charts that are no curves over time: bars for labels, a lane for each pilot, and a map of shares.
 
 import { fill, make, say, table, visible } from "./dom.js";
-import { clock, count, day } from "./format.js";
+import { clock, count, day, inDigits } from "./format.js";
 import { colour, themes, timeText } from "./plot.js";
 
-const amount = (value) => (value === null || value === undefined ? "unknown" : value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : value < 100 ? 1 : 0 }));
+const amount = (value) => (value === null || value === undefined ? "unknown" : inDigits(value, 0, value < 10 ? 2 : value < 100 ? 1 : 0));
 
 /** Bars for labels, as a table: stacked in one line, or one line for each series. */
 export class BarChart {
@@ -33,14 +33,10 @@ export class BarChart {
     const bars = (place) => make("div", { class: isStacked ? "pieces stacked" : "pieces", "aria-hidden": "true" },
       this.series.map(({ colour: name }, number) => piece(values[number][place], name)));
     const columns = [
-      { title: xTitle, of: (place) => visible(labels[place]) },
+      { title: xTitle, kind: "bars", of: (place) => make("div", {}, visible(labels[place]), bars(place)) },
       ...this.series.map(({ label }, number) => ({ title: this.series.length > 1 ? label : yTitle, kind: "number", of: (place) => amount(values[number][place]) })),
     ];
-    const built = table(`${title}, in ${yTitle}`, columns, labels.map((_, place) => place));
-    // The bars come between the labels and the numbers; for a reader they would say nothing more than these.
-    built.querySelector("thead tr").children[0].after(make("td", { class: "bars" }));
-    built.querySelectorAll("tbody tr").forEach((row, place) => row.children[0].after(make("td", { class: "bars" }, bars(place))));
-    fill(this.body, built);
+    fill(this.body, table(`${title}, in ${yTitle}`, columns, labels.map((_, place) => place)));
   }
 }
 

@@ -2,12 +2,19 @@
 
 import { make } from "./dom.js";
 
-const NUMBERS = new Intl.NumberFormat("en");
+const APART = "\u202f"; // between thousands, as in the report
+const RECENT = 12 * 3600 * 1000; // milliseconds for which a time is shown without its day
+const MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 const UNITS = [["d", 86400], ["h", 3600], ["min", 60], ["s", 1]];
 
-/** Return a number with its thousands apart. */
+/** Return a number with its thousands apart, and so many decimals. */
+export function inDigits(number, least, most) {
+  return number.toLocaleString("en", { minimumFractionDigits: least, maximumFractionDigits: most }).replaceAll(",", APART);
+}
+
+/** Return a number with its thousands apart, null for an unknown one. */
 export function count(number) {
-  return number === null || number === undefined ? null : NUMBERS.format(number);
+  return number === null || number === undefined ? null : inDigits(number, 0, 3);
 }
 
 /** Return a duration in one unit, rounded to two digits: "50 s", "1.5 h", "22 h". */
@@ -22,7 +29,7 @@ export function rough(seconds) {
 
 /** Return a number of seconds with one digit: "12.3". */
 export function seconds(number) {
-  return number === null || number === undefined ? null : number.toLocaleString("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
+  return number === null || number === undefined ? null : inDigits(number, 1, 1);
 }
 
 /** Return a number of bytes: "12 B", "1.5 kB", "3.0 MB". */
@@ -50,11 +57,19 @@ export function day(date) {
   return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
 }
 
-/** Return an element with a time in local time, of an RFC 3339 text; the day is left out if it is today. */
+/** Return the day of a date for people, in local time: "29 Nov". */
+export function shortDay(date) {
+  return `${date.getDate()} ${MONTHS[date.getMonth()]}`;
+}
+
+/** Return an element with a time in local time, of an RFC 3339 text; the day is left out if that was lately. */
 export function when(text) {
   if (!text) return null;
   const date = new Date(text);
-  const shown = day(date) === day(new Date()) ? clock(date) : `${day(date)} ${clock(date, false)}`;
+  const now = new Date();
+  const isRecent = Math.abs(now - date) < RECENT;
+  const shownDay = date.getFullYear() === now.getFullYear() ? shortDay(date) : day(date);
+  const shown = isRecent ? clock(date) : `${shownDay} ${clock(date, false)}`;
   return make("time", { datetime: text, title: `${day(date)} ${clock(date)} (${zone()})` }, shown);
 }
 

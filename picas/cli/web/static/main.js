@@ -4,6 +4,7 @@ import { fill, make, say, visible } from "./dom.js";
 import { clock, count, when } from "./format.js";
 import { Live, read } from "./live.js";
 import { ChartsView } from "./charts.js";
+import { FailuresView } from "./failures.js";
 import { OverviewView } from "./overview.js";
 import { PilotsView } from "./pilots.js";
 import { TokenView } from "./token.js";
@@ -49,6 +50,7 @@ function route() {
     "": () => new OverviewView(frame),
     tokens: () => new TokensView(frame, parameters),
     token: () => new TokenView(frame, decodeURIComponent(rest.join("/"))),
+    failures: () => new FailuresView(),
     pilots: () => new PilotsView(frame),
     charts: () => new ChartsView(frame),
   };
@@ -85,7 +87,10 @@ function showConnection() {
     notices.push(["The server of the pool is away since ", when(pulse.away_since), `: ${visible(pulse.problem ?? "")}. These are the last numbers.`]);
   } else if (pulse?.indexing) {
     [text, kind] = ["indexing", "fair"];
-    notices.push(`The server is ${visible(pulse.indexing)}. These are the last numbers.`);
+    notices.push(`The server is ${visible(pulse.indexing)}. Until then, something is missing here, or old.`);
+  } else if (pulse?.problem) {
+    [text, kind] = ["not all can be read", "fair"];
+    notices.push(`Not all can be read: ${visible(pulse.problem)}.`);
   } else if (pulse && pulse.age_seconds > OLD) {
     [text, kind] = ["waiting", "fair"];
     notices.push(["The server has not answered since ", when(pulse.read), "."]);

@@ -3,6 +3,7 @@
 import { fill, make, outcomeMark, panel, say, table, tokenLink, visible } from "./dom.js";
 import { count, rough, share, when } from "./format.js";
 import { TimeChart } from "./plot.js";
+import { failureColumns } from "./failures.js";
 import { pilotColumns } from "./pilots.js";
 
 const STATES = ["todo", "locked", "done", "error"];
@@ -41,16 +42,14 @@ export class OverviewView {
     this.failures = make("div");
     this.pilots = make("div");
     this.newest = make("div");
+    for (const box of [this.failures, this.pilots, this.newest]) fill(box, make("p", { class: "empty" }, "reading…"));
     this.element = make("div", {},
       make("h1", { class: "unseen" }, "Overview"),
       this.pause,
       make("ul", { class: "cards" }, cards), this.bar, this.progress, this.attention,
       make("div", { class: "columns" },
-        panel("Ends by minute", this.chartBox),
-        panel("Why tokens have failed", this.failures)),
-      make("div", { class: "columns" },
-        panel("Pilots", this.pilots),
-        panel("Newest ends", this.newest)));
+        make("div", {}, panel("Ends by minute", this.chartBox), panel("Why tokens have failed", this.failures)),
+        make("div", {}, panel("Newest ends", this.newest), panel("Pilots", this.pilots))));
   }
 
   stop() {
@@ -174,20 +173,9 @@ export class OverviewView {
       fill(this.failures, make("p", { class: "empty" }, "No token is in error."));
       return;
     }
-    const largest = Math.max(...details.errors.map((group) => group.count));
-    const link = (group) => (group.group ? make("a", { href: `#/tokens?state=error&reason=${group.group}` }, group.group) : "–");
-    const weight = (group) => {
-      const piece = make("span", { class: "weight", "aria-hidden": "true" });
-      piece.style.width = `${Math.max(2, (100 * group.count) / largest)}%`;
-      return [count(group.count), piece];
-    };
-    const more = details.in_other_errors ? make("p", { class: "more" }, `and ${count(details.in_other_errors)} in other groups`) : null;
-    fill(this.failures, table("Groups of failures", [
-      { title: "group", kind: "id", of: link },
-      { title: "tokens", kind: "number", of: weight },
-      { title: "reason of one of them", kind: "long", of: (group) => (group.reason ? visible(group.reason) : "no reason known") },
-      { title: "example", kind: "id", less: true, of: (group) => tokenLink(group.token) },
-    ], details.errors), more);
+    const more = details.in_other_errors ? `, ${count(details.in_other_errors)} more tokens in others` : "";
+    fill(this.failures, table("Groups of failures", failureColumns(details.errors), details.errors),
+      make("p", { class: "more" }, make("a", { href: "#/failures" }, "All groups, and how to retry them"), more));
   }
 
   showPilots(details) {

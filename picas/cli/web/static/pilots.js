@@ -10,12 +10,18 @@ function mark(pilot) {
   return make("span", { class: `state ${kind}` }, make("span", { class: "dot", "aria-hidden": "true" }), text, since);
 }
 
+/** Return the name of a pilot: its host, and what tells it from others there. */
+function name(pilot) {
+  const id = pilot.id.replace(/^picas_pilot_/, "");
+  const rest = pilot.host && id.startsWith(`${pilot.host}_`) ? id.slice(pilot.host.length + 1) : null;
+  return rest === null ? visible(id) : [visible(pilot.host), " ", make("span", { class: "rest" }, visible(rest))];
+}
+
 /** Return the columns of a table of pilots. */
 export function pilotColumns(isShort) {
   const columns = [
-    { title: "pilot", kind: "id", of: (pilot) => visible(pilot.id.replace(/^picas_pilot_/, "")) },
+    { title: "pilot", kind: "id", of: name },
     { title: "state", of: mark },
-    { title: "host", less: true, of: (pilot) => pilot.host && visible(pilot.host) },
     { title: "job", less: true, of: (pilot) => pilot.job_id && visible(pilot.job_id) },
     { title: "slots", kind: "number", of: (pilot) => (pilot.slots === null ? null : pilot.slots_busy === null ? count(pilot.slots) : `${pilot.slots_busy} of ${pilot.slots}`) },
     { title: "time left", kind: "number", less: true, of: (pilot) => (pilot.silent_since ? null : rough(pilot.time_left_seconds)) },
@@ -24,7 +30,7 @@ export function pilotColumns(isShort) {
     { title: "started", less: true, of: (pilot) => when(pilot.start) },
     { title: "release", less: true, of: (pilot) => pilot.version && visible(pilot.version) },
   ];
-  return isShort ? columns.filter(({ title }) => !["host", "job", "started", "release", "time left"].includes(title)) : columns;
+  return isShort ? columns.filter(({ title }) => !["job", "started", "release", "time left"].includes(title)) : columns;
 }
 
 export class PilotsView {

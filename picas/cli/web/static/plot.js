@@ -1,7 +1,7 @@
 // Drawing with uPlot: bars and lines over time, in the colours of the page, each with a text beside it.
 
 import { make, say, table } from "./dom.js";
-import { clock, count, day } from "./format.js";
+import { clock, count, day, shortDay } from "./format.js";
 
 const HEIGHT = 190;
 /** Says when the page changes between light and dark. */
@@ -21,7 +21,7 @@ function axes(isTime, unit, largest) {
   };
   const short = (number) => (number >= 1e6 ? `${number / 1e6}M` : number >= 1e4 ? `${number / 1e3}k` : count(number));
   return [
-    { ...common, space: 70, values: isTime ? (plot, splits) => labels(splits) : undefined },
+    { ...common, size: 28, space: 60, values: isTime ? (plot, splits) => labels(splits) : undefined },
     {
       ...common,
       size: 46,
@@ -31,15 +31,18 @@ function axes(isTime, unit, largest) {
   ];
 }
 
-/** Return a time for an axis: with the day if the axis is longer than a day. */
+/** Return a time: with the day if all the time that is shown is longer than half a day. */
 export function timeText(time, length) {
   const date = new Date(time * 1000);
-  return length > 86400 ? `${day(date).slice(5)} ${clock(date, false)}` : clock(date, false);
+  return length > 43200 ? `${shortDay(date)} ${clock(date, false)}` : clock(date, false);
 }
 
 function labels(splits) {
-  const length = splits.length > 1 ? splits[splits.length - 1] - splits[0] : 0;
-  return splits.map((split) => timeText(split, length));
+  const isLong = splits[splits.length - 1] - splits[0] > 43200;
+  return splits.map((split) => {
+    const date = new Date(split * 1000);
+    return isLong && clock(date) === "00:00:00" ? shortDay(date) : clock(date, false);
+  });
 }
 
 /**
@@ -118,13 +121,13 @@ export class TimeChart {
         axes: axes(true, unit, largest),
         series: [
           {},
-          ...ordered.map(({ label, colour: name }) => ({
+          ...ordered.map(({ label, colour: name, isFilled }) => ({
             label,
             paths,
             points: { show: false },
             stroke: colour(name),
             width: kind === "steps" ? 1.5 : 0,
-            fill: kind === "steps" ? undefined : colour(name),
+            fill: kind === "steps" ? (isFilled ? `${colour(name)}40` : undefined) : colour(name),
           })),
         ],
         hooks: { setCursor: [(plot) => this.read(plot.cursor.idx)] },
