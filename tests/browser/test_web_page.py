@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 import time
+from uuid import uuid4
 
 import pytest
 from support.browser import PHONE, WIDE, accessibility_faults
@@ -14,8 +16,8 @@ from support.tokens import ended_token, make_token
 from support.web_page import WebPage
 from support.workers import wait_for
 
-from picas import Task, modifiers
-from picas.views import create_report
+from picas import CouchDB, Task, modifiers
+from picas.views import create_report, create_views
 
 HOSTILE = (
     b"<script>document.title='owned'</script><b>bold</b> \x1b[31mred\x1b[0m \x1b]0;title\x07 \xff\xfe\r\nat 5 %\rdone\n"
@@ -31,9 +33,8 @@ CommandActor(picas.connect(), heartbeat=0.2).run()
 """
 
 
-@pytest.fixture
-def pool(client):
-    """A pool that has seen some work, with tokens that somebody hostile has written."""
+def fill(client):
+    """Make a pool that has seen some work, with tokens that somebody hostile has written."""
     create_report(client)
     now = int(time.time())
     tokens = [Task(make_token(number, input={"name": f"star-{number}"})) for number in range(1000, 1060)]
@@ -55,14 +56,34 @@ def pool(client):
 
 
 @pytest.fixture
-def web(pool, environment):
+def pool(client):
+    """A pool of the test's own."""
+    return fill(client)
+
+
+@pytest.fixture
+def own_web(pool, environment):
+    """A page of the test's own pool."""
     with WebPage(environment) as page:
         yield page
 
 
+@pytest.fixture(scope="module")
+def web(location):
+    """A page of a pool like that, for tests that only read."""
+    name = f"picas_test_{uuid4().hex}"
+    client = CouchDB(location.url, name, location.username, location.password, create=True)
+    create_views(client)
+    fill(client)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PICAS_")}
+    with WebPage({**inherited, **location.environment(name)}) as page:
+        yield page
+    del client.server[name]
+
+
 @pytest.fixture
-def page(web, new_page):
-    """An empty page of the width of a laptop, which is closed before its server ends."""
+def own_page(own_web, new_page):
+    """An empty page, which is closed before the server of the test's own pool ends."""
     return new_page()
 
 
@@ -71,7 +92,7 @@ def text_in(page, selector):
 
 
 def test_the_token_in_the_link_is_required_and_leaves_the_address(page, web):
-    page.goto(web.base)
+    page.goto(web.base, wait_until="networkidle")
     assert text_in(page, "body").startswith("Open the link that picas web has printed")
     page.faults.clear()  # the browser says that this was refused
     page.goto(web.link)
@@ -91,50 +112,50 @@ def test_a_link_on_a_page_of_another_site_leads_to_the_page(page, web):
     assert page.url == f"{web.base}/"
 
 
-def test_the_overview_shows_the_pool_and_changes_by_itself(page, web, pool):
-    page.goto(web.link)
-    page.wait_for_selector(".card.todo .number:text-is('61')")
-    assert text_in(page, "#connection-text") == "live"
+def test_the_overview_shows_the_pool_and_changes_by_itself(own_page, own_web, pool):
+    own_page.goto(own_web.link)
+    own_page.wait_for_selector(".card.todo .number:text-is('61')")
+    assert text_in(own_page, "#connection-text") == "live"
     for text in ("r12ab", f"exit 1: {MARKUP}", "token_7", "n1", "silent since"):
-        page.wait_for_selector(f"text={text}")
-    assert "30 have succeeded, 7 have failed" in page.get_attribute(".plot", "aria-label")
-    page.wait_for_selector(".plot canvas")
-    page.click("text=Numbers")
-    assert page.locator("figure tbody tr").count() == 60
+        own_page.wait_for_selector(f"text={text}")
+    assert "30 have succeeded, 7 have failed" in own_page.get_attribute(".plot", "aria-label")
+    own_page.wait_for_selector(".plot canvas")
+    own_page.click("text=Numbers")
+    assert own_page.locator("figure tbody tr").count() == 60
     token = pool.get("token_1000")
     saved = time.monotonic()
     pool.save({**token.value, "lock": 1, "done": int(time.time()), "exit_code": 0})
-    page.wait_for_selector(".card.done .number:text-is('31')")
+    own_page.wait_for_selector(".card.done .number:text-is('31')")
     assert time.monotonic() - saved < 5
-    assert page.title() != "owned"
+    assert own_page.title() != "owned"
 
 
-def test_lists_are_paged_filtered_and_live(page, web, pool):
-    page.goto(web.link)
-    page.click(".card.todo")
-    page.wait_for_selector("text=50 tokens")
-    assert page.locator("tbody tr").count() == 50
-    page.click("text=Next page")
-    page.wait_for_selector("text=further down the list")
-    assert page.locator("tbody tr").count() == 11
-    page.wait_for_selector(f"text=x/{MARKUP}")
-    page.go_back()
-    page.wait_for_selector("text=Next page")
-    page.fill("#filter-prefix", "token_101")
-    page.keyboard.press("Enter")
-    page.wait_for_selector("text=10 tokens")
+def test_lists_are_paged_filtered_and_live(own_page, own_web, pool):
+    own_page.goto(own_web.link)
+    own_page.click(".card.todo")
+    own_page.wait_for_selector("text=50 tokens")
+    assert own_page.locator("tbody tr").count() == 50
+    own_page.click("text=Next page")
+    own_page.wait_for_selector("text=further down the list")
+    assert own_page.locator("tbody tr").count() == 11
+    own_page.wait_for_selector(f"text=x/{MARKUP}")
+    own_page.go_back()
+    own_page.wait_for_selector("text=Next page")
+    own_page.fill("#filter-prefix", "token_101")
+    own_page.keyboard.press("Enter")
+    own_page.wait_for_selector("text=10 tokens")
     pool.save(make_token(10199))
-    page.wait_for_selector("text=token_10199")
-    page.click(".tabs >> text=error")
-    page.wait_for_selector("text=No token matches")
-    page.click("text=Clear")
-    page.wait_for_selector("text=7 tokens")
-    page.click("tbody tr:first-child td.id a")
-    page.wait_for_selector("text=picas retry error --reason r12ab")
-    page.fill("#filter-where", "nonsense")
-    page.click("button:text('Filter')")
-    page.wait_for_selector("text='nonsense' is not a condition")
-    page.faults.clear()  # the browser says that this was refused
+    own_page.wait_for_selector("text=token_10199")
+    own_page.click(".tabs >> text=error")
+    own_page.wait_for_selector("text=No token matches")
+    own_page.click("text=Clear")
+    own_page.wait_for_selector("text=7 tokens")
+    own_page.click("tbody tr:first-child td.id a")
+    own_page.wait_for_selector("text=picas retry error --reason r12ab")
+    own_page.fill("#filter-where", "nonsense")
+    own_page.click("button:text('Filter')")
+    own_page.wait_for_selector("text='nonsense' is not a condition")
+    own_page.faults.clear()  # the browser says that this was refused
 
 
 def test_a_token_with_hostile_content_and_its_log_stay_text(page, web):
@@ -158,7 +179,7 @@ def test_a_token_with_hostile_content_and_its_log_stay_text(page, web):
     page.wait_for_selector("text=Why it does not run")
 
 
-def test_the_log_of_a_running_program_is_live_and_the_token_ends(page, web, pool, environment, tmp_path):
+def test_the_log_of_a_running_program_is_live_and_the_token_ends(own_page, own_web, pool, environment, tmp_path):
     pool.save(
         make_token(
             400, priority=9, input="echo begun; while [ ! -e go ]; do sleep 0.05; done; echo '<i>end</i>'; exit 3"
@@ -169,26 +190,26 @@ def test_the_log_of_a_running_program_is_live_and_the_token_ends(page, web, pool
     )
     with subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path) as pilot:
         wait_for(lambda: pool.get("token_400")["lock"])
-        page.goto(web.link)
-        page.goto(f"{web.base}/#/token/token_400")
-        page.wait_for_selector("text=begun")
-        assert text_in(page, ".heading .state") == "locked"
+        own_page.goto(own_web.link)
+        own_page.goto(f"{own_web.base}/#/token/token_400")
+        own_page.wait_for_selector("text=begun")
+        assert text_in(own_page, ".heading .state") == "locked"
         (tmp_path / "go").touch()
-        page.wait_for_selector("text=<i>end</i>")
-        page.wait_for_selector(".heading .state.error")
-        page.wait_for_selector("text=of attempt 1")
+        own_page.wait_for_selector("text=<i>end</i>")
+        own_page.wait_for_selector(".heading .state.error")
+        own_page.wait_for_selector("text=of attempt 1")
         assert pilot.wait(60) == 0
 
 
-def test_it_says_that_it_is_disconnected_and_comes_back(page, web, environment):
-    page.goto(web.link)
-    page.wait_for_selector(".card.done")
-    web.stop()
-    page.wait_for_selector("text=This page has lost picas web")
-    assert text_in(page, "#connection-text") == "page disconnected"
-    assert text_in(page, ".card.error .number") == "7"
-    page.faults.clear()  # connections are refused
-    page.goto("about:blank")
+def test_it_says_that_it_is_disconnected_and_keeps_its_numbers(own_page, own_web, environment):
+    own_page.goto(own_web.link)
+    own_page.wait_for_selector(".card.done")
+    own_web.stop()
+    own_page.wait_for_selector("text=This page has lost picas web")
+    assert text_in(own_page, "#connection-text") == "page disconnected"
+    assert text_in(own_page, ".card.error .number") == "7"
+    own_page.faults.clear()  # connections are refused
+    own_page.goto("about:blank")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

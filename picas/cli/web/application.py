@@ -17,7 +17,7 @@ from ...exceptions import PicasError
 from ...picaslogger import get_logger
 from . import metrics
 from .api import Api, explain, respond
-from .assets import INDEX, load_assets
+from .assets import ICON, INDEX, load_assets
 from .charts import Charts
 from .events import EventStream, Painter
 from .followers import Followers
@@ -54,6 +54,7 @@ class Application:
         answers: dict[str, Callable[[Request], Mapping[str, Any]]] = Api(client, poller, shared).answers()
         routes = [
             Route("/", self._index, methods=["GET"]),
+            Route("/favicon.ico", self._icon, methods=["GET"]),
             Route("/static/{path:path}", self._static, methods=["GET"]),
             Route("/api/events", self._events, methods=["GET"]),
             Route("/api/pool.json", self._pool, methods=["GET"]),
@@ -70,6 +71,9 @@ class Application:
 
     async def _index(self, request: Request) -> Response:
         return self._asset(request, INDEX)
+
+    async def _icon(self, request: Request) -> Response:
+        return self._asset(request, ICON)
 
     async def _static(self, request: Request) -> Response:
         return self._asset(request, request.path_params["path"])

@@ -67,9 +67,11 @@ export function outcomeMark(outcome) {
   return make("span", { class: `state ${kind}` }, make("span", { class: "dot", "aria-hidden": "true" }), outcome ?? "unknown");
 }
 
+const SHORT = 16; // characters of an id that is never broken into lines
+
 /** Return a link to a token. */
 export function tokenLink(id) {
-  return make("a", { href: `#/token/${encodeURIComponent(id)}` }, visible(id));
+  return make("a", { href: `#/token/${encodeURIComponent(id)}`, class: id.length <= SHORT ? "whole" : null }, visible(id));
 }
 
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g;
