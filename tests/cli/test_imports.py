@@ -6,7 +6,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("cryptography", "pkg_resources", "requests", "shtab", "textual", "yaml")
+HEAVY = (
+    "cryptography",
+    "pkg_resources",
+    "prometheus_client",
+    "requests",
+    "shtab",
+    "starlette",
+    "textual",
+    "uvicorn",
+    "yaml",
+)
 
 
 def test_the_command_starts_without_heavy_packages() -> None:

@@ -18,11 +18,11 @@ from ...couch.outages import is_outage
 from ...documents import Document
 from ...exceptions import NoSuchDocument, PicasError, UsageError
 from ...pilot.obstacles import why_not
-from ...pool.browsing import MAX_SCANNED, parse_place, read_page
 from ...pool.facts import describe_token, find_token
 from ...pool.fields import text_of
 from ...pool.filters import make_filter
 from ...pool.program_logs import NoLog
+from ...pool.token_pages import MAX_SCANNED, parse_place, read_page
 from ...tokens.states import STATES
 from ...util import parse_duration
 from .. import explaining, listing, showing
