@@ -120,8 +120,12 @@ class TestStartAndEnd:
         assert any(re.fullmatch(rf"ssh -L {own_web.port}:127\.0\.0\.1:{own_web.port} \S+", line) for line in lines)
         assert own_web.token not in errors
 
-    def test_sigterm_ends_it_too(self, own_web):
-        assert own_web.stop(signal.SIGTERM)[0] == 0
+    def test_sigterm_ends_it_too_and_the_file_with_the_token_goes(self, pool, environment, tmp_path):
+        file = tmp_path / "folder" / "token"
+        with WebPage(environment, "--token-file", str(file)) as web:
+            assert (file.read_text(), file.stat().st_mode & 0o777) == (f"{web.token}\n", 0o600)
+            assert web.stop(signal.SIGTERM)[0] == 0
+        assert not file.exists()
 
     def test_a_port_in_use_is_one_line(self, run_picas, pool):
         with socket.create_server(("127.0.0.1", 0)) as taken:

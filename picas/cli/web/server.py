@@ -30,14 +30,14 @@ _NAP = 0.5
 
 
 def serve(
-    client: CouchDB, port: int, at_index: Callable[[Indexing], Any], introduce: Callable[[str, int], Any]
+    client: CouchDB, port: int, at_index: Callable[[Indexing], Any], introduce: Callable[[str, int, str], Any]
 ) -> bool:
     """Serve the page of a pool until a signal (SIGINT, SIGTERM, SIGHUP), and return whether that has ended it.
 
     :param client: the pool
     :param port: the port, 0 for any free one
     :param at_index: called while the server of the pool indexes its views, before the page can be shown
-    :param introduce: called with the link and the port when the page can be opened
+    :param introduce: called with the link, the port and the token when the page can be opened
     :raises couchdb.ResourceNotFound: if the pool has no views
     :raises PicasError: if the port can't be had, or the server can't be reached
     """
@@ -64,7 +64,7 @@ def serve(
         thread = threading.Thread(target=server.run, args=([listener],), name="picas-web", daemon=True)
         thread.start()
         bound = listener.getsockname()[1]
-        introduce(f"http://{ADDRESS}:{bound}/?token={token}", bound)
+        introduce(f"http://{ADDRESS}:{bound}/?token={token}", bound, token)
         while thread.is_alive() and not stopped.wait(_NAP):
             pass
         hub.close()
