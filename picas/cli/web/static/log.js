@@ -49,7 +49,9 @@ export class LogPanel {
   begin() {
     const isLocked = this.token.state === "locked";
     if (isLocked) {
+      if (this.hasEnded) this.frame.follow(null, false); // a new attempt has begun meanwhile
       this.isLive = true;
+      this.hasEnded = false;
       this.frame.follow(this.id, this.isErr);
       if (!this.text) {
         fill(this.note, "at work: the first lines come with the next heartbeat of the pilot");
@@ -64,6 +66,7 @@ export class LogPanel {
 
   hear(name, data) {
     if (!this.isLive) return;
+    if (data.has_ended) this.hasEnded = true;
     if (name === "log") {
       this.text = ((data.is_anew ? "" : this.text) + data.text).slice(-KEPT);
       if (this.text) this.write(this.text);

@@ -56,7 +56,7 @@ export class PilotsView {
       const running = items.filter((pilot) => pilot.state === "running").length - silent;
       const dead = items.length - running - silent;
       const busy = items.reduce((sum, pilot) => sum + (pilot.silent_since ? 0 : pilot.slots_busy ?? 0), 0);
-      const text = [`${count(running)} running`, silent && `${count(silent)} silent`, dead && `${count(dead)} found dead`, `${count(busy)} slots busy`].filter(Boolean).join(", ");
+      const text = [`${count(running)} running`, silent && `${count(silent)} silent`, dead && `${count(dead)} found dead`, `${count(busy)} ${busy === 1 ? "slot" : "slots"} busy`].filter(Boolean).join(", ");
       fill(this.summary, text);
       fill(this.list, items.length ? table("Pilots", pilotColumns(false), items) : make("p", { class: "empty" }, "No pilot is running."));
     } catch (error) {
