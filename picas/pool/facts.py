@@ -276,6 +276,8 @@ def _since(token: Mapping[str, Any], state: str | None, attempts: tuple[PastAtte
 
 
 def _finite(value: object) -> float | None:
+    if type(value) is float and math.isfinite(value):  # most are
+        return value
     number = number_or_none(value)
     return number if number is not None and math.isfinite(number) else None
 
@@ -297,6 +299,8 @@ def _exit_code(value: object) -> int | str | None:
 
 def _text(value: object) -> str | None:
     """Return a text for a value of any type, None if it says nothing."""
+    if isinstance(value, str) and value.isascii():  # nearly all are, and reports read millions
+        return value or None
     return None if value is None or value == "" else safe_text(value)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 HEAVY = (
     "cryptography",
+    "matplotlib",
     "pkg_resources",
     "prometheus_client",
     "requests",

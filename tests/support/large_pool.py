@@ -141,6 +141,8 @@ class Pilot:
     at_work: dict[int, Attempt] = field(default_factory=dict)
     gpus: int = 0
     """Those that are free, as `free` for slots."""
+    next_kind: int | None = None
+    """The kind of the token that waits until it fits."""
     is_over: bool = False
     is_found: bool = False
     """Whether other pilots have found it dead."""
@@ -287,15 +289,22 @@ class LargePool:
         if self._pause[0] <= when < self._pause[1]:
             self._plan(self._pause[1] + self._random.uniform(1, 60), "look", pilot)
             return
-        order = [GPU if pilot.site.gpus else MANY_CORES, PLAIN]
-        if self._random.random() < 0.75:
-            order.reverse()
-        for kind in order:
-            slots = KINDS[kind].slots
-            while self._queues[kind] and pilot.free >= slots and (kind != GPU or pilot.gpus):
-                self._begin_attempt(self._queues[kind].popleft(), pilot, when)
+        while pilot.free:
+            if pilot.next_kind is None or not self._queues[pilot.next_kind]:
+                kinds = [kind for kind in range(len(KINDS)) if self._queues[kind] and self._suits(kind, pilot)]
+                if not kinds:
+                    break
+                sizes = [len(self._queues[kind]) for kind in kinds]  # pilots take tokens at random
+                (pilot.next_kind,) = self._random.choices(kinds, sizes)
+            if pilot.free < KINDS[pilot.next_kind].slots or (pilot.next_kind == GPU and not pilot.gpus):
+                break  # until it fits
+            self._begin_attempt(self._queues[pilot.next_kind].popleft(), pilot, when)
+            pilot.next_kind = None
         if not pilot.at_work:
             self._plan(when + 60, "look", pilot)
+
+    def _suits(self, kind: int, pilot: Pilot) -> bool:
+        return kind == PLAIN or (kind == GPU) == bool(pilot.site.gpus)
 
     def _begin_attempt(self, token: Token, pilot: Pilot, when: float) -> None:
         draw, kind = self._random, KINDS[token.kind]

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .bins import edges_of
-from .crew import Grid
+from .crew import DEATHS, Grid
 from .survey import AT_WORK, ENDS, SLOTS, Survey, Window
 from .tallies import DONE, DURATIONS, FAILED, LOST, OTHER, SHORT_OF, STOPPED, GroupTally
 from .words import (
@@ -64,8 +64,9 @@ class Mark:
     """Something that has happened in a row at about a time."""
 
     row: int
+    """-1 for all rows together."""
     x: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch; of retries, the start of the bin."""
     role: str
     """"death" or "retry"."""
     count: int
@@ -97,7 +98,8 @@ class Chart:
     is_stacked: bool = False
     """Whether the series are to be added up."""
     rows: tuple[str, ...] = ()
-    """The labels of the rows of lanes and of a map of shares, whose series are its rows."""
+    """The labels of the rows of lanes and of a map of shares, whose series are its rows; of bars, what their labels$
+    mean, if they do not say it themselves."""
     spans: tuple[Span, ...] = ()
     marks: tuple[Mark, ...] = ()
 
@@ -139,8 +141,7 @@ def _states(survey: Survey, window: Window) -> Chart:
     }
     in_a_state = survey.tokens - survey.states["no state"]
     levels["todo"] = [in_a_state - sum(values) for values in zip(*levels.values())]
-    counts = survey.states
-    parts = [f"{count_text(counts[state])} {state}" for state in ("done", "error", "locked", "todo")]
+    done, error, locked, todo = (count_text(survey.states[state]) for state in ("done", "error", "locked", "todo"))
     note = (
         "No token says when it was pushed: those that were pushed later count as todo from the beginning. "
         "A token that was put back counts as todo, also if it was in error until somebody retried it."
@@ -154,7 +155,7 @@ def _states(survey: Survey, window: Window) -> Chart:
         "time",
         "tokens",
         _times(window),
-        f"Of {nouns(survey.tokens, 'token')}, {', '.join(parts)} at the end.",
+        f"Of {nouns(survey.tokens, 'token')}, {done} are done, {error} in error, {locked} locked, and {todo} todo now.",
         note,
         tuple(
             Series(state, tuple(max(0.0, round(value)) for value in values), state) for state, values in levels.items()
@@ -172,11 +173,12 @@ def _slots(survey: Survey, window: Window) -> Chart:
     peak = max(range(len(at_work)), key=at_work.__getitem__)
     times = _times(window)
     text = (
-        f"At most {amount_text(at_work[peak])} slots were at work on average over {width_text(window.width)}, "
-        f"from {time_text(times[peak])} on."
+        f"At most {amount_text(at_work[peak])} slots were at work, on average over the {width_text(window.width)} from "
+        f"{time_text(times[peak])} on."
     )
-    if sum(slots):
-        text += f" Over the whole time, {percent_text(min(1.0, sum(at_work) / sum(slots)))} of the pilots' slots were."
+    if sum(slots) and not survey.gaps.unknown_pilots:
+        share = percent_text(min(1.0, sum(at_work) / sum(slots)))
+        text = f"The slots of the pilots were at work for {share} of their time. {text}"
     unknown = survey.gaps.unknown_pilots
     note = "A token takes one slot for each core. Pilots that have ended are kept for 7 days."
     if unknown:
@@ -234,6 +236,8 @@ def _not_over_time(survey: Survey) -> str:
         parts.append(f"{_of(gaps.untimed, 'attempt')} left out here: they do not say when they were.")
     if gaps.outliers:
         parts.append(f"{_of(gaps.outliers, 'attempt')} left out here: they began long before all others.")
+    if gaps.old:
+        parts.append(f"{_of(gaps.old, 'token')} left out here: older releases have noted no attempts.")
     return "".join(f" {part}" for part in parts)
 
 
@@ -301,12 +305,17 @@ def _heat(grid: Grid, text: str, note: str) -> Chart:
         text,
         note
         + f" Each row has up to {number} pilots, each column {width_text(grid.width)}. Shown is the share of their "
-        "slots that was at work.",
+        "slots that was at work. Above, the retries in each column.",
         tuple(series),
         width=grid.width,
         rows=tuple(rows),
-        marks=_deaths(grid),
+        marks=(*_retries_together(grid), *_deaths(grid)),
     )
+
+
+def _retries_together(grid: Grid) -> tuple[Mark, ...]:
+    counts = [sum(column) for column in zip(*grid.retries)]
+    return tuple(Mark(-1, x, "retry", int(count)) for x, count in zip(grid.columns, counts) if count)
 
 
 def _retries(grid: Grid) -> tuple[Mark, ...]:
@@ -319,13 +328,17 @@ def _retries(grid: Grid) -> tuple[Mark, ...]:
 
 
 def _deaths(grid: Grid) -> tuple[Mark, ...]:
-    """Return a mark for each column of a row in which pilots have died."""
-    found: dict[tuple[int, float], list[float]] = {}
-    for row, lives in enumerate(grid.rows):
-        for life in lives:
-            if life.is_dead and life.end >= grid.start:
-                found.setdefault((row, life.end // grid.width), []).append(life.end)
-    return tuple(Mark(row, ends[0], "death", len(ends)) for (row, _), ends in found.items())
+    """Return a mark for each time at which pilots of a row have died; deaths at about the same time share one."""
+    deaths = [(row, life.end) for row, lives in enumerate(grid.rows) for life in lives if life.is_dead]
+    deaths = [(row, end) for row, end in deaths if end >= grid.start]
+    width = float(grid.width)
+    while True:
+        found: dict[tuple[int, float], list[float]] = {}
+        for row, end in deaths:
+            found.setdefault((row, end // width), []).append(end)
+        if grid.has_lanes or len(found) <= DEATHS or width > grid.end:
+            return tuple(Mark(row, ends[0], "death", len(ends)) for (row, _), ends in found.items())
+        width *= 2
 
 
 def _durations(survey: Survey) -> Chart:
@@ -428,7 +441,7 @@ def _failures(survey: Survey) -> Chart:
     series = (Series("token in error now", in_error, "error"), Series("token not in error any more", others, FAILED))
     return Chart(
         "failures", "Failures by group", BARS, "group", "failed attempts", labels, text, note, series,
-        is_time=False, is_stacked=True,
+        is_time=False, is_stacked=True, rows=tuple(group.reason or "no reason known" for group in shown),
     )  # fmt: skip
 
 

@@ -14,12 +14,14 @@ MAX_ENDED = 20_000
 """The most pilots that are read of those that have ended, the newest."""
 MAX_LANES = 200
 """The most pilots that have a lane each; of more, several share a row."""
-ROWS = 40
+ROWS = 36
 """The most rows that many pilots share."""
-CELLS = 2_000
+CELLS = 1_800
 """The most cells of rows and columns."""
-MARKS = 1_600
+MARKS = 1_400
 """The most places for marks on lanes."""
+DEATHS = 150
+"""The most marks for deaths in rows that pilots share."""
 MAX_COLUMNS = 200
 _HOUR, _DAY = 3600, 86_400
 _COLUMNS = (

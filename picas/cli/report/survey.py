@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -36,6 +36,7 @@ from .tallies import (
     OutcomeTally,
     Slowest,
     count_name,
+    group_of,
     tally_of,
 )
 
@@ -213,13 +214,12 @@ class _Reading:
         gaps.full += len(attempts) >= MAX_ATTEMPTS
         for place, attempt in enumerate(attempts):
             is_last = place == len(attempts) - 1
-            follows = place > 0 and SHORT_OF.get(attempts[place - 1].outcome or "", OTHER) in (FAILED, LOST)
-            self._add_attempt(token, attempt, needs, follows, is_last and state == "error")
+            self._add_attempt(token, attempt, needs, _has_failed(attempts[:place]), is_last and state == "error")
         if not attempts and state in ("done", "error"):
             gaps.old += 1
             self._add_old(token)
         if state == "locked":
-            self._add_running(token, needs, bool(attempts) and attempts[-1].outcome != "done")
+            self._add_running(token, needs, _has_failed(attempts))
         elif state in ("done", "error"):
             self._settle(state, self._end_of(token, attempts))
 
@@ -239,7 +239,7 @@ class _Reading:
             return
         seconds, cores = attempt.seconds, attempt.cores
         until = end
-        if short == LOST:  # what others have written down says when they noticed
+        if short == LOST and cores is None:  # others have written it down: they say when they noticed
             until = self._last_sign(attempt)
             seconds = None if until is None or start is None else until - start
             cores = needs.cores
@@ -267,10 +267,7 @@ class _Reading:
                 survey.grid.mark(survey.grid.failures, attempt.pilot, end)
 
     def _add_failure(self, token: Document, attempt: PastAttempt, is_why: bool) -> None:
-        name = attempt.group or ""
-        group = self._survey.groups.get(name)
-        if group is None:
-            group = self._survey.groups[name] = GroupTally(name)
+        group = group_of(self._survey.groups, attempt.group or "")
         group.add(token.id, attempt, is_why)
         if is_why and not group.logged:
             names = {log_name(token.id), log_name(token.id, is_err=True)}
@@ -283,7 +280,7 @@ class _Reading:
         life = self._survey.crew.lives.get(attempt.pilot or "")
         if life is None or attempt.start is None or life.end < attempt.start:
             return None
-        return life.end
+        return life.end if attempt.end is None else max(attempt.start, min(life.end, attempt.end))
 
     def _add_running(self, token: Document, needs: Resources, follows: bool) -> None:
         """Add the work on a token that is locked now."""
@@ -337,6 +334,11 @@ class _Reading:
             return attempts[-1].end
         error = next(iter(list_in(token, "error")[-1:]), None)
         return _time(token.get("done")) or (_time(error.get("time")) if isinstance(error, dict) else None)
+
+
+def _has_failed(attempts: Sequence[PastAttempt]) -> bool:
+    """Return whether the last of some attempts has failed or was lost, so that another one is a retry."""
+    return bool(attempts) and SHORT_OF.get(attempts[-1].outcome or "", OTHER) in (FAILED, LOST)
 
 
 def _time(value: object) -> float | None:

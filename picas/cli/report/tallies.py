@@ -36,6 +36,8 @@ MOST_NAMES = 1_000
 """The most different names of software that are told apart."""
 MOST_OUTCOMES = 20
 """The most different outcomes that are told apart."""
+MOST_GROUPS = 5_000
+"""The most groups of failures that are told apart."""
 OTHERS = "others"
 
 
@@ -173,6 +175,12 @@ class MemoryTally:
         self.used.setdefault(key, Distribution()).add(used)
         if asked and used > asked:
             self.above[asked] += 1
+
+
+def group_of(groups: dict[str, GroupTally], name: str) -> GroupTally:
+    """Return the tally of a group of failures; when there are too many different ones, that of `OTHERS`."""
+    key = name if name in groups or len(groups) < MOST_GROUPS else OTHERS
+    return groups.setdefault(key, GroupTally(key))
 
 
 def count_name(names: Counter[str], name: str, most: int = MOST_NAMES) -> None:
