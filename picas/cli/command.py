@@ -33,6 +33,7 @@ from . import (
     starting,
     status,
     token_logs,
+    top,
     views,
     wait,
 )
@@ -45,6 +46,7 @@ GROUPS = (
     pushing,
     running,
     status,
+    top,
     wait,
     listing,
     errors,

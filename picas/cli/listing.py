@@ -86,10 +86,14 @@ def _list(options: argparse.Namespace) -> None:
     tell_gaps(query)
 
 
-def _columns(sources: Sequence[Source], is_table: bool) -> list[Field]:
-    """Return the columns that fit the states, and the terminal."""
-    names = COLUMNS.get(sources[0].view, MIXED_COLUMNS) if len(sources) == 1 else MIXED_COLUMNS
-    is_narrow = is_table and is_terminal() and shutil.get_terminal_size().columns < NARROW
+def columns_of(states: Sequence[str], width: int | None) -> list[Field]:
+    """Return the columns for tokens of some states.
+
+    :param states: the states, or the name of a view
+    :param width: how wide a table may be, in characters; None for any width
+    """
+    names = COLUMNS.get(states[0], MIXED_COLUMNS) if len(states) == 1 else MIXED_COLUMNS
+    is_narrow = width is not None and width < NARROW
     return [Field(name) for name in names if not (is_narrow and name in LESS_IMPORTANT)]
 
 
@@ -107,7 +111,8 @@ def _print(
         tokens: Iterable[Document] = query.read(limit or None)
     else:
         tokens = ordered(query, order, descending=options.sort.startswith("-"), limit=limit)
-    columns = asked or _columns(sources, is_table)
+    width = shutil.get_terminal_size().columns if is_table and is_terminal() else None
+    columns = asked or columns_of([source.view for source in sources], width)
     if options.ids:
         for token in tokens:
             print(visible(token.id) if is_terminal() else token.id)
@@ -127,13 +132,13 @@ def _print_table(tokens: Iterable[Document], columns: Sequence[Field]) -> None:
     for token in tokens:
         values = [(column, column.of(token)) for column in columns]
         texts.update(column.name for column, value in values if column.is_time or isinstance(value, str))
-        rows.append([_shown(column, value) for column, value in values])
+        rows.append([table_cell(column, value) for column, value in values])
     names = [column.name for column in columns]
     print_table(names, rows, right=set(names) - texts, otherwise="no token matches")
 
 
-def _shown(field: Field, value: Any) -> str | None:
-    """Return a value for a table."""
+def table_cell(field: Field, value: Any) -> str | None:
+    """Return the value of a field for a table."""
     if field.is_time and value is not MISSING:
         return local_time(value)
     return text_of(value) or None

@@ -15,6 +15,9 @@ from ..util import duration_text, visible
 from .arguments import add_json, add_verb, connect, duration, token_ids
 from .output import number_of, print_json, tell
 
+PAUSED = "the pool is paused; tokens at work go on"
+RESUMED = "the pool is resumed"
+
 
 def add_verbs(verbs: Any) -> None:
     """Add these verbs to the command's parser.
@@ -94,7 +97,7 @@ def _cancel(options: argparse.Namespace) -> int:
                 "cancel", {"id": each.token, "pilot": pilot, "outcome": each.outcome or None, "detail": each.detail}
             )
         elif each.order is not None or each.outcome:
-            print(visible(f"{each.detail}{'' if each.outcome else _within([each.order])}"))
+            print(visible(f"{each.detail}{'' if each.outcome else within([each.order])}"))
         else:
             tell(each.detail)
     if options.wait is not None and any(each.order is not None and not each.outcome for each in found):
@@ -115,7 +118,7 @@ def _pause(options: argparse.Namespace) -> int:
     client = connect()
     issued = orders.pause_pool(client, options.message)
     if not options.json:
-        print("the pool is paused; tokens at work go on")
+        print(PAUSED)
     is_quiet = not issued.given and not issued.problems and not options.json
     return 0 if is_quiet else _report(client, options, "pause", issued)
 
@@ -124,7 +127,7 @@ def _resume(options: argparse.Namespace) -> int:
     client = connect()
     issued = orders.resume_pool(client, options.message)
     if not options.json and not issued.problems:
-        print("the pool is resumed")
+        print(RESUMED)
     is_quiet = not issued.given and not issued.problems and not options.json
     return 0 if is_quiet else _report(client, options, "resume", issued)
 
@@ -141,15 +144,12 @@ def _report(
 
     :param until_ended: whether the pilots are to end
     """
-    is_one = len(issued.given) == 1
-    then = f", and {'ends once its' if is_one else 'end once their'} tokens have ended" if until_ended else ""
     obeyed: list[str] | None = None
     if not options.json:
         for problem in issued.problems:
             tell(problem)
         if issued.given:
-            who = f"{number_of(len(issued.given), 'pilot')} {'obeys' if is_one else 'obey'}"
-            print(f"{who}{_within(issued.given)}{then}", flush=True)
+            print(describe_issued(issued, until_ended=until_ended), flush=True)
     if options.wait is not None:
         obeyed = orders.wait_until_obeyed(client, issued.given, options.wait, until_ended=until_ended)
     ordered = [given.pilot for given in issued.given]
@@ -164,7 +164,18 @@ def _report(
     return 0 if ordered or not issued.problems else console.EXIT_FAILURE
 
 
-def _within(given: Sequence[orders.Given | None]) -> str:
-    """Return when pilots will have read their orders, for people."""
+def describe_issued(issued: orders.Issued, *, until_ended: bool = False) -> str:
+    """Return one line about the pilots that got an order: "3 pilots obey within 10 s".
+
+    :param until_ended: whether they are to end
+    """
+    is_one = len(issued.given) == 1
+    then = f", and {'ends once its' if is_one else 'end once their'} tokens have ended" if until_ended else ""
+    who = f"{number_of(len(issued.given), 'pilot')} {'obeys' if is_one else 'obey'}"
+    return f"{who}{within(issued.given)}{then}"
+
+
+def within(given: Sequence[orders.Given | None]) -> str:
+    """Return when pilots will have read their orders, for people: " within 10 s"."""
     seconds = max((each.within for each in given if each is not None and each.within is not None), default=None)
     return "" if seconds is None else f" within {duration_text(math.ceil(seconds))}"

@@ -72,24 +72,42 @@ def print_table(
     At a terminal, the widest columns are cut so that each row fits on a line. Elsewhere nothing is cut.
 
     :param columns: the headings
+    :param rows: see `table_lines`
+    :param right: see `table_lines`
+    :param whole: see `table_lines`
+    :param otherwise: what to say on standard error if there is no row
+    """
+    width = shutil.get_terminal_size().columns if is_terminal() else None
+    headings, *lines = table_lines(columns, rows, right, whole, width)
+    if lines:
+        print(bold(headings))
+        for line in lines:
+            print(line)
+    elif otherwise:
+        tell(otherwise)
+
+
+def table_lines(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    right: Collection[str] = (),
+    whole: Collection[str] = (),
+    width: int | None = None,
+) -> list[str]:
+    """Return the lines of a table: that of the headings, and one for each row, without control characters.
+
+    :param columns: the headings
     :param rows: a value for each column; None is shown as "-"
     :param right: the headings of the columns that are aligned on the right, such as numbers
     :param whole: the headings of columns that are never cut, such as times
-    :param otherwise: what to say on standard error if there is no row
+    :param width: how wide a line may be, None for any width. The widest columns are cut.
     """
     cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
-    if not cells:
-        if otherwise:
-            tell(otherwise)
-        return
     widths = [max(map(_width, column)) for column in zip(columns, *cells)]
-    if is_terminal():
-        room = shutil.get_terminal_size().columns - len(GAP) * (len(widths) - 1)
-        widths = _fitted(widths, room, [column in whole for column in columns])
+    if width is not None:
+        widths = _fitted(widths, width - len(GAP) * (len(widths) - 1), [column in whole for column in columns])
     to_the_right = [column in right for column in columns]
-    print(bold(_line(columns, widths, to_the_right)))
-    for row in cells:
-        print(_line(row, widths, to_the_right))
+    return [_line(line, widths, to_the_right) for line in [columns, *cells]]
 
 
 def _fitted(widths: Sequence[int], room: int, is_whole: Sequence[bool]) -> list[int]:

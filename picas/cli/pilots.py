@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import time
+from collections.abc import Sequence
 from typing import Any, Callable
 
 from ..pilot.fleet import MAX_ENDED, PilotSummary, ended_pilots, list_pilots
@@ -12,7 +13,8 @@ from ..util import duration_text
 from .arguments import add_json, add_verb, connect
 from .output import GAP, is_terminal, json_time, local_time, print_json, print_table, tell
 
-_NUMBERS = ("slots", "time left", "done", "failed")
+NUMBERS = ("slots", "time left", "done", "failed")
+"""The columns that are aligned on the right."""
 _DROPPED = ("host", "job", "time left", "done", "failed")
 """The columns that a terminal shows only if it is wide enough; the first ones need the widest. The id of a pilot names
 its host too."""
@@ -53,17 +55,31 @@ def _pilots(options: argparse.Namespace) -> None:
         for pilot in found:
             print_json("pilots", to_json(pilot, now))
         return
+    shown = table(found, now, shutil.get_terminal_size().columns if is_terminal() else None, with_ended=options.all)
+    otherwise = "there are no pilots" if options.all else "no pilot is running"
+    print_table(list(shown), list(zip(*shown.values())), right=NUMBERS, otherwise=otherwise)
+
+
+def table(
+    found: Sequence[PilotSummary], now: float, width: int | None, *, with_ended: bool = False
+) -> dict[str, list[object]]:
+    """Return the cells of the columns of a table of pilots, by the headings.
+
+    :param found: the pilots
+    :param now: the time, in seconds since the epoch
+    :param width: how wide the table may be, in characters; None for any width
+    :param with_ended: whether some of the pilots may have ended
+    """
     shown = {
         name: [cell(pilot, now) for pilot in found]
         for name, cell in COLUMNS.items()
-        if options.all or name not in ("state", "end")
+        if with_ended or name not in ("state", "end")
     }
     if not any(shown["silent since"]):
         del shown["silent since"]
-    if is_terminal():
-        _drop_columns(shown, shutil.get_terminal_size().columns)
-    otherwise = "there are no pilots" if options.all else "no pilot is running"
-    print_table(list(shown), list(zip(*shown.values())), right=_NUMBERS, otherwise=otherwise)
+    if width is not None:
+        _drop_columns(shown, width)
+    return shown
 
 
 def _drop_columns(shown: dict[str, list[object]], room: int) -> None:

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..pool.facts import TOKEN, Attachment, Facts, PastAttempt, TokenError, describe_token, find_token
 from ..util import duration_text, one_line, visible
@@ -61,24 +61,42 @@ def _show(options: argparse.Namespace) -> None:
     if options.json:
         output.print_json("show", to_json(facts))
         return
-    for line in _lines(facts):
-        print(output.fit_line(line))
-    if facts.attachments:
-        print(output.bold("attachments"))
-    for attachment in facts.attachments:
-        print(output.fit_line(f"  {_describe_attachment(attachment)}"))
-    if facts.errors:
-        print(output.bold("errors"))
-    for error in facts.errors:
-        for line in _describe_error(error):
-            print(output.fit_line(line))
-    if facts.attempts:
-        dropped = ": only the last ones are kept" if facts.may_have_more_attempts else ""
-        print(output.bold("attempts") + dropped)
-        _print_attempts(facts.attempts)
+    width = shutil.get_terminal_size().columns if output.is_terminal() else None
+    for line in describe(facts, width):
+        text = output.fit_line(line.text)
+        print(output.bold(text) if line.is_heading else text)
 
 
 # --- for people
+
+
+class Line(NamedTuple):
+    """A line for people, without control characters."""
+
+    text: str
+    is_heading: bool = False
+
+
+def describe(facts: Facts, width: int | None = None) -> Iterator[Line]:
+    """Yield the lines about a token.
+
+    :param width: how wide the table of the attempts may be, None for any width
+    """
+    yield from map(Line, _lines(facts))
+    if facts.attachments:
+        yield Line("attachments", True)
+    for attachment in facts.attachments:
+        yield Line(f"  {_describe_attachment(attachment)}")
+    if facts.errors:
+        yield Line("errors", True)
+    for error in facts.errors:
+        yield from map(Line, _describe_error(error))
+    if facts.attempts:
+        dropped = ": only the last ones are kept" if facts.may_have_more_attempts else ""
+        yield Line(f"attempts{dropped}", True)
+        headings, *lines = _attempt_lines(facts.attempts, width)
+        yield Line(headings, True)
+        yield from map(Line, lines)
 
 
 def _lines(facts: Facts) -> Iterator[str]:
@@ -148,12 +166,14 @@ def _describe_error(error: TokenError) -> Iterator[str]:
         yield f"    {visible(line)}"
 
 
-def _print_attempts(attempts: Sequence[PastAttempt]) -> None:
+def _attempt_lines(attempts: Sequence[PastAttempt], width: int | None) -> list[str]:
+    """Return the lines of the table of attempts."""
     rows = [_row(attempt) for attempt in attempts]
     columns = [name for name in COLUMNS if any(row[name] is not None for row in rows)]
-    if output.is_terminal():
-        columns = _fitting(columns, rows, shutil.get_terminal_size().columns)
-    output.print_table(columns, [[row[name] for name in columns] for row in rows], _NUMBERS, ["start", "outcome"])
+    if width is not None:
+        columns = _fitting(columns, rows, width)
+    cells = [[row[name] for name in columns] for row in rows]
+    return output.table_lines(columns, cells, _NUMBERS, ["start", "outcome"], width)
 
 
 def _row(attempt: PastAttempt) -> dict[str, object]:

@@ -129,9 +129,9 @@ def _watch(reader: OverviewReader, overview: Overview, options: argparse.Namespa
 def describe(overview: Overview) -> list[str]:
     """Return the lines for people about a pool. What is zero or unknown has none, except for the counts."""
     lines = [f"{state} {count}" for state, count in overview.counts.items()]
-    lines += _describe_pause(overview)
-    lines += _describe_rate(overview)
-    lines += _describe_fleet(overview)
+    lines += describe_pause(overview)
+    lines += describe_rate(overview)
+    lines += describe_fleet(overview)
     lines += _describe_failures(overview)
     lines += _describe_no_state(overview.no_state)
     lines += _describe_tasks(overview.tasks)
@@ -146,7 +146,8 @@ def paint(line: str) -> str:
     return bold(line) if line in _HEADINGS else line
 
 
-def _describe_pause(overview: Overview) -> Iterator[str]:
+def describe_pause(overview: Overview) -> Iterator[str]:
+    """Yield a line that says by whom, since when and why the pool is paused, if it is."""
     pause = overview.pause
     if pause is not None:
         by = f" by {one_line(pause.by)}" if pause.by else ""
@@ -154,7 +155,8 @@ def _describe_pause(overview: Overview) -> Iterator[str]:
         yield f"paused{by}{since}" + (f": {one_line(pause.message)}" if pause.message else "")
 
 
-def _describe_rate(overview: Overview) -> Iterator[str]:
+def describe_rate(overview: Overview) -> Iterator[str]:
+    """Yield a line about the rate and the time that is left, if they are known."""
     if overview.rate is not None:
         rate, left = overview.rate.per_minute, overview.seconds_left
         number = f"{rate:.1f}" if rate >= 1 else f"{rate:.2g}"
@@ -162,7 +164,8 @@ def _describe_rate(overview: Overview) -> Iterator[str]:
         yield f"rate {number}/min over the last {overview.rate.seconds / 60:.0f} min{about}"
 
 
-def _describe_fleet(overview: Overview) -> Iterator[str]:
+def describe_fleet(overview: Overview) -> Iterator[str]:
+    """Yield a line about the pilots, if there are any."""
     fleet = overview.fleet
     if fleet is not None and (fleet.running or fleet.silent):
         parts = [f"{fleet.running} running"] if fleet.running else []

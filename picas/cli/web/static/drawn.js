@@ -4,6 +4,8 @@ import { fill, make, say, table, visible } from "./dom.js";
 import { clock, count, day, inDigits } from "./format.js";
 import { colour, themes, timeText } from "./plot.js";
 
+const ABOVE = 26; // pixels above the rows, for what is of all rows together
+
 const amount = (value) => (value === null || value === undefined ? "unknown" : inDigits(value, 0, value < 10 ? 2 : value < 100 ? 1 : 0));
 
 /** Bars for labels, as a table: stacked in one line, or one line for each series. */
@@ -21,7 +23,7 @@ export class BarChart {
   stop() {}
 
   show(labels, values) {
-    const { is_stacked: isStacked, title, x_title: xTitle, y_title: yTitle } = this.chart;
+    const { is_stacked: isStacked, title, x_title: xTitle, y_title: yTitle, rows: meanings } = this.chart;
     const sums = labels.map((_, place) => values.reduce((sum, series) => sum + (series[place] ?? 0), 0));
     const largest = Math.max(...(isStacked ? sums : values.flat()).map((value) => value ?? 0)) || 1;
     const piece = (value, name) => {
@@ -33,7 +35,7 @@ export class BarChart {
     const bars = (place) => make("div", { class: isStacked ? "pieces stacked" : "pieces", "aria-hidden": "true" },
       this.series.map(({ colour: name }, number) => piece(values[number][place], name)));
     const columns = [
-      { title: xTitle, kind: "bars", of: (place) => make("div", {}, visible(labels[place]), bars(place)) },
+      { title: xTitle, kind: "bars", of: (place) => make("div", {}, visible(labels[place]), meanings[place] ? [" ", make("span", { class: "rest" }, visible(meanings[place]))] : null, bars(place)) },
       ...this.series.map(({ label }, number) => ({ title: this.series.length > 1 ? label : yTitle, kind: "number", of: (place) => amount(values[number][place]) })),
     ];
     fill(this.body, table(`${title}, in ${yTitle}`, columns, labels.map((_, place) => place)));
@@ -71,7 +73,9 @@ class Drawing {
   draw() {
     const width = this.element.clientWidth;
     if (!width || !this.chart.rows.length) return;
-    const height = this.rowHeight * this.chart.rows.length + 24;
+    // Marks that are of all rows together are above these.
+    this.above = this.chart.marks.some((mark) => mark.row < 0) ? ABOVE : 0;
+    const height = this.above + this.rowHeight * this.chart.rows.length + 24;
     const scale = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(width * scale);
     this.canvas.height = Math.round(height * scale);
@@ -98,18 +102,31 @@ class Drawing {
     this.chart.rows.forEach((label, row) => {
       if (row % every) return;
       const shown = visible(label);
-      pen.fillText(shown.length > 15 ? `${shown.slice(0, 14)}…` : shown, this.left - 6, row * this.rowHeight + Math.min(this.rowHeight, 14) - 2);
+      pen.fillText(shown.length > 15 ? `${shown.slice(0, 14)}…` : shown, this.left - 6, this.y(row) + Math.min(this.rowHeight, 14) - 2);
     });
+    if (this.above) pen.fillText("retries", this.left - 6, this.above - 4);
+  }
+
+  y(row) {
+    return this.above + row * this.rowHeight;
   }
 
   rowAt(event) {
-    const row = Math.floor(event.offsetY / this.rowHeight);
-    return row < this.chart.rows.length && event.offsetX >= this.left ? row : null;
+    const row = Math.floor((event.offsetY - this.above) / this.rowHeight);
+    return row >= 0 && row < this.chart.rows.length && event.offsetX >= this.left ? row : null;
   }
 
   marks(pen) {
+    const together = this.chart.marks.filter((mark) => mark.row < 0);
+    const most = Math.max(...together.map((mark) => mark.count), 1);
+    pen.fillStyle = colour("muted");
+    for (const { x, count: number } of together) {
+      const tall = Math.max(1, ((ABOVE - 4) * number) / most);
+      pen.fillRect(this.x(x), this.above - 2 - tall, Math.max(1, this.x(x + this.chart.width) - this.x(x) - 0.5), tall);
+    }
     for (const { row, x, role } of this.chart.marks) {
-      const [center, middle] = [this.x(x), (row + 0.5) * this.rowHeight];
+      if (row < 0) continue;
+      const [center, middle] = [this.x(role === "retry" ? x + this.chart.width / 2 : x), this.y(row + 0.5)];
       if (role === "death") {
         const arm = Math.max(2.5, Math.min(4, this.rowHeight / 2));
         pen.strokeStyle = colour("error");
@@ -122,7 +139,7 @@ class Drawing {
         pen.stroke();
       } else {
         pen.fillStyle = colour("text");
-        pen.fillRect(center - 0.5, row * this.rowHeight + 1, 1, Math.max(2, this.rowHeight - 2));
+        pen.fillRect(center - 0.5, this.y(row) + 1, 1, Math.max(2, this.rowHeight - 2));
       }
     }
   }
@@ -152,7 +169,7 @@ export class Lanes extends Drawing {
     for (const { row, start, end, share } of this.chart.spans) {
       pen.globalAlpha = share === null ? 0.25 : 0.25 + 0.75 * share;
       pen.fillStyle = colour("blue");
-      pen.fillRect(this.x(start), row * this.rowHeight + 1, Math.max(1, this.x(end) - this.x(start)), this.rowHeight - 2);
+      pen.fillRect(this.x(start), this.y(row) + 1, Math.max(1, this.x(end) - this.x(start)), this.rowHeight - 2);
     }
     pen.globalAlpha = 1;
     this.marks(pen);
@@ -202,7 +219,7 @@ export class HeatMap extends Drawing {
         if (share === null) return;
         pen.globalAlpha = 0.08 + 0.92 * share;
         const [from, to] = [this.x(x[column]), this.x(x[column] + width)];
-        pen.fillRect(from, row * this.rowHeight + 0.5, Math.max(1, to - from - 0.5), this.rowHeight - 1);
+        pen.fillRect(from, this.y(row) + 0.5, Math.max(1, to - from - 0.5), this.rowHeight - 1);
       });
     });
     pen.globalAlpha = 1;
