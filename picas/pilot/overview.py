@@ -53,8 +53,6 @@ class Overview:
     """The number of tokens in each state."""
     pause: Pause | None = None
     fleet: FleetCount | None = None
-    pilots: tuple[PilotSummary, ...] = ()
-    """The pilots that run, and those that were found dead."""
     rate: Rate | None = None
     """How many tokens have ended lately; None if no pilot runs, or if that is unknown."""
     failures: Failures | None = None
@@ -67,6 +65,8 @@ class Overview:
     """Tokens with conflicting revisions."""
     needs: NeedsSurvey = NO_NEEDS
     """What is wrong with the needs of free tokens."""
+    pilots: tuple[PilotSummary, ...] = ()
+    """The pilots that run, and those that were found dead."""
 
     @property
     def tokens_left(self) -> int:
