@@ -145,7 +145,8 @@ export class TokensView {
     const after = this.parameters.get("after");
     const isFiltered = FILTERS.some((name) => name !== "prefix" && this.parameters.get(name));
     const more = page.is_partial ? `, and there are more to read` : "";
-    const what = items.length === 1 ? "1 token" : `${count(items.length)} tokens`;
+    const first = next && !after && !page.is_partial ? "the first " : "";
+    const what = items.length === 1 ? "1 token" : `${first}${count(items.length)} tokens`;
     const readText = isFiltered ? ` of ${count(scanned)} that were read${more}` : "";
     const nothing = after && !page.is_partial ? "There are no more tokens." : page.is_partial ? "" : "No token matches.";
     fill(this.summary, items.length || readText ? `${what}${readText}${after ? ", further down the list" : ""}` : nothing);
