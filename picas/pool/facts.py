@@ -30,6 +30,8 @@ TOKEN = "token"
 """The type of tokens."""
 NEIGHBOURS = 2
 """How many ids on each side of a missing one an error names."""
+_EXACT = 2**53
+"""Below this, a float is exactly the same as each whole number."""
 DEEPER = "…"
 """What stands for what is nested more than `MAX_DEPTH` levels deep."""
 
@@ -276,7 +278,9 @@ def _since(token: Mapping[str, Any], state: str | None, attempts: tuple[PastAtte
 
 
 def _finite(value: object) -> float | None:
-    if type(value) is float and math.isfinite(value):  # most are
+    if type(value) is int and -_EXACT < value < _EXACT:  # nearly all are one of these, and reports read millions
+        return float(value)
+    if type(value) is float and math.isfinite(value):
         return value
     number = number_or_none(value)
     return number if number is not None and math.isfinite(number) else None
@@ -299,7 +303,7 @@ def _exit_code(value: object) -> int | str | None:
 
 def _text(value: object) -> str | None:
     """Return a text for a value of any type, None if it says nothing."""
-    if isinstance(value, str) and value.isascii():  # nearly all are, and reports read millions
+    if isinstance(value, str) and value.isascii():  # as in _finite
         return value or None
     return None if value is None or value == "" else safe_text(value)
 

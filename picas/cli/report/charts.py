@@ -295,6 +295,8 @@ def _heat(grid: Grid, text: str, note: str) -> Chart:
         rows.append(label)
         values = tuple(None if share is None else round(share, 3) for share in grid.shares(row))
         series.append(Series(label, values, "share"))
+    retries = _retries_together(grid)
+    most = max((mark.count for mark in retries), default=0)
     return Chart(
         "pilots",
         "Pilots",
@@ -305,11 +307,11 @@ def _heat(grid: Grid, text: str, note: str) -> Chart:
         text,
         note
         + f" Each row has up to {number} pilots, each column {width_text(grid.width)}. Shown is the share of their "
-        "slots that was at work. Above, the retries in each column.",
+        f"slots that was at work. Above, the retries in each column, at most {count_text(most)}.",
         tuple(series),
         width=grid.width,
         rows=tuple(rows),
-        marks=(*_retries_together(grid), *_deaths(grid)),
+        marks=(*retries, *_deaths(grid)),
     )
 
 
@@ -452,11 +454,12 @@ def _memory(survey: Survey) -> Chart:
     shown = sorted(known[:MOST_BARS], key=lambda each: math.inf if each[0] is None else each[0])
     labels = tuple(_asked_label(asked) for asked, _ in shown)
     used = [distribution for _, distribution in shown]
+    unit, size = ("GB", 1024) if any(each.largest >= 2048 for each in used) else ("MB", 1)
     series = (
-        Series("used: median", tuple(_rounded(each.quantile(0.5)) for each in used), "median"),
-        Series("used: 95 %", tuple(_rounded(each.quantile(0.95)) for each in used), "most"),
-        Series("used: largest", tuple(_rounded(each.largest) for each in used), "largest"),
-        Series("asked for", tuple(asked or None for asked, _ in shown), "asked"),
+        Series("used: median", tuple(_in_units(each.quantile(0.5), size) for each in used), "median"),
+        Series("used: 95 %", tuple(_in_units(each.quantile(0.95), size) for each in used), "most"),
+        Series("used: largest", tuple(_in_units(each.largest, size) for each in used), "largest"),
+        Series("asked for", tuple(_in_units(asked or None, size) for asked, _ in shown), "asked"),
     )
     parts = [
         f"Where {memory_text(asked)} were asked for, half of the attempts used up to about "
@@ -473,11 +476,11 @@ def _memory(survey: Survey) -> Chart:
     if survey.attempts > attempts:
         note += f" {_of(survey.attempts - attempts, 'attempt')} left out: their memory is unknown."
     title = "Memory asked for and used"
-    return Chart("memory", title, BARS, "asked for", "MB", labels, text, note, series, is_time=False)
+    return Chart("memory", title, BARS, "asked for", unit, labels, text, note, series, is_time=False)
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 1)
+def _in_units(value: float | None, size: int) -> float | None:
+    return None if value is None else round(value / size, 4)
 
 
 def _asked_label(asked: float | None) -> str:

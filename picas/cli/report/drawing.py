@@ -285,7 +285,12 @@ def _draw_lanes(axes: Any, chart: Chart, colours: Mapping[str, str], is_narrow: 
         boxes.setdefault((span.role, level), []).append(box)
     for (role, level), some in sorted(boxes.items()):
         _boxes(axes, some, colours[role], 0.25 + 0.65 * level / LEVELS)
-    retries = [(mark.x + chart.width / 2, mark.row) for mark in chart.marks if mark.role == "retry"]
+    lives = {span.row: span for span in chart.spans}
+    retries = [
+        (min(max(mark.x + chart.width / 2, lives[mark.row].start), lives[mark.row].end), mark.row)
+        for mark in chart.marks
+        if mark.role == "retry"
+    ]
     if retries:
         size = 5 if len(chart.rows) <= 40 else 2.5
         axes.plot(

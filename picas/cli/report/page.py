@@ -279,7 +279,9 @@ def _cpu(survey: Survey) -> str:
 def _gaps(survey: Survey) -> str:
     """Return what the report does not know."""
     gaps = survey.gaps
+    costed = sum(tally.costed for tally in survey.outcomes.values())
     known = [
+        (survey.attempts - costed, "attempt", "whose duration or cores are unknown: not in the core-hours"),
         (gaps.full, "token", "kept the last 20 attempts only: older ones are in no sum"),
         (gaps.old, "token", "processed by a release that notes no attempts: only the state is known"),
         (gaps.undated, "token", "in a state since an unknown time: counted from the beginning"),

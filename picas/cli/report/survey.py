@@ -190,7 +190,11 @@ def read_survey(
                 survey.gaps.documents += 1
         handled += len(documents)
         notify(handled)
-    survey.gaps.idle_unknown = sum(not survey.knows_idle(pilot) for pilot in crew.pilots)
+    survey.gaps.idle_unknown = sum(
+        not survey.knows_idle(pilot)
+        for pilot in crew.pilots
+        if begin is None or pilot.id not in crew.lives or crew.lives[pilot.id].end >= begin
+    )
     survey.window = _window(survey)
     largest = sorted(survey.groups.values(), key=lambda group: -group.attempts)
     read_tails(client, [group for group in largest if group.logged][:logs])

@@ -88,11 +88,12 @@ def numbers_of(chart: Chart) -> Table:
             (chart.rows[span.row], span.start, span.end, span.role, span.share) for span in chart.spans
         ]
         return Table(f"chart_{chart.name}", chart.title, columns, rows)
-    kind = SHARE if chart.kind == HEAT else MEMORY if chart.name == "memory" else HOURS if chart.name == "cost" else ""
+    kind = SHARE if chart.kind == HEAT else HOURS if chart.name in ("memory", "cost") else COUNT
+    unit = f" ({chart.y_title})" if chart.name == "memory" else ""
     first = Column(f"from {chart.x_title}" if chart.is_time else chart.x_title, chart.x_title.replace(" ", "_"))
     columns = [
         Column(first.title, first.field, TIME if chart.is_time else TEXT),
-        *(Column(series.name, _field_of(series.name), kind or COUNT) for series in chart.series),
+        *(Column(series.name + unit, _field_of(series.name + unit), kind) for series in chart.series),
     ]
     rows = list(zip(chart.x, *(series.values for series in chart.series)))
     return Table(f"chart_{chart.name}", chart.title, columns, rows)
