@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Awaitable, Iterator
@@ -13,9 +14,10 @@ from typing import Any, Callable
 
 import pytest
 from support.faults import HANG, FaultProxy, Reply
+from support.proc import read_proc
 from support.terminal import Terminal
 from support.tokens import ended_token, make_token
-from support.workers import PATIENCE
+from support.workers import PATIENCE, wait_for
 from textual.pilot import Pilot
 
 from picas import CouchDB, Task
@@ -681,8 +683,8 @@ class TestAtATerminal:
         assert len(top.raw) - before < 300
         before = len(top.raw)
         top.type("\x1b[B")
-        top._read(1)
-        assert 0 < len(top.raw) - before < 1000
+        wait_for(lambda: top._read(0.5) or len(top.raw) > before)
+        assert len(top.raw) - before < 1000
         top.type("q")
         assert top.end() == 0
         assert "\x1b[?1049l" in top.raw[before:]
@@ -697,6 +699,19 @@ class TestAtATerminal:
         assert top.end() == code
         assert "Traceback" not in top.text
         assert top.raw.rindex("\x1b[?1049l") > top.raw.rindex("\x1b[?1049h")
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+    def test_comes_back_after_ctrl_z(self, top: Terminal) -> None:
+        top.wait_for("out of memory", 60)
+        top.type("\x1a")
+        wait_for(lambda: b") T " in read_proc(top.process.pid, "stat"))
+        top._read(1)
+        assert "\x1b[?1049l" in top.raw
+        before = len(top.raw)
+        top.process.send_signal(signal.SIGCONT)
+        wait_for(lambda: top._read(0.3) or "out of memory" in top.raw[before:])
+        top.type("q")
+        assert top.end() == 0
 
     def test_without_colours(self, pool: CouchDB, at_terminal: Any) -> None:
         with at_terminal("top", variables={"NO_COLOR": "1"}) as terminal:

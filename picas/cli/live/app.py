@@ -61,6 +61,7 @@ class TopApp(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "interrupt", priority=True),
         Binding("ctrl+z", "suspend_process", priority=True),
+        Binding("ctrl+l", "redraw", priority=True),
     ]
 
     def __init__(self, client: CouchDB, counts: Mapping[str, int], name: str) -> None:
@@ -73,6 +74,7 @@ class TopApp(App[int]):
         """Show the pool, and begin to read it."""
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread, as in some tests
             asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, 128 + signal.SIGTERM)
+        self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
         self.poller.start()
 
     def get_default_screen(self) -> Screen[None]:
@@ -97,6 +99,10 @@ class TopApp(App[int]):
     def action_interrupt(self) -> None:
         """End on Ctrl-C."""
         self.exit(128 + signal.SIGINT)
+
+    def action_redraw(self) -> None:
+        """Draw the whole screen, after Ctrl-Z, or if something else has written to the terminal."""
+        self.refresh(layout=True)
 
     def action_help(self) -> None:
         """List the keys."""

@@ -138,7 +138,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Take what the poller has found."""
         if isinstance(event, Indexing):
             self._answered = time.time()
-            self.tell(f"{event}: what only people read comes then" if event.left else "")
+            self.tell(f"{event}; failures, rate and ends follow" if event.left else "")
         elif isinstance(event, Problem):
             if event.is_away:
                 self._problem = event.text
@@ -179,10 +179,18 @@ class MainScreen(Screen[None], inherit_bindings=False):
         )
         self._lines["counts"].show(counts)
         self._lines["bar"].show(charts.bar(overview.counts, self.size.width))
-        self._lines["rate"].show(Text(next(status.describe_rate(overview), "")))
+        rate = next(status.describe_rate(overview), None)
+        self._lines["rate"].show(Text(self._why_no_rate(), "dim") if rate is None else Text(rate))
         self._lines["fleet"].show(Text(next(status.describe_fleet(overview), "")))
         self._show_history()
         self._show_titles()
+
+    def _why_no_rate(self) -> str:
+        """Return why the rate is not known."""
+        details = self._poller.snapshot.details
+        if details is None or details.history is None:
+            return ""
+        return "no rate: no token has ended lately" if details.fleet.running else "no rate: no pilot is running"
 
     def _show_head(self) -> None:
         since = time.time() - self._answered

@@ -226,11 +226,6 @@ class TextPane(Lines, can_focus=True):
         self._lines = [*self._lines, *((line, "") for line in lines)][-MAX_LINES:]
         self._wrap()
 
-    @property
-    def plain(self) -> str:
-        """The text as it is shown, not wrapped."""
-        return "\n".join(_shown(text) for text, _ in self._all())
-
     def action_scroll(self, steps: int) -> None:
         """Scroll by some lines."""
         last = max(0, len(self._wrapped) - self.size.height)
