@@ -38,7 +38,7 @@ export class BarChart {
       { title: xTitle, kind: "bars", of: (place) => make("div", {}, visible(labels[place]), meanings[place] ? [" ", make("span", { class: "rest" }, visible(meanings[place]))] : null, bars(place)) },
       ...this.series.map(({ label }, number) => ({ title: this.series.length > 1 ? label : yTitle, kind: "number", of: (place) => amount(values[number][place]) })),
     ];
-    fill(this.body, table(`${title}, in ${yTitle}`, columns, labels.map((_, place) => place)));
+    fill(this.body, table(`${title}, in ${yTitle}`, columns, labels.map((_, place) => place), { isCaptionShown: this.series.length > 1 }));
   }
 }
 

@@ -31,6 +31,7 @@ export class OverviewView {
       title: "Attempts that have ended, by minute, in the last hour",
       heading: false,
       kind: "bars",
+      unit: "attempts in a minute",
       isStacked: true,
       series: [{ label: "done", colour: "done" }, { label: "failed", colour: "error" }, { label: "put back", colour: "locked" }],
       describe: (times, [done, failed, back]) => {

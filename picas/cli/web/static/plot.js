@@ -12,7 +12,7 @@ export function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 }
 
-function axes(isTime, unit, largest) {
+function axes(largest) {
   const common = {
     stroke: colour("muted"),
     grid: { stroke: colour("line"), width: 1 },
@@ -21,7 +21,7 @@ function axes(isTime, unit, largest) {
   };
   const short = (number) => (number >= 1e6 ? `${number / 1e6}M` : number >= 1e4 ? `${number / 1e3}k` : count(number));
   return [
-    { ...common, size: 28, space: 60, values: isTime ? (plot, splits) => labels(splits) : undefined },
+    { ...common, size: 28, space: 60, values: (plot, splits) => labels(splits) },
     {
       ...common,
       size: 46,
@@ -63,7 +63,7 @@ export class TimeChart {
       make("li", {}, make("span", { class: `swatch ${name}`, "aria-hidden": "true" }), label));
     this.element = make("figure", { class: "chart" },
       options.heading === false ? null : make("figcaption", {}, options.title),
-      make("ul", { class: "legend" }, legend), this.canvas, this.readout,
+      make("ul", { class: "legend" }, legend, options.unit ? make("li", { class: "rest" }, options.unit) : null), this.canvas, this.readout,
       make("details", { ontoggle: (event) => event.target.open && this.showNumbers() }, make("summary", {}, "Numbers"), this.numbers));
     this.resizing = new ResizeObserver(() => this.resize());
     this.resizing.observe(this.canvas);
@@ -107,7 +107,7 @@ export class TimeChart {
     if (!this.data || !this.canvas.isConnected) return;
     this.plot?.destroy();
     const data = this.stacked();
-    const { series, kind, isStacked, unit } = this.options;
+    const { series, kind, isStacked } = this.options;
     const ordered = isStacked ? [...series].reverse() : series;
     const paths = kind === "bars" ? uPlot.paths.bars({ size: [0.8, 40], align: 1 }) : uPlot.paths.stepped({ align: 1 });
     const largest = Math.max(...data.slice(1).flat().filter((value) => value !== null), 0);
@@ -118,7 +118,7 @@ export class TimeChart {
         legend: { show: false },
         cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
         scales: { x: { time: true }, y: { range: [0, Math.max(largest * 1.05, 1)] } },
-        axes: axes(true, unit, largest),
+        axes: axes(largest),
         series: [
           {},
           ...ordered.map(({ label, colour: name, isFilled }) => ({
