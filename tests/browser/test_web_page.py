@@ -121,6 +121,7 @@ def test_the_overview_shows_the_pool_and_changes_by_itself(own_page, own_web, po
     assert "30 have succeeded, 7 have failed" in own_page.get_attribute(".plot", "aria-label")
     own_page.wait_for_selector(".plot canvas")
     own_page.click("text=Numbers")
+    own_page.wait_for_selector("figure tbody tr >> nth=59")
     assert own_page.locator("figure tbody tr").count() == 60
     token = pool.get("token_1000")
     saved = time.monotonic()

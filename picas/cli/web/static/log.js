@@ -23,7 +23,7 @@ export class LogPanel {
     this.buttons = [["output", false], ["error output", true]].map(([label, isErr]) =>
       make("button", { type: "button", "aria-pressed": String(isErr === this.isErr), onclick: () => this.choose(isErr) }, label));
     this.note = make("p", { class: "note" });
-    this.pre = make("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "The log" });
+    this.pre = make("pre", { class: "log", tabindex: "0", role: "region", "aria-label": "The log", hidden: true });
     this.element = make("section", { class: "panel" },
       make("div", { class: "heading" }, make("h2", {}, "Log"), make("div", { class: "choice", role: "group", "aria-label": "Which output" }, this.buttons)),
       this.note, this.pre);
