@@ -248,3 +248,6 @@ def test_the_keyboard_reaches_everything(page, web):
     page.keyboard.press("Enter")
     page.wait_for_selector("text=50 tokens")
     assert page.evaluate("document.activeElement.id") == "main"
+    page.goto(f"{web.base}/#main")
+    page.reload()
+    page.wait_for_selector(".card.done")

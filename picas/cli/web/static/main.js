@@ -38,11 +38,13 @@ const frame = {
 };
 
 function route() {
-  const hash = location.hash || "#/";
-  if (!hash.startsWith("#/")) {
-    main.focus();
+  const isPlace = !location.hash || location.hash.startsWith("#/");
+  if (!isPlace && view) {
+    // The link that skips to the content; who is there already stays.
+    if (!main.contains(document.activeElement)) main.focus();
     return;
   }
+  const hash = isPlace && location.hash ? location.hash : "#/";
   const [path, query = ""] = hash.slice(2).split("?", 2);
   const [name, ...rest] = path.split("/");
   const parameters = new URLSearchParams(query);
