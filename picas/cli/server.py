@@ -8,7 +8,7 @@ from typing import Any
 
 from ..exceptions import PicasError
 from ..util import visible
-from .arguments import whole_number
+from .arguments import port_number
 from .output import tell
 
 
@@ -30,7 +30,7 @@ def add_verbs(verbs: Any) -> None:
     place.add_argument("--memory", action="store_true", help="keep the databases in memory only")
     parser.add_argument(
         "--port",
-        type=_port,
+        type=port_number,
         metavar="N",
         help="the port on 127.0.0.1 (default: the one used last time if it is free, or else any; 0: any)",
     )
@@ -38,13 +38,6 @@ def add_verbs(verbs: Any) -> None:
         "--ready-file", type=Path, metavar="FILE", help="write a file for a shell to source once the server is up"
     )
     parser.set_defaults(run=_serve)
-
-
-def _port(text: str) -> int:
-    number = whole_number(text)
-    if not 0 <= number < 1 << 16:
-        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
-    return number
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -59,7 +59,7 @@ def add_verbs(verbs: Any) -> None:
 def _show(options: argparse.Namespace) -> None:
     facts = describe_token(find_token(connect(), options.token))
     if options.json:
-        output.print_json("show", _fields(facts))
+        output.print_json("show", to_json(facts))
         return
     width = shutil.get_terminal_size().columns if output.is_terminal() else None
     for line in describe(facts, width):
@@ -207,8 +207,8 @@ def _width(columns: Iterable[str], rows: Sequence[dict[str, object]]) -> int:
 # --- for programs
 
 
-def _fields(facts: Facts) -> dict[str, Any]:
-    """Return the object of JSON for a token."""
+def to_json(facts: Facts) -> dict[str, Any]:
+    """Return the fields of a token for programs."""
     lock = facts.lock
     return {
         "id": facts.id,

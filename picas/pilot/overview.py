@@ -26,7 +26,7 @@ from ..views import (
     tokens_in_conflict,
     unseen,
 )
-from .fleet import FleetCount, count_fleet, list_pilots
+from .fleet import FleetCount, PilotSummary, count_fleet, list_pilots
 from .kinds import NO_NEEDS, NeedsSurvey, survey_needs
 from .orders import Pause, find_pause
 
@@ -65,6 +65,8 @@ class Overview:
     """Tokens with conflicting revisions."""
     needs: NeedsSurvey = NO_NEEDS
     """What is wrong with the needs of free tokens."""
+    pilots: tuple[PilotSummary, ...] = ()
+    """The pilots that run, and those that were found dead."""
 
     @property
     def tokens_left(self) -> int:
@@ -129,8 +131,9 @@ class OverviewReader:
 
     def _with_pool(self, overview: Overview) -> Overview:
         now = time.time()
-        fleet = count_fleet(list_pilots(self._client), now)
-        overview = replace(overview, pause=find_pause(self._client), fleet=fleet)
+        pilots = list_pilots(self._client)
+        fleet = count_fleet(pilots, now)
+        overview = replace(overview, pause=find_pause(self._client), fleet=fleet, pilots=tuple(pilots))
         try:
             self._wait_for_index(REPORT)
             return replace(

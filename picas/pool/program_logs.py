@@ -98,6 +98,31 @@ def open_log(client: CouchDB, log: Log) -> Iterator[BinaryIO]:
             yield file
 
 
+def stream_log(client: CouchDB, log: Log) -> Iterator[bytes]:
+    """Yield a log of any size, piece by piece.
+
+    :raises couchdb.http.ResourceNotFound: if it was removed meanwhile
+    :raises Unreachable: if the connection breaks
+    """
+    return client.stream_attachment(log.token_id, log.name)
+
+
+def tail_of_log(client: CouchDB, log: Log, size: int) -> tuple[bytes, int]:
+    """Return the end of a log, and how many bytes all of it has. Little more than the end is held in memory.
+
+    CouchDB keeps texts compressed, so it can't send only their end: all is read.
+
+    :param size: how many bytes to return at most
+    :raises couchdb.http.ResourceNotFound: if it was removed meanwhile
+    :raises Unreachable: if the connection breaks
+    """
+    tail, total = b"", 0
+    for block in stream_log(client, log):
+        total += len(block)
+        tail = (tail + block)[-size:]
+    return tail, total
+
+
 def _why_unknown(id: str, ended: int, number: int, is_running: bool) -> str:
     if is_running and number == ended + 1:
         return f"attempt {number} of {one_line(id)} is running: its log is attached when it ends; --follow shows it now"

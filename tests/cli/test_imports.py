@@ -6,7 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-HEAVY = ("cryptography", "matplotlib", "pkg_resources", "requests", "shtab", "textual", "yaml")
+HEAVY = (
+    "cryptography",
+    "matplotlib",
+    "pkg_resources",
+    "prometheus_client",
+    "requests",
+    "shtab",
+    "starlette",
+    "textual",
+    "uvicorn",
+    "yaml",
+)
 
 
 def test_the_command_starts_without_heavy_packages() -> None:
