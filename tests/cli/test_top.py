@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 from picas import CouchDB, Task
 from picas.cli.live import main_screen, reader
 from picas.cli.live.app import TopApp
+from picas.cli.live.shelf import Shelf
 from picas.modifiers import claim_of, end_attempt
 from picas.pilot import find_pause
 from picas.pilot.watching import Output, describe_output
@@ -634,16 +635,16 @@ class TestTheServer:
         with FaultProxy(location.url) as proxy:
             pool_reader = reader.PoolReader(through(proxy))
             poller = reader.Poller(pool_reader, pool_reader.counts(), lambda event: None)
-            poller.show(reader.Shelf())
+            poller.show(Shelf())
             poller._look_at_details()  # once the examples of the groups are known
             proxy.forget()
             poller._look_at_counts()
             assert len(proxy.requests) == 1
             poller._look_at_page()
-            assert len(proxy.requests) == 2
+            assert len(proxy.requests) == 3
             poller._look_at_details()
             requests = len(proxy.requests) - 1
-            assert requests == 6
+            assert requests == 7
             assert 1 / reader.INTERVAL + requests / reader.DETAILS_INTERVAL < 1
 
     def test_is_asked_by_nothing_else(
