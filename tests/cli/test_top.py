@@ -410,7 +410,10 @@ class TestTokens:
             prints(b"first \x1b[31mline\nsecond")
             await live.wait_for("second")
             pool.save(end_attempt(Task(pool.get("token_39")).scrub(), "stopped", "stopped: SIGTERM"))
-            await live.wait_for("has ended")
+            await live.wait_for("token_39 waits for a pilot")
+            assert "second" in live.text
+            pool.save(Task(ended_token(39, "done", exit_code=0, _rev=pool.get("token_39").rev)))
+            await live.wait_for("standard output of token_39  has ended")
             await live.press("escape")
             await live.wait_for("Tokens of")
 
