@@ -18,7 +18,7 @@ from ...couch.outages import MAX_OUTAGE
 from ...documents import Document
 from ...pilot.orders import follow
 from ...pool.facts import Facts, attachments_of, describe_token, find_token
-from ...pool.program_logs import NoLog, find_log, open_log
+from ...pool.program_logs import NoLog, find_log, tail_of_log
 from ...tokens.states import is_in_state
 from ...util import one_line
 from ..showing import Line, describe
@@ -238,16 +238,13 @@ def _attached(client: CouchDB, token: Document, is_err: bool) -> Iterator[tuple[
         err = " --err" if is_err else ""
         raise NoLog(f"this log has {size >> 20} MiB: picas logs {one_line(token.id)}{err} prints it")
     try:
-        with open_log(client, log) as file:
-            left_out = max(0, size - TAIL)
-            file.seek(left_out)
-            content = file.read()
+        content, size = tail_of_log(client, log, TAIL)
     except ResourceNotFound:
         raise NoLog("this log was removed meanwhile") from None
     what = "" if log.attempt is None else f"attempt {log.attempt.number}"
     if not log.is_of_last:
         what += ": later ones have left none so far"
-    missing = f"[... {left_out} bytes ...]\n" if left_out else ""
+    missing = f"[... {size - len(content)} bytes ...]\n" if size > len(content) else ""
     yield what, missing + codecs.decode(content, "utf-8", "backslashreplace")
     if not content:
         yield f"{what}, empty", ""
