@@ -576,9 +576,9 @@ class TestChanges:
                 await live.confirm("Retry 3 tokens")
                 await live.wait_for("changing…")
                 await live.press("q")
-                await live.wait_for("q once more leaves it there")
+                await live.wait_for("press q again to stop here")
                 await live.press("p")
-                await live.wait_for("one after the other")
+                await live.wait_for("one change at a time")
                 await live.press("q")
                 await live.wait_until(lambda: not live.app.is_running)
 

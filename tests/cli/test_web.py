@@ -118,9 +118,7 @@ class TestStartAndEnd:
             port = taken.getsockname()[1]
             result = run_picas("web", "--port", str(port))
         assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr == (
-            f"picas: port {port} is in use: give another one with --port, or none for any that is free\n"
-        )
+        assert result.stderr == (f"picas: port {port} is in use: choose another one with --port, or leave --port out\n")
 
     def test_a_server_that_is_away_and_views_that_are_missing_are_one_line(self, run_picas, client):
         away = run_picas("web", variables={"PICAS_HOST_URL": "http://127.0.0.1:9"})

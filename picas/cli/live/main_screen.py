@@ -352,7 +352,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         :param propose: returns what to ask; is called in a thread
         """
         if self._changing:
-            self.tell(f"one after the other: {self._changing}")
+            self.tell(f"one change at a time: {self._changing}")
             return
         if self._is_asking:
             return
@@ -439,6 +439,6 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Quit; while something is being changed, only if the key is pressed twice."""
         if self._changing and not self._is_warned:
             self._is_warned = True
-            self.tell(f"{self._changing}: q once more leaves it there, the rest stays as it is")
+            self.tell(f"{self._changing}: press q again to stop here; the rest stays as it is")
         else:
             self.app.exit(0)
