@@ -91,7 +91,7 @@ class Announcer:
             note = Note(f"{self._database}: {title}", "\n".join([text, *failures]), kind)
             for receiver in send_note(note, self._receivers):
                 how = "the command apprise of the same package shows why: apprise -vv --body test URL"
-                tell(f"picas: the note was not sent: {receiver.name} has not taken it; {how}")
+                tell(f"picas: the note was not sent: {receiver.name} did not accept it; {how}")
 
 
 def _addresses(given: Sequence[str]) -> Iterator[str]:

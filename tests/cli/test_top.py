@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 from picas import CouchDB, Task
 from picas.cli.live import main_screen, reader
 from picas.cli.live.app import TopApp
+from picas.cli.live.shelf import Shelf
 from picas.modifiers import claim_of, end_attempt
 from picas.pilot import find_pause
 from picas.pilot.watching import Output, describe_output
@@ -409,7 +410,10 @@ class TestTokens:
             prints(b"first \x1b[31mline\nsecond")
             await live.wait_for("second")
             pool.save(end_attempt(Task(pool.get("token_39")).scrub(), "stopped", "stopped: SIGTERM"))
-            await live.wait_for("has ended")
+            await live.wait_for("token_39 waits for a pilot")
+            assert "second" in live.text
+            pool.save(Task(ended_token(39, "done", exit_code=0, _rev=pool.get("token_39").rev)))
+            await live.wait_for("standard output of token_39  has ended")
             await live.press("escape")
             await live.wait_for("Tokens of")
 
@@ -572,9 +576,9 @@ class TestChanges:
                 await live.confirm("Retry 3 tokens")
                 await live.wait_for("changing…")
                 await live.press("q")
-                await live.wait_for("q once more leaves it there")
+                await live.wait_for("press q again to stop here")
                 await live.press("p")
-                await live.wait_for("one after the other")
+                await live.wait_for("one change at a time")
                 await live.press("q")
                 await live.wait_until(lambda: not live.app.is_running)
 
@@ -634,16 +638,16 @@ class TestTheServer:
         with FaultProxy(location.url) as proxy:
             pool_reader = reader.PoolReader(through(proxy))
             poller = reader.Poller(pool_reader, pool_reader.counts(), lambda event: None)
-            poller.show(reader.Shelf())
+            poller.show(Shelf())
             poller._look_at_details()  # once the examples of the groups are known
             proxy.forget()
             poller._look_at_counts()
             assert len(proxy.requests) == 1
             poller._look_at_page()
-            assert len(proxy.requests) == 2
+            assert len(proxy.requests) == 3
             poller._look_at_details()
             requests = len(proxy.requests) - 1
-            assert requests == 6
+            assert requests == 7
             assert 1 / reader.INTERVAL + requests / reader.DETAILS_INTERVAL < 1
 
     def test_is_asked_by_nothing_else(

@@ -15,7 +15,6 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
-from ...pool.browsing import Shelf
 from ...pool.indexing import Indexing
 from ...tokens.states import STATES
 from ...util import duration_text, one_line, visible
@@ -25,6 +24,7 @@ from .background import call_soon, in_thread
 from .dialogs import Ask
 from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens
 from .reader import Event, Poller, PoolReader, Problem
+from .shelf import Shelf
 from .steering import Proposal
 from .token_screens import LogScreen, TokenScreen
 from .widgets import Notice, TextLines
@@ -264,7 +264,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Let the poller read tokens while they are shown."""
         tokens = self._tokens
         is_shown = self._active is tokens or self.has_class("wide")
-        self._poller.show(tokens.shelf if is_shown else None, tokens.page_number)
+        self._poller.show(tokens.shelf if is_shown else None)
 
     @property
     def _tokens(self) -> Tokens:
@@ -293,8 +293,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
         elif isinstance(current, Token):
             self.app.push_screen(TokenScreen(self._client, current.id, self.steer))
 
-    def _open(self, shelf: Shelf, number: int = 0) -> None:
-        self._tokens.open(shelf, number)
+    def _open(self, shelf: Shelf) -> None:
+        self._tokens.open(shelf)
         self._activate(self._tokens)
 
     def action_next_state(self) -> None:
@@ -306,9 +306,12 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def action_turn(self, step: int) -> None:
         """Turn the pages of the tokens."""
         tokens, page = self._tokens, self._tokens.page
-        number = tokens.page_number + step
-        if self._active is tokens and number >= 0 and (step < 0 or (page is not None and not page.is_last)):
-            self._open(tokens.shelf, number)
+        if self._active is not tokens:
+            return
+        if step < 0 and tokens.shelf.turned:
+            self._open(tokens.shelf.previous_page())
+        elif step > 0 and page is not None and page.next is not None:
+            self._open(tokens.shelf.next_page(page.next))
 
     def action_filter(self) -> None:
         """Let the person write what to seek."""
@@ -349,7 +352,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         :param propose: returns what to ask; is called in a thread
         """
         if self._changing:
-            self.tell(f"one after the other: {self._changing}")
+            self.tell(f"one change at a time: {self._changing}")
             return
         if self._is_asking:
             return
@@ -436,6 +439,6 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Quit; while something is being changed, only if the key is pressed twice."""
         if self._changing and not self._is_warned:
             self._is_warned = True
-            self.tell(f"{self._changing}: q once more leaves it there, the rest stays as it is")
+            self.tell(f"{self._changing}: press q again to stop here; the rest stays as it is")
         else:
             self.app.exit(0)

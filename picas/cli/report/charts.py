@@ -98,7 +98,7 @@ class Chart:
     is_stacked: bool = False
     """Whether the series are to be added up."""
     rows: tuple[str, ...] = ()
-    """The labels of the rows of lanes and of a map of shares, whose series are its rows; of bars, what their labels$
+    """The labels of the rows of lanes and of a map of shares, whose series are its rows; of bars, what their labels
     mean, if they do not say it themselves."""
     spans: tuple[Span, ...] = ()
     marks: tuple[Mark, ...] = ()
