@@ -689,7 +689,9 @@ class TestAtATerminal:
         assert top.end() == 0
         assert "\x1b[?1049l" in top.raw[before:]
 
-    @pytest.mark.parametrize(("how", "code"), [("\x03", 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("how", "code"), [("\x03", 130), (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    )
     def test_is_left_in_order(self, top: Terminal, how: Any, code: int) -> None:
         top.wait_for("out of memory", 60)
         if isinstance(how, str):
