@@ -409,6 +409,8 @@ class TestTokens:
             prints(b"first \x1b[31mline\nsecond")
             await live.wait_for("second")
             pool.save(end_attempt(Task(pool.get("token_39")).scrub(), "stopped", "stopped: SIGTERM"))
+            await live.wait_for("live: token_39 waits for")
+            pool.edit("token_39", lambda content: {**ended_token(39, "done"), "_rev": content["_rev"]})
             await live.wait_for("has ended")
             await live.press("escape")
             await live.wait_for("Tokens of")

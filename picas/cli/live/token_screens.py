@@ -21,7 +21,7 @@ from ...pool.program_logs import NoLog, find_log, open_log
 from ...tokens.states import is_in_state
 from ...util import one_line
 from ..showing import Line, describe
-from .background import in_thread, stream
+from .background import call_soon, in_thread, stream
 from .steering import Proposal, cancel_token, describe_failure, retry_token
 from .widgets import Notice, TextLines, TextPane
 
@@ -174,7 +174,6 @@ class LogScreen(Screen[None], inherit_bindings=False):
         number = self._reading
         self.query_one(TextPane).show(())
         self._describe("reading…")
-        news = _read_log(self._client, self._token_id, self._is_err, lambda: self._reading != number)
 
         def if_wanted(call: Callable[..., Any]) -> Callable[..., None]:
             def wrapped(*arguments: Any) -> None:
@@ -183,6 +182,10 @@ class LogScreen(Screen[None], inherit_bindings=False):
 
             return wrapped
 
+        def tell(line: str) -> None:
+            call_soon(self.app, lambda: if_wanted(self._describe)(f"live: {line}"))
+
+        news = _read_log(self._client, self._token_id, self._is_err, lambda: self._reading != number, tell)
         stream(self.app, news, if_wanted(self._add), lambda: None, if_wanted(self._fail))
 
     def _add(self, news: tuple[str, str]) -> None:
@@ -207,10 +210,13 @@ class LogScreen(Screen[None], inherit_bindings=False):
         )
 
 
-def _read_log(client: CouchDB, token_id: str, is_err: bool, is_closed: Callable[[], bool]) -> Iterator[tuple[str, str]]:
+def _read_log(
+    client: CouchDB, token_id: str, is_err: bool, is_closed: Callable[[], bool], tell: Callable[[str], Any]
+) -> Iterator[tuple[str, str]]:
     """Yield what a log is, and its text, as it comes.
 
     :param is_closed: whether nobody wants it any more
+    :param tell: called with lines about what is waited for
     """
     token = find_token(client, token_id)
     if not is_in_state(token, "locked"):
@@ -227,8 +233,8 @@ def _read_log(client: CouchDB, token_id: str, is_err: bool, is_closed: Callable[
     has_text = False
     yield "live, waiting for its pilot", ""
     try:
-        for text in follow(client, token_id, is_err=is_err, sleep=sleep):
-            yield "" if has_text else "live", text
+        for text in follow(client, token_id, is_err=is_err, sleep=sleep, tell=tell):
+            yield "live", text
             has_text = True
     except _Closed:
         return
