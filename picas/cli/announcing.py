@@ -69,7 +69,7 @@ class Announcer:
     def __init__(self, options: argparse.Namespace, database: str) -> None:
         self._database = database
         self._webhook: str | None = options.webhook
-        addresses = list(_addresses(options.notify or ()))
+        addresses = list(dict.fromkeys(_addresses(options.notify or ())))  # one note to each
         self._receivers: list[Receiver] = receivers(addresses) if addresses else []
 
     def announce(self, text: str, counts: Mapping[str, int] | None = None, client: CouchDB | None = None) -> None:

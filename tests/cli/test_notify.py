@@ -117,7 +117,7 @@ class TestAddresses:
     def test_may_be_several_and_come_from_the_environment(self, ended: CouchDB, run_picas: Any, service: Any) -> None:
         url, double = service
         variables = {"PICAS_NOTIFY": f" {url}/a\n{url}/b "}
-        result = run_picas("wait", "--notify", f"{url}/c", "--notify", variables=variables)
+        result = run_picas("wait", "--notify", f"{url}/c", "--notify", "--notify", f"{url}/a", variables=variables)
         assert (result.returncode, result.stderr) == (3, "")
         assert sorted(request.path for request in double.requests) == ["/a", "/b", "/c"]
 

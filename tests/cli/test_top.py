@@ -615,6 +615,20 @@ class TestTheServer:
 
         show(far, steps, (100, 30))
 
+    def test_that_refuses_the_user_is_not_away(self, pool: CouchDB, gate: Any, far: CouchDB, quick: None) -> None:
+        answer = b'{"error":"unauthorized","reason":"Name or password is incorrect."}'
+        head = f"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+
+        async def steps(live: Live) -> None:
+            await live.wait_for("out of memory")
+            with gate.babbling(f"{head}Connection: close\r\n\r\n".encode() + answer):
+                text = await live.wait_for("can't be read since")
+                assert "wrong user or" in text.splitlines()[0]
+                assert "server away" not in text
+            await live.wait_for("can't be read", is_there=False)
+
+        show(far, steps)
+
     def test_that_does_not_answer_does_not_hold_up_the_keys(
         self, pool: CouchDB, location: Any, through: Any, quick: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -693,7 +707,9 @@ class TestAtATerminal:
         assert top.end() == 0
         assert "\x1b[?1049l" in top.raw[before:]
 
-    @pytest.mark.parametrize(("how", "code"), [("\x03", 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("how", "code"), [("\x03", 130), (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    )
     def test_is_left_in_order(self, top: Terminal, how: Any, code: int) -> None:
         top.wait_for("out of memory", 60)
         if isinstance(how, str):
@@ -749,6 +765,12 @@ class TestAtATerminal:
         with at_terminal("top", variables={"PYTHONPATH": path}) as terminal:
             assert terminal.end() == 1
             assert terminal.text == 'picas: the package textual is missing: pip install "picas[cli]"\n'
+
+
+def test_a_terminal_without_a_size_is_refused(pool: CouchDB, environment: dict[str, str]) -> None:
+    with Terminal([sys.executable, "-m", "picas.cli", "top"], environment, columns=0, lines=0) as terminal:
+        assert terminal.end() == 1
+        assert terminal.text.endswith("this terminal does not say how large it is: stty rows 24 cols 80\n")
 
 
 def test_elsewhere_than_at_a_terminal_a_line_says_what_to_use(run_picas: Any) -> None:

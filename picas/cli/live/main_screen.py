@@ -22,7 +22,7 @@ from .. import output, status
 from . import charts, steering
 from .background import call_soon, in_thread
 from .dialogs import Ask
-from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens
+from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens, clock_time
 from .reader import Event, Poller, PoolReader, Problem
 from .shelf import Shelf
 from .steering import Proposal
@@ -85,6 +85,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._pool = one_line(name)
         self._answered = time.time()  # when the server has answered last
         self._problem: str | None = None  # since then
+        self._is_refused = False  # not the server is away: the pool is gone, or the password was changed
         self._notice, self._notice_ends = Text(), 0.0
         self._is_asking = False
         self._changing = ""  # what is being changed
@@ -141,7 +142,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
             self.tell(f"{event}; failures, rate and ends follow" if event.left else "")
         elif isinstance(event, Problem):
             if event.is_away:
-                self._problem = event.text
+                self._problem, self._is_refused = event.text, event.is_refused
             elif self._problem is None:
                 self.tell(event.text, "red")
         else:
@@ -195,8 +196,11 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def _show_head(self) -> None:
         since = time.time() - self._answered
         if self._problem is not None or since > SILENCE:
-            at = output.local_time(self._answered)
-            line = f"server away since {at} ({duration_text(since)}): {self._problem or 'no answer'}"
+            what = "can't be read since" if self._is_refused else "server away since"
+            why = f"({duration_text(since)}): {self._problem or 'no answer'}"
+            line = f"{what} {output.local_time(self._answered)} {why}"
+            if cell_len(line) > self.size.width:  # the reason matters more than the date
+                line = f"{what} {clock_time(self._answered)} {why}"
             self._lines["head"].show(Text(visible(line), "bold red"))
             return
         pause = next(status.describe_pause(self._poller.snapshot.overview), None)

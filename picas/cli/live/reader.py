@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Union
 
-from couchdb.http import ResourceNotFound
+from couchdb.http import HTTPError, ResourceNotFound
 
 from ... import console
 from ...clients import CouchDB
+from ...couch.outages import is_outage_at_start
+from ...exceptions import PicasError
 from ...pilot.fleet import FleetCount, PilotSummary, count_fleet, list_pilots
 from ...pilot.orders import Pause, find_pause
 from ...pilot.overview import Overview
@@ -88,6 +90,8 @@ class Problem:
     """A line for people."""
     is_away: bool
     """Whether not even the counts can be read."""
+    is_refused: bool = False
+    """Whether the server has answered, but with an error that does not pass by itself."""
 
 
 Event = Union[Snapshot, Problem, Indexing]
@@ -196,7 +200,8 @@ class Poller:
             except Exception as error:  # whatever it is, the next look may find the pool well
                 is_away = look == self._look_at_counts
                 self._is_away |= is_away
-                self._notify(Problem(console.describe(error), is_away))
+                is_refused = isinstance(error, (PicasError, HTTPError)) and not is_outage_at_start(error)
+                self._notify(Problem(console.describe(error), is_away, is_refused))
             wake.wait(interval)
 
     def _look_at_counts(self) -> None:

@@ -103,6 +103,11 @@ class GroupTally:
     tail_name: str = ""
     """Its name."""
 
+    @property
+    def is_rest(self) -> bool:
+        """Whether it is no group, but stands for all that are no longer told apart."""
+        return self.group == OTHERS
+
     def add(self, token: str, attempt: PastAttempt, is_last: bool) -> None:
         """Add a failed attempt.
 
