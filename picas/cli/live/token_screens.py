@@ -221,7 +221,8 @@ def _read_log(
         return
     has_text = False
     yield "live, waiting for its pilot", ""
-    for text in follow(client, token_id, is_err=is_err, sleep=unwanted.wait, tell=tell, max_outage=MAX_OUTAGE):
+    own = client.copy()  # the other threads do not wait for this one
+    for text in follow(own, token_id, is_err=is_err, sleep=unwanted.wait, tell=tell, max_outage=MAX_OUTAGE):
         yield "live", text
         has_text = True
     if has_text:
