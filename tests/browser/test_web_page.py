@@ -37,7 +37,8 @@ NOTE_WHEN_LINES_ARE_SHOWN = """() => {
   window.shown = [];
   setInterval(() => {
     const lines = document.querySelector("pre.log")?.textContent.match(/line \\d+ [\\d.]+(?=\\n)/g) ?? [];
-    for (const line of lines.slice(window.shown.length)) window.shown.push([Number(line.split(" ")[2]), Date.now() / 1000]);
+    const now = Date.now() / 1000;
+    window.shown.push(...lines.slice(window.shown.length).map((line) => [Number(line.split(" ")[2]), now]));
   }, 50);
 }"""
 """Keeps when each line was printed, and when it was on the page, in seconds since the epoch."""

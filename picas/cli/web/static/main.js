@@ -100,8 +100,9 @@ function showConnection() {
     [text, kind] = ["indexing", "fair"];
     notices.push(`The server is ${visible(pulse.indexing)}. Until then, something is missing here, or old.`);
   } else if (pulse?.problem) {
-    [text, kind] = ["not all can be read", "fair"];
-    notices.push(`Not all can be read: ${visible(pulse.problem)}.`);
+    const isOld = pulse.age_seconds > OLD;
+    [text, kind] = isOld ? ["nothing can be read", "bad"] : ["not all can be read", "fair"];
+    notices.push([`${isOld ? "Nothing" : "Not all"} can be read: ${visible(pulse.problem).replace(/\.$/, "")}.`, isOld ? [" These are the last numbers, of ", when(pulse.read), "."] : ""]);
   } else if (pulse && pulse.age_seconds > OLD) {
     [text, kind] = ["waiting", "fair"];
     notices.push(["The server has not answered since ", when(pulse.read), "."]);
