@@ -229,7 +229,7 @@ def attachments_of(token: Mapping[str, Any]) -> tuple[Attachment, ...]:
 
 
 def _attempt(number: int, entry: Mapping[str, Any]) -> PastAttempt:
-    start, end, taken = _time(entry.get("start")), _time(entry.get("end")), _finite(entry.get("seconds"))
+    start, end, taken = _time(entry.get("start")), _time(entry.get("end")), _amount(entry.get("seconds"))
     if taken is None and start is not None and end is not None:
         taken = max(0.0, end - start)  # an older pilot; both are whole seconds of its clock
     return PastAttempt(
@@ -237,9 +237,9 @@ def _attempt(number: int, entry: Mapping[str, Any]) -> PastAttempt:
         start=start,
         end=end,
         seconds=taken,
-        cpu_seconds=_finite(entry.get("cpu_seconds")),
-        max_memory_mb=_finite(entry.get("max_memory_mb")),
-        cores=_whole(entry.get("cores")),
+        cpu_seconds=_amount(entry.get("cpu_seconds")),
+        max_memory_mb=_amount(entry.get("max_memory_mb")),
+        cores=_whole(_amount(entry.get("cores"))),
         host=_text(entry.get("host")),
         job_id=_text(entry.get("job_id")),
         pilot=_text(entry.get("pilot")),
@@ -284,6 +284,12 @@ def _finite(value: object) -> float | None:
         return value
     number = number_or_none(value)
     return number if number is not None and math.isfinite(number) else None
+
+
+def _amount(value: object) -> float | None:
+    """Return what was measured, None if nothing can be that large: sums and products of amounts must be finite."""
+    number = _finite(value)
+    return number if number is not None and -_EXACT < number < _EXACT else None
 
 
 def _whole(value: object) -> int | None:

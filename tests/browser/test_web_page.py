@@ -24,6 +24,17 @@ SHOWN = "<script>document.title='owned'</script><b>bold</b> red \\x1b]0;title\\x
 MARKUP = "<img src=x onerror=\"document.title='owned'\">"
 
 
+NOTE_WHEN_LINES_ARE_SHOWN = """() => {
+  window.shown = [];
+  setInterval(() => {
+    const lines = document.querySelector("pre.log")?.textContent.match(/line \\d+ [\\d.]+(?=\\n)/g) ?? [];
+    const now = Date.now() / 1000;
+    window.shown.push(...lines.slice(window.shown.length).map((line) => [Number(line.split(" ")[2]), now]));
+  }, 50);
+}"""
+"""Keeps when each line was printed, and when it was on the page, in seconds since the epoch."""
+
+
 def fill(client):
     """Make a pool that has seen some work, with tokens that somebody hostile has written."""
     create_report(client)
@@ -116,6 +127,37 @@ def test_the_overview_shows_the_pool_and_changes_by_itself(own_page, own_web, po
     assert own_page.title() != "owned"
 
 
+def test_what_needs_a_person_is_up_to_date(page, web):
+    page.goto(web.link)
+    page.wait_for_selector(".card.done")
+    shown = page.evaluate(
+        """async (status) => {
+          const { OverviewView } = await import("/static/overview.js");
+          const view = new OverviewView();
+          return [1, 2].map((count) => {
+            view.showAttention({ ...status, invalid_needs: { count, token: "a", fault: "cores is 'x'" } });
+            return view.attention.textContent;
+          });
+        }""",
+        web.json("status"),
+    )
+    assert [re.search(r"in \d tokens?", text)[0] for text in shown] == ["in 1 token", "in 2 tokens"]
+
+
+def test_an_address_that_was_cut_off_or_misspelt_shows_something(new_page, web):
+    page = new_page()
+    page.goto(web.link)
+    for address in ("token/star%", "token/50%25%ZZ"):
+        page.goto(f"{web.base}/#/{address}")
+        page.wait_for_selector("text=there is no token")
+    page.faults.clear()  # the browser notes each answer 404 in its console
+    for address in ("constructor", "__proto__", "absent"):
+        page.goto(f"{web.base}/#/{address}")
+        page.wait_for_selector(".card.done")
+        page.goto(f"{web.base}/#/failures")
+        page.wait_for_selector("text=To retry")
+
+
 def test_lists_are_paged_filtered_and_live(own_page, own_web, pool):
     own_page.goto(own_web.link)
     own_page.click(".card.todo")
@@ -185,6 +227,31 @@ def test_the_log_of_a_running_program_is_live_and_the_token_ends(own_page, own_w
         own_page.wait_for_selector(".heading .state.error")
         own_page.wait_for_selector("text=of attempt 1")
         assert pilot.wait(60) == 0
+
+
+@pytest.mark.timing
+def test_a_log_is_never_far_behind(own_page, own_web, pool, environment, tmp_path):
+    heartbeat, count = 2.0, 24
+    pool.save(make_token(400, input=f"for n in $(seq {count}); do echo line $n $(date +%s.%N); sleep 0.4; done"))
+    code = PILOT.replace(".run()", ".run(max_tasks=1)").replace(
+        "heartbeat=0.2", f"heartbeat={heartbeat}, view='todo', startkey='token_400', endkey='token_400'"
+    )
+    own_page.goto(own_web.link)
+    own_page.wait_for_selector(".card.done")
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, cwd=tmp_path) as pilot:
+        wait_for(lambda: pool.get("token_400")["lock"])
+        own_page.goto(f"{own_web.base}/#/token/token_400")
+        opened = time.time()
+        own_page.evaluate(NOTE_WHEN_LINES_ARE_SHOWN)
+        own_page.wait_for_selector(".heading .state.done")
+        shown = own_page.evaluate("window.shown")
+        assert pilot.wait(60) == 0
+    printed, seen = zip(*shown)
+    assert len(shown) == count
+    assert seen[0] - max(opened, printed[0]) < heartbeat + 2
+    later = [at for at in zip(printed, seen) if at[0] > seen[0]]
+    assert len(later) > 5
+    assert max(seen - printed for printed, seen in later) < 3
 
 
 def test_it_says_that_it_is_disconnected_and_keeps_its_numbers(own_page, own_web, environment):

@@ -251,6 +251,11 @@ class TestOddPools:
         odd += [{"start": -5, "end": 1e300, "seconds": -1, "cores": -3, "cpu_seconds": True, "max_memory_mb": "1 GB"}]
         odd += [{"start": 1e9, "end": 1e9 - 1, "outcome": "fa\x1biled", "reason": 5, "group": ["x"], "software": 1}]
         odd += [{"start": 2_000_000_000.5, "end": 1.9e9, "outcome": "failed", "pilot": ["a"], "host": {}}]
+        odd += 2 * [
+            {"outcome": "failed", "seconds": 1e308, "cores": 1},
+            {"outcome": "failed", "seconds": 9, "cores": 1e308},
+        ]
+        odd += 2 * [{"outcome": "done", "seconds": 9, "cores": 1, "cpu_seconds": 1e308, "max_memory_mb": 1e308}]
         tokens = [make_token(n, lock=5, done=7, attempts=[entry]) for n, entry in enumerate(odd)]
         tokens += [
             make_token(90, attempts="none", error="x", lock=5, done=0, claim="x"),

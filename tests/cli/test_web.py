@@ -19,7 +19,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
-from support.faults import FaultProxy
+from support.faults import FaultProxy, Reply
 from support.places import ROOT, command
 from support.schemas import SCHEMAS
 from support.tokens import ended_token, make_token
@@ -433,6 +433,40 @@ class TestLive:
             gate.open()
             wait_for(lambda: stream.of("pulse")[-1]["away_since"] is None)
 
+    def test_a_wrong_password_is_sent_rarely(self, pool, environment, location):
+        wrong = Reply(401, b'{"error":"unauthorized","reason":"Name or password is incorrect."}')
+        proxy = FaultProxy(location.url)
+        with (
+            proxy,
+            WebPage({**environment, "PICAS_HOST_URL": proxy.url}) as web,
+            web.stream(follow="token_9") as stream,
+        ):
+            stream.wait_for("details")
+            for method in ("GET", "POST", "HEAD"):
+                proxy.fail(method, "", wrong, times=1000)
+            pulse = stream.wait_for("pulse", lambda data: data["problem"])
+            assert "wrong user or password" in pulse["problem"]
+            assert pulse["away_since"] is None
+            time.sleep(1)  # for what was under way
+            proxy.forget()
+            answer = web.ask("/api/token.json?id=token_0")
+            assert "wrong user or password" in answer.json["error"]
+            time.sleep(8)
+            assert len(proxy.requests) <= 1
+
+    def test_a_database_that_is_deleted_is_not_up(self, pool, environment):
+        with WebPage(environment) as web:
+            assert "picas_up 1.0" in web.ask("/metrics").text
+            del pool.server[pool.database_name]
+            try:
+                text = wait_for(lambda: (found := web.ask("/metrics").text) and "picas_up 0.0" in found and found)
+                assert "picas_tokens" not in text
+                started = time.monotonic()
+                web.ask("/metrics")
+                assert time.monotonic() - started < 8  # Prometheus waits for ten seconds
+            finally:
+                pool.server.create(pool.database_name)
+
 
 class TestLogs:
     def test_are_plain_text_whatever_is_in_them(self, own_web, pool):
@@ -494,7 +528,7 @@ class TestLogs:
                     assert text_of(stream, "begun\n") == "begun\n"
                 proxy.forget()
                 time.sleep(3)
-                assert proxy.count("GET", "/token_0") <= 5  # one reader, a look each second
+                assert 0 < proxy.count("POST", "/_all_docs") <= 5  # one reader, a look each second
                 (tmp_path / "go").touch()
                 written = time.monotonic()
                 for stream in (one, other):

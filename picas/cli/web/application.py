@@ -49,7 +49,7 @@ class Application:
         self._assets = load_assets()
         self.followers = Followers(client, hub.wake)
         """The logs that are read while they are written."""
-        shared = SharedAnswers()
+        shared = SharedAnswers(poller.check)
         files, charts = LogFiles(client, shared), Charts(client)
         answers: dict[str, Callable[[Request], Mapping[str, Any]]] = Api(client, poller, shared).answers()
         routes = [

@@ -13,10 +13,12 @@ from couchdb.http import HTTPError
 
 from ... import console
 from ...clients import CouchDB
+from ...couch.answers import is_locked_out, is_unknown_user
 from ...exceptions import PicasError
 from ...picaslogger import get_logger
 from ...pilot.orders import follow
 from ...util import one_line
+from .poller import REFUSED_PAUSE
 
 log = get_logger(__name__)
 
@@ -75,6 +77,7 @@ class Follower:
     def run(self) -> None:
         """Read, until the token is no longer at work or nobody looks."""
         while True:
+            pause = AGAIN
             try:
                 for text in follow(self._client, self._token_id, is_err=self._is_err, sleep=self._sleep):
                     self._add(text)
@@ -82,6 +85,8 @@ class Follower:
                 return
             except (PicasError, HTTPError, OSError) as error:
                 self._set_problem(console.describe(error))
+                if is_unknown_user(error) or is_locked_out(error):
+                    pause = REFUSED_PAUSE
             except Exception as error:  # the pages must not wait without a word
                 log.exception("The output of %s could not be read", self._token_id)
                 self._set_problem(one_line(f"{type(error).__name__}: {error}"))
@@ -90,7 +95,8 @@ class Follower:
                 self._notify()
                 return
             try:
-                self._sleep(AGAIN)
+                for _ in range(round(pause / AGAIN)):
+                    self._sleep(AGAIN)
             except _Unwatched:
                 return
             with self._lock:  # the next text is the whole end of the output

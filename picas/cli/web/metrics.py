@@ -36,7 +36,7 @@ class _Pool(Collector):
     def collect(self) -> Iterable[Metric]:
         snapshot, overview = self._snapshot, self._snapshot.overview
         yield InfoMetricFamily("picas_pool", "The pool.", {"database": self._database, "version": VERSION})
-        is_up = snapshot.away_since is None
+        is_up = snapshot.is_up
         yield GaugeMetricFamily("picas_up", "Whether the server of the pool has answered the last request.", int(is_up))
         if snapshot.ended is not None:
             ended = CounterMetricFamily(

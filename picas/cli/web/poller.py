@@ -17,6 +17,7 @@ from couchdb.http import HTTPError, ResourceNotFound
 
 from ... import console
 from ...clients import CouchDB
+from ...couch.answers import is_locked_out, is_unknown_user
 from ...couch.outages import is_outage
 from ...exceptions import PicasError
 from ...picaslogger import get_logger
@@ -38,6 +39,11 @@ LINGER = 5.0
 """Seconds for which the pool is looked at after the last question of a program, such as Prometheus."""
 PATIENCE = 20.0
 """Seconds that such a question waits for a fresh look at most."""
+OLD = 12.0
+"""Seconds after which counts are old, if something can't be read."""
+REFUSED_PAUSE = 180.0
+"""Seconds without a request after the server has refused the user: CouchDB locks an account out, for this whole machine
+and so for its pilots too, after five wrong passwords within five minutes."""
 HISTORY = 60
 """Minutes of the past in which ends of attempts are counted for the page."""
 MAX_HISTORY = 24 * 60
@@ -72,6 +78,11 @@ class Snapshot:
     number: int = 0
     """Counts the snapshots."""
 
+    @property
+    def is_up(self) -> bool:
+        """Whether the counts are of now: the server has answered, and the database is there."""
+        return self.away_since is None and (self.problem is None or time.time() - self.time < OLD)
+
 
 class Poller:
     """Looks at the pool for all who want to know: a thread for the counts, and one for the rest, which takes longer.
@@ -89,6 +100,7 @@ class Poller:
         self._viewers = 0
         self._asked = -float("inf")  # when somebody asked last, by the monotonic clock
         self._is_stopped = False
+        self._refused_until = -float("inf")  # by the monotonic clock
         self._examples: dict[str, Example] = {}
         self._tally = EndsTally(time.time())
         self._reader = OverviewReader(client, notify=self._note_indexing)
@@ -122,8 +134,20 @@ class Poller:
         with self._changed:
             self._viewers -= 1
 
+    def check(self) -> None:
+        """Do nothing, unless the server has refused the user a moment ago.
+
+        :raises PicasError: if it has: it must not be asked again so soon
+        """
+        if self._is_refused:
+            raise PicasError(self._snapshot.problem or "the server refuses this user")
+
+    @property
+    def _is_refused(self) -> bool:
+        return time.monotonic() < self._refused_until
+
     def current(self) -> Snapshot:
-        """Return what is known, after a look if the last one was too long ago; wait for that."""
+        """Return what is known, after a look if the last one was too long ago; wait for that, unless it fails."""
         give_up = time.monotonic() + PATIENCE
         with self._changed:
             self._asked = time.monotonic()
@@ -131,7 +155,10 @@ class Poller:
             self._changed.notify_all()
             while not (self._is_fresh() or self._is_stopped):
                 left = give_up - time.monotonic()
-                if left <= 0 or (self._snapshot.away_since is not None and self._snapshot.number > before):
+                looks = self._snapshot.number - before
+                has_failed = self._snapshot.away_since is not None and looks > 0
+                has_failed |= self._snapshot.problem is not None and looks > 1  # the counts, and the rest
+                if left <= 0 or self._is_refused or has_failed:
                     break
                 self._asked = time.monotonic()
                 self._changed.wait(min(left, LINGER / 2))
@@ -150,11 +177,20 @@ class Poller:
             try:
                 look()
             except (PicasError, HTTPError, OSError) as error:
-                self._fail(console.describe(error), is_outage(error))
+                self._fail(*self._judge(error))
                 next_look = time.monotonic() + INTERVAL
             except Exception as error:  # the pages must not stand still without a word
                 log.exception("The pool could not be read")
                 self._fail(one_line(f"{type(error).__name__}: {error}"), False)
+
+    def _judge(self, error: Exception) -> tuple[str, bool]:
+        """Return one line about an error, and whether the server is away; take note of a refusal."""
+        line = console.describe(error)
+        if not (is_unknown_user(error) or is_locked_out(error)):
+            return line, is_outage(error)
+        with self._changed:
+            self._refused_until = time.monotonic() + REFUSED_PAUSE
+        return f"{line}; then start picas web again, or wait for some minutes", False
 
     def _wait_until(self, when: float) -> bool:
         """Wait until it is time for a look that somebody wants, and return True; return False at the end.
@@ -163,6 +199,7 @@ class Poller:
         """
         with self._changed:
             while not self._is_stopped:
+                when = max(when, self._refused_until)
                 if not self._viewers and time.monotonic() - self._asked > LINGER:
                     self._changed.wait()
                 elif time.monotonic() < when:

@@ -24,9 +24,13 @@ class _Entry:
 
 
 class SharedAnswers:
-    """Keeps answers for a while. Threads that ask the same at the same time wait for one of them."""
+    """Keeps answers for a while. Threads that ask the same at the same time wait for one of them.
 
-    def __init__(self) -> None:
+    :param check: called before something is read; it raises if nothing may be
+    """
+
+    def __init__(self, check: Callable[[], object]) -> None:
+        self._check = check
         self._lock = threading.Lock()
         self._entries: OrderedDict[Hashable, _Entry] = OrderedDict()
 
@@ -54,6 +58,7 @@ class SharedAnswers:
 
     def _read(self, key: Hashable, entry: _Entry, seconds: float, read: Callable[[], Any]) -> None:
         try:
+            self._check()
             entry.future.set_result(read())
             entry.good_until = time.monotonic() + seconds
         except BaseException as error:

@@ -13,7 +13,7 @@ export function failureColumns(groups) {
     return [count(group.count), piece];
   };
   return [
-    { title: "group", kind: "id", of: (group) => (group.group ? make("a", { href: `#/tokens?state=error&reason=${group.group}` }, visible(group.group)) : "–") },
+    { title: "group", kind: "id", of: (group) => (group.group ? make("a", { href: `#/tokens?state=error&reason=${encodeURIComponent(group.group)}` }, visible(group.group)) : "–") },
     { title: "tokens", kind: "number", of: weight },
     { title: "reason of one of them", kind: "long", of: (group) => (group.reason ? visible(group.reason) : "no reason known") },
     { title: "example", kind: "id", less: true, of: (group) => tokenLink(group.token) },

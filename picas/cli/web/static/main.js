@@ -37,6 +37,15 @@ const frame = {
   follow: (token, isErr) => live.open(token, isErr),
 };
 
+/** Return what a part of an address stands for. One that somebody has typed or cut off may be no encoded text. */
+function decoded(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
 function route() {
   const isPlace = !location.hash || location.hash.startsWith("#/");
   if (!isPlace && view) {
@@ -51,14 +60,14 @@ function route() {
   const views = {
     "": () => new OverviewView(frame),
     tokens: () => new TokensView(frame, parameters),
-    token: () => new TokenView(frame, decodeURIComponent(rest.join("/"))),
+    token: () => new TokenView(frame, decoded(rest.join("/"))),
     failures: () => new FailuresView(),
     pilots: () => new PilotsView(frame),
     charts: () => new ChartsView(frame),
   };
   view?.stop?.();
   const isFirst = view === null;
-  view = (views[name] ?? views[""])();
+  view = views[Object.hasOwn(views, name) ? name : ""]();
   live.open();
   fill(main, view.element);
   document.title = `${view.title} – ${poolName} – picas`;
@@ -91,8 +100,9 @@ function showConnection() {
     [text, kind] = ["indexing", "fair"];
     notices.push(`The server is ${visible(pulse.indexing)}. Until then, something is missing here, or old.`);
   } else if (pulse?.problem) {
-    [text, kind] = ["not all can be read", "fair"];
-    notices.push(`Not all can be read: ${visible(pulse.problem)}.`);
+    const isOld = pulse.age_seconds > OLD;
+    [text, kind] = isOld ? ["nothing can be read", "bad"] : ["not all can be read", "fair"];
+    notices.push([`${isOld ? "Nothing" : "Not all"} can be read: ${visible(pulse.problem).replace(/\.$/, "")}.`, isOld ? [" These are the last numbers, of ", when(pulse.read), "."] : ""]);
   } else if (pulse && pulse.age_seconds > OLD) {
     [text, kind] = ["waiting", "fair"];
     notices.push(["The server has not answered since ", when(pulse.read), "."]);

@@ -130,7 +130,7 @@ export class OverviewView {
     if (status.in_no_state) lines.push(`${tokens(status.in_no_state)} in no state, because lock or done is missing or invalid: no pilot takes ${status.in_no_state === 1 ? "it" : "them"}`);
     if (status.of_type_task) lines.push(`${count(status.of_type_task)} of type “task” instead of “token”: no pilot takes ${status.of_type_task === 1 ? "it" : "them"}`);
     if (status.in_conflict) lines.push(`${tokens(status.in_conflict)} with conflicting revisions, of which pilots see one`);
-    const text = JSON.stringify(status.without_pilot) + lines.length;
+    const text = JSON.stringify([status.without_pilot, status.invalid_needs, status.in_no_state, status.of_type_task, status.in_conflict]);
     if (text === this.attentionText) return;
     this.attentionText = text;
     const most = 10;

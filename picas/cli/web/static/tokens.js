@@ -24,7 +24,7 @@ function columnsFor(state) {
     pilot: { title: "pilot", less: true, of: (token) => token.pilot && visible(token.pilot.replace(/^picas_pilot_/, "")) },
     attempts: { title: "attempts", kind: "number", less: true, of: (token) => count(token.attempts) },
     seconds: { title: "seconds", kind: "number", of: (token) => seconds(token.seconds) },
-    group: { title: "group", kind: "id", less: true, of: (token) => token.group && make("a", { href: `#/tokens?state=error&reason=${token.group}` }, token.group) },
+    group: { title: "group", kind: "id", less: true, of: (token) => token.group && make("a", { href: `#/tokens?state=error&reason=${encodeURIComponent(token.group)}` }, token.group) },
     reason: { title: "reason", kind: "long", of: (token) => (token.reason ? visible(token.reason) : "") },
     input: { title: "input", kind: "long", of: (token) => short(token.input) },
   };
