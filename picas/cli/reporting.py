@@ -108,5 +108,7 @@ def _writing(where: str | Path) -> Iterator[None]:
     """Turn an error of the file system into one line."""
     try:
         yield
+    except BrokenPipeError:  # the reader of standard output wants no more
+        raise
     except OSError as error:
         raise PicasError(f"{where} can't be written: {error.strerror or error}") from None
