@@ -44,7 +44,7 @@ if [ "$install" ] && ! can_install; then
 fi
 
 extras=cli,embedded,legacy,notify,report,test,web
-[ "$folders" != " tests/unit" ] || extras=cli,legacy,test
+[ "$folders" != " tests/unit" ] || extras=cli,legacy,report,test,web
 venv=$PWD/.venv/test-$version
 installed=$venv/installed-$extras
 if [ ! -e "$installed" ] || [ setup.py -nt "$installed" ]; then

@@ -158,9 +158,12 @@ def _show(name: str, layout: Layout, fields: dict[str, Any], as_json: bool) -> N
         if as_json:
             print_json("push", _described(name, None, is_dry=True, count=count))
             return
-        for token in islice(read_tokens(path, layout), SHOWN):
-            print(json.dumps({**token, **fields}))
-    tell(f"{_shown(name)}: {number_of(count, 'token')} would be pushed")
+        try:
+            for token in islice(read_tokens(path, layout), SHOWN):
+                print(json.dumps({**token, **fields}))
+            sys.stdout.flush()
+        finally:  # also if the reader, such as `head -1`, wants no more tokens
+            tell(f"{_shown(name)}: {number_of(count, 'token')} would be pushed")
 
 
 def _described(name: str, result: Pushed | None, *, is_dry: bool, count: int | None = None) -> dict[str, Any]:

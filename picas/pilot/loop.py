@@ -180,6 +180,8 @@ class Loop:
         """Set the pilot for which the iterator locks tokens, and what fits it."""
         if isinstance(self._tokens, ViewIterator):
             self._tokens.pilot, self._tokens.fits = self.context.pilot.id, self.context.matcher.fits
+        if self._is_iterator_stopped():  # as in picas 1.1, nothing is processed
+            log.warning("The iterator has ended before this run; iterator.reset() lets it start again")
 
     def _set_end(self) -> None:
         """Set when the iterator ends, and what fits: the batch system may have changed the end of the job."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -98,6 +99,18 @@ def test_a_dry_run_prints_the_first_tokens_and_pushes_nothing(run_picas, files, 
     [described] = read_json("push", run_picas("push", "jobs.txt", "--dry-run", "--json").stdout)
     assert (described["dry_run"], described["tokens"], described["new"]) == (True, 3, None)
     assert client.doc_count() == 1
+
+
+def test_a_dry_run_counts_also_for_a_reader_that_wants_no_more(environment, files):
+    """As for `picas push --dry-run | head -1`, which is gone before all is printed."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "picas.cli", "push", "--dry-run", "jobs.txt"]
+    result = subprocess.run(
+        command, cwd=files, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (result.returncode, result.stderr) == (1, "jobs.txt: 3 tokens would be pushed\n")
 
 
 def test_a_bar_shows_how_fast_it_is(at_terminal, files, client):

@@ -7,6 +7,8 @@ import json
 import os
 import re
 import stat
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -398,6 +400,16 @@ class TestVerb:
         assert set(re.findall(r"(?:href=\"|url\()#([^\")]+)", text)) <= set(ids)
         assert stat.S_IMODE(file.stat().st_mode) & 0o600 == 0o600
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".report")] == []
+
+    def test_ends_quietly_if_the_reader_of_the_page_has_gone(self, environment: Any, client: CouchDB) -> None:
+        reading, writing = os.pipe()
+        os.close(reading)
+        command = [sys.executable, "-m", "picas.cli", "report", "-o", "-"]
+        result = subprocess.run(
+            command, env=environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )  # fmt: skip
+        os.close(writing)
+        assert (result.returncode, result.stderr) == (1, "")
 
     def test_saves_tables_and_pictures(self, filled: LargePool, run_picas: Any, tmp_path: Path) -> None:
         result = run_picas("report", "-o", "-", "--csv", "tables", "--png", "pictures")

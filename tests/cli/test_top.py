@@ -185,6 +185,18 @@ class TestWhatIsShown:
 
         show(client, steps)
 
+    def test_why_there_is_no_rate(self, client: CouchDB, pilot_document: Any, quick: None) -> None:
+        create_report(client)
+
+        async def steps(live: Live) -> None:
+            await live.wait_for("no rate: no pilot is running")
+            pilot_document(start=time.time() - 5)
+            await live.wait_for("no rate: no token has ended lately")
+            client.save_documents([ended_token(number, "done", start=int(time.time()) - 11) for number in range(3)])
+            await live.wait_for("no rate yet: pilots have worked for less than a minute")
+
+        show(client, steps)
+
     @pytest.mark.parametrize("size", [(1, 1), (12, 4), (59, 8)])
     def test_a_terminal_that_is_too_small_breaks_nothing(self, pool: CouchDB, size: tuple[int, int]) -> None:
         async def steps(live: Live) -> None:

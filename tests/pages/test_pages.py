@@ -83,6 +83,7 @@ RUN_ELSEWHERE = {
     ),
     "pip install .": ("tests/pages/test_quickstart.py", '"install", "--quiet", "."]'),
     "picas serve": ("tests/cli/test_command.py", 'command("serve", '),
+    "picas top": ("tests/cli/test_top.py", 'at_terminal("top")'),
     "picas web": ("tests/support/web_page.py", 'command("web", *arguments)'),
     BENCHMARK.format("claim") + " --pilots 16 --tokens 5000": (
         "tests/pilot/test_benchmarks.py",

@@ -620,6 +620,21 @@ class TestStopConditions:
         actor.run(max_tasks=1)
         assert count_states(client)["done"] == 1
 
+    def test_a_run_whose_iterator_has_ended_before_says_so(self, client, push, caplog):
+        """It processes nothing, as in picas 1.1."""
+        actor = Recorder(client)
+        push(1)
+        actor.run()
+        assert "iterator" not in caplog.text
+        client.save(make_token(1))
+        actor.run()
+        assert "The iterator has ended before this run; iterator.reset() lets it start again" in caplog.text
+        assert count_states(client)["todo"] == 1
+        actor.iterator.reset()
+        actor.run()
+        assert caplog.text.count("iterator.reset()") == 1
+        assert count_states(client)["done"] == 2
+
     def test_a_token_that_cannot_end_in_time_is_not_started(self, client, push):
         push(2)
         actor = work_on(client, lambda task: None, max_token_time=100, max_total_time=50)

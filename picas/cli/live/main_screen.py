@@ -16,6 +16,7 @@ from textual.screen import Screen
 from textual.widgets import Input
 
 from ...pool.indexing import Indexing
+from ...pool.progress import WINDOW
 from ...tokens.states import STATES
 from ...util import duration_text, one_line, visible
 from .. import output, status
@@ -191,7 +192,11 @@ class MainScreen(Screen[None], inherit_bindings=False):
         details = self._poller.snapshot.details
         if details is None or details.history is None:
             return ""
-        return "no rate: no token has ended lately" if details.fleet.running else "no rate: no pilot is running"
+        if not details.fleet.running:
+            return "no rate: no pilot is running"
+        if any(bin.total.tokens for bin in details.history if bin.start > details.time - MINUTE * WINDOW):
+            return "no rate yet: pilots have worked for less than a minute"
+        return "no rate: no token has ended lately"
 
     def _show_head(self) -> None:
         since = time.time() - self._answered
