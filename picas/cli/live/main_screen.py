@@ -15,6 +15,7 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
+from ...pool.history import MINUTE
 from ...pool.indexing import Indexing
 from ...pool.progress import WINDOW
 from ...tokens.states import STATES
