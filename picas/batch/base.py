@@ -344,8 +344,3 @@ def error_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if _ERROR.match(line)][-MAX_ERRORS:]
     return "; ".join([*errors[:1], *(_ERROR.sub("", line) for line in errors[1:])]) or (lines or [""])[-1]
-
-
-def first_line(text: str) -> str:
-    """Return the first line of a text that is not blank, '' if there is none."""
-    return next((line.strip() for line in text.splitlines() if line.strip()), "")

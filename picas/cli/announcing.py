@@ -69,7 +69,7 @@ class Announcer:
     def __init__(self, options: argparse.Namespace, database: str) -> None:
         self._database = database
         self._webhook: str | None = options.webhook
-        addresses = list(_addresses(options.notify or ()))
+        addresses = list(dict.fromkeys(_addresses(options.notify or ())))  # one note to each
         self._receivers: list[Receiver] = receivers(addresses) if addresses else []
 
     def announce(self, text: str, counts: Mapping[str, int] | None = None, client: CouchDB | None = None) -> None:
@@ -91,7 +91,7 @@ class Announcer:
             note = Note(f"{self._database}: {title}", "\n".join([text, *failures]), kind)
             for receiver in send_note(note, self._receivers):
                 how = "the command apprise of the same package shows why: apprise -vv --body test URL"
-                tell(f"picas: the note was not sent: {receiver.name} has not taken it; {how}")
+                tell(f"picas: the note was not sent: {receiver.name} did not accept it; {how}")
 
 
 def _addresses(given: Sequence[str]) -> Iterator[str]:

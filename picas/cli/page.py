@@ -33,9 +33,9 @@ def add_verbs(verbs: Any) -> None:
         "web",
         _web,
         help="show the pool on a page in your browser",
-        description="Show the pool on a page in your browser, live: how the work gets on, tokens, logs, pilots and "
-        "charts. The page can change nothing. It is served on this machine only, until Ctrl-C, and only to who has the "
-        "link that is printed. Prometheus can read /metrics. Needs the extra web.",
+        description="Show the pool on a page in your browser, live: the progress, tokens, logs, pilots and "
+        "charts. The page is read-only. It is served on this machine only, until Ctrl-C, and only to those who have "
+        "the link that is printed. Prometheus can read /metrics. Needs the extra web.",
     )
     parser.add_argument(
         "--port", type=port_number, default=0, metavar="N", help="the port on 127.0.0.1 (default: any that is free)"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import os
 import sys
 import tempfile
@@ -48,6 +49,7 @@ def add_verbs(verbs: Any) -> None:
 
 
 def _report(options: argparse.Namespace) -> None:
+    os.environ.pop("MPLBACKEND", None)  # nothing is shown; matplotlib refuses to be imported if it is invalid
     page, drawing, charting, surveying, tabling = (
         import_extra(f"picas.cli.report.{name}", "matplotlib", "report")
         for name in ("page", "drawing", "charts", "survey", "tables")
@@ -88,15 +90,27 @@ def _replaced(output: str) -> Iterator[TextIO]:
                 yield file
             return
         target = target.resolve()  # if it is a link, what it leads to is replaced
-        descriptor, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass  # a file can be made there: say so if not, before the pool is read
+    content = io.StringIO()  # so that no signal, while the pool is read, leaves a file behind
+    yield content
+    with _writing(output):
+        _replace(target, content.getvalue())
+
+
+def _replace(target: Path, text: str) -> None:
+    """Replace a file, which has all of its new content at once.
+
+    :raises OSError: if it can't be written; it is as before then
+    """
+    descriptor, fresh = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
-            yield file
-        with _writing(output):
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(fresh, 0o666 & ~mask)  # noqa: PTH101
-            os.replace(fresh, target)  # noqa: PTH105
+            file.write(text)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(fresh, 0o666 & ~mask)  # noqa: PTH101
+        os.replace(fresh, target)  # noqa: PTH105
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(fresh)  # noqa: PTH108
@@ -108,7 +122,7 @@ def _writing(where: str | Path) -> Iterator[None]:
     """Turn an error of the file system into one line."""
     try:
         yield
-    except BrokenPipeError:  # the reader of standard output wants no more
-        raise
+    except BrokenPipeError:
+        raise  # whoever reads the output has seen enough
     except OSError as error:
         raise PicasError(f"{where} can't be written: {error.strerror or error}") from None

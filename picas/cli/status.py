@@ -44,7 +44,7 @@ def add_verbs(verbs: Any) -> None:
         verbs,
         "status",
         _status,
-        help="count the tokens in each state, and show how the work gets on",
+        help="count the tokens in each state, and show the progress",
         description="Count the tokens in each state. Show how many come to their end and how long the rest will take, "
         "the pilots, why tokens have failed, and which tokens no running pilot can take. With --watch, the exit code "
         f"is {console.EXIT_IN_ERROR} if tokens are in error at the end.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from importlib import import_module
 from typing import Any
@@ -38,6 +39,8 @@ def _top(options: argparse.Namespace) -> int:
     # textual writes to standard error.
     if not (sys.stdin.isatty() and console.is_live(sys.stdout) and console.is_live(sys.stderr)):
         raise PicasError("picas top needs a terminal: picas status --watch prints to a file or a pipe")
+    if not all(shutil.get_terminal_size(fallback=(0, 0))):  # textual would draw the screen again and again
+        raise PicasError("this terminal does not say how large it is: stty rows 24 cols 80")
     import_extra("textual", "textual", "cli")
     settings = settings_here()
     client = console.connect(settings, max_outage=0)

@@ -71,7 +71,7 @@ def receivers(addresses: Sequence[str]) -> list[Receiver]:
                 which = f"{number} of {len(addresses)} " if len(addresses) > 1 else ""
                 scheme = _SCHEME.match(address)
                 kind = f" ({scheme.group(1).lower()}://…)" if scheme else ""
-                raise UsageError(f"address {which}for notes{kind} is none that apprise knows: see {SERVICES}")
+                raise UsageError(f"address {which}for notes{kind} is not one that apprise knows: see {SERVICES}")
             found.append(Receiver(address, str(service.service_name)))
     return found
 

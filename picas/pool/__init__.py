@@ -3,7 +3,7 @@
 Pilots read free tokens and lock them, on a cluster with a quorum (candidates, claims, quorum). They wait for tokens to
 become free (changes). They save results, without what the server refuses, keep those in files that can't be saved, and
 recover them (results, refusals, spool, recovery). People push tokens (inputs, tables, templates, new_tokens, surveys,
-sizes, counter), find them by what they say (fields, filters, queries), look through them (browsing, token_pages),
+sizes, counter), find them by what they say (fields, filters, queries), look through them (token_pages),
 change or delete them (edits), and save their logs as files (exports). They see how attempts have ended and how fast
 tokens come to their end, wait for that, and see why some fail (history, progress, completion, failures), once the
 server has indexed what they ask (indexing).

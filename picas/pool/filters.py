@@ -96,7 +96,7 @@ class Filter:
 
     conditions: tuple[Condition, ...] = ()
     group: str | None = None
-    """The group of the failure of the last attempt, see `tokens.reasons`."""
+    """The group of the failure of the last attempt, see `tokens.reasons`; '' for those without one."""
     pattern: re.Pattern[str] | None = None
     """What the reason of the last attempt contains."""
     after: float | None = None
@@ -109,7 +109,7 @@ class Filter:
 
     def accepts(self, token: Mapping[str, Any]) -> bool:
         """Return whether a token meets everything."""
-        if self.group is not None and COMPUTED["group"](token) != self.group:
+        if self.group is not None and text_of(COMPUTED["group"](token)) != self.group:
             return False
         if self.pattern is not None and not self.pattern.search(text_of(COMPUTED["reason"](token))):
             return False

@@ -12,7 +12,7 @@ from ..clients import CouchDB
 from ..documents import Document
 from ..exceptions import UsageError
 from ..tokens.states import STATES, is_in_state
-from ..views import REASONS, REPORT
+from ..views import CLAIMS, DESIGN_DOC, REASONS, REPORT
 from . import pages
 from .filters import Filter
 
@@ -64,6 +64,7 @@ def read_page(
     filter: Filter = Filter(),  # noqa: B008  # it can't be changed
     *,
     prefix: str = "",
+    pilot: str | None = None,
     after: Place | None = None,
     limit: int = 50,
     max_scanned: int = MAX_SCANNED,
@@ -75,7 +76,8 @@ def read_page(
     :param client: the pool
     :param states: the states
     :param filter: what a token has to meet
-    :param prefix: how the ids begin
+    :param prefix: how the ids begin, in upper or lower case where the server sorts these side by side, as CouchDB does
+    :param pilot: of the locked tokens, return only those that the pilot with this id holds
     :param after: the place to begin at, that a page before has returned
     :param limit: how many tokens to return
     :param max_scanned: how many tokens to read at most, a little more or less
@@ -84,14 +86,17 @@ def read_page(
     found: list[Document] = []
     last: Place | None = None  # of those that were found
     scanned = 0
+    folded = prefix.casefold()
+    is_sparse = filter != Filter(group=filter.group)  # the server finds a group
     begin = states.index(after.state) if after is not None and after.state in states else 0
     for number, state in enumerate(states[begin:]):
         start = after.id if after is not None and number == 0 else None
-        first = max(limit + 1, _MARGIN) if not filter else pages.PAGE // 4
-        for tokens in _pages(client, state, filter.group, prefix, start, first):
+        first = pages.PAGE // 4 if is_sparse else max(limit + 1, _MARGIN)
+        for tokens in _pages(client, _view(state, filter.group, pilot), prefix, start, first):
             for token in tokens:
                 scanned += 1
-                if not (token.id.startswith(prefix) and is_in_state(token, state) and filter.accepts(token)):
+                is_meant = token.id.casefold().startswith(folded) and is_in_state(token, state)
+                if not (is_meant and filter.accepts(token)):
                     continue
                 if len(found) == limit:
                     return TokenPage(tuple(found), last, scanned)
@@ -102,30 +107,40 @@ def read_page(
     return TokenPage(tuple(found), None, scanned)
 
 
-def _pages(
-    client: CouchDB, state: str, group: str | None, prefix: str, start: str | None, first: int
-) -> Iterator[list[Document]]:
-    """Yield the tokens of a state after an id, page by page; of those in error, only those of a group if one is given.
+@dataclass(frozen=True)
+class _View:
+    name: str
+    design_doc: str = DESIGN_DOC
+    key: str | None = None
+    """The key of the rows, None for a view whose keys are the ids."""
+    fallback: str | None = None
+    """The view to read if there is no such view."""
 
-    Some may have another prefix.
-    """
-    params: dict[str, Any] = {}
+
+def _view(state: str, group: str | None, pilot: str | None) -> _View:
+    """Return the view with the fewest other tokens."""
+    if pilot is not None and state == "locked":
+        return _View(CLAIMS, key=pilot)
     if group is not None and state == "error":
-        params = {"startkey": group, "endkey": group}
-        if start or prefix:
-            params["startkey_docid"] = start or prefix
-        if prefix:
-            params["endkey_docid"] = prefix + _LAST
-        try:
-            for tokens in pages.pages(client, REASONS, REPORT, first, **params):
-                # A server that does not know the parameter begins at the first row.
+        return _View(REASONS, REPORT, group, fallback=state)
+    return _View(state)
+
+
+def _pages(client: CouchDB, view: _View, prefix: str, start: str | None, first: int) -> Iterator[list[Document]]:
+    """Yield the tokens of a view after an id, page by page. Some may have another prefix."""
+    begin, end = start or prefix, prefix + _LAST
+    params: dict[str, Any] = {}
+    if view.key is not None:
+        params = {"startkey": view.key, "endkey": view.key}
+    names = ("startkey", "endkey") if view.key is None else ("startkey_docid", "endkey_docid")
+    params.update({name: id for name, id in zip(names, (begin, end)) if id not in ("", _LAST)})
+    try:
+        for tokens in pages.pages(client, view.name, view.design_doc, first, **params):
+            if view.key is None:
+                yield [token for token in tokens if token.id != start]
+            else:  # a server that does not know the parameter begins at the first row
                 yield [token for token in tokens if start is None or token.id > start]
-            return
-        except ResourceNotFound:
-            params = {}
-    if start or prefix:
-        params["startkey"] = start or prefix
-    if prefix:
-        params["endkey"] = prefix + _LAST
-    for tokens in pages.pages(client, state, first=first, **params):
-        yield [token for token in tokens if token.id != start]
+    except ResourceNotFound:
+        if view.fallback is None:
+            raise
+        yield from _pages(client, _View(view.fallback), prefix, start, first)

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
 import time
-from uuid import uuid4
 
 import pytest
 from support.browser import PHONE, WIDE, accessibility_faults
 from support.faults import Double, Reply
 from support.tokens import ended_token, make_token
-from support.web_page import WebPage
+from support.web_page import PILOT, WebPage, page_of_new_pool
 from support.workers import wait_for
 
-from picas import CouchDB, Task, modifiers
-from picas.views import create_report, create_views
+from picas import Task, modifiers
+from picas.views import create_report
 
 HOSTILE = (
     b"<script>document.title='owned'</script><b>bold</b> \x1b[31mred\x1b[0m \x1b]0;title\x07 \xff\xfe\r\nat 5 %\rdone\n"
 )
 SHOWN = "<script>document.title='owned'</script><b>bold</b> red \\x1b]0;title\\x07 \ufffd\ufffd\nat 5 %\ndone\n"
 MARKUP = "<img src=x onerror=\"document.title='owned'\">"
-
-PILOT = """
-import picas
-from picas.actors import CommandActor
-
-CommandActor(picas.connect(), heartbeat=0.2).run()
-"""
 
 
 def fill(client):
@@ -71,14 +62,8 @@ def own_web(pool, environment):
 @pytest.fixture(scope="module")
 def web(location):
     """A page of a pool like that, for tests that only read."""
-    name = f"picas_test_{uuid4().hex}"
-    client = CouchDB(location.url, name, location.username, location.password, create=True)
-    create_views(client)
-    fill(client)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PICAS_")}
-    with WebPage({**inherited, **location.environment(name)}) as page:
+    with page_of_new_pool(location, fill) as page:
         yield page
-    del client.server[name]
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ class TestAddresses:
     def test_may_be_several_and_come_from_the_environment(self, ended: CouchDB, run_picas: Any, service: Any) -> None:
         url, double = service
         variables = {"PICAS_NOTIFY": f" {url}/a\n{url}/b "}
-        result = run_picas("wait", "--notify", f"{url}/c", "--notify", variables=variables)
+        result = run_picas("wait", "--notify", f"{url}/c", "--notify", "--notify", f"{url}/a", variables=variables)
         assert (result.returncode, result.stderr) == (3, "")
         assert sorted(request.path for request in double.requests) == ["/a", "/b", "/c"]
 
@@ -132,9 +132,9 @@ class TestAddresses:
     @pytest.mark.parametrize(
         ("given", "words"),
         [
-            (f"bogus://{SECRET}", "address for notes (bogus://…) is none that apprise knows"),
-            (SECRET, "address for notes is none that apprise knows"),
-            (f"slack://{SECRET}", "address for notes (slack://…) is none that apprise knows"),
+            (f"bogus://{SECRET}", "address for notes (bogus://…) is not one that apprise knows"),
+            (SECRET, "address for notes is not one that apprise knows"),
+            (f"slack://{SECRET}", "address for notes (slack://…) is not one that apprise knows"),
             (None, "--notify has no address, and the variable PICAS_NOTIFY has none either"),
         ],
     )
@@ -196,7 +196,7 @@ class TestFailures:
         bad = f"{url}/bad/{SECRET}" if is_reached else f"json://{SECRET}@127.0.0.1:9/{SECRET}"
         result = run_picas("wait", "--notify", bad, "--notify", f"{url}/good")
         assert (result.returncode, result.stdout[:7], result.stderr.count("\n")) == (3, "done 2,", 1)
-        assert result.stderr.startswith("picas: the note was not sent: JSON has not taken it")
+        assert result.stderr.startswith("picas: the note was not sent: JSON did not accept it")
         assert SECRET not in result.stderr
         assert "/good" in [request.path for request in double.requests]
 

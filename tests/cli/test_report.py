@@ -21,6 +21,7 @@ from support.places import ROOT
 from support.tokens import ended_token, make_token, odd_tokens
 
 from picas import CouchDB
+from picas.cli import reporting
 from picas.cli.report import tallies
 from picas.cli.report.charts import HEAT, LANES, MOST_POINTS, Chart, as_json, charts_of
 from picas.cli.report.drawing import as_svg
@@ -198,6 +199,26 @@ class TestCharts:
         )
         assert sum(mark.count for mark in marks if mark.role == "retry") == survey.retries + running
 
+    def test_of_a_short_time_have_seconds(self, client: CouchDB) -> None:
+        start = int(time.time()) // 3600 * 3600 - 3600 + 7
+        client.save_documents([ended_token(n, "done", start=start + n, seconds=2.0) for n in range(3)])
+        survey = read_survey(client)
+        text = page(survey)
+        assert len(set(re.findall(r":00:(\d\d) ", text))) >= 4
+        assert re.search(r"on average over the 1 s from [-0-9]+ \d\d:00:08 ", text)
+
+    def test_of_lanes_end_with_the_last_pilot(self, client: CouchDB) -> None:
+        now = int(time.time())
+        times = {"start": now - 90_000, "end": now - 86_400, "saved": now - 86_400}
+        pilot = {"_id": "picas_ended_1_x", "pilot": "x", "type": "pilot", "state": "ended", "slots": 1, **times}
+        client.save(pilot)
+        client.save(ended_token(1, "done", start=now - 90_000, seconds=3000.0))
+        chart = by_name(read_survey(client))["pilots"]
+        assert chart.x[-1] + chart.width <= now - 86_400 + chart.width
+        assert chart.spans[-1].end == now - 86_400
+        begun = by_name(read_survey(client, 100_000.0))["pilots"]
+        assert begun.x[-1] + begun.width >= now
+
 
 class TestOddPools:
     def test_an_empty_one(self, client: CouchDB) -> None:
@@ -251,6 +272,45 @@ class TestOddPools:
         assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", text)
         for chart in charts_of(survey):
             json.dumps(as_json(chart), allow_nan=False)
+
+    @pytest.mark.parametrize("amount", [1e308, 1 << 80, 1e15])
+    def test_with_amounts_that_can_not_be_true(self, client: CouchDB, amount: float) -> None:
+        start = int(time.time()) - 1000
+        tokens = [ended_token(number, "done", start=start, seconds=600.0) for number in range(6)]
+        for token in tokens:
+            token["attempts"][0].update(cores=1, cpu_seconds=300.0, max_memory_mb=100.0)
+        for token, name in zip(tokens, ("seconds", "cores", "cpu_seconds", "max_memory_mb")):
+            token["attempts"][0][name] = amount
+        locked = make_token(9, lock=start, cores=amount)
+        client.save_documents([*tokens, locked])
+        survey = read_survey(client)
+        tally = survey.outcomes["done"]
+        assert (tally.attempts, tally.costed, tally.core_seconds) == (6, 4, 4 * 600.0)
+        assert (tally.cpu_seconds, tally.cpu_core_seconds) == (3 * 300.0, 3 * 600.0)
+        assert sum(used.count for used in survey.memory.used.values()) == 5
+        for chart in charts_of(survey):
+            as_svg(chart)
+        assert "whose duration or cores are unknown: not in the core-hours" in page(survey)
+        assert max(filter(None, series_of(by_name(survey)["slots"])["at work"])) <= 7
+
+    def test_with_more_groups_than_are_told_apart(self, client: CouchDB, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tallies, "MOST_GROUPS", 14)
+        groups = [f"r{number:04x}" for number in range(40)]
+        tokens = [ended_token(number, reason="exit 1", group=group) for number, group in enumerate(groups)]
+        client.save_documents([*tokens, ended_token(99, reason="exit 1", group="r0001")])
+        survey = read_survey(client)
+        chart, text = by_name(survey)["failures"], page(survey)
+        assert chart.text == "41 attempts failed in more than 14 ways. The most frequent, r0001: 2 attempts."
+        assert chart.note == "More than 2 further groups with 28 attempts in the table."
+        assert "--reason others" not in text
+        assert (tables_of(survey)["failures"].rows[-1][:2]) == ("others", 26)
+
+    def test_a_failure_in_the_future_dates_no_group(self, client: CouchDB) -> None:
+        now = int(time.time())
+        starts = (now - 100, now + 9_000_000)
+        client.save_documents([ended_token(n, reason="no", group="r1", start=start) for n, start in enumerate(starts)])
+        group = read_survey(client).groups["r1"]
+        assert (group.attempts, group.last) == (2, now - 90)
 
     def test_with_a_token_that_is_nested_too_deeply(self, client: CouchDB, is_couchdb: bool) -> None:
         if not is_couchdb:
@@ -371,6 +431,22 @@ class TestVerb:
         (tmp_path / "file").write_text("")
         assert run_picas("report", "-o", "report.html", "--csv", "file/folder").returncode == 1
         assert [(path.name, path.read_text()) for path in sorted(tmp_path.glob("*report*"))] == [("report.html", "old")]
+
+    def test_has_no_file_before_all_is_read(self, tmp_path: Path) -> None:
+        file = tmp_path / "report.html"
+        with reporting._replaced(str(file)) as content:  # a signal may end the process here
+            content.write("all")
+            assert list(tmp_path.iterdir()) == []
+        assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+        assert file.read_text() == "all"
+
+    def test_does_not_heed_the_window_system_of_matplotlib(self, client: CouchDB, run_picas: Any) -> None:
+        result = run_picas("report", "-o", "report.html", variables={"MPLBACKEND": "nonsense"})
+        assert (result.returncode, result.stderr.count("\n")) == (0, 1)
+
+    def test_a_reader_that_goes_away_is_no_error(self) -> None:
+        with pytest.raises(BrokenPipeError), reporting._writing("-"):
+            raise BrokenPipeError
 
     def test_names_the_extra_that_is_missing(self, client: CouchDB, run_picas: Any, tmp_path: Path) -> None:
         (tmp_path / "matplotlib.py").write_text("raise ImportError('not here')")

@@ -23,6 +23,7 @@ from textual.pilot import Pilot
 from picas import CouchDB, Task
 from picas.cli.live import main_screen, reader
 from picas.cli.live.app import TopApp
+from picas.cli.live.shelf import Shelf
 from picas.modifiers import claim_of, end_attempt
 from picas.pilot import find_pause
 from picas.pilot.watching import Output, describe_output
@@ -421,7 +422,10 @@ class TestTokens:
             prints(b"first \x1b[31mline\nsecond")
             await live.wait_for("second")
             pool.save(end_attempt(Task(pool.get("token_39")).scrub(), "stopped", "stopped: SIGTERM"))
-            await live.wait_for("has ended")
+            await live.wait_for("token_39 waits for a pilot")
+            assert "second" in live.text
+            pool.save(Task(ended_token(39, "done", exit_code=0, _rev=pool.get("token_39").rev)))
+            await live.wait_for("standard output of token_39  has ended")
             await live.press("escape")
             await live.wait_for("Tokens of")
 
@@ -584,9 +588,9 @@ class TestChanges:
                 await live.confirm("Retry 3 tokens")
                 await live.wait_for("changing…")
                 await live.press("q")
-                await live.wait_for("q once more leaves it there")
+                await live.wait_for("press q again to stop here")
                 await live.press("p")
-                await live.wait_for("one after the other")
+                await live.wait_for("one change at a time")
                 await live.press("q")
                 await live.wait_until(lambda: not live.app.is_running)
 
@@ -623,6 +627,20 @@ class TestTheServer:
 
         show(far, steps, (100, 30))
 
+    def test_that_refuses_the_user_is_not_away(self, pool: CouchDB, gate: Any, far: CouchDB, quick: None) -> None:
+        answer = b'{"error":"unauthorized","reason":"Name or password is incorrect."}'
+        head = f"HTTP/1.1 401 Unauthorized\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+
+        async def steps(live: Live) -> None:
+            await live.wait_for("out of memory")
+            with gate.babbling(f"{head}Connection: close\r\n\r\n".encode() + answer):
+                text = await live.wait_for("can't be read since")
+                assert "wrong user or" in text.splitlines()[0]
+                assert "server away" not in text
+            await live.wait_for("can't be read", is_there=False)
+
+        show(far, steps)
+
     def test_that_does_not_answer_does_not_hold_up_the_keys(
         self, pool: CouchDB, location: Any, through: Any, quick: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -646,16 +664,16 @@ class TestTheServer:
         with FaultProxy(location.url) as proxy:
             pool_reader = reader.PoolReader(through(proxy))
             poller = reader.Poller(pool_reader, pool_reader.counts(), lambda event: None)
-            poller.show(reader.Shelf())
+            poller.show(Shelf())
             poller._look_at_details()  # once the examples of the groups are known
             proxy.forget()
             poller._look_at_counts()
             assert len(proxy.requests) == 1
             poller._look_at_page()
-            assert len(proxy.requests) == 2
+            assert len(proxy.requests) == 3
             poller._look_at_details()
             requests = len(proxy.requests) - 1
-            assert requests == 6
+            assert requests == 7
             assert 1 / reader.INTERVAL + requests / reader.DETAILS_INTERVAL < 1
 
     def test_is_asked_by_nothing_else(
@@ -701,7 +719,9 @@ class TestAtATerminal:
         assert top.end() == 0
         assert "\x1b[?1049l" in top.raw[before:]
 
-    @pytest.mark.parametrize(("how", "code"), [("\x03", 130), (signal.SIGTERM, 143)])
+    @pytest.mark.parametrize(
+        ("how", "code"), [("\x03", 130), (signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGHUP, 129)]
+    )
     def test_is_left_in_order(self, top: Terminal, how: Any, code: int) -> None:
         top.wait_for("out of memory", 60)
         if isinstance(how, str):
@@ -757,6 +777,12 @@ class TestAtATerminal:
         with at_terminal("top", variables={"PYTHONPATH": path}) as terminal:
             assert terminal.end() == 1
             assert terminal.text == 'picas: the package textual is missing: pip install "picas[cli]"\n'
+
+
+def test_a_terminal_without_a_size_is_refused(pool: CouchDB, environment: dict[str, str]) -> None:
+    with Terminal([sys.executable, "-m", "picas.cli", "top"], environment, columns=0, lines=0) as terminal:
+        assert terminal.end() == 1
+        assert terminal.text.endswith("this terminal does not say how large it is: stty rows 24 cols 80\n")
 
 
 def test_elsewhere_than_at_a_terminal_a_line_says_what_to_use(run_picas: Any) -> None:

@@ -15,7 +15,6 @@ from contextlib import ExitStack
 from fnmatch import fnmatch
 from hashlib import sha256
 from pathlib import Path
-from uuid import uuid4
 
 import jsonschema
 import pytest
@@ -24,22 +23,15 @@ from support.faults import FaultProxy
 from support.places import ROOT, command
 from support.schemas import SCHEMAS
 from support.tokens import ended_token, make_token
-from support.web_page import WebPage
+from support.web_page import PILOT, WebPage, page_of_new_pool
 from support.workers import wait_for
 
-from picas import CouchDB, Task, modifiers
+from picas import Task, modifiers
 from picas.cli.web.assets import STATIC
 from picas.cli.web.tally import EndsTally
 from picas.pool.history import Bin, Ends
-from picas.views import create_report, create_views
+from picas.views import create_report
 
-PILOT = """
-import picas
-from picas.actors import CommandActor
-
-CommandActor(picas.connect(), heartbeat=0.2).run()
-"""
-"""A pilot that runs the programs of its tokens, and whose heartbeat is short."""
 HEADERS = {
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
@@ -86,14 +78,8 @@ def own_web(pool, environment):
 @pytest.fixture(scope="module")
 def web(location):
     """A page of a pool like that, for tests that only read."""
-    name = f"picas_test_{uuid4().hex}"
-    client = CouchDB(location.url, name, location.username, location.password, create=True)
-    create_views(client)
-    fill(client)
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PICAS_")}
-    with WebPage({**inherited, **location.environment(name)}) as page:
+    with page_of_new_pool(location, fill) as page:
         yield page
-    del client.server[name]
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +118,7 @@ class TestStartAndEnd:
             port = taken.getsockname()[1]
             result = run_picas("web", "--port", str(port))
         assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr == (
-            f"picas: port {port} is in use: give another one with --port, or none for any that is free\n"
-        )
+        assert result.stderr == (f"picas: port {port} is in use: choose another one with --port, or leave --port out\n")
 
     def test_a_server_that_is_away_and_views_that_are_missing_are_one_line(self, run_picas, client):
         away = run_picas("web", variables={"PICAS_HOST_URL": "http://127.0.0.1:9"})
@@ -524,7 +508,7 @@ class TestLogs:
             token = pool.get("token_9")
             pool.save({"_id": token["claim"]["pilot"], "type": "pilot", "state": "running"})
             with web.stream(follow="token_9"):
-                wait_for(lambda: proxy.count("GET", "/token_9") > 2)
+                wait_for(lambda: proxy.count("POST", "/_all_docs") > 2)  # each look
             wait_for(lambda: not is_busy(proxy), 40)
 
 

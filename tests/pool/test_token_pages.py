@@ -14,6 +14,7 @@ from picas.pool.token_pages import Place, parse_place, read_page
 from picas.views import create_report
 
 STATES = ["todo", "error"]
+FURTHER = [f"token_{number}" for number in range(71, 75)]
 
 
 def read_all(client, *arguments, **options):
@@ -49,8 +50,11 @@ def test_have_only_ids_that_begin_so(pool):
         ["token_30", "token_31", "token_32"],
         ["token_33", "token_34"],
     ]
-    assert read_all(pool, STATES, prefix="Token_3") == [[]]
     assert read_all(pool, STATES, prefix="zzz") == [[]]
+
+
+def test_have_ids_in_upper_or_lower_case_where_the_server_sorts_them_side_by_side(pool, is_couchdb):
+    assert read_all(pool, STATES, prefix="TOKEN_7") == ([["token_70", *FURTHER]] if is_couchdb else [[]])
 
 
 @pytest.mark.parametrize("has_report", [True, False])
@@ -61,6 +65,23 @@ def test_of_a_group_of_failures(pool, has_report):
     assert [len(page) for page in read_all(pool, ["error"], group, limit=5)] == [5, 5, 2]
     assert read_all(pool, ["error"], group, prefix="token_6") == [["token_60", "token_61"]]
     assert read_all(pool, ["error"], Filter(group="rffff")) == [[]]
+
+
+@pytest.mark.parametrize("has_report", [True, False])
+def test_of_failures_without_a_group(pool, has_report):
+    assert all(pool.save_documents([Task(ended_token(number)) for number in range(80, 83)]))
+    if has_report:
+        create_report(pool)
+    assert read_all(pool, ["error"], Filter(group=""), limit=2) == [["token_80", "token_81"], ["token_82"]]
+
+
+def test_of_a_pilot(pool):
+    for number in range(10, 15):
+        pool.save(Task(pool.get(f"token_{number}")).lock(f"picas_pilot_{number % 2}"))
+    even = [["token_10", "token_12"], ["token_14"]]
+    assert read_all(pool, ["locked"], pilot="picas_pilot_0", limit=2) == even
+    assert read_all(pool, ["locked"], pilot="picas_pilot_0", prefix="token_14") == even[1:]
+    assert read_all(pool, ["locked"], pilot="picas_pilot_9") == [[]]
 
 
 def test_end_early_if_a_filter_finds_little(pool):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -12,11 +13,23 @@ import threading
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import urlencode, urlsplit
+from uuid import uuid4
+
+from picas import CouchDB
+from picas.views import create_views
 
 from .places import command
 from .workers import PATIENCE, wait_for
+
+PILOT = """
+import picas
+from picas.actors import CommandActor
+
+CommandActor(picas.connect(), heartbeat=0.2).run()
+"""
+"""A pilot that runs the programs of its tokens, and whose heartbeat is short."""
 
 
 class Answer:
@@ -145,3 +158,20 @@ class Stream:
             self._socket.shutdown(socket.SHUT_RDWR)
         self._connection.close()
         self._thread.join(PATIENCE)
+
+
+@contextlib.contextmanager
+def page_of_new_pool(location: Any, fill: Callable[[CouchDB], object]) -> Iterator[WebPage]:
+    """Start the page of a pool that is there only for the time of the block.
+
+    :param location: the server, see the fixture `location`
+    :param fill: fills the pool
+    """
+    name = f"picas_test_{uuid4().hex}"
+    client = CouchDB(location.url, name, location.username, location.password, create=True)
+    create_views(client)
+    fill(client)
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PICAS_")}
+    with WebPage({**inherited, **location.environment(name)}) as page:
+        yield page
+    del client.server[name]

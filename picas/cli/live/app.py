@@ -73,7 +73,8 @@ class TopApp(App[int]):
     def on_mount(self) -> None:
         """Show the pool, and begin to read it."""
         with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # in a thread, as in some tests
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit, 128 + signal.SIGTERM)
+            for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, self.exit, 128 + number)
         self.app_resume_signal.subscribe(self, lambda _: self.action_redraw())
         self.poller.start()
 

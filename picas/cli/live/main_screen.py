@@ -15,7 +15,6 @@ from textual.geometry import Size
 from textual.screen import Screen
 from textual.widgets import Input
 
-from ...pool.browsing import Shelf
 from ...pool.history import MINUTE
 from ...pool.indexing import Indexing
 from ...pool.progress import WINDOW
@@ -25,8 +24,9 @@ from .. import output, status
 from . import charts, steering
 from .background import call_soon, in_thread
 from .dialogs import Ask
-from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens
+from .panels import Ends, Failures, Group, Panel, Pilot, Pilots, Token, Tokens, clock_time
 from .reader import Event, Poller, PoolReader, Problem
+from .shelf import Shelf
 from .steering import Proposal
 from .token_screens import LogScreen, TokenScreen
 from .widgets import Notice, TextLines
@@ -87,6 +87,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         self._pool = one_line(name)
         self._answered = time.time()  # when the server has answered last
         self._problem: str | None = None  # since then
+        self._is_refused = False  # not the server is away: the pool is gone, or the password was changed
         self._notice, self._notice_ends = Text(), 0.0
         self._is_asking = False
         self._changing = ""  # what is being changed
@@ -143,7 +144,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
             self.tell(f"{event}; failures, rate and ends follow" if event.left else "")
         elif isinstance(event, Problem):
             if event.is_away:
-                self._problem = event.text
+                self._problem, self._is_refused = event.text, event.is_refused
             elif self._problem is None:
                 self.tell(event.text, "red")
         else:
@@ -201,8 +202,11 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def _show_head(self) -> None:
         since = time.time() - self._answered
         if self._problem is not None or since > SILENCE:
-            at = output.local_time(self._answered)
-            line = f"server away since {at} ({duration_text(since)}): {self._problem or 'no answer'}"
+            what = "can't be read since" if self._is_refused else "server away since"
+            why = f"({duration_text(since)}): {self._problem or 'no answer'}"
+            line = f"{what} {output.local_time(self._answered)} {why}"
+            if cell_len(line) > self.size.width:  # the reason matters more than the date
+                line = f"{what} {clock_time(self._answered)} {why}"
             self._lines["head"].show(Text(visible(line), "bold red"))
             return
         pause = next(status.describe_pause(self._poller.snapshot.overview), None)
@@ -270,7 +274,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Let the poller read tokens while they are shown."""
         tokens = self._tokens
         is_shown = self._active is tokens or self.has_class("wide")
-        self._poller.show(tokens.shelf if is_shown else None, tokens.page_number)
+        self._poller.show(tokens.shelf if is_shown else None)
 
     @property
     def _tokens(self) -> Tokens:
@@ -299,8 +303,8 @@ class MainScreen(Screen[None], inherit_bindings=False):
         elif isinstance(current, Token):
             self.app.push_screen(TokenScreen(self._client, current.id, self.steer))
 
-    def _open(self, shelf: Shelf, number: int = 0) -> None:
-        self._tokens.open(shelf, number)
+    def _open(self, shelf: Shelf) -> None:
+        self._tokens.open(shelf)
         self._activate(self._tokens)
 
     def action_next_state(self) -> None:
@@ -312,9 +316,12 @@ class MainScreen(Screen[None], inherit_bindings=False):
     def action_turn(self, step: int) -> None:
         """Turn the pages of the tokens."""
         tokens, page = self._tokens, self._tokens.page
-        number = tokens.page_number + step
-        if self._active is tokens and number >= 0 and (step < 0 or (page is not None and not page.is_last)):
-            self._open(tokens.shelf, number)
+        if self._active is not tokens:
+            return
+        if step < 0 and tokens.shelf.turned:
+            self._open(tokens.shelf.previous_page())
+        elif step > 0 and page is not None and page.next is not None:
+            self._open(tokens.shelf.next_page(page.next))
 
     def action_filter(self) -> None:
         """Let the person write what to seek."""
@@ -355,7 +362,7 @@ class MainScreen(Screen[None], inherit_bindings=False):
         :param propose: returns what to ask; is called in a thread
         """
         if self._changing:
-            self.tell(f"one after the other: {self._changing}")
+            self.tell(f"one change at a time: {self._changing}")
             return
         if self._is_asking:
             return
@@ -442,6 +449,6 @@ class MainScreen(Screen[None], inherit_bindings=False):
         """Quit; while something is being changed, only if the key is pressed twice."""
         if self._changing and not self._is_warned:
             self._is_warned = True
-            self.tell(f"{self._changing}: q once more leaves it there, the rest stays as it is")
+            self.tell(f"{self._changing}: press q again to stop here; the rest stays as it is")
         else:
             self.app.exit(0)

@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 from textual.events import Resize
 
 from ... import console
-from ...pool.browsing import Shelf, TokenPage
 from ...pool.failures import MAX_GROUPS
 from ...pool.fields import Field
+from ...pool.token_pages import TokenPage
 from ...util import is_number, one_line
 from .. import listing, pilots, status
 from .reader import MAX_PILOTS, Snapshot
+from .shelf import Shelf
 from .widgets import Row, RowList
 
 READING = "reading…"
@@ -242,14 +243,11 @@ class Tokens(Panel):
         super().__init__(snapshot)
         self.shelf = Shelf()
         """Which tokens are shown."""
-        self.page_number = 0
-        """The number of the page that is shown; the first is 0."""
 
     @property
     def page(self) -> TokenPage | None:
         """The page that is wanted, None until it was read."""
-        page = self._snapshot.page
-        return page if page is not None and (page.shelf, page.number) == (self.shelf, self.page_number) else None
+        return self._snapshot.page if self._snapshot.shelf == self.shelf else None
 
     @property
     def sought(self) -> str:
@@ -260,12 +258,9 @@ class Tokens(Panel):
         """Show only tokens whose ids begin with this text."""
         self.open(self.shelf.beginning_with(text))
 
-    def open(self, shelf: Shelf, number: int = 0) -> None:
-        """Show other tokens.
-
-        :param number: the number of the page
-        """
-        self.shelf, self.page_number = shelf, number
+    def open(self, shelf: Shelf) -> None:
+        """Show other tokens."""
+        self.shelf = shelf
         self.start_over()
         self.update(self._snapshot)
 
@@ -278,9 +273,8 @@ class Tokens(Panel):
         elif shelf.pilot is not None:
             what = f"of {shelf.pilot}"
         begin = f" /{shelf.begin}" if shelf.begin else ""
-        page = self.page
-        is_all = self.page_number == 0 and page is not None and page.is_last
-        return one_line(f"{self.TITLE} {what}{'' if is_all else f' p{self.page_number + 1}'}{begin}")
+        is_all = not shelf.turned and self.page is not None and self.page.next is None
+        return one_line(f"{self.TITLE} {what}{'' if is_all else f' p{shelf.page_number}'}{begin}")
 
     def columns(self) -> Sequence[str]:
         """Return the headings."""
@@ -307,7 +301,7 @@ class Tokens(Panel):
         if self.page is None:
             return READING
         what = f" whose id begins with {self.shelf.begin!r}" if self.shelf.begin else ""
-        return f"no token{what} on this page" if self.page_number or not self.page.is_last else f"no token{what}"
+        return f"no token{what} on this page" if self.shelf.turned or self.page.next is not None else f"no token{what}"
 
 
 def _cell(field: Field, token: Any) -> str | None:

@@ -8,20 +8,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Callable, Union
 
-from couchdb.http import ResourceNotFound
+from couchdb.http import HTTPError, ResourceNotFound
 
 from ... import console
 from ...clients import CouchDB
+from ...couch.outages import is_outage_at_start
+from ...exceptions import PicasError
 from ...pilot.fleet import FleetCount, PilotSummary, count_fleet, list_pilots
 from ...pilot.orders import Pause, find_pause
 from ...pilot.overview import Overview
-from ...pool.browsing import Shelf, TokenPage, read_page
 from ...pool.failures import MAX_GROUPS, Example, Failures, find_failures
 from ...pool.history import MINUTE, Bin, End, ends_by_minute, newest_ends
 from ...pool.indexing import Indexing, wait_for_index
 from ...pool.progress import WINDOW, Rate, rate_of
+from ...pool.token_pages import TokenPage
 from ...tokens.states import STATES
 from ...views import REPORT, count_states
+from .shelf import Shelf
 
 INTERVAL = 2.0
 """Seconds between two looks at the counts, each one request."""
@@ -66,6 +69,8 @@ class Snapshot:
     counts: Mapping[str, int]
     """The number of tokens in each state."""
     details: Details | None = None
+    shelf: Shelf | None = None
+    """Which tokens the page has."""
     page: TokenPage | None = None
 
     @property
@@ -85,6 +90,8 @@ class Problem:
     """A line for people."""
     is_away: bool
     """Whether not even the counts can be read."""
+    is_refused: bool = False
+    """Whether the server has answered, but with an error that does not pass by itself."""
 
 
 Event = Union[Snapshot, Problem, Indexing]
@@ -149,7 +156,7 @@ class Poller:
         self._notify = notify
         self._lock = threading.Lock()
         self._snapshot = Snapshot(counts)
-        self._wanted: tuple[Shelf | None, int] = None, 0
+        self._shelf: Shelf | None = None
         self._is_stopped = False
         self._wake_counts, self._wake_details, self._wake_page = (threading.Event() for _ in range(3))
         self._has_report = False
@@ -179,10 +186,10 @@ class Poller:
         for wake in (self._wake_counts, self._wake_details, self._wake_page):
             wake.set()
 
-    def show(self, shelf: Shelf | None, number: int = 0) -> None:
+    def show(self, shelf: Shelf | None) -> None:
         """Read a page of tokens, too, from now on; None for none."""
-        if (shelf, number) != self._wanted:
-            self._wanted = shelf, number
+        if shelf != self._shelf:
+            self._shelf = shelf
             self._wake_page.set()
 
     def _run(self, look: Callable[[], None], wake: threading.Event, interval: float) -> None:
@@ -193,7 +200,8 @@ class Poller:
             except Exception as error:  # whatever it is, the next look may find the pool well
                 is_away = look == self._look_at_counts
                 self._is_away |= is_away
-                self._notify(Problem(console.describe(error), is_away))
+                is_refused = isinstance(error, (PicasError, HTTPError)) and not is_outage_at_start(error)
+                self._notify(Problem(console.describe(error), is_away, is_refused))
             wake.wait(interval)
 
     def _look_at_counts(self) -> None:
@@ -210,13 +218,9 @@ class Poller:
         self._update(details=self._reader.details())
 
     def _look_at_page(self) -> None:
-        shelf, number = self._wanted
+        shelf = self._shelf
         if shelf is not None:
-            try:
-                page = read_page(self._reader.client, shelf, number)
-            except ResourceNotFound:  # the tokens of a group, without the views of Report
-                page = TokenPage(shelf, number)
-            self._update(page=page)
+            self._update(shelf=shelf, page=shelf.read(self._reader.client))
 
     def _wait_for_report(self) -> None:
         """Wait until the server has indexed what only people read, since nobody may have asked for it lately."""

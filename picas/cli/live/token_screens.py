@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-import time
+import threading
 from collections.abc import Iterator
 from typing import Any, Callable, ClassVar
 
@@ -14,14 +14,15 @@ from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
 from ...clients import CouchDB
+from ...couch.outages import MAX_OUTAGE
 from ...documents import Document
 from ...pilot.orders import follow
 from ...pool.facts import Facts, attachments_of, describe_token, find_token
-from ...pool.program_logs import NoLog, find_log, open_log
+from ...pool.program_logs import NoLog, find_log, tail_of_log
 from ...tokens.states import is_in_state
 from ...util import one_line
 from ..showing import Line, describe
-from .background import in_thread, stream
+from .background import call_soon, in_thread, stream
 from .steering import Proposal, cancel_token, describe_failure, retry_token
 from .widgets import Notice, TextLines, TextPane
 
@@ -31,12 +32,6 @@ TAIL = 1 << 20
 """The most bytes of a log that are shown, from its end."""
 LARGEST = 100 << 20
 """Bytes; a larger log is not fetched."""
-POLL = 0.2
-"""The longest time, in seconds, for which a log is followed after its view was closed."""
-
-
-class _Closed(Exception):
-    """The view of a log was closed."""
 
 
 class TokenScreen(Screen[None], inherit_bindings=False):
@@ -146,7 +141,7 @@ class LogScreen(Screen[None], inherit_bindings=False):
         self._client = client
         self._token_id = token_id
         self._is_err = False
-        self._reading = 0  # the number of this reading: what an older one has found is no longer wanted
+        self._unwanted = threading.Event()  # of this reading: what an older one has found is no longer wanted
 
     def compose(self) -> ComposeResult:
         """Yield the widgets."""
@@ -162,7 +157,7 @@ class LogScreen(Screen[None], inherit_bindings=False):
 
     def on_unmount(self) -> None:
         """End the thread that follows the log."""
-        self._reading += 1
+        self._unwanted.set()
 
     def action_switch(self) -> None:
         """Show standard error instead of standard output, or the other way round."""
@@ -170,19 +165,24 @@ class LogScreen(Screen[None], inherit_bindings=False):
         self._read()
 
     def _read(self) -> None:
-        self._reading += 1
-        number = self._reading
+        self._unwanted.set()
+        unwanted = self._unwanted = threading.Event()
         self.query_one(TextPane).show(())
         self._describe("reading…")
-        news = _read_log(self._client, self._token_id, self._is_err, lambda: self._reading != number)
 
         def if_wanted(call: Callable[..., Any]) -> Callable[..., None]:
             def wrapped(*arguments: Any) -> None:
-                if self._reading == number and self.is_attached:
+                if not unwanted.is_set() and self.is_attached:
                     call(*arguments)
 
             return wrapped
 
+        describe = if_wanted(self._describe)
+
+        def tell(line: str) -> None:
+            call_soon(self.app, lambda: describe(line))
+
+        news = _read_log(self._client, self._token_id, self._is_err, unwanted, tell)
         stream(self.app, news, if_wanted(self._add), lambda: None, if_wanted(self._fail))
 
     def _add(self, news: tuple[str, str]) -> None:
@@ -207,34 +207,27 @@ class LogScreen(Screen[None], inherit_bindings=False):
         )
 
 
-def _read_log(client: CouchDB, token_id: str, is_err: bool, is_closed: Callable[[], bool]) -> Iterator[tuple[str, str]]:
+def _read_log(
+    client: CouchDB, token_id: str, is_err: bool, unwanted: threading.Event, tell: Callable[[str], object]
+) -> Iterator[tuple[str, str]]:
     """Yield what a log is, and its text, as it comes.
 
-    :param is_closed: whether nobody wants it any more
+    :param unwanted: is set when nobody wants it any more
+    :param tell: called in this thread with lines about what is waited for
     """
     token = find_token(client, token_id)
     if not is_in_state(token, "locked"):
         yield from _attached(client, token, is_err)
         return
-
-    def sleep(seconds: float) -> None:
-        until = time.monotonic() + seconds
-        while (left := until - time.monotonic()) > 0:
-            time.sleep(min(left, POLL))
-            if is_closed():
-                raise _Closed
-
     has_text = False
     yield "live, waiting for its pilot", ""
-    try:
-        for text in follow(client, token_id, is_err=is_err, sleep=sleep):
-            yield "" if has_text else "live", text
-            has_text = True
-    except _Closed:
-        return
+    own = client.copy()  # the other threads do not wait for this one
+    for text in follow(own, token_id, is_err=is_err, sleep=unwanted.wait, tell=tell, max_outage=MAX_OUTAGE):
+        yield "live", text
+        has_text = True
     if has_text:
         yield "has ended", ""
-    else:
+    elif not unwanted.is_set():
         yield from _attached(client, find_token(client, token_id), is_err)
 
 
@@ -246,16 +239,13 @@ def _attached(client: CouchDB, token: Document, is_err: bool) -> Iterator[tuple[
         err = " --err" if is_err else ""
         raise NoLog(f"this log has {size >> 20} MiB: picas logs {one_line(token.id)}{err} prints it")
     try:
-        with open_log(client, log) as file:
-            left_out = max(0, size - TAIL)
-            file.seek(left_out)
-            content = file.read()
+        content, size = tail_of_log(client, log, TAIL)
     except ResourceNotFound:
         raise NoLog("this log was removed meanwhile") from None
     what = "" if log.attempt is None else f"attempt {log.attempt.number}"
     if not log.is_of_last:
         what += ": later ones have left none so far"
-    missing = f"[... {left_out} bytes ...]\n" if left_out else ""
+    missing = f"[... {size - len(content)} bytes ...]\n" if size > len(content) else ""
     yield what, missing + codecs.decode(content, "utf-8", "backslashreplace")
     if not content:
         yield f"{what}, empty", ""

@@ -47,12 +47,20 @@ class Timeline:
         self._bins: dict[int, list[float]] = {}
 
     def count(self, name: str, when: float, amount: float = 1) -> None:
-        """Count an event."""
+        """Count an event.
+
+        :param when: seconds since the epoch
+        :param amount: what it counts for, in the unit of what is counted
+        """
         if when >= self._begin:
             self._bin(when)[self._place_of_count[name]] += amount
 
     def change(self, name: str, when: float, amount: float) -> None:
-        """Raise a level by an amount, or lower it."""
+        """Raise a level by an amount, or lower it.
+
+        :param when: seconds since the epoch
+        :param amount: in the unit of the level, negative to lower it
+        """
         if when < self._begin:
             self.base[name] += amount
             return
@@ -69,7 +77,9 @@ class Timeline:
     def counts(self, name: str, start: float, end: float, width: int) -> list[float]:
         """Return what was counted in each bin of a window.
 
-        :param width: the width of these bins, one of WIDTHS and not below `width`
+        :param start: the beginning of the window, in seconds since the epoch
+        :param end: its end
+        :param width: the width of these bins in seconds, one of WIDTHS and not below `self.width`
         """
         place = self._place_of_count[name]
         found = [0.0] * _number_of_bins(start, end, width)

@@ -98,7 +98,7 @@ class Chart:
     is_stacked: bool = False
     """Whether the series are to be added up."""
     rows: tuple[str, ...] = ()
-    """The labels of the rows of lanes and of a map of shares, whose series are its rows; of bars, what their labels$
+    """The labels of the rows of lanes and of a map of shares, whose series are its rows; of bars, what their labels
     mean, if they do not say it themselves."""
     spans: tuple[Span, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -174,7 +174,7 @@ def _slots(survey: Survey, window: Window) -> Chart:
     times = _times(window)
     text = (
         f"At most {amount_text(at_work[peak])} slots were at work, on average over the {width_text(window.width)} from "
-        f"{time_text(times[peak])} on."
+        f"{time_text(times[peak], window.width)} on."
     )
     if sum(slots) and not survey.gaps.unknown_pilots:
         share = percent_text(min(1.0, sum(at_work) / sum(slots)))
@@ -421,8 +421,8 @@ def _cost(survey: Survey) -> Chart:
 
 
 def largest_groups(survey: Survey) -> list[GroupTally]:
-    """Return the groups of failures, that with the most failed attempts first."""
-    return sorted(survey.groups.values(), key=lambda group: (-group.attempts, group.group))
+    """Return the groups of failures, that with the most failed attempts first. Those not told apart are the last."""
+    return sorted(survey.groups.values(), key=lambda group: (group.is_rest, -group.attempts, group.group))
 
 
 def _failures(survey: Survey) -> Chart:
@@ -430,14 +430,23 @@ def _failures(survey: Survey) -> Chart:
     shown = groups[:MOST_BARS]
     labels = tuple(group.group or "no group" for group in shown)
     attempts = sum(group.attempts for group in groups)
+    more_than = "more than " if groups and groups[-1].is_rest else ""
+    known = len(groups) - bool(more_than)
     text = (
-        f"{nouns(attempts, 'attempt')} failed in {nouns(len(groups), 'way')}." if groups else "No attempt has failed."
+        f"{nouns(attempts, 'attempt')} failed in {more_than}{nouns(known, 'way')}."
+        if groups
+        else "No attempt has failed."
     )
     if groups:
         text += f" The most frequent, {groups[0].group or 'without a group'}: {nouns(groups[0].attempts, 'attempt')}."
     rest = groups[MOST_BARS:]
     further = sum(group.attempts for group in rest)
-    note = f"{nouns(len(rest), 'further group')} with {nouns(further, 'attempt')} in the table." if rest else ""
+    note = (
+        f"{more_than.capitalize()}{nouns(known - len(shown), 'further group')} with {nouns(further, 'attempt')} in "
+        "the table."
+        if rest
+        else ""
+    )
     in_error = tuple(float(group.in_error) for group in shown)
     others = tuple(float(group.attempts - group.in_error) for group in shown)
     series = (Series("token in error now", in_error, "error"), Series("token not in error any more", others, FAILED))

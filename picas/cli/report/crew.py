@@ -117,7 +117,12 @@ class Grid:
                 self._spread(self.slots[row], life.start, life.end, life.pilot.slots or 0)
 
     def work(self, pilot: str | None, start: float, end: float, slots: int) -> None:
-        """Note that slots of a pilot were at work."""
+        """Note that slots of a pilot were at work.
+
+        :param pilot: the id of the pilot, None if it is unknown
+        :param start: seconds since the epoch, as `end`
+        :param slots: how many were at work
+        """
         row = self._row_of.get(pilot or "")
         if row is not None:
             self._spread(self.busy[row], start, end, slots)
@@ -126,6 +131,7 @@ class Grid:
         """Add a mark.
 
         :param marks: `retries` or `failures`
+        :param when: seconds since the epoch
         """
         row, column = self._row_of.get(pilot or ""), int((when - self.start) // self.width)
         if row is not None and 0 <= column < len(self.columns):

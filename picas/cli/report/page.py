@@ -15,11 +15,11 @@ from itertools import islice
 from ...util import one_line, visible
 from ...version import VERSION
 from ..output import local_time
-from .charts import HEAT, LANES, Chart
+from .charts import HEAT, LANES, Chart, largest_groups
 from .drawing import LEVELS, as_svg, legend_of, opacity_of, shade, swatch_role
 from .style import style
 from .survey import Survey
-from .tables import COUNT, HOURS, MEMORY, MOST_ROWS, SECONDS, SHARE, TIME, Table, cell_text, numbers_of
+from .tables import COUNT, HOURS, MEMORY, MOST_ROWS, SECONDS, SHARE, TIMES, Table, cell_text, numbers_of
 from .tallies import GroupTally
 from .words import amount_text, count_text, hours_text, nouns, percent_text, span_text, time_text, width_text
 
@@ -83,13 +83,9 @@ def _facts(survey: Survey) -> str:
     if window is None:
         facts.append(("Window", "nothing has happened yet"))
     else:
-        facts.append(
-            (
-                "Window",
-                f"{time_text(window.start)} to {time_text(window.end)} ({span_text(window.end - window.start)})"
-                + (", as asked for" if survey.since is not None else ""),
-            )
-        )
+        begin, end = (time_text(when, window.width) for when in (window.start, window.end))
+        asked_for = ", as asked for" if survey.since is not None else ""
+        facts.append(("Window", f"{begin} to {end} ({span_text(window.end - window.start)}){asked_for}"))
     facts.append(("Read", f"{local_time(survey.read_at)}, within {span_text(survey.read_for)}"))
     facts.append(("Software", _versions(survey.software, "attempt") or "no attempt names any"))
     facts.append(("Releases of picas", _versions(versions, "pilot") or "no pilot is known"))
@@ -212,7 +208,7 @@ def _table(table: Table, rows: Iterable[Sequence[object]], caption: str, *, is_w
 def _class(kind: str, length: int = 0) -> str:
     if kind in _NUMBERS:
         return ' class="number"'
-    if kind == TIME:
+    if kind in TIMES:
         return ' class="time"'
     return ' class="long"' if length > _LONG else ' class="short"' if length else ""
 
@@ -237,7 +233,7 @@ def _more(table: Table, shown: int, csv: str | None) -> str:
 
 
 def _failures(survey: Survey, chart: Chart, table: Table, csv: str | None) -> str:
-    groups = sorted(survey.groups.values(), key=lambda each: (-each.attempts, each.group))
+    groups = [group for group in largest_groups(survey) if not group.is_rest]
     cards = "".join(map(_card, groups[:MOST_GROUPS]))
     examples = f'<div class="examples">{cards}</div>' if cards else ""
     return _section(chart, examples + _folded(table, "All groups as a table", csv))

@@ -10,7 +10,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Callable
 
 from ...clients import CouchDB
@@ -47,6 +47,10 @@ OUTLIERS = 0.01
 """If leaving out so large a part of the starts makes the window ten times as short, these are left out: somebody's
 clock was wrong."""
 SHORTENED = 10
+MOST_CORES = 1_000_000
+"""More cores than a token can hold, or slots than a pilot can have: a larger number is somebody's mistake."""
+MOST_MEMORY = 1e9
+"""Megabytes, likewise."""
 MAX_LOG = 1_000_000
 """Bytes of the longest log from which an example is taken."""
 ENDS = (*SHORT, OTHER)
@@ -174,7 +178,11 @@ def read_survey(
     crew = read_crew(client, now)
     starts = [(life.start, 1.0) for life in crew.lives.values()]
     timeline = Timeline((STARTS, *ENDS), (*SETTLED, AT_WORK, SLOTS), begin)
-    grid = Grid(crew, min(now, _start_of(starts)[0]) if begin is None else begin, now)
+    if begin is None:  # long after the work, the lanes would be short
+        last = max((life.end for life in crew.lives.values()), default=now)
+        grid = Grid(crew, min(now, _start_of(starts)[0]), last)
+    else:
+        grid = Grid(crew, begin, now)
     survey = Survey(client.url, client.database_name, begin, now, crew, grid, timeline)
     for life in crew.lives.values():
         timeline.change(SLOTS, life.start, life.pilot.slots or 0)
@@ -197,7 +205,7 @@ def read_survey(
     )
     survey.window = _window(survey)
     largest = sorted(survey.groups.values(), key=lambda group: -group.attempts)
-    read_tails(client, [group for group in largest if group.logged][:logs])
+    read_tails(client, [group for group in largest if group.logged and not group.is_rest][:logs])
     survey.read_for = time.monotonic() - timer
     return survey
 
@@ -214,6 +222,8 @@ class _Reading:
         """Add a token."""
         survey, gaps = self._survey, self._survey.gaps
         state, attempts, needs = state_of(token), attempts_of(token), needs_of(token)
+        if needs.cores > MOST_CORES:
+            needs = replace(needs, cores=1)
         survey.states[state or NO_STATE] += 1
         gaps.full += len(attempts) >= MAX_ATTEMPTS
         for place, attempt in enumerate(attempts):
@@ -231,6 +241,7 @@ class _Reading:
         self, token: Document, attempt: PastAttempt, needs: Resources, follows: bool, is_why: bool
     ) -> None:
         survey, gaps = self._survey, self._survey.gaps
+        attempt = _plausible(attempt, self._now)
         outcome = safe_text(attempt.outcome or "")
         short = SHORT_OF.get(outcome, OTHER)
         start, end = attempt.start, attempt.end
@@ -255,7 +266,7 @@ class _Reading:
         if short != LOST:
             survey.slowest.add(token.id, attempt)
         if short == FAILED or (is_why and attempt.group is not None):
-            self._add_failure(token, attempt, is_why)
+            self._add_failure(token, replace(attempt, end=None) if is_later else attempt, is_why)
         if start is None or end is None or end < start:
             gaps.untimed += 1
         elif is_later:
@@ -338,6 +349,19 @@ class _Reading:
             return attempts[-1].end
         error = next(iter(list_in(token, "error")[-1:]), None)
         return _time(token.get("done")) or (_time(error.get("time")) if isinstance(error, dict) else None)
+
+
+def _plausible(attempt: PastAttempt, now: float) -> PastAttempt:
+    """Return an attempt without amounts that can't be true: a single one would drown the sums of all the others."""
+    longest = now - EARLIEST
+    limits = {
+        "seconds": longest,
+        "cpu_seconds": longest * MOST_CORES,
+        "max_memory_mb": MOST_MEMORY,
+        "cores": MOST_CORES,
+    }
+    wrong = [name for name, most in limits.items() if (getattr(attempt, name) or 0) > most]
+    return replace(attempt, **dict.fromkeys(wrong)) if wrong else attempt  # type: ignore[arg-type]
 
 
 def _has_failed(attempts: Sequence[PastAttempt]) -> bool:

@@ -15,13 +15,17 @@ from .words import amount_text, count_text, memory_text, percent_text, span_text
 
 MOST_ROWS = 1_000
 """The most rows of a table on the page."""
-TEXT, COUNT, SECONDS, HOURS, TIME, MEMORY, SHARE = "text", "count", "seconds", "hours", "time", "memory", "share"
+TEXT, COUNT, SECONDS, HOURS, MEMORY, SHARE = "text", "count", "seconds", "hours", "memory", "share"
+TIME, MOMENT = "time", "moment"
+"""Times to the minute, and to the second."""
+TIMES = frozenset({TIME, MOMENT})
 """What is in a column; None is nothing that is known."""
 _WRITTEN = {
     COUNT: count_text,
     SECONDS: span_text,
     HOURS: amount_text,
     TIME: time_text,
+    MOMENT: lambda value: time_text(value, 1),
     MEMORY: memory_text,
     SHARE: percent_text,
 }
@@ -70,7 +74,7 @@ def save_csv(table: Table, folder: Path) -> None:
 def _raw(value: Any, kind: str) -> Any:
     if value is None:
         return ""
-    return json_time(value) if kind == TIME else value
+    return json_time(value) if kind in TIMES else value
 
 
 def tables_of(survey: Survey) -> dict[str, Table]:
@@ -81,8 +85,9 @@ def tables_of(survey: Survey) -> dict[str, Table]:
 
 def numbers_of(chart: Chart) -> Table:
     """Return the numbers of a chart. Those of lanes are their spans."""
+    time = MOMENT if chart.width % 60 else TIME
     if chart.kind == LANES:
-        columns = [Column("pilot", "pilot"), Column("start", "start", TIME), Column("end", "end", TIME)]
+        columns = [Column("pilot", "pilot"), Column("start", "start", time), Column("end", "end", time)]
         columns += [Column("state", "state"), Column("at work", "share_at_work", SHARE)]
         rows: list[tuple[Any, ...]] = [
             (chart.rows[span.row], span.start, span.end, span.role, span.share) for span in chart.spans
@@ -92,7 +97,7 @@ def numbers_of(chart: Chart) -> Table:
     unit = f" ({chart.y_title})" if chart.name == "memory" else ""
     first = Column(f"from {chart.x_title}" if chart.is_time else chart.x_title, chart.x_title.replace(" ", "_"))
     columns = [
-        Column(first.title, first.field, TIME if chart.is_time else TEXT),
+        Column(first.title, first.field, time if chart.is_time else TEXT),
         *(Column(series.name + unit, _field_of(series.name + unit), kind) for series in chart.series),
     ]
     rows = list(zip(chart.x, *(series.values for series in chart.series)))

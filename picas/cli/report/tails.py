@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from couchdb.http import ResourceNotFound
@@ -10,7 +9,7 @@ from couchdb.http import ResourceNotFound
 from ...clients import CouchDB
 from ...exceptions import PicasError
 from ...pool.facts import find_token
-from ...pool.program_logs import Log, find_log, open_log
+from ...pool.program_logs import Log, find_log, tail_of_log
 from .tallies import GroupTally
 
 MAX_BYTES = 4_096
@@ -35,10 +34,7 @@ def read_tails(client: CouchDB, groups: Iterable[GroupTally]) -> None:
 
 def _tail(client: CouchDB, log: Log) -> str:
     """Return the last lines of a log."""
-    with open_log(client, log) as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - MAX_BYTES))
-        data = file.read()
-    lines = data.decode("utf-8", "replace").splitlines()
+    content, size = tail_of_log(client, log, MAX_BYTES)
+    lines = content.decode("utf-8", "replace").splitlines()
     is_cut = size > MAX_BYTES and len(lines) > 1
     return "\n".join((lines[1:] if is_cut else lines)[-MAX_LINES:])

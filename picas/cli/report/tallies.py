@@ -59,7 +59,12 @@ class OutcomeTally:
     cpu_core_seconds: float = 0.0
 
     def add(self, seconds: float | None, cores: int | None, cpu_seconds: float | None) -> None:
-        """Add an attempt. What is None is unknown."""
+        """Add an attempt. What is None is unknown.
+
+        :param seconds: how long it took
+        :param cores: how many cores it held
+        :param cpu_seconds: its seconds on processors
+        """
         self.attempts += 1
         if seconds is None or seconds < 0:
             return
@@ -97,6 +102,11 @@ class GroupTally:
     """The end of this log."""
     tail_name: str = ""
     """Its name."""
+
+    @property
+    def is_rest(self) -> bool:
+        """Whether it is no group, but stands for all that are no longer told apart."""
+        return self.group == OTHERS
 
     def add(self, token: str, attempt: PastAttempt, is_last: bool) -> None:
         """Add a failed attempt.
@@ -168,7 +178,11 @@ class MemoryTally:
         """How many used more than they had asked for."""
 
     def add(self, asked: float, used: float | None) -> None:
-        """Add an attempt, if what it used is known."""
+        """Add an attempt, if what it used is known.
+
+        :param asked: the megabytes that it asked for, 0 for none
+        :param used: the megabytes that it used, None if unknown
+        """
         if used is None or used < 0:
             return
         key = asked if asked in self.used or len(self.used) < MOST_AMOUNTS else None

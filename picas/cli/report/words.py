@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from datetime import datetime, timezone
 
+from ..output import local_time
+
 _THIN = "\u202f"
 """A narrow space that keeps its line: between groups of digits."""
 
@@ -70,6 +72,11 @@ def memory_text(megabytes: float) -> str:
     return f"{amount_text(megabytes / 1024)} GB" if megabytes >= 1024 else f"{amount_text(megabytes)} MB"
 
 
-def time_text(seconds: float) -> str:
-    """Return a time on this machine's clock with its zone: "2026-11-29 16:04 CET"."""
+def time_text(seconds: float, step: float = 60) -> str:
+    """Return a time on this machine's clock with its zone: "2026-11-29 16:04 CET"; "16:04:05" where seconds count.
+
+    :param step: seconds between this time and the next one that is shown
+    """
+    if step % 60:
+        return local_time(seconds) or ""
     return datetime.fromtimestamp(seconds, timezone.utc).astimezone().strftime("%Y-%m-%d %H:%M %Z")

@@ -107,7 +107,7 @@ def _refusal(method: str, headers: Mapping[str, str]) -> tuple[int, str, Sequenc
     """Return the answer to a request that nobody may send, None if there is nothing against it."""
     host = headers.get("host", "")
     if not _HOST.fullmatch(host):
-        return 403, "This page has only the names localhost, 127.0.0.1 and [::1].", ()
+        return 403, "This page answers only to the names localhost, 127.0.0.1 and [::1].", ()
     origin = headers.get("origin")
     if origin is not None and origin.lower() != f"http://{host.lower()}":
         return 403, "Pages of other sites may not read this one.", ()
@@ -115,7 +115,7 @@ def _refusal(method: str, headers: Mapping[str, str]) -> tuple[int, str, Sequenc
     if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not is_navigation:
         return 403, "Pages of other sites may not read this one.", ()
     if method not in METHODS:
-        return 405, "This page can only be read.", [(b"allow", ", ".join(METHODS).encode())]
+        return 405, "This page is read-only.", [(b"allow", ", ".join(METHODS).encode())]
     return None
 
 

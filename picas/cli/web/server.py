@@ -79,7 +79,7 @@ def _listener(port: int) -> socket.socket:
         return socket.create_server((ADDRESS, port), backlog=128)
     except OSError as error:
         why = "is in use" if error.errno == errno.EADDRINUSE else f"can't be had ({error.strerror})"
-        raise PicasError(f"port {port} {why}: give another one with --port, or none for any that is free") from None
+        raise PicasError(f"port {port} {why}: choose another one with --port, or leave --port out") from None
 
 
 @contextmanager
