@@ -161,9 +161,10 @@ class TestSwallowed:
     @pytest.mark.parametrize("hook", ["prepare_env", "prepare_run", "process_task", "stop_function"])
     def test_again_and_again(self, client, push, hook):
         push(2)
-        swallowed = []
+        swallowed, at_work = [], threading.Event()
 
         def swallow():
+            at_work.set()
             while len(swallowed) < 3:
                 try:
                     threading.Event().wait(30)
@@ -184,7 +185,7 @@ class TestSwallowed:
         def is_enough():
             hook == "stop_function" and swallow()
 
-        with pytest.raises(PilotStopped), signal_after(0.5, signal.SIGTERM):
+        with pytest.raises(PilotStopped), signal_after(0.1, signal.SIGTERM, at_work.is_set):
             Stubborn(client, work, grace=0.1).run(stop_function=is_enough)
         assert len(swallowed) == 3
         expected = {"todo": 1, "done": 1} if hook == "stop_function" else {"todo": 2, "done": 0}
