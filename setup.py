@@ -50,7 +50,7 @@ setup(
             "pytest-cov>=5",
             "pytest-rerunfailures>=14",
             "pytest-timeout>=2.2",
-            "pytest-xdist>=3.6",
+            "pytest-xdist>=3.7",
             "coverage>=7.2",
             "ruff==0.17.*",
             "mypy==2.4.*; python_version >= '3.10'",

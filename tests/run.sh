@@ -70,7 +70,8 @@ fi
 [ "$folders" ] || [ $# -gt 0 ] || set -- --cov --cov-report=term:skip-covered --cov-fail-under=90
 # The tests of a file share one worker: those of Slurm and DIRAC share a cluster and a site. Tests wait more than they compute, so there is one worker
 # more than processors; but more than four disturb tests that depend on time.
+# The folders come in their order: pytest-xdist would leave the files with few but long tests, of Slurm and DIRAC, to the end.
 # A worker that hung is not replaced: the next one would run the same test again.
 workers=$("$venv/bin/python" -c 'import os; print(min(4, 1 + (os.cpu_count() or 1)))')
 # shellcheck disable=SC2086
-exec "$venv/bin/python" -m pytest --numprocesses "$workers" --max-worker-restart 0 --dist loadfile $folders "$@"
+exec "$venv/bin/python" -m pytest --numprocesses "$workers" --max-worker-restart 0 --dist loadfile --no-loadscope-reorder $folders "$@"
