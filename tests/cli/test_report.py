@@ -23,7 +23,8 @@ from support.tokens import ended_token, make_token, odd_tokens
 from picas import CouchDB
 from picas.cli import reporting
 from picas.cli.report import tallies
-from picas.cli.report.charts import HEAT, LANES, MOST_POINTS, Chart, as_json, charts_of
+from picas.cli.report.chart_data import HEAT, LANES, MOST_POINTS, Chart, as_json
+from picas.cli.report.charts import charts_of
 from picas.cli.report.drawing import as_svg
 from picas.cli.report.page import page_of
 from picas.cli.report.survey import AT_WORK, SLOTS, Survey, read_survey

@@ -38,7 +38,8 @@ class TokenScreen(Screen[None], inherit_bindings=False):
     """All that a token holds.
 
     :param client: the pool
-    :param id: the id of the token
+    :param token_id: the id of the token
+    :param steer: asks before a change and makes it, see `MainScreen.steer`
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -126,7 +127,7 @@ class LogScreen(Screen[None], inherit_bindings=False):
     """The output of a token's program: the log in the token or, while it is locked, the output as it comes.
 
     :param client: the pool
-    :param id: the id of the token
+    :param token_id: the id of the token
     """
 
     BINDINGS: ClassVar[list[BindingType]] = [

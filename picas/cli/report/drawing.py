@@ -27,7 +27,7 @@ from matplotlib.path import Path as Shape
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from ...util import one_line
-from .charts import BARS, HEAT, LANES, STACKED, Chart, Series
+from .chart_data import BARS, HEAT, LANES, STACKED, Chart, Series
 from .colours import LIGHT, STAND_INS, with_variables
 from .words import count_text, percent_text
 

@@ -15,7 +15,8 @@ from itertools import islice
 from ...util import one_line, visible
 from ...version import VERSION
 from ..output import local_time
-from .charts import HEAT, LANES, Chart, largest_groups
+from .chart_data import HEAT, LANES, Chart
+from .charts import largest_groups
 from .drawing import LEVELS, as_svg, legend_of, opacity_of, shade, swatch_role
 from .style import style
 from .survey import Survey

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..output import json_time
-from .charts import HEAT, LANES, Chart, largest_groups
+from .chart_data import HEAT, LANES, Chart
+from .charts import largest_groups
 from .survey import Survey
 from .words import amount_text, count_text, memory_text, percent_text, span_text, time_text
 

@@ -19,7 +19,8 @@ from ...exceptions import PicasError
 from ...picaslogger import get_logger
 from ...util import one_line
 from ..output import json_time
-from ..report.charts import as_json, charts_of
+from ..report.chart_data import as_json
+from ..report.charts import charts_of
 from ..report.survey import read_survey
 from .shapes import as_schema
 
