@@ -21,7 +21,9 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
+from typing import Callable
 
 from ..picaslogger import get_logger
 from ..util import cut_line
@@ -74,13 +76,14 @@ class Outputs:
         self._number = next(_numbers)
         self._paths = (stdout, stderr)
         self._limit = limit
+        self._is_shared = False  # whether both paths lead to one file
         self._files: dict[int, CappedFile] = {}  # by the read end of the pipe that is copied to the file
         self._passed_on = contextlib.ExitStack()  # closed once the command has inherited it
         self._kept = contextlib.ExitStack()  # closed once all output is written
         self._end = -1  # the write end of a pipe; closing it says that the command has ended
         self._is_complete = threading.Event()
         self._error: BaseException | None = None  # why the output could not be copied
-        self._thread: threading.Thread | None = None
+        self._is_copied = False  # whether a thread copies the output
 
     @property
     def truncated(self) -> bool:
@@ -91,7 +94,8 @@ class Outputs:
         stdout, stderr = self._paths
         try:
             self.stdout = self._open(stdout)
-            self.stderr = self.stdout if _is_same_file(stdout, stderr) else self._open(stderr)
+            self._is_shared = _is_same_file(stdout, stderr)
+            self.stderr = self.stdout if self._is_shared else self._open(stderr)
         except BaseException:
             self._close()
             raise
@@ -104,18 +108,16 @@ class Outputs:
         if self._files:
             ended, self._end = os.pipe()
             self._kept.callback(os.close, ended)
-            # A daemon, because processes that the command leaves in the background may write for ever.
-            thread = threading.Thread(target=self._copy, args=(ended,), name="picas-output", daemon=True)
-            start_thread(thread)
-            self._thread = thread
+            copiers.run(lambda: self._copy(ended))
+            self._is_copied = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         _in_use.pop(threading.get_ident(), None)
-        if self._thread is None:
+        if not self._is_copied:
             self._close()
-            if self._end >= 0:  # the thread could not be started
+            if self._end >= 0:  # no thread could be started
                 os.close(self._end)
             return
         with shielded():
@@ -151,7 +153,7 @@ class Outputs:
         files = {file.path: file for file in list(self._files.values())}
         out, err = self._paths
         stdout, stderr = (None if path is None else files.get(Path(path)) for path in (out, err))
-        if stderr is None and _is_same_file(out, err):
+        if self._is_shared:
             stderr = stdout
         ends = (None if file is None else file.tail(count) for file in (stdout, stderr))
         return OutputTails(self._number, *ends)
@@ -220,6 +222,39 @@ class Outputs:
 
     def _names(self) -> str:
         return ", ".join(str(file.path) for file in self._files.values())
+
+
+class _Copiers:
+    """Threads that copy output, one for each command that runs. They are kept, since it takes long to start one."""
+
+    def __init__(self) -> None:
+        self._idle: list[SimpleQueue[Callable[[], None]]] = []
+
+    def run(self, task: Callable[[], None]) -> None:
+        """Run a task, which must not raise, in a thread.
+
+        :raises NodeFault: if there can be no further thread
+        """
+        try:
+            tasks = self._idle.pop()
+        except IndexError:  # all are busy
+            tasks = SimpleQueue()
+            # A daemon, because processes that the command leaves in the background may write for ever.
+            start_thread(threading.Thread(target=self._serve, args=(tasks,), name="picas-output", daemon=True))
+        tasks.put(task)
+
+    def forget(self) -> None:
+        """Forget the threads of the parent of a forked process."""
+        self._idle.clear()
+
+    def _serve(self, tasks: SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            tasks.get()()
+            self._idle.append(tasks)
+
+
+copiers = _Copiers()
+os.register_at_fork(after_in_child=copiers.forget)
 
 
 def output_tails(thread: int, count: int) -> OutputTails | None:
@@ -436,4 +471,9 @@ def _is_full(file: Path | int) -> bool:
 
 
 def _is_same_file(one: str | Path | None, other: str | Path | None) -> bool:
-    return one is not None and other is not None and Path(one).resolve() == Path(other).resolve()
+    """Return whether two paths, the first of which exists, lead to one file."""
+    if one is None or other is None:
+        return False
+    with contextlib.suppress(FileNotFoundError):
+        return Path(one).samefile(other)
+    return False

@@ -272,6 +272,50 @@ def test_a_hanging_disk_does_not_block_the_pilot_for_ever(tmp_path, monkeypatch,
     assert "not written after 0.1 s" in caplog.text
 
 
+class TestThreads:
+    """The threads that copy the output are kept for further commands."""
+
+    @staticmethod
+    def threads():
+        return {thread for thread in threading.enumerate() if thread.name == "picas-output"}
+
+    def test_commands_one_after_the_other_share_one(self, tmp_path):
+        run_command(["echo", "out"], stdout="log")
+        before = self.threads()
+        for number in range(20):
+            run_command(["echo", str(number)], stdout="log")
+            assert (tmp_path / "log").read_text() == f"{number}\n"
+        assert len(self.threads() - before) <= 1  # the first may still have been at work when the second began
+
+    def test_one_that_is_kept_by_a_background_process_does_not_delay_others(self, tmp_path):
+        for name in ("one", "two", "three"):
+            run_command(f"sleep 60 & echo $! >> {name}.pid; echo {name}", shell=True, stdout=name)
+            assert (tmp_path / name).read_text() == f"{name}\n"
+
+    def test_a_forked_process_starts_its_own(self, tmp_path):
+        body = """
+import os
+from picas.executers import run_command
+run_command(["echo", "out"], stdout="log")
+pid = os.fork()
+if pid == 0:
+    run_command(["echo", "in the fork"], stdout="log")
+    os._exit(0)
+assert os.waitpid(pid, 0)[1] == 0
+"""
+        subprocess.run([sys.executable, "-c", body], timeout=30, check=True)
+        assert (tmp_path / "log").read_text() == "in the fork\n"
+
+
+def test_one_file_under_two_names_gets_both_streams(tmp_path):
+    (tmp_path / "log").touch()
+    (tmp_path / "link").symlink_to("log")
+    os.link("log", "other")
+    for name in ("link", "./log", "other"):
+        run_command(["sh", "-c", "echo out; echo err >&2"], stdout="log", stderr=name)
+        assert (tmp_path / "log").read_text() == "out\nerr\n"
+
+
 def test_outputs_that_are_never_started_are_closed(tmp_path):
     before = descriptors()
     with Outputs("out", "err"):
