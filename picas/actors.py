@@ -330,6 +330,10 @@ class CommandActor(RunActor):
         """Run the program for a token."""
         self._programs.run(task)
 
+    def cleanup_env(self, *args: Any, **kwargs: Any) -> None:
+        """Delete temporary folders. Without this they are deleted when the process ends."""
+        self._programs.close()
+
 
 def on_end(actor: Actor, listener: Listener | None) -> None:
     """Let a function be called at the end of each attempt in the actor's next runs, in the thread of its slot.

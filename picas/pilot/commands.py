@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import tempfile
 from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from ..executers import as_text, run_command
 from ..generators import TokenGenerator
 from ..pool.templates import Template, UnknownName, listed
 from ..util import one_line
+from .folders import TokenFolders
 
 TokenCommand = Callable[[Document], Sequence[str]]
 """Returns the command for a token: the program and its arguments."""
@@ -95,7 +95,7 @@ class Programs:
 
     def __init__(self, command: TokenCommand | None, scratch: Path | None, pass_settings: bool) -> None:
         self._command = command or input_command
-        self._scratch = scratch
+        self._folders = TokenFolders(scratch)
         self._pass_settings = pass_settings
 
     def run(self, token: Document) -> None:
@@ -104,27 +104,26 @@ class Programs:
         :raises TokenError: if the token has no command
         :raises OSError: if the program can't be started
         """
-        with tempfile.TemporaryDirectory(prefix="picas-", dir=self._scratch) as folder:
-            out, err, work = Path(folder, "out"), Path(folder, "err"), Path(folder, "work")
-            results, uploads = Path(folder, "results"), Path(folder, "uploads")
-            results.mkdir()
-            if self._scratch:
-                work.mkdir()
+        with self._folders.folder() as folder:
             try:
                 result = run_command(
                     self._command(token),
-                    stdout=out,
-                    stderr=err,
-                    cwd=work if self._scratch else None,
-                    env={"PICAS_RESULTS": str(results), "PICAS_UPLOADS": str(uploads)},
+                    stdout=folder.out,
+                    stderr=folder.err,
+                    cwd=folder.work,
+                    env={"PICAS_RESULTS": str(folder.results), "PICAS_UPLOADS": str(folder.uploads)},
                     token=token,
                     pass_settings=self._pass_settings,
                 )
                 token["exit_code"] = result.exit_code
             finally:  # after a time-out or a stop as well: keep the logs and the uploads so far
-                for path in (out, err):
+                for path in (folder.out, folder.err):
                     if path.exists():
                         token.put_log(f"logs_{token.id}.{path.name}", path)
-                if uploads.exists():
-                    lines = uploads.read_text(encoding="utf-8", errors="replace").splitlines()
+                if folder.uploads.exists():
+                    lines = folder.uploads.read_text(encoding="utf-8", errors="replace").splitlines()
                     token["uploads"] = dict(line.partition("\t")[::2] for line in lines)
+
+    def close(self) -> None:
+        """Delete the folders in which programs have worked. Others can be run after that."""
+        self._folders.close()

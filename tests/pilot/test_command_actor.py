@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 
@@ -40,6 +41,19 @@ def test_uploads_are_kept_and_the_folder_for_results_is_deleted(client, tmp_path
     assert folder.startswith(f"{tmp_path}/picas-")
     assert results.startswith(f"{tmp_path}/picas-")
     assert list(tmp_path.glob("picas-*")) == []
+
+
+@pytest.mark.parametrize("slots", [1, 2])
+def test_a_token_sees_nothing_of_the_one_before_it(client, tmp_path, slots):
+    work = 'ls -A "$PICAS_RESULTS" . "$(dirname "$PICAS_RESULTS")"; ls -ld "$PICAS_RESULTS" | cut -c1-10; '
+    leave = ['touch "$PICAS_RESULTS/a"', "touch a", 'chmod 0 "$PICAS_RESULTS"', 'echo a > "$PICAS_UPLOADS"', "true"]
+    push_tokens(client, [work + each for each in leave * 4])
+    CommandActor(client, scratch=tmp_path).run(slots=slots)
+    logs = {re.sub(rb"picas-\w+", b"picas", log(client, f"token_{number}")) for number in range(20)}
+    assert len(logs) == 1, logs
+    folder = str(tmp_path / "picas").encode()
+    assert logs.pop().startswith(b".:\n\n%b:\nerr\nout\nresults\nwork\n\n%b/results:\ndrwx" % (folder, folder))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_time_out_keeps_the_log_so_far(client):
