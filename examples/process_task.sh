@@ -8,6 +8,11 @@
 input=$1
 tokenid=$2
 
+# work: does the work of the token. In this example, its input is a command.
+work() {
+    eval "$input"
+}
+
 # Results that are too large for the database go to your own storage: set its URL, and the command that copies a file there.
 storage=${PICAS_STORAGE:-}     # e.g. davs://webdav.example.org:2880/my-project, or remote:folder for rclone
 copy=${PICAS_COPY:-gfal-copy}  # called with a file and a URL; or "rclone copyto", or "curl -fsST" for WebDAV
@@ -33,13 +38,12 @@ upload() {
 }
 
 echo "Working on $tokenid"
+[ -n "$storage" ] || { work; exit; }
 
-# In this example, the token's input is a command.
-bash -c "$input"
+# Upload all files that the work has put into this token's results folder.
+(work)  # in a shell of its own, which it may leave at any point
 code=$?
-
-# Upload all files that the command has put into this token's results folder.
-if [ -n "$storage" ] && [ $code = 0 ]; then
+if [ $code = 0 ]; then
     for file in "${PICAS_RESULTS:?}"/*; do
         [ ! -f "$file" ] || upload "$file" || code=$?
     done

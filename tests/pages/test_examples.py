@@ -676,11 +676,22 @@ def test_escape_sequences_of_a_token_do_not_reach_the_terminal(script, client):
     assert script("example-template.py").stdout == "My input is: true \\x1b]0;evil\\x07\n"
 
 
-def test_process_task_passes_the_exit_code_through(script):
-    result = script("bash", "process_task.sh", "echo hello; exit 7", "token_9")
-    assert result.returncode == 7
-    assert "token_9" in result.stdout
-    assert result.stdout.endswith("hello\n")
+@pytest.mark.parametrize("storage", [None, "/dev/null/nowhere"], ids=["no storage", "storage"])
+@pytest.mark.parametrize(
+    ("work", "printed", "code"),
+    [
+        ("echo hello; exit 7", "hello\n", 7),
+        ("echo hello; return 7", "hello\n", 7),
+        ("echo hello; exec sh -c 'exit 7'", "hello\n", 7),
+        ("set -e; echo hello; false; echo no", "hello\n", 1),
+        ("echo [$#$*]", "[0]\n", 0),
+        ("echo one\necho 'two  three' # four\n", "one\ntwo  three\n", 0),
+        ("echo 'one", "", 2),
+    ],
+)
+def test_process_task_runs_any_command_and_passes_its_exit_code_through(script, work, printed, code, storage):
+    result = script("bash", "process_task.sh", work, "token_9", PICAS_STORAGE=storage, PICAS_RESULTS="/nowhere")
+    assert (result.returncode, result.stdout) == (code, f"Working on token_9\n{printed}")
 
 
 class TestUploads:
@@ -698,6 +709,13 @@ class TestUploads:
         assert uploads == {name: f"{storage}/token_0_{name}" for name in ("one.dat", "two.dat")}
         assert [Path(uploads[name]).read_text() for name in ("one.dat", "two.dat")] == ["large\n", "larger\n"]
         assert "uploads" not in client.get("token_1")
+
+    @pytest.mark.parametrize("end", ["exit", "exec true", "return", "trap - EXIT; set -e"])
+    def test_results_are_uploaded_however_the_work_ends(self, script, client, tmp_path, end):
+        script("pushTokens.py", "-", stdin=f"echo large > $PICAS_RESULTS/one.dat; {end}\n")
+        result = script("local-example.py", PICAS_STORAGE=str(tmp_path / "storage"), PICAS_COPY="install -D")
+        assert "Processed 1 tokens: 1 done" in result.stdout
+        assert list(client.get("token_0")["uploads"]) == ["one.dat"]
 
     @pytest.mark.parametrize(
         ("id", "name", "stored"),
