@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 from ..clients import CouchDB
@@ -13,6 +14,16 @@ from ..modifiers import is_free
 from ..views import DESIGN_DOC, FREE_VIEW, QUEUE, RANDOM_PLACES, ROWS_PER_TOKEN, has_queue, key_in_queue
 from .reading import Reader
 from .selection import Selection
+
+
+class Update(Enum):
+    """When the server brings a view up to date that is read: the values of CouchDB's parameter `update`."""
+
+    BEFORE = True
+    """Before the answer, which therefore takes as long as that."""
+    AFTER = "lazy"
+    """After the answer, which may lag."""
+    NOT = False
 
 
 @dataclass(frozen=True)
@@ -71,17 +82,17 @@ class TokenView:
         """Return the view's name for people: "Monitor/todo"."""
         return f"{self._design_doc}/{self._view}"
 
-    def read(self, client: CouchDB, params: Mapping[str, Any], is_fresh: bool = True) -> Rows:
+    def read(self, client: CouchDB, params: Mapping[str, Any], update: Update = Update.BEFORE) -> Rows:
         """Read some rows with their tokens.
 
         A view may lag, and a user's own view may select anything: what counts is the document.
 
         :param client: the pool
         :param params: CouchDB's query parameters
-        :param is_fresh: whether the server brings the view up to date first
+        :param update: when the server brings the view up to date
         """
-        if not is_fresh:
-            params = {**params, "update": False}
+        if update is not Update.BEFORE:
+            params = {**params, "update": update.value}
         view = QUEUE if self.has_queue else self._view
         result, tokens = self._reader.rows(client, view, design_doc=self._design_doc, **params)
         rows = result.rows
@@ -93,12 +104,12 @@ class TokenView:
             count=len(rows),
             free=len(free),
             ready=[token for token in free if not self._reader.leaves(token) and self._selection.accepts(token.value)],
-            shows_others=self._view == FREE_VIEW and is_fresh and len(free) < len(tokens),
+            shows_others=self._view == FREE_VIEW and update is Update.BEFORE and len(free) < len(tokens),
         )
 
     def random_key(self, client: CouchDB) -> Any:
         """Return the key of a random token, in the order of the queue, or one before all others."""
-        params = {"startkey": [random.randrange(RANDOM_PLACES)], "limit": 1, "update": False}
+        params = {"startkey": [random.randrange(RANDOM_PLACES)], "limit": 1, "update": Update.NOT.value}
         rows = client.view(QUEUE, design_doc=self._design_doc, **params).rows
         return key_in_queue(rows[0].id) if rows else None
 

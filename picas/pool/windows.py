@@ -21,7 +21,7 @@ from ..documents import Document
 from ..exceptions import ViewGone
 from ..tokens.resources import needs_of
 from ..util import is_number
-from .rows import Rows, TokenView, key_behind
+from .rows import Rows, TokenView, Update, key_behind
 from .selection import Selection
 
 WINDOW = 50
@@ -37,7 +37,7 @@ QUICK = 0.1
 LEAST_LAGGING = 16
 """The fewest rows to read of a queue that may lag, and of one in a place that is new to the pilot."""
 FREE_SHARE = 1 / 3
-"""If a smaller share than this of a queue's rows is free, the queue lags too much and has to be brought up to date."""
+"""If a smaller share than this of a queue's rows is free, the queue lags too much and is to be brought up to date."""
 MAX_WIDENING = 3
 """How often a window of a view without a queue can double while pilots go on meeting."""
 SCARCE = 300
@@ -262,7 +262,7 @@ class WindowReader:
     def _read_window(self, client: CouchDB, order: _Order) -> tuple[list[Document], bool]:
         """Return tokens to take, at least one if there is any, and whether these are known to be all."""
         is_resting = self.is_resting
-        if self._view.size > 0 and not self._is_behind and not is_resting:
+        if self._view.size > 0 and not is_resting:
             ready = self._read_lagging(client, order)
             if ready:
                 return ready, False
@@ -272,23 +272,26 @@ class WindowReader:
         return self._read_fresh(client, order)
 
     def _read_lagging(self, client: CouchDB, order: _Order) -> list[Document]:
-        """Return tokens of the queue without having it brought up to date, which would cost three times as much.
+        """Return tokens of the queue without waiting until it is up to date, which would cost three times as much.
 
         A lone pilot reads on from its cursor, until it is time to read the view's beginning again.
         """
         if order.is_crowded:
             limit = order.least if self._place is None else max(order.limit, order.least)
             start = self._random_place(client)
-            rows = self._read_rows(client, {"startkey": start, "endkey": [], "limit": limit}, is_fresh=False)
+            # As long as it finds free tokens, no pilot waits until the queue is up to date: that takes seconds if a
+            # thousand pilots use it.
+            update = Update.AFTER if self._is_behind else Update.NOT
+            rows = self._read_rows(client, {"startkey": start, "endkey": [], "limit": limit}, update)
             self._read_on(rows.last, rows.count == limit and 2 * rows.free > rows.count)
             self._is_behind = rows.free < FREE_SHARE * rows.count
             return rows.ready
-        if self._cursor is None or self._beginning.is_old:
+        if self._cursor is None or self._beginning.is_old or self._is_behind:
             return []
         limit = order.limit
         while True:
             params = {"startkey": self._cursor, "endkey": [], "limit": limit}
-            rows = self._read_rows(client, params, is_fresh=False)
+            rows = self._read_rows(client, params, Update.NOT)
             self._cursor = self._cursor if rows.last is None else rows.last
             if rows.ready or rows.free == 0 or rows.count < limit:
                 return rows.ready
@@ -349,8 +352,8 @@ class WindowReader:
                     where["skip"] += rows.count
         return ready, not passed
 
-    def _read_rows(self, client: CouchDB, params: dict[str, Any], is_fresh: bool = True) -> Rows:
-        rows = self._view.read(client, params, is_fresh)
+    def _read_rows(self, client: CouchDB, params: dict[str, Any], update: Update = Update.BEFORE) -> Rows:
+        rows = self._view.read(client, params, update)
         if rows.shows_others:
             self._crowd.meet()
         return rows
