@@ -304,8 +304,9 @@ class CommandActor(RunActor):
     """Runs a program for each token. Its exit code is the token's, and a failure unless it is 0.
 
     Its output is attached to the token as `logs_<id>.out` and `logs_<id>.err`. The program gets the variables
-    PICAS_TOKEN_ID and PICAS_TOKEN_INPUT (see `run_command`); PICAS_RESULTS, a folder for files, deleted afterwards; and
-    PICAS_UPLOADS, a file whose lines, each with a name, a tab and an address, become the token's field `uploads`.
+    PICAS_TOKEN_ID and PICAS_TOKEN_INPUT (see `run_command`); PICAS_RESULTS, an empty folder for files, whose content is
+    deleted afterwards; and PICAS_UPLOADS, a file whose lines, each with a name, a tab and an address, become the
+    token's field `uploads`.
 
     :param command: returns the program and its arguments for a token, for example a `CommandLine`. By default they are
         the token's input: a text for a shell, or a list. A `TokenError` says that there is none.

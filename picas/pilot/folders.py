@@ -60,7 +60,8 @@ class TokenFolder:
         looks: list[object] = []
         for path in self._made:
             found = os.lstat(path)
-            looks += [found.st_dev, found.st_ino, found.st_mode, sorted(os.listdir(path))]  # noqa: PTH208
+            owner = (found.st_uid, found.st_gid)
+            looks += [found.st_dev, found.st_ino, found.st_mode, owner, sorted(os.listdir(path))]  # noqa: PTH208
         return looks
 
 
