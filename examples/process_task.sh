@@ -8,14 +8,23 @@
 input=$1
 tokenid=$2
 
-# work: does the work of the token. In this example, its input is a command.
-work() {
-    eval "$input"
-}
-
 # Results that are too large for the database go to your own storage: set its URL, and the command that copies a file there.
 storage=${PICAS_STORAGE:-}     # e.g. davs://webdav.example.org:2880/my-project, or remote:folder for rclone
 copy=${PICAS_COPY:-gfal-copy}  # called with a file and a URL; or "rclone copyto", or "curl -fsST" for WebDAV
+
+# work_on_token: does the work of the token. In this example, its input is a command.
+work_on_token() {
+    eval "$input"
+    exit  # from here, so that a trap on EXIT can use what the input has declared
+}
+
+echo "Working on $tokenid"
+if [ -z "$storage" ]; then
+    work_on_token
+    exit  # after a return
+fi
+(work_on_token)  # in a shell of its own, so that its results can be uploaded
+code=$?
 
 # one_name TEXT: prints the text as a part of one file's name, with = and two digits for each other character.
 one_name() {
@@ -37,12 +46,7 @@ upload() {
     $copy "$1" "$url" && printf '%s\t%s\n' "$name" "$url" >> "$PICAS_UPLOADS"
 }
 
-echo "Working on $tokenid"
-[ -n "$storage" ] || { work; exit; }
-
 # Upload all files that the work has put into this token's results folder.
-(work)  # in a shell of its own, which it may leave at any point
-code=$?
 if [ $code = 0 ]; then
     for file in "${PICAS_RESULTS:?}"/*; do
         [ ! -f "$file" ] || upload "$file" || code=$?

@@ -10,6 +10,10 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..picaslogger import get_logger
+
+log = get_logger(__name__)
+
 
 class TokenFolder:
     """A temporary folder for the files of one token: the output of its program, its results and its uploads.
@@ -43,6 +47,12 @@ class TokenFolder:
         except OSError:  # something has deleted it
             return False
 
+    def touch(self) -> None:
+        """Let it look new to jobs that delete what is old: its empty folders may be as old as the pilot."""
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                os.utime(path)
+
     def empty(self) -> None:
         """Delete the files for the output and the uploads."""
         for file in (self.out, self.err, self.uploads):
@@ -73,8 +83,9 @@ class TokenFolders:
 
     def __init__(self, scratch: Path | None) -> None:
         self._scratch = scratch
-        # By the identifier of the thread whose next token gets it. Single operations on a dict are atomic.
-        self._kept: dict[int, TokenFolder] = {}
+        # By the process and the identifier of the thread whose next token gets it: a forked process must not use its
+        # parent's. Single operations on a dict are atomic.
+        self._kept: dict[tuple[int, int], TokenFolder] = {}
 
     @contextlib.contextmanager
     def folder(self) -> Iterator[TokenFolder]:
@@ -82,23 +93,31 @@ class TokenFolders:
 
         :raises OSError: if none can be made
         """
-        thread = threading.get_ident()
-        folder = self._kept.pop(thread, None)
+        owner = (os.getpid(), threading.get_ident())
+        folder = self._kept.pop(owner, None)
         # The last token may have left a process in the background, which was ended only after that token.
         if folder is not None and not folder.is_as_new():
-            folder.delete()
+            try:
+                folder.delete()
+            except OSError as error:  # the next token is not to blame
+                log.warning("The folder of an earlier token can't be deleted: %s", error)
             folder = None
-        folder = folder or TokenFolder(self._scratch)
+        if folder is None:
+            folder = TokenFolder(self._scratch)
+        else:
+            folder.touch()
         try:
             yield folder
         finally:
             folder.empty()
             if folder.is_as_new():
-                self._kept[thread] = folder
+                self._kept[owner] = folder
             else:
                 folder.delete()
 
     def close(self) -> None:
-        """Delete the folders, except those in use."""
-        while self._kept:
-            self._kept.popitem()[1].delete()
+        """Delete the folders, except those in use and those of the parent of a forked process."""
+        for owner in list(self._kept):
+            folder = self._kept.pop(owner, None) if owner[0] == os.getpid() else None
+            if folder is not None:
+                folder.delete()

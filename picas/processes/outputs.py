@@ -106,10 +106,11 @@ class Outputs:
         """Start copying. Call this after starting the command."""
         self._passed_on.close()
         if self._files:
-            ended, self._end = os.pipe()
-            self._kept.callback(os.close, ended)
-            copiers.run(lambda: self._copy(ended))
-            self._is_copied = True
+            with shielded():  # from now on only one thread may close the pipes and the files
+                ended, self._end = os.pipe()
+                self._kept.callback(os.close, ended)
+                copiers.run(lambda: self._copy(ended))
+                self._is_copied = True
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

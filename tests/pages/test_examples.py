@@ -687,6 +687,12 @@ def test_escape_sequences_of_a_token_do_not_reach_the_terminal(script, client):
         ("echo [$#$*]", "[0]\n", 0),
         ("echo one\necho 'two  three' # four\n", "one\ntwo  three\n", 0),
         ("echo 'one", "", 2),
+        ("exit", "", 0),
+        ("return", "", 0),
+        ("echo $?", "0\n", 0),
+        ("work", "", 127),  # no function of the script is in the way of a program
+        ("one_name one", "", 127),
+        ("declare name=one; trap 'echo end of $name' EXIT; echo work", "work\nend of one\n", 0),
     ],
 )
 def test_process_task_runs_any_command_and_passes_its_exit_code_through(script, work, printed, code, storage):

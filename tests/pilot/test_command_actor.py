@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import sys
 import time
@@ -11,6 +13,7 @@ import pytest
 from picas.actors import CommandActor, on_end, outcomes
 from picas.exceptions import TokenError
 from picas.pilot import CommandLine
+from picas.pilot.folders import TokenFolders
 from picas.pushes import push_tokens
 
 pytestmark = pytest.mark.usefixtures("quick", "nothing_left")
@@ -53,6 +56,24 @@ def test_a_token_sees_nothing_of_the_one_before_it(client, tmp_path, slots):
     assert len(logs) == 1, logs
     folder = str(tmp_path / "picas").encode()
     assert logs.pop().startswith(b".:\n\n%b:\nerr\nout\nresults\nwork\n\n%b/results:\ndrwx" % (folder, folder))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forked_process_uses_no_folder_of_its_parent_and_deletes_none(tmp_path):
+    folders = TokenFolders(tmp_path)
+    with folders.folder() as first:
+        pass
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        with contextlib.suppress(Exception), folders.folder() as second:
+            code = int(second is first)
+        folders.close()
+        os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    with folders.folder() as third:
+        assert third is first
+    folders.close()
     assert list(tmp_path.iterdir()) == []
 
 

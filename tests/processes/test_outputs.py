@@ -15,6 +15,7 @@ from support.workers import is_alive, pid_in, wait_for
 
 from picas.executers import end_all, run_command, running
 from picas.processes import outputs
+from picas.processes.interrupts import interrupt
 from picas.processes.outputs import Outputs
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
@@ -305,6 +306,27 @@ assert os.waitpid(pid, 0)[1] == 0
 """
         subprocess.run([sys.executable, "-c", body], timeout=30, check=True)
         assert (tmp_path / "log").read_text() == "in the fork\n"
+
+
+def test_a_stop_just_after_the_copying_has_begun_loses_no_output(tmp_path, monkeypatch):
+    class Stop(BaseException):
+        pass
+
+    def stop():
+        raise Stop
+
+    def run(task, run=outputs.copiers.run):
+        run(lambda: (time.sleep(0.3), task()))  # it gets the processor late
+        wait_for((tmp_path / "begun").exists)
+        interrupt(stop)
+
+    run_command(["true"], stdout="log")
+    before = descriptors()
+    monkeypatch.setattr(outputs.copiers, "run", run)
+    with pytest.raises(Stop):
+        run_command(["sh", "-c", "echo out; touch begun; exec sleep 60"], stdout="log")
+    assert (tmp_path / "log").read_text() == "out\n"
+    wait_for(lambda: descriptors() <= before)
 
 
 def test_one_file_under_two_names_gets_both_streams(tmp_path):

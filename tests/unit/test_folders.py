@@ -1,7 +1,9 @@
 """The folders of tokens: each token finds one that looks like a new one, and nothing is left of the last token."""
 
+import errno
 import os
 import threading
+import time
 
 import pytest
 
@@ -30,6 +32,37 @@ def test_a_folder_that_was_left_as_it_was_is_used_again(folders):
     assert list(first.results.parent.iterdir()) in ([first.results, first.work], [first.work, first.results])
     with folders.folder() as second:
         assert second is first
+
+
+def test_one_that_is_used_again_does_not_look_old(folders):
+    """A job that cleans up old files would delete it under a program that works in it."""
+    with folders.folder() as first:
+        paths = (first.results.parent, first.results, first.work)
+    for path in paths:
+        os.utime(path, (0, 0))
+    begin = time.time()
+    with folders.folder() as second:
+        assert second is first
+        assert all(path.stat().st_mtime > begin - 1 for path in paths)
+
+
+def test_one_that_can_not_be_deleted_after_its_token_does_no_harm_to_the_next(folders, tmp_path, monkeypatch, caplog):
+    """As on NFS, if a process that has survived its token holds a file in it open."""
+    with folders.folder() as first:
+        pass
+    (first.results / "late").touch()
+
+    def rmtree(*arguments, **named):
+        raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", rmtree)
+        with folders.folder() as second:
+            assert name(second) != name(first)
+    assert "can't be deleted" in caplog.text
+    (first.results / "late").unlink()
+    for path in (first.results, first.work, first.results.parent):
+        path.rmdir()
 
 
 CHANGES = {
