@@ -326,14 +326,11 @@ class CommandActor(RunActor):
     ) -> None:
         super().__init__(*arguments, **options)
         self._programs = Programs(command, scratch, pass_settings)
+        self._picas.on_run_end = self._programs.close
 
     def process_task(self, task: Any) -> None:
         """Run the program for a token."""
         self._programs.run(task)
-
-    def cleanup_env(self, *args: Any, **kwargs: Any) -> None:
-        """Delete temporary folders. Without this they are deleted when the process ends."""
-        self._programs.close()
 
 
 def on_end(actor: Actor, listener: Listener | None) -> None:

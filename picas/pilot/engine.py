@@ -13,6 +13,7 @@ from .conditions import RetryPolicy, StopConditions
 from .context import Listener, UserActor, Values
 from .identity import Pilot
 from .options import Options
+from .rescue import quietly
 from .run import Run
 from .signals import Handler, Signals
 
@@ -36,6 +37,8 @@ class Engine:
         """The last run, as the pool knows it."""
         self.on_end: Listener | None = None
         """Called with each token whose attempt has ended."""
+        self.on_run_end: Callable[[], None] | None = None
+        """Called at the end of each run, whatever hooks the actor has."""
         self._run: Run | None = None
         self._signals = Signals(options.stop_signals)
 
@@ -74,6 +77,8 @@ class Engine:
         try:
             run.work(set_handlers)
         finally:
+            if self.on_run_end is not None:
+                quietly(self.on_run_end, "Ending the run")
             if not run.context.is_stopping():  # a further signal is ignored, even after the run
                 self._run = None
 

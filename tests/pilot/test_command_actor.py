@@ -59,6 +59,22 @@ def test_a_token_sees_nothing_of_the_one_before_it(client, tmp_path, slots):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_folder_is_left_after_a_run_whatever_hooks_the_actor_has(client, tmp_path):
+    class WithHooks(CommandActor):
+        def prepare_env(self):
+            self.tasks_processed = 0
+
+        def cleanup_env(self):
+            assert self.tasks_processed
+
+    actor = WithHooks(client, scratch=tmp_path)
+    for slots in (1, 3):
+        push_tokens(client, ["true"] * 4)
+        actor.run(slots=slots)
+        actor.iterator.reset()
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_a_forked_process_uses_no_folder_of_its_parent_and_deletes_none(tmp_path):
     folders = TokenFolders(tmp_path)
     with folders.folder() as first:
