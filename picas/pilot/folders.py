@@ -34,7 +34,6 @@ class TokenFolder:
         """An empty folder."""
         self.work = path / "work" if scratch else None
         """Another one, the working directory of the program."""
-        self._path = folder.name
         self._made = [folder.name, *(str(made) for made in (self.results, self.work) if made is not None)]
         for made in self._made[1:]:
             os.mkdir(made)  # noqa: PTH102  # faster than `Path`, as all that is done for each token
