@@ -14,7 +14,7 @@ import pytest
 from support.workers import is_alive, pid_in, wait_for
 
 from picas.executers import end_all, run_command, running
-from picas.processes import outputs
+from picas.processes import capped_files, outputs
 from picas.processes.interrupts import interrupt
 from picas.processes.outputs import Outputs
 
@@ -245,7 +245,7 @@ def test_another_error_in_writing_is_raised_unchanged(tmp_path, monkeypatch):
     def fail(descriptor, data):
         raise OSError(errno.EIO, "broken disk")
 
-    monkeypatch.setattr(outputs, "_write", fail)
+    monkeypatch.setattr(capped_files, "_write", fail)
     with pytest.raises(OSError, match="broken disk"):
         run_command(["echo", "out"], stdout="log")
 
@@ -266,7 +266,7 @@ def test_an_error_in_the_thread_that_copies_is_raised_at_once(tmp_path, monkeypa
 
 def test_a_hanging_disk_does_not_block_the_pilot_for_ever(tmp_path, monkeypatch, caplog):
     go = threading.Event()
-    monkeypatch.setattr(outputs, "_write", lambda descriptor, data: go.wait(30))
+    monkeypatch.setattr(capped_files, "_write", lambda descriptor, data: go.wait(30))
     monkeypatch.setattr(outputs, "PATIENCE", 0.1)
     run_command(["echo", "out"], stdout="log")
     go.set()

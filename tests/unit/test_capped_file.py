@@ -2,8 +2,8 @@
 
 import pytest
 
-from picas.processes import outputs
-from picas.processes.outputs import CappedFile
+from picas.processes import capped_files
+from picas.processes.capped_files import CappedFile
 from picas.util import read_capped
 
 
@@ -65,8 +65,8 @@ class TestCappedFile:
             write_really(descriptor, data)
             tails.append(file.tail(3))
 
-        write_really = outputs._write
-        monkeypatch.setattr(outputs, "_write", write)
+        write_really = capped_files._write
+        monkeypatch.setattr(capped_files, "_write", write)
         for number in range(6):
             content += bytes([number] * (number + 1))
             file.write(content[-number - 1 :])
