@@ -328,14 +328,21 @@ class TestAPilot:
                 if task.id == "token_1":
                     other.load_into(tls)
                     far.server.resource.session.connection_pool.close()
-                    threading.Thread(target=renew).start()
+                    renewing.start()
+
+            def is_refused() -> bool:
+                """Close all connections: a heartbeat may have been using one, and have given it back."""
+                far.server.resource.session.connection_pool.close()
+                return caplog.text.count("is not trusted") >= 3
 
             def renew() -> None:
-                wait_for(lambda: caplog.text.count("is not trusted") >= 3)
+                wait_for(is_refused)
                 certificate.load_into(tls)
 
+            renewing = threading.Thread(target=renew)
             pilot = Worker(far, work, heartbeat=0.05, lease=60.0, max_outage=60)
             pilot.run()
+            renewing.join()
         assert sorted(pilot.processed) == ["token_0", "token_1", "token_2"]
         assert count_states(client)["done"] == 3
 
